@@ -1,0 +1,252 @@
+package api
+
+import "time"
+
+// Version of the local API. A client whose major number differs is refused.
+const Version = 1
+
+// Status is everything a face (tray, command line, script) needs to draw itself.
+// It is a snapshot: complete, and never patched by events.
+type Status struct {
+	API        int        `json:"api"`
+	Version    string     `json:"version"`
+	Seq        uint64     `json:"seq"`
+	Device     Device     `json:"device"`
+	Devices    []Device   `json:"devices"`
+	VMs        []VM       `json:"vms"`
+	Jobs       []Job      `json:"jobs"`
+	Pairing    *Pairing   `json:"pairing,omitempty"`
+	Hypervisor Hypervisor `json:"hypervisor"`
+	DataDir    string     `json:"data_dir"`
+}
+
+// Hypervisor says what this device can run VMs with.
+type Hypervisor struct {
+	Found   bool   `json:"found"`
+	Path    string `json:"path,omitempty"`
+	Version string `json:"version,omitempty"`
+	// Accel is "kvm" or "tcg" (software emulation).
+	Accel string `json:"accel,omitempty"`
+	// Note is a sentence for the person when something is less than good.
+	Note string `json:"note,omitempty"`
+}
+
+// Device is one of the person's PCs.
+type Device struct {
+	ID        string    `json:"id"`
+	Name      string    `json:"name"`
+	Self      bool      `json:"self"`
+	Connected bool      `json:"connected"`
+	RTTMicros int64     `json:"rtt_us,omitempty"`
+	Addrs     []string  `json:"addrs,omitempty"`
+	LastSeen  time.Time `json:"last_seen,omitzero"`
+}
+
+// VMState is what a VM is doing, as far as this device knows.
+type VMState string
+
+// The states of a VM.
+const (
+	VMStopped   VMState = "stopped"
+	VMStarting  VMState = "starting"
+	VMRunning   VMState = "running"
+	VMPaused    VMState = "paused" // by the hypervisor: a full disk, or a switch in its last moments
+	VMSuspended VMState = "suspended"
+	VMSwitching VMState = "switching"
+	VMUnknown   VMState = "unknown" // its owner hasn't been heard of lately
+)
+
+// VM is one virtual machine that tags along.
+type VM struct {
+	ID        string    `json:"id"`
+	Name      string    `json:"name"`
+	State     VMState   `json:"state"`
+	Here      bool      `json:"here"` // this device is its owner
+	Owner     string    `json:"owner"`
+	OwnerName string    `json:"owner_name"`
+	Term      uint64    `json:"term"`
+	Position  Position  `json:"position"`
+	Spec      Spec      `json:"spec"`
+	Replicas  []Replica `json:"replicas"`
+	Switch    *Switch   `json:"switch,omitempty"`
+	// Problem is set while something needs the person: a full disk, a lost hypervisor.
+	Problem *Error `json:"problem,omitempty"`
+	// Screen and Console are Unix sockets on the device that runs the VM.
+	Screen  string `json:"screen,omitempty"`
+	Console string `json:"console,omitempty"`
+}
+
+// Spec is what a VM is made of. It is fixed when the VM is created and the same on every device.
+type Spec struct {
+	CPUs      int    `json:"cpus"`
+	MemoryKiB int64  `json:"memory_kib"`
+	DiskBytes int64  `json:"disk_bytes"`
+	Machine   string `json:"machine"` // versioned QEMU machine type
+	CPU       string `json:"cpu"`     // named QEMU CPU model
+	Screen    bool   `json:"screen"`
+	Network   bool   `json:"network"`
+}
+
+// Position says how far a replica has come: a barrier of a term.
+type Position struct {
+	Term    uint64 `json:"term"`
+	Barrier uint64 `json:"barrier"`
+}
+
+// ReplicaState is how a device's copy of the disk stands to the owner's.
+type ReplicaState string
+
+// The states of a replica.
+const (
+	ReplicaOwner   ReplicaState = "owner"   // the owner's own
+	ReplicaLive    ReplicaState = "live"    // every write arrives as it happens
+	ReplicaCopying ReplicaState = "copying" // first copy under way: can't run the VM yet
+	ReplicaBehind  ReplicaState = "behind"  // catching up from its last position
+	ReplicaAway    ReplicaState = "away"    // not connected
+)
+
+// Replica is one device's copy of a VM's disk, as its owner last knew it.
+type Replica struct {
+	Device     string       `json:"device"`
+	DeviceName string       `json:"device_name"`
+	State      ReplicaState `json:"state"`
+	Position   Position     `json:"position"`
+	// Remaining is how many bytes of blocks the device lacks.
+	Remaining int64 `json:"remaining"`
+	// Copied counts the bytes sent since this connection began; Rate is in bytes a second.
+	Copied int64 `json:"copied"`
+	Rate   int64 `json:"rate"`
+	// ETA is zero when unknown.
+	ETA time.Duration `json:"eta_ns,omitempty"`
+	// Heard is when the device itself last said so.
+	Heard time.Time `json:"heard,omitzero"`
+}
+
+// SwitchPhase is a step of a switch that a person can follow.
+type SwitchPhase string
+
+// The phases of a switch, in order; the last three end it.
+const (
+	PhasePreflight SwitchPhase = "preflight" // asking the owner, checking what stands in the way
+	PhaseCatchUp   SwitchPhase = "catch-up"  // the disk's last differences
+	PhaseMemory    SwitchPhase = "memory"    // memory flows, the VM goes on running there
+	PhaseHandOff   SwitchPhase = "hand-off"  // the VM stands still
+	PhaseDone      SwitchPhase = "done"
+	PhaseCancelled SwitchPhase = "cancelled"
+	PhaseFailed    SwitchPhase = "failed"
+)
+
+// Ended says whether the phase is a last one.
+func (p SwitchPhase) Ended() bool {
+	return p == PhaseDone || p == PhaseCancelled || p == PhaseFailed
+}
+
+// Switch is one move of a VM, under way or just ended.
+type Switch struct {
+	ID       string        `json:"id"`
+	VM       string        `json:"vm"`
+	VMName   string        `json:"vm_name"`
+	From     string        `json:"from"`
+	FromName string        `json:"from_name"`
+	To       string        `json:"to"`
+	ToName   string        `json:"to_name"`
+	Kind     string        `json:"kind"` // "teleport" with memory, "baton" without
+	Phase    SwitchPhase   `json:"phase"`
+	Started  time.Time     `json:"started"`
+	Ended    time.Time     `json:"ended,omitzero"`
+	Bytes    int64         `json:"bytes"` // moved so far, memory and disk
+	Total    int64         `json:"total"` // best estimate; 0 when unknown
+	Rate     int64         `json:"rate"`  // bytes a second
+	ETA      time.Duration `json:"eta_ns,omitempty"`
+	Memory   int64         `json:"memory_bytes"` // of them, memory
+	Disk     int64         `json:"disk_bytes"`   // of them, disk
+	// Pause is from the guest's stop to its going on, by the host's clock; 0 until known.
+	Pause  time.Duration `json:"pause_ns,omitempty"`
+	Error  *Error        `json:"error,omitempty"`
+	CanEnd bool          `json:"can_cancel"`
+}
+
+// Job is long work that isn't a switch: creating, importing, exporting.
+type Job struct {
+	ID      string        `json:"id"`
+	Kind    string        `json:"kind"` // "import"
+	VM      string        `json:"vm"`
+	VMName  string        `json:"vm_name"`
+	Phase   string        `json:"phase"`
+	Started time.Time     `json:"started"`
+	Bytes   int64         `json:"bytes"`
+	Total   int64         `json:"total"`
+	Rate    int64         `json:"rate"`
+	ETA     time.Duration `json:"eta_ns,omitempty"`
+	Done    bool          `json:"done"`
+	Error   *Error        `json:"error,omitempty"`
+}
+
+// Pairing is a pairing window that is open on this device, or the last one's end.
+type Pairing struct {
+	Code    string    `json:"code,omitempty"`
+	Expires time.Time `json:"expires"`
+	// Peer and Words are set when the other device has proved that it knows the code.
+	Peer  *Device  `json:"peer,omitempty"`
+	Words []string `json:"words,omitempty"`
+	Done  bool     `json:"done"`
+	Error *Error   `json:"error,omitempty"`
+}
+
+// HistoryEntry is one link of a VM's chain of owners.
+type HistoryEntry struct {
+	VM        string    `json:"vm"`
+	Term      uint64    `json:"term"`
+	Owner     string    `json:"owner"`
+	OwnerName string    `json:"owner_name"`
+	From      string    `json:"from,omitempty"`
+	FromName  string    `json:"from_name,omitempty"`
+	Position  Position  `json:"position"`
+	At        time.Time `json:"at"`
+	Kind      string    `json:"kind"` // "created", "switch", "returned"
+	Hash      string    `json:"hash"`
+}
+
+// Event tells that something happened. Clients that draw state re-read Status;
+// the text is for people and logs.
+type Event struct {
+	Seq    uint64    `json:"seq"`
+	Time   time.Time `json:"time"`
+	Kind   string    `json:"kind"` // dotted, e.g. "switch.done", "device.connected"
+	VM     string    `json:"vm,omitempty"`
+	Device string    `json:"device,omitempty"`
+	Text   string    `json:"text"`
+	Switch *Switch   `json:"switch,omitempty"`
+	Job    *Job      `json:"job,omitempty"`
+}
+
+// CreateVM asks for a new VM with an empty disk, or with a copy of a raw image when Image is set.
+type CreateVM struct {
+	Name      string `json:"name"`
+	CPUs      int    `json:"cpus"`
+	MemoryMiB int64  `json:"memory_mib"`
+	DiskBytes int64  `json:"disk_bytes"`
+	// Image is an absolute path on this device; Format is raw, qcow2, vdi, vmdk or vhdx ("" = found out).
+	Image   string `json:"image,omitempty"`
+	Format  string `json:"format,omitempty"`
+	Screen  bool   `json:"screen"`
+	Network bool   `json:"network"`
+}
+
+// SwitchVM asks to move a VM. To is a device's ID or name; empty means this one.
+type SwitchVM struct {
+	VM string `json:"vm"`
+	To string `json:"to,omitempty"`
+}
+
+// PairStart opens a pairing window. PairJoin answers one with the code shown there.
+type PairStart struct {
+	Seconds int `json:"seconds,omitempty"`
+}
+
+// PairJoin enters the code that another device shows. Addr ("host:port") is only needed where
+// discovery can't find it.
+type PairJoin struct {
+	Code string `json:"code"`
+	Addr string `json:"addr,omitempty"`
+}

@@ -1,0 +1,284 @@
+package qemu
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"tagalong.org/tagalong/app/hypervisor"
+	"tagalong.org/tagalong/app/hypervisor/qmp"
+)
+
+// startTimeout bounds the time until a new process answers on its QMP socket. It opens
+// the disk first, which waits up to 30 s for the engine's NBD server.
+const startTimeout = 45 * time.Second
+
+// guest is one QEMU process.
+type guest struct {
+	cfg     hypervisor.Config
+	pid     int
+	qmp     *qmp.Client
+	exited  chan struct{}
+	changed chan struct{}
+
+	cancel context.CancelFunc // ends the watcher
+	wg     sync.WaitGroup
+
+	// guarded by mu
+	mu       sync.Mutex
+	incoming *qmp.Subscription
+}
+
+// Start implements hypervisor.Hypervisor.
+func (q *QEMU) Start(ctx context.Context, c hypervisor.Config) (hypervisor.Guest, error) {
+	return q.start(ctx, c, false)
+}
+
+// StartIncoming implements hypervisor.Hypervisor.
+func (q *QEMU) StartIncoming(ctx context.Context, c hypervisor.Config) (hypervisor.Guest, error) {
+	return q.start(ctx, c, true)
+}
+
+func (q *QEMU) start(ctx context.Context, c hypervisor.Config, incoming bool) (hypervisor.Guest, error) {
+	facts, err := q.Probe(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("qemu: make the run directory: %w", err)
+	}
+	if pid := readPID(c.Dir); pid != 0 && alive(pid, c.Dir) {
+		return nil, fmt.Errorf("qemu: process %d already runs this VM", pid)
+	}
+	for _, stale := range []string{qmpSocket(c.Dir), consoleSocket(c.Dir), screenSocket(c.Dir), memorySocket(c.Dir), pidFile(c.Dir)} {
+		if err := os.Remove(stale); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, fmt.Errorf("qemu: clear the run directory: %w", err)
+		}
+	}
+	args, err := argv(c, facts.Accel, incoming)
+	if err != nil {
+		return nil, err
+	}
+	log, err := os.OpenFile(logFile(c.Dir), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("qemu: open the log: %w", err)
+	}
+	defer log.Close()
+	cmd := exec.Command(facts.Path, args...)
+	cmd.Stdout, cmd.Stderr = log, log
+	detach(cmd)
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("qemu: start %s: %w", facts.Path, err)
+	}
+	g := &guest{cfg: c, pid: cmd.Process.Pid, exited: make(chan struct{}), changed: make(chan struct{}, 1)}
+	go func() {
+		// The exit status tells nothing that the log doesn't; the log is read where it matters.
+		_ = cmd.Wait()
+		close(g.exited)
+	}()
+	dialCtx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	g.qmp, err = qmp.Dial(dialCtx, qmpSocket(c.Dir), func() error {
+		select {
+		case <-g.exited:
+			return fmt.Errorf("%w: %s", hypervisor.ErrNotRunning, lastWords(c.Dir))
+		default:
+			return nil
+		}
+	})
+	if err != nil {
+		_ = cmd.Process.Kill()
+		<-g.exited
+		return nil, fmt.Errorf("qemu: start: %w", err)
+	}
+	g.watch()
+	return g, nil
+}
+
+// Find implements hypervisor.Hypervisor.
+func (q *QEMU) Find(ctx context.Context, c hypervisor.Config) (hypervisor.Guest, error) {
+	pid := readPID(c.Dir)
+	if pid == 0 || !alive(pid, c.Dir) {
+		return nil, hypervisor.ErrNotRunning
+	}
+	g := &guest{cfg: c, pid: pid, exited: make(chan struct{}), changed: make(chan struct{}, 1)}
+	dialCtx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	var err error
+	g.qmp, err = qmp.Dial(dialCtx, qmpSocket(c.Dir), func() error {
+		if !alive(pid, c.Dir) {
+			return hypervisor.ErrNotRunning
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("qemu: find: %w", err)
+	}
+	g.watch()
+	g.wg.Add(1)
+	watchCtx, stop := context.WithCancel(context.Background())
+	inner := g.cancel
+	g.cancel = func() { inner(); stop() }
+	go func() {
+		defer g.wg.Done()
+		g.pollExit(watchCtx)
+	}()
+	return g, nil
+}
+
+// pollExit notices the end of a process that isn't our child.
+func (g *guest) pollExit(ctx context.Context) {
+	for alive(g.pid, g.cfg.Dir) {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	close(g.exited)
+}
+
+// watch turns QEMU's events into wake-ups until Close or the process's end.
+func (g *guest) watch() {
+	ctx, cancel := context.WithCancel(context.Background())
+	g.cancel = cancel
+	sub := g.qmp.Subscribe()
+	g.wg.Add(1)
+	go func() {
+		defer g.wg.Done()
+		defer sub.Close()
+		for {
+			_, err := sub.Next(ctx)
+			if ctx.Err() != nil {
+				return
+			}
+			select {
+			case g.changed <- struct{}{}:
+			default:
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+}
+
+func (g *guest) Exited() <-chan struct{}  { return g.exited }
+func (g *guest) Changed() <-chan struct{} { return g.changed }
+func (g *guest) Console() string          { return consoleSocket(g.cfg.Dir) }
+
+func (g *guest) Screen() string {
+	if !g.cfg.Screen {
+		return ""
+	}
+	return screenSocket(g.cfg.Dir)
+}
+
+func (g *guest) Close() error {
+	g.cancel()
+	g.wg.Wait()
+	err := g.qmp.Close()
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+func (g *guest) gone() bool {
+	select {
+	case <-g.exited:
+		return true
+	default:
+		return false
+	}
+}
+
+func (g *guest) State(ctx context.Context) (hypervisor.State, error) {
+	var s struct {
+		Status string `json:"status"`
+	}
+	if err := g.qmp.Do(ctx, "query-status", nil, &s); err != nil {
+		if g.gone() || errors.Is(err, qmp.ErrClosed) {
+			return "", fmt.Errorf("%w: %w", hypervisor.ErrNotRunning, err)
+		}
+		return "", err
+	}
+	switch s.Status {
+	case "running":
+		return hypervisor.StateRunning, nil
+	case "inmigrate":
+		return hypervisor.StateIncoming, nil
+	case "finish-migrate":
+		return hypervisor.StateMoving, nil
+	case "io-error":
+		return hypervisor.StateIOError, nil
+	case "shutdown":
+		return hypervisor.StateShutdown, nil
+	case "internal-error", "guest-panicked":
+		return hypervisor.StateFailed, nil
+	default:
+		return hypervisor.StatePaused, nil
+	}
+}
+
+func (g *guest) Pause(ctx context.Context) error    { return g.qmp.Do(ctx, "stop", nil, nil) }
+func (g *guest) Continue(ctx context.Context) error { return g.qmp.Do(ctx, "cont", nil, nil) }
+func (g *guest) PowerDown(ctx context.Context) error {
+	return g.qmp.Do(ctx, "system_powerdown", nil, nil)
+}
+
+// Kill ends the process by signal: QMP's quit would wait for a fenced disk to drain.
+func (g *guest) Kill(ctx context.Context) error {
+	if g.gone() {
+		return nil
+	}
+	if alive(g.pid, g.cfg.Dir) {
+		if err := kill(g.pid); err != nil {
+			return fmt.Errorf("qemu: end process %d: %w", g.pid, err)
+		}
+	}
+	select {
+	case <-g.exited:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("qemu: process %d doesn't end: %w", g.pid, ctx.Err())
+	}
+}
+
+func readPID(dir string) int {
+	b, err := os.ReadFile(pidFile(dir))
+	if err != nil {
+		return 0
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil || pid <= 1 {
+		return 0
+	}
+	return pid
+}
+
+// lastWords is the end of QEMU's log: why it ended.
+func lastWords(dir string) string {
+	f, err := os.Open(logFile(dir))
+	if err != nil {
+		return "it left no log"
+	}
+	defer f.Close()
+	const tail = 600
+	if st, err := f.Stat(); err == nil && st.Size() > tail {
+		_, _ = f.Seek(-tail, io.SeekEnd)
+	}
+	b, err := io.ReadAll(io.LimitReader(f, tail))
+	if err != nil || len(b) == 0 {
+		return "it left no word"
+	}
+	return strings.TrimSpace(string(b))
+}

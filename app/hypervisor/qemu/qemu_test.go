@@ -1,0 +1,330 @@
+package qemu
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"tagalong.org/tagalong/app/hypervisor"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// testDisk serves an empty disk with qemu-nbd: this package's tests are about QEMU, not about our server.
+func testDisk(t *testing.T) (socket string, bytes int64) {
+	t.Helper()
+	const size = 8 << 20
+	dir := t.TempDir()
+	image := filepath.Join(dir, "disk")
+	if err := os.WriteFile(image, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(image, size); err != nil {
+		t.Fatal(err)
+	}
+	socket = filepath.Join(dir, "nbd.sock")
+	cmd := exec.Command("qemu-nbd", "-t", "-f", "raw", "-e", "8", "-k", socket, image)
+	if err := cmd.Start(); err != nil {
+		t.Fatalf("these tests need qemu-nbd (Debian package qemu-utils): %v", err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		conn, err := net.Dial("unix", socket)
+		if err == nil {
+			conn.Close()
+			return socket, size
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+func testConfig(t *testing.T) hypervisor.Config {
+	t.Helper()
+	disk, size := testDisk(t)
+	dir, err := os.MkdirTemp("", "tq")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return hypervisor.Config{
+		VM: "00112233445566778899aabbccddeeff", Name: "Work, at home", CPUs: 1, MemoryKiB: EvenMemory(64 << 10),
+		Machine: DefaultMachine, CPU: DefaultCPU, DiskBytes: size, Disk: disk, Dir: dir,
+	}
+}
+
+func testContext(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func start(t *testing.T, ctx context.Context, q *QEMU, c hypervisor.Config, incoming bool) hypervisor.Guest {
+	t.Helper()
+	f := q.Start
+	if incoming {
+		f = q.StartIncoming
+	}
+	g, err := f(ctx, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := g.Kill(context.Background()); err != nil {
+			t.Error(err)
+		}
+		if err := g.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return g
+}
+
+func wantState(t *testing.T, ctx context.Context, g hypervisor.Guest, want hypervisor.State) {
+	t.Helper()
+	got, err := g.State(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != want {
+		t.Fatalf("state %q, want %q", got, want)
+	}
+}
+
+func TestEvenMemory(t *testing.T) {
+	for _, kib := range []int64{512 << 10, 2 << 20, 256, 1 << 20} {
+		if got := EvenMemory(kib); got%256 == 0 || got >= kib || kib-got > 256 {
+			t.Errorf("EvenMemory(%d) = %d", kib, got)
+		}
+	}
+	if got := EvenMemory(524160); got != 524160 {
+		t.Errorf("an odd size was changed to %d", got)
+	}
+}
+
+func TestArgvIsAFunctionOfTheConfig(t *testing.T) {
+	c := hypervisor.Config{VM: strings.Repeat("ab", 16), Name: "Work", CPUs: 2, MemoryKiB: 524160,
+		Machine: DefaultMachine, CPU: DefaultCPU, Screen: true, Network: true, DiskBytes: 1 << 30, Disk: "/d", Dir: "/r"}
+	a, err := argv(c, "tcg", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := argv(c, "tcg", true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := strings.Join(b, " "), strings.Join(a, " ")+" -S -incoming defer"; got != want {
+		t.Errorf("the taker's command line differs by more than its waiting:\n%s\n%s", got, want)
+	}
+	c.VM = "../../etc"
+	if _, err := argv(c, "tcg", false); err == nil {
+		t.Error("a foreign VM ID was accepted")
+	}
+}
+
+func TestProbe(t *testing.T) {
+	ctx := testContext(t)
+	q := &QEMU{Accel: "tcg"}
+	f, err := q.Probe(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f.Major < 7 || f.Accel != "tcg" || f.Note == "" {
+		t.Errorf("%+v", f)
+	}
+	if _, err := (&QEMU{Path: "/nowhere/qemu"}).Probe(ctx); !errors.Is(err, hypervisor.ErrMissing) {
+		t.Errorf("a missing QEMU: %v", err)
+	}
+	if _, err := (&QEMU{Accel: "warp"}).Probe(ctx); err == nil {
+		t.Error("an unknown accelerator was accepted")
+	}
+	old := filepath.Join(t.TempDir(), "qemu")
+	if err := os.WriteFile(old, []byte("#!/bin/sh\necho QEMU emulator version 6.0.1\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := (&QEMU{Path: old}).Probe(ctx); !errors.Is(err, hypervisor.ErrTooOld) {
+		t.Errorf("an old QEMU: %v", err)
+	}
+	if f, err := (&QEMU{}).Probe(ctx); err != nil || f.Accel == "tcg" && f.Note == "" {
+		t.Errorf("auto: %+v, %v", f, err)
+	}
+}
+
+func TestStartFindKill(t *testing.T) {
+	ctx := testContext(t)
+	q := &QEMU{Accel: "tcg"}
+	c := testConfig(t)
+	if _, err := q.Find(ctx, c); !errors.Is(err, hypervisor.ErrNotRunning) {
+		t.Fatalf("found a VM before its start: %v", err)
+	}
+	g := start(t, ctx, q, c, false)
+	wantState(t, ctx, g, hypervisor.StateRunning)
+	if _, err := q.Start(ctx, c); err == nil {
+		t.Fatal("the same VM was started twice")
+	}
+	if err := g.Pause(ctx); err != nil {
+		t.Fatal(err)
+	}
+	<-g.Changed()
+	wantState(t, ctx, g, hypervisor.StatePaused)
+	if err := g.Close(); err != nil { // the engine dies ...
+		t.Fatal(err)
+	}
+	again, err := q.Find(ctx, c) // ... and comes back
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	wantState(t, ctx, again, hypervisor.StatePaused)
+	if err := again.Continue(ctx); err != nil {
+		t.Fatal(err)
+	}
+	wantState(t, ctx, again, hypervisor.StateRunning)
+	if err := again.Kill(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := again.State(ctx); !errors.Is(err, hypervisor.ErrNotRunning) {
+		t.Errorf("state of a killed VM: %v", err)
+	}
+	if _, err := q.Find(ctx, c); !errors.Is(err, hypervisor.ErrNotRunning) {
+		t.Errorf("found a killed VM: %v", err)
+	}
+}
+
+// carry pipes the stream both ways until one side ends.
+func carry(a, b io.ReadWriteCloser) (wait func()) {
+	done := make(chan struct{}, 2)
+	pump := func(dst, src io.ReadWriteCloser) {
+		_, _ = io.Copy(dst, src)
+		dst.Close()
+		done <- struct{}{}
+	}
+	go pump(a, b)
+	go pump(b, a)
+	return func() { a.Close(); b.Close(); <-done; <-done }
+}
+
+func TestTeleport(t *testing.T) {
+	ctx := testContext(t)
+	q := &QEMU{Accel: "tcg"}
+	a := testConfig(t)
+	b := a
+	b.Dir = t.TempDir()
+	giver := start(t, ctx, q, a, false)
+	taker := start(t, ctx, q, b, true)
+	wantState(t, ctx, taker, hypervisor.StateIncoming)
+	if err := giver.Pause(ctx); err != nil {
+		t.Fatal(err)
+	}
+	in, err := taker.Incoming(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := giver.Teleport(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer carry(out.Stream(), in)()
+	if err := out.AtSwitchover(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := out.Progress(ctx); !errors.Is(err, hypervisor.ErrConverged) {
+		t.Errorf("progress at the switchover: %v", err)
+	}
+	if err := out.Finish(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := taker.Loaded(ctx); err != nil {
+		t.Fatal(err)
+	}
+	wantState(t, ctx, taker, hypervisor.StatePaused)
+	if s, err := giver.State(ctx); err != nil || s == hypervisor.StateRunning {
+		t.Fatalf("the giver after the teleport: %v, %v", s, err)
+	}
+	if err := taker.Continue(ctx); err != nil {
+		t.Fatal(err)
+	}
+	wantState(t, ctx, taker, hypervisor.StateRunning)
+}
+
+func TestTeleportCancelled(t *testing.T) {
+	ctx := testContext(t)
+	q := &QEMU{Accel: "tcg"}
+	a := testConfig(t)
+	b := a
+	b.Dir = t.TempDir()
+	giver := start(t, ctx, q, a, false)
+	taker := start(t, ctx, q, b, true)
+	if err := giver.Pause(ctx); err != nil {
+		t.Fatal(err)
+	}
+	in, err := taker.Incoming(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := giver.Teleport(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer carry(out.Stream(), in)()
+	if err := out.AtSwitchover(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := out.Cancel(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := giver.State(ctx); err != nil || s == hypervisor.StateRunning {
+		t.Fatalf("a cancelled teleport let the guest go on by itself: %v, %v", s, err)
+	}
+	if err := taker.Loaded(ctx); !errors.Is(err, hypervisor.ErrTeleport) {
+		t.Errorf("the taker of a cancelled teleport: %v", err)
+	}
+	if err := giver.Continue(ctx); err != nil {
+		t.Fatal(err)
+	}
+	wantState(t, ctx, giver, hypervisor.StateRunning)
+}
+
+func TestSaveRestore(t *testing.T) {
+	ctx := testContext(t)
+	q := &QEMU{Accel: "tcg"}
+	a := testConfig(t)
+	g := start(t, ctx, q, a, false)
+	if err := g.Pause(ctx); err != nil {
+		t.Fatal(err)
+	}
+	var memory bytes.Buffer
+	if err := g.Save(ctx, &memory); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Kill(ctx); err != nil {
+		t.Fatal(err)
+	}
+	b := a
+	b.Dir = t.TempDir()
+	again := start(t, ctx, q, b, true)
+	if err := again.Restore(ctx, bytes.NewReader(memory.Bytes())); err != nil {
+		t.Fatal(err)
+	}
+	wantState(t, ctx, again, hypervisor.StatePaused)
+
+	c := a
+	c.Dir = t.TempDir()
+	torn := start(t, ctx, q, c, true)
+	if err := torn.Restore(ctx, bytes.NewReader(memory.Bytes()[:memory.Len()/2])); err == nil {
+		t.Error("half a memory was restored")
+	}
+}

@@ -1,0 +1,347 @@
+// Package qmp speaks the QEMU Machine Protocol, QEMU's JSON control socket.
+//
+// It guarantees that every call ends: with the reply, with the context, or with
+// [ErrClosed] when the socket dies; that events are kept in order for those who
+// [Client.Subscribe]d before they came; and that a line longer than 1 MiB or not
+// JSON closes the client instead of filling memory.
+//
+// It doesn't guarantee that QEMU answers: some commands block QEMU's main loop
+// (QEMU's docs/interop/qmp-spec, and "stop" while the disk can't drain), so callers
+// give each call a deadline and treat its end as "unknown", not as "no".
+//
+// The tests run it against a scripted peer; package qemu runs it against the real one.
+package qmp
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"time"
+)
+
+// maxLine bounds one message: query-qmp-schema, the largest reply, is about 200 KiB.
+const maxLine = 1 << 20
+
+// maxBacklog bounds the events kept for one slow subscriber; older ones are dropped first.
+const maxBacklog = 4096
+
+// defaultDeadline holds for calls whose context has none.
+const defaultDeadline = 30 * time.Second
+
+var (
+	// ErrClosed says that the socket is gone: QEMU ended, or the client was closed.
+	ErrClosed = errors.New("qmp: connection closed")
+	// ErrProtocol says that the other end doesn't speak QMP.
+	ErrProtocol = errors.New("qmp: not a QMP peer")
+)
+
+// CommandError is QEMU's refusal of one command.
+type CommandError struct {
+	Command string
+	Class   string
+	Desc    string
+}
+
+func (e *CommandError) Error() string { return fmt.Sprintf("qmp: %s: %s", e.Command, e.Desc) }
+
+// Event is one asynchronous message of QEMU.
+type Event struct {
+	Name string
+	Data json.RawMessage
+	At   time.Time // when it was read here
+}
+
+// Client is one connection to a QEMU monitor. It is safe for concurrent use.
+type Client struct {
+	conn *net.UnixConn
+	done chan struct{} // closed when the reader has ended
+
+	writing sync.Mutex // one command on the wire at a time: SCM_RIGHTS belong to the next command
+
+	// guarded by mu
+	mu      sync.Mutex
+	nextID  uint64
+	pending map[uint64]chan reply
+	subs    map[*Subscription]struct{}
+	err     error
+}
+
+type reply struct {
+	Return json.RawMessage
+	Err    *struct {
+		Class string `json:"class"`
+		Desc  string `json:"desc"`
+	}
+}
+
+type message struct {
+	ID     *uint64         `json:"id"`
+	Event  string          `json:"event"`
+	Data   json.RawMessage `json:"data"`
+	Return json.RawMessage `json:"return"`
+	QMP    json.RawMessage `json:"QMP"`
+	Error  *struct {
+		Class string `json:"class"`
+		Desc  string `json:"desc"`
+	} `json:"error"`
+}
+
+// Dial connects to the monitor socket at path, retrying until it exists or ctx ends,
+// and negotiates capabilities. giveUp, if not nil, is asked between tries; its error
+// ends the waiting (for instance: QEMU has exited).
+func Dial(ctx context.Context, path string, giveUp func() error) (*Client, error) {
+	var d net.Dialer
+	for {
+		conn, err := d.DialContext(ctx, "unix", path)
+		if err == nil {
+			return newClient(ctx, conn.(*net.UnixConn))
+		}
+		if giveUp != nil {
+			if gone := giveUp(); gone != nil {
+				return nil, gone
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("qmp: connect to %s: %w", path, errors.Join(ctx.Err(), err))
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+func newClient(ctx context.Context, conn *net.UnixConn) (*Client, error) {
+	c := &Client{
+		conn:    conn,
+		done:    make(chan struct{}),
+		pending: map[uint64]chan reply{},
+		subs:    map[*Subscription]struct{}{},
+	}
+	greeted := make(chan struct{})
+	go c.read(greeted)
+	select {
+	case <-greeted:
+	case <-c.done:
+		return nil, fmt.Errorf("qmp: greeting: %w", c.Err())
+	case <-ctx.Done():
+		c.Close()
+		return nil, fmt.Errorf("qmp: greeting: %w", ctx.Err())
+	}
+	if err := c.Do(ctx, "qmp_capabilities", nil, nil); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// read is the only reader of the socket; it ends when the socket does.
+func (c *Client) read(greeted chan struct{}) {
+	scan := bufio.NewScanner(c.conn)
+	scan.Buffer(make([]byte, 0, 64<<10), maxLine)
+	var err error
+	for scan.Scan() {
+		var m message
+		if e := json.Unmarshal(scan.Bytes(), &m); e != nil {
+			err = fmt.Errorf("%w: %w", ErrProtocol, e)
+			break
+		}
+		switch {
+		case m.QMP != nil:
+			select {
+			case <-greeted:
+			default:
+				close(greeted)
+			}
+		case m.Event != "":
+			c.publish(Event{Name: m.Event, Data: m.Data, At: time.Now()})
+		case m.ID != nil:
+			c.mu.Lock()
+			ch := c.pending[*m.ID]
+			delete(c.pending, *m.ID)
+			c.mu.Unlock()
+			if ch != nil {
+				ch <- reply{Return: m.Return, Err: m.Error}
+			}
+		}
+	}
+	if err == nil {
+		err = scan.Err()
+	}
+	c.conn.Close()
+	c.mu.Lock()
+	if c.err == nil {
+		c.err = ErrClosed
+		if err != nil && !errors.Is(err, net.ErrClosed) {
+			c.err = fmt.Errorf("%w: %w", ErrClosed, err)
+		}
+	}
+	for s := range c.subs {
+		s.signal()
+	}
+	c.mu.Unlock()
+	close(c.done)
+}
+
+// Done is closed when the connection has ended.
+func (c *Client) Done() <-chan struct{} { return c.done }
+
+// Err tells why the connection ended; nil while it lives.
+func (c *Client) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
+
+// Close hangs up and waits for the reader to end. QEMU goes on.
+func (c *Client) Close() error {
+	err := c.conn.Close()
+	<-c.done
+	return err
+}
+
+// Do runs one command. args is marshalled as its arguments (nil for none), the
+// reply is unmarshalled into out (nil to ignore it).
+func (c *Client) Do(ctx context.Context, command string, args, out any) error {
+	return c.do(ctx, command, args, out, nil)
+}
+
+// DoFile runs one command with an open file attached (SCM_RIGHTS), as "getfd" wants.
+// The file stays the caller's.
+func (c *Client) DoFile(ctx context.Context, command string, args any, file *os.File) error {
+	return c.do(ctx, command, args, nil, file)
+}
+
+func (c *Client) do(ctx context.Context, command string, args, out any, file *os.File) error {
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, defaultDeadline)
+		defer cancel()
+	}
+	ch := make(chan reply, 1)
+	c.mu.Lock()
+	if c.err != nil {
+		defer c.mu.Unlock()
+		return fmt.Errorf("qmp: %s: %w", command, c.err)
+	}
+	c.nextID++
+	id := c.nextID
+	c.pending[id] = ch
+	c.mu.Unlock()
+	defer func() {
+		c.mu.Lock()
+		delete(c.pending, id)
+		c.mu.Unlock()
+	}()
+
+	line, err := json.Marshal(struct {
+		Execute   string `json:"execute"`
+		Arguments any    `json:"arguments,omitempty"`
+		ID        uint64 `json:"id"`
+	}{command, args, id})
+	if err != nil {
+		return fmt.Errorf("qmp: %s: %w", command, err)
+	}
+	if err := c.write(ctx, append(line, '\n'), file); err != nil {
+		return fmt.Errorf("qmp: %s: %w", command, err)
+	}
+	select {
+	case r := <-ch:
+		if r.Err != nil {
+			return &CommandError{Command: command, Class: r.Err.Class, Desc: r.Err.Desc}
+		}
+		if out == nil {
+			return nil
+		}
+		if err := json.Unmarshal(r.Return, out); err != nil {
+			return fmt.Errorf("qmp: %s: %w: %w", command, ErrProtocol, err)
+		}
+		return nil
+	case <-c.done:
+		return fmt.Errorf("qmp: %s: %w", command, c.Err())
+	case <-ctx.Done():
+		return fmt.Errorf("qmp: %s: %w", command, ctx.Err())
+	}
+}
+
+func (c *Client) write(ctx context.Context, line []byte, file *os.File) error {
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	deadline, _ := ctx.Deadline()
+	if err := c.conn.SetWriteDeadline(deadline); err != nil {
+		return err
+	}
+	if file != nil {
+		return writeWithFile(c.conn, line, file)
+	}
+	_, err := c.conn.Write(line)
+	return err
+}
+
+func (c *Client) publish(e Event) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for s := range c.subs {
+		if len(s.backlog) >= maxBacklog {
+			s.backlog = s.backlog[1:]
+		}
+		s.backlog = append(s.backlog, e)
+		s.signal()
+	}
+}
+
+// Subscription is an ordered view of the events since it was made.
+type Subscription struct {
+	c       *Client
+	wake    chan struct{} // 1-buffered
+	backlog []Event       // guarded by c.mu
+}
+
+// Subscribe starts to collect events. End it with Close.
+func (c *Client) Subscribe() *Subscription {
+	s := &Subscription{c: c, wake: make(chan struct{}, 1)}
+	c.mu.Lock()
+	c.subs[s] = struct{}{}
+	c.mu.Unlock()
+	return s
+}
+
+// Close ends the subscription.
+func (s *Subscription) Close() {
+	s.c.mu.Lock()
+	delete(s.c.subs, s)
+	s.c.mu.Unlock()
+}
+
+func (s *Subscription) signal() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Next waits for the next event. It isn't safe for concurrent use.
+func (s *Subscription) Next(ctx context.Context) (Event, error) {
+	for {
+		s.c.mu.Lock()
+		if len(s.backlog) > 0 {
+			e := s.backlog[0]
+			s.backlog = s.backlog[1:]
+			s.c.mu.Unlock()
+			return e, nil
+		}
+		err := s.c.err
+		s.c.mu.Unlock()
+		if err != nil {
+			return Event{}, err
+		}
+		select {
+		case <-s.wake:
+		case <-ctx.Done():
+			return Event{}, ctx.Err()
+		}
+	}
+}

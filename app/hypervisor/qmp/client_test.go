@@ -1,0 +1,146 @@
+package qmp
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// peer is a scripted QEMU: it greets, accepts the negotiation, then answers each line by script.
+func peer(t *testing.T, script func(line string) []string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "qmp.sock")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		fmt.Fprintln(conn, `{"event":"EARLY","data":{}}`)
+		fmt.Fprintln(conn, `{"QMP":{"version":{},"capabilities":[]}}`)
+		in := bufio.NewScanner(conn)
+		for in.Scan() {
+			if strings.Contains(in.Text(), "qmp_capabilities") {
+				fmt.Fprintln(conn, `{"return":{},"id":1}`)
+				continue
+			}
+			answers := script(in.Text())
+			if answers == nil {
+				return
+			}
+			for _, a := range answers {
+				fmt.Fprintln(conn, a)
+			}
+		}
+	}()
+	t.Cleanup(func() { l.Close(); <-done })
+	return path
+}
+
+func dial(t *testing.T, path string) (*Client, context.Context) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	t.Cleanup(cancel)
+	c, err := Dial(ctx, path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c, ctx
+}
+
+func TestRepliesErrorsAndEvents(t *testing.T) {
+	path := peer(t, func(line string) []string {
+		if strings.Contains(line, "bad") {
+			return []string{`{"id":3,"error":{"class":"GenericError","desc":"no"}}`}
+		}
+		return []string{`{"event":"STOP","data":{"n":1}}`, `{"return":{"x":7},"id":99}`, `{"return":{"x":5},"id":2}`}
+	})
+	c, ctx := dial(t, path)
+	sub := c.Subscribe()
+	defer sub.Close()
+	var out struct{ X int }
+	if err := c.Do(ctx, "good", map[string]any{"a": 1}, &out); err != nil || out.X != 5 {
+		t.Fatalf("%+v, %v", out, err)
+	}
+	if e, err := sub.Next(ctx); err != nil || e.Name != "STOP" || string(e.Data) != `{"n":1}` {
+		t.Fatalf("%+v, %v", e, err)
+	}
+	var refused *CommandError
+	if err := c.Do(ctx, "bad", nil, nil); !errors.As(err, &refused) || refused.Desc != "no" {
+		t.Fatalf("%v", err)
+	}
+}
+
+func TestADeadPeerEndsCallsAndSubscriptions(t *testing.T) {
+	c, ctx := dial(t, peer(t, func(string) []string { return nil }))
+	sub := c.Subscribe()
+	defer sub.Close()
+	if err := c.Do(ctx, "anything", nil, nil); !errors.Is(err, ErrClosed) {
+		t.Errorf("the call: %v", err)
+	}
+	if _, err := sub.Next(ctx); !errors.Is(err, ErrClosed) {
+		t.Errorf("the subscription: %v", err)
+	}
+	if err := c.Do(ctx, "later", nil, nil); !errors.Is(err, ErrClosed) {
+		t.Errorf("a later call: %v", err)
+	}
+}
+
+func TestASilentPeerEndsWithTheContext(t *testing.T) {
+	c, _ := dial(t, peer(t, func(string) []string { return []string{} }))
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
+	defer cancel()
+	if err := c.Do(ctx, "stop", nil, nil); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestNonsenseClosesTheClient(t *testing.T) {
+	for name, line := range map[string]string{
+		"not JSON":   `nonsense`,
+		"too long":   strings.Repeat("x", maxLine+1),
+		"wrong kind": `{"id":"seven"}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, ctx := dial(t, peer(t, func(string) []string { return []string{line} }))
+			if err := c.Do(ctx, "anything", nil, nil); !errors.Is(err, ErrClosed) {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+}
+
+func TestASlowSubscriberIsBounded(t *testing.T) {
+	c := &Client{subs: map[*Subscription]struct{}{}}
+	sub := c.Subscribe()
+	for i := range maxBacklog + 10 {
+		c.publish(Event{Name: fmt.Sprint(i)})
+	}
+	if len(sub.backlog) != maxBacklog || sub.backlog[0].Name != "10" {
+		t.Errorf("%d kept, the oldest is %s", len(sub.backlog), sub.backlog[0].Name)
+	}
+}
+
+func TestDialGivesUp(t *testing.T) {
+	gone := errors.New("gone")
+	if _, err := Dial(context.Background(), filepath.Join(t.TempDir(), "none"), func() error { return gone }); !errors.Is(err, gone) {
+		t.Errorf("%v", err)
+	}
+}

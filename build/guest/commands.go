@@ -1,0 +1,145 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"tagalong.org/tagalong/build/guest/records"
+)
+
+// Limits of what the rate command takes.
+const (
+	maxRecords = 5000 // a second
+	maxFsync   = records.MaxUnsynced
+	maxMemRate = 4096 // MiB a second
+	maxMemSet  = 8192 // MiB
+)
+
+// commands answers the lines that come in, one after the other.
+type commands struct {
+	out   *output
+	disk  *diskWitness
+	ram   *ram
+	clock *clock
+}
+
+// errLineGone ends the program when the serial line does.
+var errLineGone = errors.New("serial line is gone")
+
+func (c *commands) serve(ctx context.Context, lines <-chan string) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case l, ok := <-lines:
+			if !ok {
+				return errLineGone
+			}
+			c.do(l)
+		}
+	}
+}
+
+func (c *commands) do(line string) {
+	f := strings.Fields(line)
+	if len(f) == 0 {
+		return
+	}
+	switch f[0] {
+	case "status":
+		c.out.Printf("S ready %s %s dropped=%d", c.disk.state(), c.ram.state(), c.out.dropped.Load())
+	case "boot":
+		c.out.Printf("%s", c.disk.bootLine())
+	case "verify":
+		c.verify()
+	case "ticks":
+		r := c.clock.log.Report()
+		c.out.Printf("K ticks=%d missing=%d doubled=%d gaps=%d maxgap_us=%d", r.Ticks, r.Missing, r.Doubled, r.Gaps, r.MaxGap)
+	case "rate":
+		c.rate(f[1:])
+	case "sync":
+		c.out.Printf("OK sync durable=%d", c.disk.sync())
+	case "stop":
+		c.out.Printf("OK stop durable=%d", c.disk.setStopped(true))
+	case "start":
+		c.out.Printf("OK start durable=%d", c.disk.setStopped(false))
+	case "poweroff":
+		c.out.Printf("OK poweroff durable=%d", c.disk.setStopped(true))
+		if err := powerOff(); err != nil {
+			c.out.Printf("BAD power off: %v", err)
+		}
+	default:
+		c.out.Printf("E unknown command %q", f[0])
+	}
+}
+
+func (c *commands) verify() {
+	rep, err := c.disk.verify()
+	pages, badPages := c.ram.verify()
+	ticks := c.clock.log.Report()
+	fs, fsErr := fsErrors()
+	word := "ok"
+	if err = errors.Join(err, fsErr); err != nil || !rep.OK() || badPages > 0 || !ticks.OK() || fs > 0 {
+		word = "bad"
+	}
+	if rep.First != "" {
+		c.out.Printf("BAD disk: %s", rep.First)
+	}
+	if err != nil {
+		c.out.Printf("BAD verify: %s", strings.ReplaceAll(err.Error(), "\n", "; "))
+	}
+	c.out.Printf("V %s records=%d last=%d bad=%d lost=%d mem_pages=%d mem_bad=%d fs_errors=%d ticks=%d missing=%d gaps=%d maxgap_us=%d",
+		word, rep.Records, rep.Last, rep.Bad, rep.Lost, pages, badPages, fs, ticks.Ticks, ticks.Missing, ticks.Gaps, ticks.MaxGap)
+}
+
+// rate changes what is named and leaves the rest.
+func (c *commands) rate(args []string) {
+	c.disk.mu.Lock()
+	recs, fsync := c.disk.rate, c.disk.fsync
+	c.disk.mu.Unlock()
+	c.ram.mu.Lock()
+	mem, set := c.ram.rate, c.ram.size
+	c.ram.mu.Unlock()
+	for _, a := range args {
+		name, value, _ := strings.Cut(a, "=")
+		var err error
+		switch name {
+		case "recs":
+			recs, err = number(value, 0, maxRecords)
+		case "fsync":
+			fsync, err = number(value, 1, maxFsync)
+		case "mem":
+			mem, err = number(value, 0, maxMemRate)
+		case "set":
+			set, err = number(value, 1, maxMemSet)
+		default:
+			err = errors.New("unknown setting")
+		}
+		if err != nil {
+			c.out.Printf("E rate %s: %v", a, err)
+			return
+		}
+	}
+	c.disk.setRate(recs, fsync)
+	if err := c.ram.resize(mem, set); err != nil {
+		c.out.Printf("E rate: %v", err)
+		return
+	}
+	c.out.Printf("OK rate recs=%d fsync=%d mem=%d set=%d", recs, fsync, mem, set)
+}
+
+func number(s string, low, high int) (int, error) {
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		return 0, errors.New("not a number")
+	}
+	if n < low || n > high {
+		return 0, fmt.Errorf("not from %d to %d", low, high)
+	}
+	return n, nil
+}

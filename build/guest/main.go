@@ -1,0 +1,92 @@
+//go:build linux
+
+// Command guest runs inside the test guest and bears witness: of time (a tick
+// every 10 ms on the serial line), of the disk (sequence-numbered, checksummed
+// records, and what was promised about them) and of memory (stamped pages).
+// What it finds wrong it says by itself in a line that starts with BAD.
+//
+// What it guarantees: a number printed as durable in an R line was covered by an
+// fsync that had succeeded; after any crash the next start checks every record
+// that had to survive and says so in its BOOT line. What it does not: it sees
+// pauses by its own clock only, which stands still when the guest does; package
+// console measures them from outside.
+//
+// Lines it prints:
+//
+//	BOOT n=… last=… durable=… lost=… bad=… run=…   what the disk held at the start
+//	READY                                          commands are taken from now on
+//	T <n> <mono_us> <wall_us>                      a tick
+//	R <seq> <durable>                              records written, records durable
+//	BAD …                                          something is wrong
+//
+// Commands, one a line, and their answers: status (S …), boot (BOOT …), verify
+// (V ok … or V bad …), ticks (K …), rate recs= fsync= mem= set= (OK …), sync,
+// start, stop, poweroff (OK …); anything else gets E ….
+//
+// Test it with: go test ./build/guest/... (the boot test needs QEMU and what
+// build/deps.sh guest installs).
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// tickEvery is the time between two ticks.
+const tickEvery = 10 * time.Millisecond
+
+func main() {
+	port := "/dev/ttyS0"
+	dir := "/data"
+	if len(os.Args) == 3 {
+		port, dir = os.Args[1], os.Args[2]
+	}
+	serial, err := openSerial(port)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "BAD open serial line:", err)
+		os.Exit(1)
+	}
+	if err := run(context.Background(), serial, dir); err != nil {
+		fmt.Fprintf(serial, "BAD %v\n", err)
+		os.Exit(1)
+	}
+}
+
+// run is the whole program on an open line; it ends with ctx, with the line, or
+// when the guest goes down.
+func run(ctx context.Context, serial io.ReadWriter, dir string) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	out := newOutput(serial)
+	disk, err := openDisk(dir, out)
+	if err != nil {
+		return fmt.Errorf("open disk witness: %w", err)
+	}
+	defer disk.close()
+	ram, err := newRAM(out, defaultMemRate, defaultMemSet)
+	if err != nil {
+		return fmt.Errorf("open memory witness: %w", err)
+	}
+	clock := newClock(out)
+	out.Printf("%s", disk.bootLine())
+
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return out.serve(ctx) })
+	g.Go(func() error { return clock.serve(ctx) })
+	g.Go(func() error { return disk.serve(ctx) })
+	g.Go(func() error { return ram.serve(ctx) })
+	g.Go(func() error { return watchPowerButton(ctx, out) })
+	c := &commands{out: out, disk: disk, ram: ram, clock: clock}
+	// Reading the line cannot be interrupted, so it isn't waited for: the
+	// process ends with it.
+	lines := make(chan string)
+	go readLines(ctx, serial, lines)
+	g.Go(func() error { return c.serve(ctx, lines) })
+	out.Printf("READY")
+	return g.Wait()
+}

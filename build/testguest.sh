@@ -1,0 +1,158 @@
+#!/bin/bash
+# testguest.sh [--out FILE] [--size 512M] [--refresh] [--desktop]
+#
+# Builds the disk of the test guest: a raw image that boots from itself under
+# SeaBIOS (partition table, boot loader, Debian's cloud kernel, busybox, and the
+# program in build/guest on the serial port), without root and without mounting
+# anything. Prints the image's path; everything else goes to stderr.
+#
+# --out FILE  copies the image there (sparse), for a test to write to. Without
+#             it the path printed is the cached image: don't boot that one.
+# --size      size of the disk, default 512M
+# --refresh   looks for a newer kernel instead of taking the one in the cache
+# --desktop   builds a Debian with a small desktop instead (see desktop.sh)
+#
+# Images are cached in $TAGALONG_CACHE (default ~/.cache/tagalong-build) and
+# built again only when something that goes into them has changed.
+set -euo pipefail
+
+die() { echo "testguest.sh: $*" >&2; exit 1; }
+say() { echo "testguest.sh: $*" >&2; }
+
+here=$(cd "$(dirname "$0")" && pwd)
+export PATH=$PATH:/usr/sbin:/sbin
+out='' size=512M refresh='' desktop=''
+while [ $# -gt 0 ]; do
+	case $1 in
+	--out) [ $# -gt 1 ] || die "--out needs a file"; out=$2; shift ;;
+	--size) [ $# -gt 1 ] || die "--size needs a size"; size=$2; shift ;;
+	--refresh) refresh=yes ;;
+	--desktop) desktop=yes ;;
+	*) die "unknown option $1 (see the head of this script)" ;;
+	esac
+	shift
+done
+if [ -n "$desktop" ]; then
+	exec "$here/guest/image/desktop.sh" --out "${out:?--desktop needs --out FILE}" --size "$size"
+fi
+bytes=$(numfmt --from=iec "$size" 2>/dev/null) || die "not a size: $size"
+[ "$bytes" -ge $((128 << 20)) ] || die "the disk needs at least 128M"
+
+for tool in sfdisk syslinux mformat mcopy mke2fs modprobe cpio gzip numfmt go; do
+	command -v $tool >/dev/null || die "$tool is missing: run build/deps.sh guest (go: see go.dev/dl)"
+done
+busybox=$(command -v busybox) || die "busybox is missing: run build/deps.sh guest"
+mbr=/usr/lib/syslinux/mbr/mbr.bin
+[ -r $mbr ] || die "$mbr is missing: run build/deps.sh guest"
+
+cache=${TAGALONG_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tagalong-build}
+mkdir -p "$cache"
+exec 9>"$cache/lock"
+flock 9
+work=$(mktemp -d "$cache/work.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+
+# fetch_kernel prints the folder of an unpacked kernel package, the newest in
+# the cache or else the newest there is. The package is not installed.
+fetch_kernel() {
+	local dir package
+	dir=$(find "$cache" -maxdepth 1 -name 'kernel-*' | sort -V | tail -n 1)
+	if [ -n "$dir" ] && [ -z "$refresh" ]; then
+		echo "$dir"
+		return
+	fi
+	package=$(apt-cache depends linux-image-cloud-amd64 2>/dev/null | awk '/Depends: linux-image/ {print $2; exit}')
+	[ -n "$package" ] || die "apt knows no linux-image-cloud-amd64: run apt-get update (build/deps.sh guest does)"
+	local version
+	version=$(apt-cache show --no-all-versions "$package" | awk '/^Version:/ {print $2}')
+	dir=$cache/kernel-$version
+	if [ ! -d "$dir" ]; then
+		say "downloading $package $version"
+		(cd "$work" && apt-get download -q "$package" >&2) || die "cannot download $package"
+		dpkg -x "$work/$package"_*.deb "$work/kernel"
+		mv "$work/kernel" "$dir"
+	fi
+	echo "$dir"
+}
+
+# modules ROOT NAME... copies modules and what they need to ROOT/lib/modules,
+# with their order in ROOT/lib/modules/order.
+modules() {
+	local root=$1 name path
+	shift
+	mkdir -p "$root/lib/modules"
+	for name in "$@"; do
+		modprobe -d "$kernel" -S "$release" --show-depends --ignore-install "$name" | awk '$1 == "insmod" {print $2}'
+	done | awk '!seen[$0]++' | while read -r path; do
+		grep -qsxF "${path##*/}" "${work}/early/lib/modules/order" && continue
+		cp "$path" "$root/lib/modules/"
+		echo "${path##*/}"
+	done >"$root/lib/modules/order"
+}
+
+kernel=$(fetch_kernel)
+release=$(ls "$kernel/lib/modules")
+program=$work/guest
+(cd "$here/.." && CGO_ENABLED=0 GOOS=linux GOARCH=amd64 go build -trimpath -buildvcs=false -ldflags '-s -w' -o "$program" ./build/guest)
+key=$( (sha256sum <"$0"; cat "$here"/guest/image/* "$program" "$busybox" "$kernel"/boot/vmlinuz-*; echo "$bytes") | sha256sum | cut -c 1-16)
+image=$cache/testguest-$key.img
+
+build() {
+	export SOURCE_DATE_EPOCH=1700000000 E2FSPROGS_FAKE_TIME=1700000000 MTOOLS_SKIP_CHECK=1
+	local early=$work/early root=$work/root name
+	# depmod's answer travels in the kernel package only after installation.
+	[ -e "$kernel/lib/modules/$release/modules.dep" ] || depmod -b "$kernel" "$release"
+
+	mkdir -p "$early"/{bin,dev,proc,sys,root,lib/modules}
+	cp "$busybox" "$early/bin/busybox"
+	for name in sh mount insmod usleep poweroff switch_root; do ln -s busybox "$early/bin/$name"; done
+	install -m 755 "$here/guest/image/initramfs-init" "$early/init"
+	modules "$early" virtio_pci virtio_blk
+	(cd "$early" && find . -exec touch -hd @$SOURCE_DATE_EPOCH {} + && find . | LC_ALL=C sort | cpio -o -H newc -R 0:0 --reproducible --quiet) | gzip -n -1 >"$work/initrd.gz"
+
+	mkdir -p "$root"/{bin,sbin,dev,proc,sys,run,tmp,etc,data,root,lib/modules}
+	cp "$busybox" "$root/bin/busybox"
+	for name in sh mount umount insmod hostname sync; do ln -s busybox "$root/bin/$name"; done
+	ln -s ../bin/busybox "$root/sbin/init"
+	cp "$program" "$root/sbin/tagalong-guest"
+	install -m 644 "$here/guest/image/inittab" "$root/etc/inittab"
+	install -m 755 "$here/guest/image/rc" "$root/etc/rc"
+	install -m 755 "$here/guest/image/rc.down" "$root/etc/rc.down"
+	modules "$root" button evdev virtio_net virtio_balloon virtio-rng
+	find "$root" -exec touch -hd @$SOURCE_DATE_EPOCH {} +
+
+	# 1 MiB free, 48 MiB FAT to boot from, the rest is the root.
+	local img=$work/disk boot=$((1 << 20)) root_at=$((49 << 20))
+	truncate -s "$bytes" "$img"
+	sfdisk -q "$img" <<-TABLE
+		label: dos
+		label-id: 0x7a6a1060
+		start=2048, size=$((48 << 11)), type=e, bootable
+		start=$((49 << 11)), type=83
+	TABLE
+	dd if=$mbr of="$img" bs=440 count=1 conv=notrunc status=none
+	mformat -i "$img@@$boot" -T $((48 << 11)) -h 64 -s 32 -H 2048 -N 7a6a1060 ::
+	mcopy -m -i "$img@@$boot" "$here/guest/image/syslinux.cfg" ::syslinux.cfg
+	mcopy -i "$img@@$boot" "$kernel/boot/vmlinuz-$release" ::vmlinuz
+	mcopy -i "$img@@$boot" "$work/initrd.gz" ::initrd.gz
+	syslinux --install -t $boot "$img"
+	mke2fs -q -F -t ext4 -b 4096 -L guest -U 7a6a1060-0000-4000-8000-000000000001 \
+		-E "offset=$root_at,root_owner=0:0,hash_seed=7a6a1060-0000-4000-8000-000000000002" \
+		-d "$root" "$img" $(((bytes - root_at) / 4096)) 2>"$work/mke2fs.log" || { cat "$work/mke2fs.log" >&2; die "mke2fs failed"; }
+	# In use, images differ from here on; the last few are kept.
+	find "$cache" -maxdepth 1 -name 'testguest-*.img' -printf '%T@ %p\n' | sort -rn | tail -n +4 | cut -d ' ' -f 2- | xargs -r rm -f
+	mv "$img" "$image"
+}
+
+if [ -e "$image" ]; then
+	touch "$image"
+else
+	say "building $image"
+	build
+fi
+if [ -n "$out" ]; then
+	cp --sparse=always --reflink=auto "$image" "$out"
+	chmod u+w "$out"
+	image=$out
+fi
+echo "$image"

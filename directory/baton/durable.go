@@ -1,0 +1,101 @@
+package baton
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"slices"
+)
+
+const (
+	formatVersion = 1
+	maxEncoded    = 16 << 10 // bytes
+	maxName       = 256      // bytes of a device ID, ask or attempt
+	maxAborted    = 8        // aborted attempts remembered
+)
+
+// durable is what survives a restart: the machine as of its last persisted step.
+type durable struct {
+	Version  int      `json:"version"`
+	State    State    `json:"state"` // Replica, Accepting, Owned or Given
+	Term     uint64   `json:"term"`  // highest term accepted or given away by this device
+	Peer     string   `json:"peer,omitempty"`
+	Attempt  string   `json:"attempt,omitempty"`
+	Position Position `json:"position"`
+	Live     bool     `json:"live,omitempty"`
+	// Returning: owned, but on the way back to Peer, which holds the guest.
+	Returning bool `json:"returning,omitempty"`
+	// Returned: given by sending the baton back.
+	Returned bool     `json:"returned,omitempty"`
+	Aborted  []string `json:"aborted,omitempty"`
+}
+
+func (d durable) encode() []byte {
+	d.Version = formatVersion
+	// A struct of strings, numbers and flags always marshals.
+	b, _ := json.Marshal(d)
+	return b
+}
+
+// aborting returns d with attempt among the aborted ones.
+func (d durable) aborting(attempt string) durable {
+	if attempt == "" || slices.Contains(d.Aborted, attempt) {
+		return d
+	}
+	list := append(slices.Clone(d.Aborted), attempt)
+	if len(list) > maxAborted {
+		list = list[len(list)-maxAborted:]
+	}
+	d.Aborted = list
+	return d
+}
+
+func decode(b []byte) (durable, error) {
+	var d durable
+	if len(b) > maxEncoded {
+		return d, fmt.Errorf("baton: decode %d bytes: %w", len(b), ErrCorrupt)
+	}
+	var head struct {
+		Version int `json:"version"`
+	}
+	if err := json.Unmarshal(b, &head); err != nil {
+		return d, fmt.Errorf("baton: decode: %w: %w", ErrCorrupt, err)
+	}
+	if head.Version != formatVersion {
+		return d, fmt.Errorf("baton: decode version %d: %w", head.Version, ErrVersion)
+	}
+	dec := json.NewDecoder(bytes.NewReader(b))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&d); err != nil {
+		return durable{}, fmt.Errorf("baton: decode: %w: %w", ErrCorrupt, err)
+	}
+	if err := d.check(); err != nil {
+		return durable{}, fmt.Errorf("baton: decode: %w", err)
+	}
+	return d, nil
+}
+
+func (d durable) check() error {
+	bad := func(what string) error { return fmt.Errorf("%w: %s", ErrCorrupt, what) }
+	switch d.State {
+	case Replica, Accepting:
+	case Owned, Given:
+		if d.Term == 0 {
+			return bad("term")
+		}
+	default:
+		return bad("state")
+	}
+	if d.State == Given && d.Peer == "" || d.Returning && d.Peer == "" {
+		return bad("peer")
+	}
+	if len(d.Peer) > maxName || len(d.Attempt) > maxName || len(d.Aborted) > maxAborted {
+		return bad("size")
+	}
+	for _, a := range d.Aborted {
+		if len(a) > maxName {
+			return bad("size")
+		}
+	}
+	return nil
+}

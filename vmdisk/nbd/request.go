@@ -1,0 +1,229 @@
+package nbd
+
+import (
+	"encoding/binary"
+	"errors"
+	"math"
+)
+
+// request is one command of a client, from its header to the end of its reply.
+type request struct {
+	conn   *conn
+	cmd    uint16
+	flags  uint16
+	cookie uint64
+	off    int64
+	length int64
+	// data is what a WRITE brought or what a READ found.
+	data *buffer
+	// charge is what the request costs of the budgets.
+	charge int64
+
+	// Of export, under its lock: the requests that wait for this one, how many this one waits for, and
+	// its place in the list of changes.
+	dependents []*request
+	waits      int
+	listed     bool
+	prev, next *request
+
+	// queue is the next in the line of workers.
+	queue *request
+
+	errno   uint32
+	head    [chunkSize + 8]byte
+	extents []byte
+}
+
+// parseRequest reads a header; p has requestSize bytes. ok is false if the magic number is wrong.
+// An offset beyond what an int64 holds becomes the largest one, which no disk reaches.
+func parseRequest(c *conn, p []byte) (r *request, ok bool) {
+	if binary.BigEndian.Uint32(p) != magicRequest {
+		return nil, false
+	}
+	return &request{
+		conn:   c,
+		flags:  binary.BigEndian.Uint16(p[4:]),
+		cmd:    binary.BigEndian.Uint16(p[6:]),
+		cookie: binary.BigEndian.Uint64(p[8:]),
+		off:    int64(min(binary.BigEndian.Uint64(p[16:]), math.MaxInt64)),
+		length: int64(binary.BigEndian.Uint32(p[24:])),
+	}, true
+}
+
+// check returns the error for a request that may not reach the Backend, else nbdOK.
+func (r *request) check() uint32 {
+	c := r.conn
+	allowed := cmdFlagFUA
+	past := nbdEINVAL
+	switch r.cmd {
+	case cmdRead:
+		if c.structured {
+			allowed |= cmdFlagDF
+		}
+		if r.length > maxData {
+			return nbdEINVAL
+		}
+	case cmdWrite:
+		past = nbdENOSPC
+		if r.length > maxData {
+			return nbdEINVAL
+		}
+	case cmdFlush:
+		if r.flags&^allowed != 0 || r.off != 0 || r.length != 0 {
+			return nbdEINVAL
+		}
+		return nbdOK
+	case cmdTrim:
+	case cmdWriteZeroes:
+		allowed |= cmdFlagNoHole
+		past = nbdENOSPC
+	case cmdCache:
+		if c.cache == nil {
+			return nbdEINVAL
+		}
+	case cmdBlockStatus:
+		allowed |= cmdFlagReqOne
+		if !c.wantStatus || r.length == 0 {
+			return nbdEINVAL
+		}
+	default:
+		return nbdEINVAL
+	}
+	if r.flags&^allowed != 0 {
+		return nbdEINVAL
+	}
+	if size := c.export.size; r.off > size || r.length > size-r.off {
+		return past
+	}
+	return nbdOK
+}
+
+// changes reports whether the request changes the disk's content.
+func (r *request) changes() bool {
+	return r.length > 0 && (r.cmd == cmdWrite || r.cmd == cmdTrim || r.cmd == cmdWriteZeroes)
+}
+
+// ranged reports whether the request has a place in the order of changes.
+func (r *request) ranged() bool {
+	return r.changes() || r.length > 0 && (r.cmd == cmdRead || r.cmd == cmdBlockStatus)
+}
+
+// prompt reports whether the request is small and quick enough for the goroutine that reads.
+func (r *request) prompt() bool {
+	if r.length > inlineMax || r.conn.prompt == nil {
+		return false
+	}
+	switch r.cmd {
+	case cmdRead:
+		return r.conn.prompt.Prompt(r.off, r.length, false)
+	case cmdWrite:
+		return r.flags&cmdFlagFUA == 0 && r.conn.prompt.Prompt(r.off, r.length, true)
+	default:
+		return false
+	}
+}
+
+// run carries the request out and queues its reply. When the connection has ended before, nothing is
+// done: the client sends the request again if it still cares.
+func (r *request) run() {
+	c := r.conn
+	if c.dead.Load() {
+		c.export.done(r)
+		c.finish(r)
+		return
+	}
+	err := r.perform()
+	c.export.done(r)
+	switch {
+	case errors.Is(err, ErrHangUp):
+		c.server.counters.hangUps.Add(1)
+		c.abort(err)
+		c.finish(r)
+		return
+	case err != nil:
+		r.errno = errnoOf(err)
+		c.failed(r, err)
+	default:
+		c.server.counters.count(r)
+	}
+	c.out.add(r)
+}
+
+// perform calls the Backend.
+func (r *request) perform() error {
+	b := r.conn.export.backend
+	fua := r.flags&cmdFlagFUA != 0
+	switch {
+	case r.cmd == cmdFlush:
+		return b.Flush()
+	case r.length == 0:
+		return nil
+	case r.cmd == cmdRead:
+		r.data = newBuffer(int(r.length))
+		return b.ReadAt(r.data.mem, r.off)
+	case r.cmd == cmdWrite:
+		err := b.WriteAt(r.data.mem, r.off, fua)
+		r.dropData()
+		return err
+	case r.cmd == cmdTrim:
+		return b.Trim(r.off, r.length, fua)
+	case r.cmd == cmdWriteZeroes:
+		return b.Zero(r.off, r.length, r.flags&cmdFlagNoHole == 0, fua)
+	case r.cmd == cmdCache:
+		return r.conn.cache.Cache(r.off, r.length)
+	case r.cmd == cmdBlockStatus:
+		return r.blockStatus()
+	default:
+		return errProtocol
+	}
+}
+
+// blockStatus asks the Backend and encodes its answer, cut to the request, equal neighbours joined.
+func (r *request) blockStatus() error {
+	list, err := r.conn.status.BlockStatus(r.off, r.length)
+	if err != nil {
+		return err
+	}
+	limit := maxExtents
+	if r.flags&cmdFlagReqOne != 0 {
+		limit = 1
+	}
+	out := make([]byte, 0, 8*min(len(list), limit))
+	left := r.length
+	for _, x := range list {
+		if x.Len <= 0 || left == 0 {
+			break
+		}
+		n := min(x.Len, left)
+		left -= n
+		var state uint32
+		if x.Hole {
+			state |= stateHole
+		}
+		if x.Zero {
+			state |= stateZero
+		}
+		if k := len(out) - 8; k >= 0 && binary.BigEndian.Uint32(out[k+4:]) == state {
+			// The sum stays below the request's length, which is a uint32.
+			binary.BigEndian.PutUint32(out[k:], binary.BigEndian.Uint32(out[k:])+uint32(n))
+			continue
+		}
+		if len(out) == 8*limit {
+			break
+		}
+		out = binary.BigEndian.AppendUint32(out, uint32(n))
+		out = binary.BigEndian.AppendUint32(out, state)
+	}
+	if len(out) == 0 {
+		return errExtents
+	}
+	r.extents = out
+	return nil
+}
+
+func (r *request) dropData() {
+	if r.data != nil {
+		r.data.free()
+		r.data = nil
+	}
+}

@@ -1,0 +1,224 @@
+package ui
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"reflect"
+	"sync"
+	"time"
+
+	"fyne.io/fyne/v2"
+	"fyne.io/fyne/v2/dialog"
+
+	"tagalong.org/tagalong/app/api"
+)
+
+// Client is what the window needs of the engine. *api.Client has it.
+type Client interface {
+	Status(ctx context.Context) (*api.Status, error)
+	Watch(ctx context.Context, after uint64) (<-chan api.Event, error)
+	CreateVM(ctx context.Context, req api.CreateVM) (*api.Job, error)
+	CancelJob(ctx context.Context, id string) error
+	StartVM(ctx context.Context, vm string) error
+	StopVM(ctx context.Context, vm string, force bool) error
+	SuspendVM(ctx context.Context, vm string) error
+	ResumeVM(ctx context.Context, vm string) error
+	Switch(ctx context.Context, req api.SwitchVM) (*api.Switch, error)
+	CancelSwitch(ctx context.Context, id string) error
+	PairStart(ctx context.Context, req api.PairStart) (*api.Pairing, error)
+	PairJoin(ctx context.Context, req api.PairJoin) (*api.Pairing, error)
+	PairCancel(ctx context.Context) error
+	RemoveDevice(ctx context.Context, device string) error
+}
+
+var _ Client = (*api.Client)(nil)
+
+// askTime bounds a request that the engine only has to accept; pairTime one that waits for a
+// person at the other device.
+const (
+	askTime  = 30 * time.Second
+	pairTime = 3 * time.Minute
+)
+
+// gui is the whole face. All its methods and fields belong to Fyne's goroutine, but for what ask
+// starts.
+type gui struct {
+	ctx    context.Context
+	client Client
+	follow *follower
+	log    *slog.Logger
+	app    fyne.App
+	win    *mainWindow
+	tray   *tray // nil without a tray
+	quit   func()
+	onMain func(func())
+	now    func() time.Time
+
+	state  state
+	view   view
+	drawn  bool
+	pair   *pairDialog // nil when closed
+	before *api.Status // what notices were last made from
+	work   sync.WaitGroup
+}
+
+// hear takes news of the engine in.
+func (g *gui) hear(n news) {
+	g.state.Link, g.state.Err = n.Link, n.Err
+	if n.Status != nil {
+		for _, note := range notices(g.before, n.Status) {
+			// A notification service may take its time.
+			g.work.Go(func() {
+				g.app.SendNotification(&fyne.Notification{Title: note.Title, Content: note.Text})
+			})
+		}
+		g.state.Status, g.before = n.Status, n.Status
+	}
+	g.draw()
+}
+
+// draw shows what changed since it last did.
+func (g *gui) draw() {
+	v := viewOf(g.state, g.now())
+	if g.drawn && reflect.DeepEqual(v, g.view) {
+		return
+	}
+	g.view, g.drawn = v, true
+	g.win.set(v)
+	if g.tray != nil {
+		g.tray.set(v)
+	}
+	if g.pair != nil {
+		g.pair.set(v.Pairing)
+	}
+}
+
+// do carries out what a click asks for.
+func (g *gui) do(a act) {
+	c := g.client
+	switch a.Verb {
+	case verbSwitch:
+		g.askFor(a.ID, func(ctx context.Context) error { _, err := c.Switch(ctx, api.SwitchVM{VM: a.ID}); return err })
+	case verbCancel:
+		g.askFor(a.ID, func(ctx context.Context) error { return c.CancelSwitch(ctx, a.ID) })
+	case verbDrop:
+		g.askFor(a.ID, func(ctx context.Context) error { return c.CancelJob(ctx, a.ID) })
+	case verbStart:
+		g.askFor(a.ID, func(ctx context.Context) error { return c.StartVM(ctx, a.ID) })
+	case verbStop:
+		g.askFor(a.ID, func(ctx context.Context) error { return c.StopVM(ctx, a.ID, false) })
+	case verbForce:
+		g.confirmForce(a.ID)
+	case verbSuspend:
+		g.askFor(a.ID, func(ctx context.Context) error { return c.SuspendVM(ctx, a.ID) })
+	case verbResume:
+		g.askFor(a.ID, func(ctx context.Context) error { return c.ResumeVM(ctx, a.ID) })
+	case verbEngine:
+		g.follow.StartEngine()
+	case verbDismiss:
+		g.state.Notice = nil
+		g.draw()
+	case verbPair:
+		g.show()
+		g.openPairing()
+	case verbCreate:
+		g.show()
+		g.openCreate()
+	case verbOpen:
+		g.show()
+	case verbQuit:
+		g.quit()
+	}
+}
+
+// show brings the window to the front, wherever it was.
+func (g *gui) show() {
+	g.win.win.Show()
+	g.win.win.RequestFocus()
+}
+
+// askFor asks the engine for something about the VM, job or switch of that ID, whose buttons wait
+// until it has answered. A failure is shown until the person has seen it.
+func (g *gui) askFor(id string, call func(context.Context) error) {
+	if g.state.Asked[id] {
+		return
+	}
+	g.setAsked(id, true)
+	g.state.Notice = nil
+	g.draw()
+	g.ask(askTime, call, func(err *api.Error) {
+		g.setAsked(id, false)
+		if err != nil {
+			g.state.Notice = err
+		}
+		g.draw()
+		g.follow.Poke()
+	})
+}
+
+// setAsked replaces the map: views made of the old one may still be compared with the next.
+func (g *gui) setAsked(id string, asked bool) {
+	next := maps.Clone(g.state.Asked)
+	if next == nil {
+		next = map[string]bool{}
+	}
+	if asked {
+		next[id] = true
+	} else {
+		delete(next, id)
+	}
+	g.state.Asked = next
+}
+
+// ask runs call elsewhere and then, here again, answered with how it went. It isn't called when the
+// window ended meanwhile.
+func (g *gui) ask(limit time.Duration, call func(context.Context) error, answered func(*api.Error)) {
+	g.work.Go(func() {
+		ctx, cancel := context.WithTimeout(g.ctx, limit)
+		defer cancel()
+		err := call(ctx)
+		if g.ctx.Err() != nil {
+			return
+		}
+		var e *api.Error
+		switch {
+		case errors.Is(err, context.DeadlineExceeded):
+			e = &api.Error{Code: api.CodeUnreachable, Sentence: t("ask.late"), Next: t("ask.late.next"), Cause: err.Error()}
+		case err != nil:
+			e = api.AsError(err)
+			g.log.Info("Request failed", "code", string(e.Code), "sentence", e.Sentence, "cause", e.Cause)
+		}
+		g.onMain(func() { answered(e) })
+	})
+}
+
+func (g *gui) confirmForce(vm string) {
+	name := vm
+	for _, r := range g.view.VMs {
+		if r.ID == vm {
+			name = r.Name
+		}
+	}
+	g.show()
+	d := dialog.NewConfirm(t("force.title", "VM", name), t("force.text"), func(yes bool) {
+		if yes {
+			g.askFor(vm, func(ctx context.Context) error { return g.client.StopVM(ctx, vm, true) })
+		}
+	}, g.win.win)
+	d.SetConfirmText(t("button.force"))
+	d.SetDismissText(t("button.cancel"))
+	d.Show()
+}
+
+func (g *gui) confirmRemove(r deviceRow) {
+	d := dialog.NewConfirm(t("remove.title", "Device", r.Name), t("remove.text"), func(yes bool) {
+		if yes {
+			g.askFor(r.ID, func(ctx context.Context) error { return g.client.RemoveDevice(ctx, r.ID) })
+		}
+	}, g.win.win)
+	d.SetConfirmText(t("button.remove"))
+	d.SetDismissText(t("button.cancel"))
+	d.Show()
+}

@@ -1,0 +1,358 @@
+package ui
+
+import (
+	"sort"
+	"strings"
+	"time"
+
+	"tagalong.org/tagalong/app/api"
+)
+
+// heardLately is how fresh a device's own word must be before "up to date" is said of it.
+const heardLately = 30 * time.Second
+
+// index finds things of one status by ID.
+type index struct {
+	st    *api.Status
+	asked map[string]bool
+	up    bool
+	byID  map[string]*api.Device
+}
+
+func newIndex(st *api.Status, asked map[string]bool, up bool) *index {
+	m := &index{st: st, asked: asked, up: up, byID: make(map[string]*api.Device, len(st.Devices))}
+	for i := range st.Devices {
+		m.byID[st.Devices[i].ID] = &st.Devices[i]
+	}
+	return m
+}
+
+func (m *index) connected(device string) bool {
+	d := m.byID[device]
+	return d != nil && (d.Connected || d.Self)
+}
+
+func (m *index) vmRow(vm *api.VM, now time.Time) vmRow {
+	r := vmRow{ID: vm.ID, Name: vm.Name, Here: vm.Here, Where: m.where(vm, now), Mood: vmMood(vm.State)}
+	r.Detail = specText(vm.Spec)
+	if !vm.Here {
+		if own := replicaOf(vm, m.st.Device.ID); own != nil {
+			c := copyOf(own, true, now)
+			r.Replica = t("replica.here", "State", c.Text)
+		} else {
+			r.Replica = t("replica.missing")
+		}
+	}
+	r.Bar = m.switchBar(vm)
+	if r.Bar != nil {
+		r.Mood = moodBusy
+	}
+	if vm.Problem != nil {
+		r.Problem = errorMessage(vm.Problem)
+	} else if sw := vm.Switch; sw != nil && sw.Phase == api.PhaseFailed && sw.Error != nil {
+		r.Problem = errorMessage(sw.Error)
+	}
+	if r.Problem != nil {
+		r.Mood = moodTrouble
+	}
+	r.Switch = m.switchButton(vm, r.Bar != nil)
+	r.Main, r.More = m.controls(vm, r.Bar != nil)
+	return r
+}
+
+// where says what a VM does and on which device.
+func (m *index) where(vm *api.VM, now time.Time) string {
+	if vm.State == api.VMUnknown || (!vm.Here && !m.connected(vm.Owner)) {
+		seen := ""
+		if d := m.byID[vm.Owner]; d != nil {
+			seen = ago(d.LastSeen, now)
+		} else {
+			seen = ago(time.Time{}, now)
+		}
+		return t("where.away", "Device", vm.OwnerName, "Ago", seen)
+	}
+	if vm.Here {
+		switch vm.State {
+		case api.VMRunning:
+			return t("here.running")
+		case api.VMStarting:
+			return t("here.starting")
+		case api.VMPaused:
+			return t("here.paused")
+		case api.VMSuspended:
+			return t("here.suspended")
+		case api.VMSwitching:
+			return t("here.switching")
+		}
+		return t("here.stopped")
+	}
+	switch vm.State {
+	case api.VMRunning:
+		return t("there.running", "Device", vm.OwnerName)
+	case api.VMStarting:
+		return t("there.starting", "Device", vm.OwnerName)
+	case api.VMPaused:
+		return t("there.paused", "Device", vm.OwnerName)
+	case api.VMSuspended:
+		return t("there.suspended", "Device", vm.OwnerName)
+	case api.VMSwitching:
+		return t("there.switching", "Device", vm.OwnerName)
+	}
+	return t("there.stopped", "Device", vm.OwnerName)
+}
+
+func vmMood(s api.VMState) mood {
+	switch s {
+	case api.VMRunning:
+		return moodIdle
+	case api.VMStarting, api.VMSwitching:
+		return moodBusy
+	case api.VMPaused:
+		return moodTrouble
+	}
+	return moodOff
+}
+
+func specText(s api.Spec) string {
+	parts := []string{tn("spec.cpus", s.CPUs)}
+	if s.MemoryKiB > 0 {
+		parts = append(parts, t("spec.memory", "Size", size(s.MemoryKiB<<10)))
+	}
+	if s.DiskBytes > 0 {
+		parts = append(parts, t("spec.disk", "Size", size(s.DiskBytes)))
+	}
+	return strings.Join(parts, " · ")
+}
+
+// switchBar is the bar of a switch under way, nil when there is none.
+func (m *index) switchBar(vm *api.VM) *progress {
+	sw := vm.Switch
+	if sw == nil || sw.Phase.Ended() {
+		if m.asked[vm.ID] && !vm.Here {
+			return &progress{Title: t("switch.asking", "VM", vm.Name), Part: -1}
+		}
+		return nil
+	}
+	p := &progress{Part: -1}
+	if sw.To == m.st.Device.ID {
+		p.Title = t("switch.to-here", "VM", vm.Name, "Phase", phaseText(sw.Phase))
+	} else {
+		p.Title = t("switch.to-there", "VM", vm.Name, "Device", sw.ToName, "Phase", phaseText(sw.Phase))
+	}
+	p.Part, p.Detail = flow(sw.Bytes, sw.Total, sw.Rate, sw.ETA)
+	// Once the baton is given there is nothing to cancel; saying so by a dead button is clearer than
+	// by one that vanishes.
+	p.Cancel = button{Act: act{verbCancel, sw.ID}, Label: t("button.cancel"),
+		Enabled: sw.CanEnd && m.up && !m.asked[sw.ID]}
+	return p
+}
+
+// flow is how far something is, and the text below its bar: how much, how fast, how long still.
+func flow(done, total, perSecond int64, eta time.Duration) (float64, string) {
+	part := -1.0
+	var parts []string
+	if total > 0 {
+		part = min(1, max(0, float64(done)/float64(total)))
+		parts = append(parts, t("flow.of", "Percent", percent(done, total), "Done", size(done), "Total", size(total)))
+	} else if done > 0 {
+		parts = append(parts, size(done))
+	}
+	if perSecond > 0 {
+		parts = append(parts, rate(perSecond))
+	}
+	if eta > 0 {
+		parts = append(parts, t("flow.left", "Span", span(eta)))
+	}
+	return part, strings.Join(parts, " · ")
+}
+
+// switchButton is the button. Its words are always the same, so that it can be found blindly.
+func (m *index) switchButton(vm *api.VM, moving bool) button {
+	b := button{Act: act{verbSwitch, vm.ID}, Label: t("button.switch")}
+	own := replicaOf(vm, m.st.Device.ID)
+	switch {
+	case vm.Here:
+		b.Hint = t("hint.here")
+	case moving:
+		b.Hint = t("hint.moving")
+	case !m.up:
+		b.Hint = t("hint.no-engine")
+	case !m.st.Hypervisor.Found:
+		b.Hint = t("hypervisor.none")
+	case !m.connected(vm.Owner):
+		b.Hint = t("hint.away", "Device", vm.OwnerName)
+	case own == nil || own.State == api.ReplicaCopying:
+		b.Hint = t("hint.copying")
+	default:
+		b.Enabled = true
+	}
+	return b
+}
+
+// controls are the other things one can do with a VM that is here.
+func (m *index) controls(vm *api.VM, moving bool) (button, []button) {
+	if !vm.Here || moving {
+		return button{}, nil
+	}
+	ok := m.up && !m.asked[vm.ID]
+	mk := func(v verb, label string) button { return button{Act: act{v, vm.ID}, Label: label, Enabled: ok} }
+	switch vm.State {
+	case api.VMStopped:
+		b := mk(verbStart, t("button.start"))
+		b.Enabled = ok && m.st.Hypervisor.Found
+		return b, nil
+	case api.VMSuspended:
+		b := mk(verbResume, t("button.resume"))
+		b.Enabled = ok && m.st.Hypervisor.Found
+		return b, nil
+	case api.VMRunning:
+		return button{}, []button{mk(verbSuspend, t("button.suspend")), mk(verbStop, t("button.stop")), mk(verbForce, t("button.force"))}
+	case api.VMPaused:
+		return mk(verbResume, t("button.resume")), []button{mk(verbForce, t("button.force"))}
+	}
+	return button{}, nil
+}
+
+// job is the bar of long work; false when it has ended well and there is nothing to tell.
+func (m *index) job(j *api.Job) (progress, bool) {
+	if j.Done && j.Error == nil {
+		return progress{}, false
+	}
+	p := progress{}
+	if j.Error != nil {
+		p.Title, p.Part = t("job.failed", "VM", j.VMName), -2
+		p.Detail = j.Error.Error()
+		return p, j.Error.Code != api.CodeCancelled
+	}
+	p.Title = t("job.import", "VM", j.VMName)
+	p.Part, p.Detail = flow(j.Bytes, j.Total, j.Rate, j.ETA)
+	p.Cancel = button{Act: act{verbDrop, j.ID}, Label: t("button.cancel"), Enabled: m.up && !m.asked[j.ID]}
+	return p, true
+}
+
+// devices lists this device first, then the connected ones, then the rest, by name.
+func (m *index) devices(now time.Time) []deviceRow {
+	var rows []deviceRow
+	self := false
+	for i := range m.st.Devices {
+		d := &m.st.Devices[i]
+		self = self || d.Self
+		rows = append(rows, m.device(d, now))
+	}
+	if !self {
+		d := m.st.Device
+		d.Self = true
+		rows = append(rows, m.device(&d, now))
+	}
+	rank := func(r *deviceRow) int {
+		switch {
+		case r.Self:
+			return 0
+		case r.Connected:
+			return 1
+		}
+		return 2
+	}
+	sort.SliceStable(rows, func(i, j int) bool {
+		a, b := &rows[i], &rows[j]
+		if rank(a) != rank(b) {
+			return rank(a) < rank(b)
+		}
+		return a.Name < b.Name
+	})
+	return rows
+}
+
+func (m *index) device(d *api.Device, now time.Time) deviceRow {
+	r := deviceRow{ID: d.ID, Name: d.Name, Self: d.Self, Connected: d.Connected || d.Self}
+	switch {
+	case d.Self:
+		r.State = t("device.self")
+	case d.Connected && d.RTTMicros > 0:
+		r.State = t("device.connected-rtt", "Span", roundTrip(d.RTTMicros))
+	case d.Connected:
+		r.State = t("device.connected")
+	case d.LastSeen.IsZero():
+		r.State = t("device.never")
+	default:
+		r.State = t("device.away", "Ago", ago(d.LastSeen, now))
+	}
+	for i := range m.st.VMs {
+		vm := &m.st.VMs[i]
+		if rep := replicaOf(vm, d.ID); rep != nil {
+			c := copyOf(rep, r.Connected, now)
+			c.VM = vm.Name
+			r.Copies = append(r.Copies, c)
+		}
+	}
+	return r
+}
+
+// roundTrip is coarse on purpose: a figure that flickers says nothing.
+func roundTrip(us int64) string {
+	if us < 1000 {
+		return t("rtt.under")
+	}
+	return t("span.ms", "MS", (us+500)/1000)
+}
+
+func replicaOf(vm *api.VM, device string) *api.Replica {
+	for i := range vm.Replicas {
+		if vm.Replicas[i].Device == device {
+			return &vm.Replicas[i]
+		}
+	}
+	return nil
+}
+
+// copyOf says how far a replica is. "Up to date" is said only of a device that said so itself lately.
+func copyOf(r *api.Replica, connected bool, now time.Time) copyRow {
+	c := copyRow{Part: -1, Mood: moodIdle}
+	state := r.State
+	if !connected && state != api.ReplicaOwner {
+		state = api.ReplicaAway
+	}
+	switch state {
+	case api.ReplicaOwner:
+		c.Text = t("copy.owner")
+	case api.ReplicaLive:
+		switch {
+		case r.Remaining > 0:
+			c.Text = t("copy.behind", "Size", size(r.Remaining))
+		case r.Heard.IsZero() || now.Sub(r.Heard) > heardLately:
+			c.Text = t("copy.live-old", "Ago", ago(r.Heard, now))
+			c.Mood = moodOff
+		default:
+			c.Text = t("copy.live")
+		}
+	case api.ReplicaCopying:
+		c.Mood = moodBusy
+		c.Part, c.Text = copyFlow(r, "copy.copying")
+	case api.ReplicaBehind:
+		c.Mood = moodBusy
+		c.Part, c.Text = copyFlow(r, "copy.catching")
+	default:
+		c.Mood = moodOff
+		if r.Remaining > 0 {
+			c.Text = t("copy.away-behind", "Size", size(r.Remaining))
+		} else {
+			c.Text = t("copy.away", "Ago", ago(r.Heard, now))
+		}
+	}
+	return c
+}
+
+func copyFlow(r *api.Replica, key string) (float64, string) {
+	part := -1.0
+	if total := r.Copied + r.Remaining; total > 0 {
+		part = float64(r.Copied) / float64(total)
+	}
+	text := t(key, "Size", size(r.Remaining))
+	if r.Rate > 0 {
+		text += " · " + rate(r.Rate)
+	}
+	if r.ETA > 0 {
+		text += " · " + t("flow.left", "Span", span(r.ETA))
+	}
+	return part, text
+}

@@ -1,0 +1,286 @@
+package ui
+
+import (
+	"reflect"
+
+	"fyne.io/fyne/v2"
+	"fyne.io/fyne/v2/container"
+	"fyne.io/fyne/v2/layout"
+	"fyne.io/fyne/v2/theme"
+	"fyne.io/fyne/v2/widget"
+)
+
+// doer carries out what a button asks for.
+type doer func(act)
+
+// actButton is a Fyne button that follows a button of the view.
+type actButton struct {
+	*widget.Button
+	now button
+}
+
+func newActButton(do doer, importance widget.Importance) *actButton {
+	b := &actButton{}
+	b.Button = widget.NewButton("", func() { do(b.now.Act) })
+	b.Importance = importance
+	b.Hide()
+	return b
+}
+
+// set hides a button without a label.
+func (b *actButton) set(next button) {
+	if b.now == next {
+		return
+	}
+	b.now = next
+	if next.Label == "" {
+		b.Hide()
+		return
+	}
+	if b.Text != next.Label {
+		b.SetText(next.Label)
+	}
+	if next.Enabled && b.Disabled() {
+		b.Enable()
+	} else if !next.Enabled && !b.Disabled() {
+		b.Disable()
+	}
+	b.Show()
+}
+
+// vmCard draws one VM.
+type vmCard struct {
+	row     vmRow
+	panel   *panel
+	name    *widget.Label
+	where   *widget.Label
+	detail  *widget.Label
+	replica *widget.Label
+	toHere  *actButton
+	main    *actButton
+	more    *widget.Button
+	moving  *progressBox
+	problem *widget.Label
+	next    *widget.Label
+	do      doer
+}
+
+func newVMCard(do doer) *vmCard {
+	c := &vmCard{
+		do:      do,
+		name:    text("", theme.SizeNameSubHeadingText, widget.MediumImportance, true),
+		where:   text("", theme.SizeNameText, widget.MediumImportance, false),
+		detail:  text("", theme.SizeNameCaptionText, widget.LowImportance, false),
+		replica: text("", theme.SizeNameCaptionText, widget.LowImportance, false),
+		toHere:  newActButton(do, widget.HighImportance),
+		main:    newActButton(do, widget.HighImportance),
+		moving:  newProgressBox(do),
+		problem: prose("", widget.DangerImportance),
+		next:    prose("", widget.MediumImportance),
+	}
+	c.more = widget.NewButtonWithIcon("", theme.MoreHorizontalIcon(), c.openMenu)
+	c.more.Importance = widget.LowImportance
+	c.problem.Hide()
+	c.next.Hide()
+	buttons := container.NewCenter(container.NewHBox(c.toHere, c.main, c.more))
+	head := container.NewBorder(nil, nil, nil, buttons, lines(c.name, c.where))
+	c.panel = newPanel(container.NewVBox(head, lines(c.detail, c.replica), c.moving.box, lines(c.problem, c.next)))
+	return c
+}
+
+func (c *vmCard) set(r vmRow) {
+	if reflect.DeepEqual(c.row, r) {
+		return
+	}
+	c.row = r
+	c.panel.setAccent(moodColor(r.Mood))
+	setText(c.name, r.Name)
+	setText(c.where, r.Where)
+	setText(c.detail, r.Detail)
+	replica := r.Replica
+	if !r.Switch.Enabled && !r.Here && r.Switch.Hint != "" && r.Bar == nil {
+		replica = r.Switch.Hint
+	}
+	setText(c.replica, replica)
+	sw := r.Switch
+	if r.Here {
+		sw = button{}
+	}
+	c.toHere.set(sw)
+	c.main.set(r.Main)
+	if len(r.More) > 0 {
+		c.more.Show()
+	} else {
+		c.more.Hide()
+	}
+	c.moving.set(r.Bar)
+	if r.Problem != nil {
+		setText(c.problem, r.Problem.Title)
+		setText(c.next, r.Problem.Text)
+	} else {
+		setText(c.problem, "")
+		setText(c.next, "")
+	}
+	c.panel.Refresh()
+}
+
+func (c *vmCard) openMenu() {
+	cv := fyne.CurrentApp().Driver().CanvasForObject(c.more)
+	if cv == nil {
+		return
+	}
+	var items []*fyne.MenuItem
+	for _, b := range c.row.More {
+		item := fyne.NewMenuItem(b.Label, func() { c.do(b.Act) })
+		item.Disabled = !b.Enabled
+		items = append(items, item)
+	}
+	widget.NewPopUpMenu(fyne.NewMenu("", items...), cv).ShowAtRelativePosition(fyne.NewPos(0, c.more.Size().Height), c.more)
+}
+
+// progressBox draws a progress, or nothing.
+type progressBox struct {
+	title  *widget.Label
+	detail *widget.Label
+	bar    *bar
+	cancel *actButton
+	box    *fyne.Container
+}
+
+func newProgressBox(do doer) *progressBox {
+	p := &progressBox{
+		title:  text("", theme.SizeNameText, widget.HighImportance, true),
+		detail: text("", theme.SizeNameCaptionText, widget.MediumImportance, false),
+		bar:    newBar(),
+		cancel: newActButton(do, widget.MediumImportance),
+	}
+	p.box = container.NewBorder(nil, nil, nil, container.NewCenter(p.cancel),
+		container.New(layout.NewCustomPaddedVBoxLayout(-4), p.title, inset(p.bar.box), p.detail))
+	p.box.Hide()
+	return p
+}
+
+func (p *progressBox) set(b *progress) {
+	if b == nil {
+		p.bar.set(-2)
+		p.box.Hide()
+		return
+	}
+	setText(p.title, b.Title)
+	setText(p.detail, b.Detail)
+	p.bar.set(b.Part)
+	p.cancel.set(b.Cancel)
+	p.box.Show()
+}
+
+// messageBox draws a message, or nothing.
+type messageBox struct {
+	now    *message
+	panel  *panel
+	title  *widget.Label
+	text   *widget.Label
+	wait   *bar
+	button *actButton
+}
+
+func newMessageBox(do doer) *messageBox {
+	m := &messageBox{title: prose("", widget.MediumImportance), text: prose("", widget.MediumImportance),
+		wait: newBar(), button: newActButton(do, widget.HighImportance)}
+	m.title.TextStyle.Bold = true
+	m.panel = newPanel(container.NewBorder(nil, inset(m.wait.box), nil, container.NewCenter(m.button), lines(m.title, m.text)))
+	m.panel.Hide()
+	return m
+}
+
+func (m *messageBox) set(next *message) {
+	if reflect.DeepEqual(m.now, next) {
+		return
+	}
+	m.now = next
+	if next == nil {
+		m.wait.set(-2)
+		m.panel.Hide()
+		return
+	}
+	accent := theme.ColorNamePrimary
+	if next.Trouble {
+		accent = theme.ColorNameError
+	}
+	setText(m.title, next.Title)
+	setText(m.text, next.Text)
+	if next.Working {
+		m.wait.set(-1)
+		m.wait.box.Show()
+	} else {
+		m.wait.set(-2)
+		m.wait.box.Hide()
+	}
+	m.button.set(next.Button)
+	m.panel.setAccent(accent)
+	m.panel.Show()
+	m.panel.Refresh()
+}
+
+// deviceCard draws one device.
+type deviceCard struct {
+	row    deviceRow
+	panel  *panel
+	light  *dot
+	name   *widget.Label
+	state  *widget.Label
+	copies *fyne.Container
+	remove *widget.Button
+}
+
+func newDeviceCard(remove func(deviceRow)) *deviceCard {
+	c := &deviceCard{light: newDot(theme.ColorNameDisabled),
+		name:   text("", theme.SizeNameText, widget.MediumImportance, true),
+		state:  text("", theme.SizeNameCaptionText, widget.LowImportance, false),
+		copies: container.New(layout.NewCustomPaddedVBoxLayout(-6))}
+	c.remove = widget.NewButtonWithIcon("", theme.CancelIcon(), func() { remove(c.row) })
+	c.remove.Importance = widget.LowImportance
+	head := container.NewBorder(nil, nil, c.light, container.NewCenter(c.remove), lines(c.name, c.state))
+	c.panel = newPanel(container.New(layout.NewCustomPaddedVBoxLayout(-2), head, c.copies))
+	return c
+}
+
+func (c *deviceCard) set(r deviceRow) {
+	if reflect.DeepEqual(c.row, r) {
+		return
+	}
+	c.row = r
+	if r.Connected {
+		c.light.set(theme.ColorNameSuccess)
+	} else {
+		c.light.set(theme.ColorNameDisabled)
+	}
+	setText(c.name, r.Name)
+	setText(c.state, r.State)
+	if r.Self {
+		c.remove.Hide()
+	} else {
+		c.remove.Show()
+	}
+	c.copies.RemoveAll()
+	for _, cp := range r.Copies {
+		c.copies.Add(text(cp.VM+": "+cp.Text, theme.SizeNameCaptionText, copyImportance(cp.Mood), false))
+		if cp.Part >= 0 {
+			b := newBar()
+			b.set(cp.Part)
+			c.copies.Add(inset(b.box))
+		}
+	}
+	c.panel.Refresh()
+}
+
+func copyImportance(m mood) widget.Importance {
+	switch m {
+	case moodIdle:
+		return widget.SuccessImportance
+	case moodBusy:
+		return widget.HighImportance
+	case moodTrouble:
+		return widget.DangerImportance
+	}
+	return widget.LowImportance
+}

@@ -1,0 +1,227 @@
+package mirror
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"tagalong.org/tagalong/p2p/wire"
+)
+
+// readBuffer holds a good many small writes, so that the Sink gets them without
+// a copy and the stream is read in large pieces.
+const readBuffer = 128 << 10
+
+// lastWords is how long a replica that gives up waits for the owner to read why.
+const lastWords = 5 * time.Second
+
+// large holds buffers of MaxWrite bytes for the writes that outgrow readBuffer.
+var large = sync.Pool{New: func() any { b := make([]byte, MaxWrite); return &b }}
+
+// Receive takes the mirror of the owner at the other end of s. open gets the
+// owner's Hello, already checked for sense, and returns the replica's disk and
+// state, or an error to refuse (a *Refusal chooses what the owner is told).
+// Receive returns nil when the owner ended the stream in order, ctx's cause if
+// ctx ended, and otherwise what went wrong, of which the owner has been told if
+// it still listens. The stream is closed or reset when Receive returns; closing
+// the disk is the caller's, and writes since the last barrier are then to be
+// thrown away.
+func Receive(ctx context.Context, s Stream, open func(Hello) (Sink, State, error), stats *Stats) error {
+	if stats == nil {
+		stats = new(Stats)
+	}
+	br := bufio.NewReaderSize(s, readBuffer)
+	h, sink, st, err := receiveHello(ctx, s, br, open)
+	if err != nil {
+		var r *Refusal
+		if errors.As(err, &r) {
+			_ = s.Close()
+		} else {
+			_ = s.Reset()
+		}
+		return fmt.Errorf("mirror: receive hello: %w", err)
+	}
+	x := &receiver{s: s, br: br, sink: sink, stats: stats, rules: newRules(h, st, ErrProtocol)}
+	reset := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(reset)
+		_ = s.Reset()
+	})
+	err = x.run()
+	if !stop() {
+		<-reset
+		return fmt.Errorf("mirror: receive: %w", context.Cause(ctx))
+	}
+	if err != nil {
+		x.giveUp(ctx, err)
+		return fmt.Errorf("mirror: receive: %w", err)
+	}
+	if err := s.Close(); err != nil {
+		return fmt.Errorf("mirror: receive: close: %w", err)
+	}
+	return nil
+}
+
+// receiveHello does the handshake. A refusal has been sent when it returns one.
+func receiveHello(ctx context.Context, s Stream, br *bufio.Reader, open func(Hello) (Sink, State, error)) (Hello, Sink, State, error) {
+	done := wire.Bound(ctx, s.SetReadDeadline, shakeTimeout)
+	var h Hello
+	err := done(cut(wire.ReadJSON(br, wire.MaxMessage, &h)))
+	if err != nil {
+		return h, nil, State{}, err
+	}
+	sink, st, err := consider(h, open)
+	a := answer{State: st}
+	if err != nil {
+		a = answer{Refusal: refusalOf(err)}
+	}
+	done = wire.Bound(ctx, s.SetWriteDeadline, shakeTimeout)
+	if werr := done(wire.WriteJSON(s, a)); werr != nil {
+		return h, nil, State{}, werr
+	}
+	if err != nil {
+		return h, nil, State{}, fmt.Errorf("%w: %w", a.Refusal, err)
+	}
+	return h, sink, st, nil
+}
+
+// consider decides whether to be mirrored to.
+func consider(h Hello, open func(Hello) (Sink, State, error)) (Sink, State, error) {
+	if h.Version != Version {
+		return nil, State{}, &Refusal{Code: RefuseVersion, Text: fmt.Sprintf("This device speaks mirror version %d, not %d.", Version, h.Version)}
+	}
+	if err := checkHello(h); err != nil {
+		return nil, State{}, &Refusal{Code: RefuseHello, Text: err.Error()}
+	}
+	sink, st, err := open(h)
+	if err != nil {
+		return nil, State{}, err
+	}
+	if st.Complete && st.Position.Term > h.Term {
+		return nil, State{}, &Refusal{Code: RefuseOldTerm, Text: fmt.Sprintf("This device has term %d, the owner says %d.", st.Position.Term, h.Term)}
+	}
+	return sink, st, nil
+}
+
+type receiver struct {
+	s     Stream
+	br    *bufio.Reader
+	sink  Sink
+	stats *Stats
+	rules *rules
+	ack   []byte
+}
+
+func (x *receiver) run() error {
+	for {
+		f, err := readFrame(x.br)
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read frame: %w", err)
+		}
+		if err := x.rules.check(&f, MaxWrite); err != nil {
+			return err
+		}
+		if err := x.apply(&f); err != nil {
+			return err
+		}
+	}
+}
+
+func (x *receiver) apply(f *frame) error {
+	switch f.kind {
+	case Begin:
+		x.stats.Received.Add(typeLength + pairHead)
+		if err := x.sink.Begin(f.copy); err != nil {
+			return fmt.Errorf("begin copy: %w", err)
+		}
+		return nil
+	case Write:
+		x.stats.Received.Add(typeLength + writeHead + f.len)
+		x.stats.Data.Add(f.len)
+		return x.write(f.off, int(f.len))
+	case Zero:
+		x.stats.Received.Add(typeLength + pairHead)
+		x.stats.Zeroed.Add(f.len)
+		if err := x.sink.Zero(f.off, f.len); err != nil {
+			return fmt.Errorf("zero: %w", err)
+		}
+		return nil
+	case Checkpoint:
+		if err := x.sink.Checkpoint(f.pos); err != nil {
+			return fmt.Errorf("checkpoint: %w", err)
+		}
+		return x.acknowledge(f.pos)
+	default: // Barrier: nothing else passes the rules.
+		if err := x.sink.Barrier(f.pos); err != nil {
+			return fmt.Errorf("barrier: %w", err)
+		}
+		return x.acknowledge(f.pos)
+	}
+}
+
+// write passes n bytes of the stream to the Sink, straight from the read buffer
+// if they fit there.
+func (x *receiver) write(off int64, n int) error {
+	if n <= readBuffer {
+		p, err := x.br.Peek(n)
+		if err != nil {
+			return fmt.Errorf("read data: %w", cut(err))
+		}
+		if err := x.sink.Write(off, p); err != nil {
+			return fmt.Errorf("write: %w", err)
+		}
+		if _, err := x.br.Discard(n); err != nil {
+			return fmt.Errorf("read data: %w", cut(err))
+		}
+		return nil
+	}
+	b := large.Get().(*[]byte)
+	defer large.Put(b)
+	p := (*b)[:n]
+	if _, err := io.ReadFull(x.br, p); err != nil {
+		return fmt.Errorf("read data: %w", cut(err))
+	}
+	if err := x.sink.Write(off, p); err != nil {
+		return fmt.Errorf("write: %w", err)
+	}
+	return nil
+}
+
+func (x *receiver) acknowledge(pos Position) error {
+	x.stats.Received.Add(typeLength + pairHead)
+	x.stats.Markers.Add(1)
+	x.ack = appendPair(x.ack[:0], kindAck, pos.Term, pos.Barrier)
+	return x.say(x.ack)
+}
+
+func (x *receiver) say(p []byte) error {
+	if err := x.s.SetWriteDeadline(time.Now().Add(stallLimit)); err != nil {
+		return fmt.Errorf("set write deadline: %w", err)
+	}
+	n, err := x.s.Write(p)
+	x.stats.Sent.Add(int64(n))
+	if err != nil {
+		return fmt.Errorf("write to the owner: %w", err)
+	}
+	return nil
+}
+
+// giveUp tells the owner why and waits a little until it has read it: a reset
+// would overtake the words.
+func (x *receiver) giveUp(ctx context.Context, err error) {
+	done := wire.Bound(ctx, x.s.SetDeadline, lastWords)
+	_, werr := x.s.Write(appendFail(nil, failureOf(err)))
+	if werr == nil && x.s.CloseWrite() == nil {
+		_, werr = io.Copy(io.Discard, x.br)
+	}
+	// The words were a courtesy; the error that matters is returned already.
+	_ = done(werr)
+	_ = x.s.Reset()
+}

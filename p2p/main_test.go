@@ -1,0 +1,21 @@
+package p2p
+
+import (
+	"os"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+// helperEnv tells the test binary to play a device in a network namespace instead of running tests.
+const helperEnv = "TAGALONG_P2P_DEVICE"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(helperEnv) != "" {
+		os.Exit(deviceMain())
+	}
+	goleak.VerifyTestMain(m,
+		// zeroconf's announcer sleeps between repetitions and can't be told to stop; it ends by itself within 4 s.
+		goleak.IgnoreTopFunction("time.Sleep"),
+	)
+}

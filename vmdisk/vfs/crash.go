@@ -1,0 +1,77 @@
+package vfs
+
+import (
+	"maps"
+	"math/rand/v2"
+	"slices"
+)
+
+// Loss says what a crash takes.
+type Loss int
+
+// What a crash may take.
+const (
+	// LoseNothing is the death of the process: what it wrote is in the kernel and survives.
+	LoseNothing Loss = 0
+	// LoseUnsynced is a power cut that takes everything that was not synced.
+	LoseUnsynced Loss = 1
+	// LoseSome is a power cut that keeps an arbitrary subset of what was not synced: sector by sector, so
+	// that writes are torn and reordered. Names change in order, and may stop changing at any point.
+	LoseSome Loss = 2
+)
+
+const sector = 512
+
+// Crash ends this file system (all its files fail with ErrGone from now on) and returns what is found
+// after the restart. Which subset survives follows from the seed.
+func (m *Mem) Crash(loss Loss, seed uint64) *Mem {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.gone = true
+	r := rand.New(rand.NewPCG(seed, 0x7461676c))
+	names := maps.Clone(m.stable)
+	if loss != LoseUnsynced {
+		keep := len(m.dirOps)
+		if loss == LoseSome {
+			keep = r.IntN(keep + 1)
+		}
+		for _, op := range m.dirOps[:keep] {
+			op.apply(names)
+		}
+	}
+	out := NewMem()
+	out.free = m.free
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		c := names[name].survive(loss, r)
+		n := &node{stable: c, now: slices.Clone(c)}
+		out.names[name], out.stable[name] = n, n
+	}
+	return out
+}
+
+func (n *node) survive(loss Loss, r *rand.Rand) []byte {
+	switch loss {
+	case LoseNothing:
+		return slices.Clone(n.now)
+	case LoseUnsynced:
+		return slices.Clone(n.stable)
+	}
+	b := slices.Clone(n.stable)
+	// Often all or nothing of an operation survives; sometimes a piece does.
+	for _, op := range n.ops {
+		switch mode := r.IntN(4); {
+		case mode == 0:
+		case mode == 1 || op.data == nil:
+			b = op.apply(b)
+		default:
+			for off := op.off; off < op.off+int64(len(op.data)); {
+				end := min(op.off+int64(len(op.data)), (off/sector+1)*sector)
+				if r.IntN(2) == 0 {
+					b = fileOp{off, op.data[off-op.off : end-op.off]}.apply(b)
+				}
+				off = end
+			}
+		}
+	}
+	return b
+}

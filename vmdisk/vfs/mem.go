@@ -1,0 +1,329 @@
+package vfs
+
+import (
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+	"sync"
+)
+
+// Mem is a directory in memory that remembers what was not synced yet. Safe for concurrent use.
+type Mem struct {
+	mu     sync.Mutex
+	names  map[string]*node // what a reader sees
+	stable map[string]*node // what is left of the names after a power cut
+	dirOps []dirOp
+	locks  map[string]bool
+	free   int64
+	gone   bool
+
+	calls   int
+	failAt  int
+	failErr error
+	forever bool
+}
+
+// node is one file: the content that was synced, the content that a reader sees, and the
+// operations that lead from the first to the second.
+type node struct {
+	stable, now []byte
+	ops         []fileOp
+}
+
+type fileOp struct {
+	off  int64
+	data []byte // nil: truncate to off
+}
+
+type dirOp struct {
+	name string
+	n    *node // nil: removed
+	old  string
+}
+
+// NewMem is an empty directory.
+func NewMem() *Mem {
+	return &Mem{names: map[string]*node{}, stable: map[string]*node{}, locks: map[string]bool{}, free: 1 << 50}
+}
+
+// SetFree sets what Free answers.
+func (m *Mem) SetFree(n int64) { m.mu.Lock(); defer m.mu.Unlock(); m.free = n }
+
+// FailAt makes the n-th changing call from now on (1 is the next) fail with err, and all later ones too if forever.
+// A failing WriteAt may have stored a part. n = 0 switches that off.
+func (m *Mem) FailAt(n int, err error, forever bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.calls, m.failAt, m.failErr, m.forever = 0, n, err, forever
+}
+
+// Calls is the number of changing calls since the last FailAt.
+func (m *Mem) Calls() int { m.mu.Lock(); defer m.mu.Unlock(); return m.calls }
+
+// enter counts a changing call. The caller holds m.mu.
+func (m *Mem) enter() error {
+	if m.gone {
+		return ErrGone
+	}
+	m.calls++
+	if m.failAt > 0 && (m.calls == m.failAt || m.forever && m.calls > m.failAt) {
+		return m.failErr
+	}
+	return nil
+}
+
+// Open is FS.Open.
+func (m *Mem) Open(name string) (File, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.gone {
+		return nil, ErrGone
+	}
+	n := m.names[name]
+	if n == nil {
+		return nil, fmt.Errorf("open %s: %w", name, fs.ErrNotExist)
+	}
+	return &memFile{m: m, n: n}, nil
+}
+
+// Create is FS.Create.
+func (m *Mem) Create(name string) (File, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.enter(); err != nil {
+		return nil, err
+	}
+	if m.names[name] != nil {
+		return nil, fmt.Errorf("create %s: %w", name, fs.ErrExist)
+	}
+	n := &node{}
+	m.names[name] = n
+	m.dirOps = append(m.dirOps, dirOp{name: name, n: n})
+	return &memFile{m: m, n: n}, nil
+}
+
+// Rename is FS.Rename.
+func (m *Mem) Rename(old, new string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.enter(); err != nil {
+		return err
+	}
+	n := m.names[old]
+	if n == nil {
+		return fmt.Errorf("rename %s: %w", old, fs.ErrNotExist)
+	}
+	delete(m.names, old)
+	m.names[new] = n
+	m.dirOps = append(m.dirOps, dirOp{name: new, n: n, old: old})
+	return nil
+}
+
+// Remove is FS.Remove.
+func (m *Mem) Remove(name string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.enter(); err != nil {
+		return err
+	}
+	if m.names[name] == nil {
+		return fmt.Errorf("remove %s: %w", name, fs.ErrNotExist)
+	}
+	delete(m.names, name)
+	m.dirOps = append(m.dirOps, dirOp{name: name})
+	return nil
+}
+
+// List is FS.List.
+func (m *Mem) List() ([]string, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.gone {
+		return nil, ErrGone
+	}
+	var names []string
+	for n := range m.names {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// SyncDir is FS.SyncDir.
+func (m *Mem) SyncDir() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.enter(); err != nil {
+		return err
+	}
+	for _, op := range m.dirOps {
+		op.apply(m.stable)
+	}
+	m.dirOps = nil
+	return nil
+}
+
+func (op dirOp) apply(names map[string]*node) {
+	if op.old != "" {
+		delete(names, op.old)
+	}
+	if op.n == nil {
+		delete(names, op.name)
+		return
+	}
+	names[op.name] = op.n
+}
+
+// Lock is FS.Lock.
+func (m *Mem) Lock(name string) (io.Closer, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.locks[name] {
+		return nil, ErrLocked
+	}
+	m.locks[name] = true
+	return unlocker(func() { m.mu.Lock(); defer m.mu.Unlock(); delete(m.locks, name) }), nil
+}
+
+type unlocker func()
+
+func (u unlocker) Close() error { u(); return nil }
+
+// Free is FS.Free.
+func (m *Mem) Free() (int64, error) { m.mu.Lock(); defer m.mu.Unlock(); return m.free, nil }
+
+type memFile struct {
+	m *Mem
+	n *node
+}
+
+const memHole = 4096
+
+func (f *memFile) ReadAt(p []byte, off int64) (int, error) {
+	f.m.mu.Lock()
+	defer f.m.mu.Unlock()
+	if f.m.gone {
+		return 0, ErrGone
+	}
+	if off < 0 || off >= int64(len(f.n.now)) {
+		return 0, io.EOF
+	}
+	n := copy(p, f.n.now[off:])
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+func (n *node) do(op fileOp) {
+	n.now = op.apply(n.now)
+	n.ops = append(n.ops, op)
+}
+
+func (op fileOp) apply(b []byte) []byte {
+	end := op.off + int64(len(op.data))
+	if op.data == nil && end < int64(len(b)) {
+		return b[:end:end]
+	}
+	if end > int64(len(b)) {
+		b = append(b, make([]byte, end-int64(len(b)))...)
+	}
+	copy(b[op.off:], op.data)
+	return b
+}
+
+func (f *memFile) WriteAt(p []byte, off int64) (int, error) {
+	f.m.mu.Lock()
+	defer f.m.mu.Unlock()
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if err := f.m.enter(); err != nil {
+		if half := len(p) / 2; half > 0 && !f.m.gone {
+			f.n.do(fileOp{off, slices.Clone(p[:half])})
+			return half, err
+		}
+		return 0, err
+	}
+	f.n.do(fileOp{off, slices.Clone(p)})
+	return len(p), nil
+}
+
+func (f *memFile) Close() error { return nil }
+
+func (f *memFile) Size() (int64, error) {
+	f.m.mu.Lock()
+	defer f.m.mu.Unlock()
+	if f.m.gone {
+		return 0, ErrGone
+	}
+	return int64(len(f.n.now)), nil
+}
+
+func (f *memFile) change(op fileOp) error {
+	f.m.mu.Lock()
+	defer f.m.mu.Unlock()
+	if err := f.m.enter(); err != nil {
+		return err
+	}
+	f.n.do(op)
+	return nil
+}
+
+func (f *memFile) Truncate(size int64) error { return f.change(fileOp{off: size}) }
+
+func (f *memFile) Punch(off, n int64) error {
+	if n <= 0 {
+		return nil
+	}
+	return f.change(fileOp{off, make([]byte, n)})
+}
+
+func (f *memFile) ZeroRange(off, n int64) error { return f.Punch(off, n) }
+
+func (f *memFile) Sync() error {
+	f.m.mu.Lock()
+	defer f.m.mu.Unlock()
+	if err := f.m.enter(); err != nil {
+		return err
+	}
+	for _, op := range f.n.ops {
+		f.n.stable = op.apply(f.n.stable)
+	}
+	f.n.ops = nil
+	return nil
+}
+
+// next finds the first aligned piece from off on that is a hole, or isn't.
+func (f *memFile) next(off int64, hole bool) (int64, error) {
+	f.m.mu.Lock()
+	defer f.m.mu.Unlock()
+	if f.m.gone {
+		return 0, ErrGone
+	}
+	size := int64(len(f.n.now))
+	for off < size {
+		end := min(size, (off/memHole+1)*memHole)
+		if zero := !slices.ContainsFunc(f.n.now[off/memHole*memHole:end], func(b byte) bool { return b != 0 }); zero == hole {
+			return off, nil
+		}
+		off = end
+	}
+	return size, nil
+}
+
+func (f *memFile) NextData(off int64) (int64, error) { return f.next(off, false) }
+func (f *memFile) NextHole(off int64) (int64, error) { return f.next(off, true) }
+
+func (f *memFile) Allocated() (int64, error) {
+	f.m.mu.Lock()
+	defer f.m.mu.Unlock()
+	var n int64
+	for b := range slices.Chunk(f.n.now, memHole) {
+		if slices.ContainsFunc(b, func(b byte) bool { return b != 0 }) {
+			n += int64(len(b))
+		}
+	}
+	return n, nil
+}

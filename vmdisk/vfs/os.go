@@ -1,0 +1,105 @@
+package vfs
+
+import (
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+
+	"github.com/gofrs/flock"
+)
+
+// OS is the directory dir of the operating system, which must exist.
+func OS(dir string) FS { return osFS{dir} }
+
+type osFS struct{ dir string }
+
+func (o osFS) path(name string) string { return filepath.Join(o.dir, name) }
+
+func (o osFS) open(name string, flag int) (File, error) {
+	f, err := os.OpenFile(o.path(name), os.O_RDWR|flag, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	prepare(f, flag&os.O_CREATE != 0)
+	return &osFile{f}, nil
+}
+
+func (o osFS) Open(name string) (File, error)   { return o.open(name, 0) }
+func (o osFS) Create(name string) (File, error) { return o.open(name, os.O_CREATE|os.O_EXCL) }
+func (o osFS) Rename(old, new string) error     { return os.Rename(o.path(old), o.path(new)) }
+func (o osFS) Remove(name string) error         { return os.Remove(o.path(name)) }
+
+func (o osFS) List() ([]string, error) {
+	es, err := os.ReadDir(o.dir)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range es {
+		if !e.IsDir() {
+			names = append(names, e.Name())
+		}
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+func (o osFS) SyncDir() error {
+	if runtime.GOOS == "windows" {
+		return nil // directories can't be synced there; NTFS journals its own metadata
+	}
+	f, err := os.Open(o.dir)
+	if err != nil {
+		return err
+	}
+	err = f.Sync()
+	return errors.Join(err, f.Close())
+}
+
+func (o osFS) Lock(name string) (io.Closer, error) {
+	l := flock.New(o.path(name), flock.SetPermissions(0o600))
+	ok, err := l.TryLock()
+	if err != nil {
+		return nil, err
+	}
+	if !ok {
+		return nil, ErrLocked
+	}
+	return l, nil
+}
+
+func (o osFS) Free() (int64, error) { return free(o.dir) }
+
+type osFile struct{ f *os.File }
+
+func (o *osFile) ReadAt(p []byte, off int64) (int, error) { return o.f.ReadAt(p, off) }
+func (o *osFile) WriteAt(p []byte, off int64) (int, error) {
+	n, err := o.f.WriteAt(p, off)
+	return n, full(err)
+}
+func (o *osFile) Close() error              { return o.f.Close() }
+func (o *osFile) Truncate(size int64) error { return full(o.f.Truncate(size)) }
+
+func (o *osFile) Size() (int64, error) {
+	st, err := o.f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return st.Size(), nil
+}
+
+// control runs fn on the file's descriptor, which stays open meanwhile.
+func (o *osFile) control(fn func(fd uintptr) error) error {
+	c, err := o.f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var ferr error
+	if err := c.Control(func(fd uintptr) { ferr = fn(fd) }); err != nil {
+		return err
+	}
+	return ferr
+}

@@ -26,6 +26,7 @@ type commands struct {
 	disk  *diskWitness
 	ram   *ram
 	clock *clock
+	tag   string // of the command at hand, to end its answer with
 }
 
 // errLineGone ends the program when the serial line does.
@@ -45,36 +46,46 @@ func (c *commands) serve(ctx context.Context, lines <-chan string) error {
 	}
 }
 
+// answer prints a line that ends with the command's tag, so that who asked twice
+// knows which answer is to which question.
+func (c *commands) answer(format string, args ...any) {
+	c.out.Printf("%s%s", fmt.Sprintf(format, args...), c.tag)
+}
+
 func (c *commands) do(line string) {
 	f := strings.Fields(line)
+	c.tag = ""
+	if n := len(f); n > 0 && strings.HasPrefix(f[n-1], "#") {
+		c.tag, f = " "+f[n-1], f[:n-1]
+	}
 	if len(f) == 0 {
 		return
 	}
 	switch f[0] {
 	case "status":
-		c.out.Printf("S ready %s %s dropped=%d", c.disk.state(), c.ram.state(), c.out.dropped.Load())
+		c.answer("S ready %s %s dropped=%d", c.disk.state(), c.ram.state(), c.out.dropped.Load())
 	case "boot":
-		c.out.Printf("%s", c.disk.bootLine())
+		c.answer("%s", c.disk.bootLine())
 	case "verify":
 		c.verify()
 	case "ticks":
 		r := c.clock.log.Report()
-		c.out.Printf("K ticks=%d missing=%d doubled=%d gaps=%d maxgap_us=%d", r.Ticks, r.Missing, r.Doubled, r.Gaps, r.MaxGap)
+		c.answer("K ticks=%d missing=%d doubled=%d gaps=%d maxgap_us=%d", r.Ticks, r.Missing, r.Doubled, r.Gaps, r.MaxGap)
 	case "rate":
 		c.rate(f[1:])
 	case "sync":
-		c.out.Printf("OK sync durable=%d", c.disk.sync())
+		c.answer("OK sync durable=%d", c.disk.sync())
 	case "stop":
-		c.out.Printf("OK stop durable=%d", c.disk.setStopped(true))
+		c.answer("OK stop durable=%d", c.disk.setStopped(true))
 	case "start":
-		c.out.Printf("OK start durable=%d", c.disk.setStopped(false))
+		c.answer("OK start durable=%d", c.disk.setStopped(false))
 	case "poweroff":
-		c.out.Printf("OK poweroff durable=%d", c.disk.setStopped(true))
+		c.answer("OK poweroff durable=%d", c.disk.setStopped(true))
 		if err := powerOff(); err != nil {
 			c.out.Printf("BAD power off: %v", err)
 		}
 	default:
-		c.out.Printf("E unknown command %q", f[0])
+		c.answer("E unknown command %q", f[0])
 	}
 }
 
@@ -93,7 +104,7 @@ func (c *commands) verify() {
 	if err != nil {
 		c.out.Printf("BAD verify: %s", strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
-	c.out.Printf("V %s records=%d last=%d bad=%d lost=%d mem_pages=%d mem_bad=%d fs_errors=%d ticks=%d missing=%d gaps=%d maxgap_us=%d",
+	c.answer("V %s records=%d last=%d bad=%d lost=%d mem_pages=%d mem_bad=%d fs_errors=%d ticks=%d missing=%d gaps=%d maxgap_us=%d",
 		word, rep.Records, rep.Last, rep.Bad, rep.Lost, pages, badPages, fs, ticks.Ticks, ticks.Missing, ticks.Gaps, ticks.MaxGap)
 }
 
@@ -121,16 +132,16 @@ func (c *commands) rate(args []string) {
 			err = errors.New("unknown setting")
 		}
 		if err != nil {
-			c.out.Printf("E rate %s: %v", a, err)
+			c.answer("E rate %s: %v", a, err)
 			return
 		}
 	}
 	c.disk.setRate(recs, fsync)
 	if err := c.ram.resize(mem, set); err != nil {
-		c.out.Printf("E rate: %v", err)
+		c.answer("E rate: %v", err)
 		return
 	}
-	c.out.Printf("OK rate recs=%d fsync=%d mem=%d set=%d", recs, fsync, mem, set)
+	c.answer("OK rate recs=%d fsync=%d mem=%d set=%d", recs, fsync, mem, set)
 }
 
 func number(s string, low, high int) (int, error) {

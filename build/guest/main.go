@@ -21,7 +21,8 @@
 //
 // Commands, one a line, and their answers: status (S …), boot (BOOT …), verify
 // (V ok … or V bad …), ticks (K …), rate recs= fsync= mem= set= (OK …), sync,
-// start, stop, poweroff (OK …); anything else gets E ….
+// start, stop, poweroff (OK …); anything else gets E …. If the last word of a
+// command starts with #, its answer ends with that word.
 //
 // Test it with: go test ./build/guest/... (the boot test needs QEMU and what
 // build/deps.sh guest installs).

@@ -104,7 +104,6 @@ func (r *Ring) countDamage(torn []int, durable uint64, p *Report) int {
 // wipe clears torn slots and records after last, so that no later crash can
 // take them for part of the sequence.
 func (r *Ring) wipe(found []Record, torn []int, last uint64) error {
-	zero := make([]byte, Size)
 	slots := torn
 	for slot, rec := range found {
 		if rec.Seq > last {
@@ -113,7 +112,7 @@ func (r *Ring) wipe(found []Record, torn []int, last uint64) error {
 		}
 	}
 	for _, slot := range slots {
-		if err := r.write(slot, zero); err != nil {
+		if err := r.write(slot, zeroes[:]); err != nil {
 			return fmt.Errorf("wipe slot %d: %w", slot, err)
 		}
 	}

@@ -140,11 +140,7 @@ func next(x uint64) uint64 {
 	return x ^ x<<17
 }
 
-func allZero(b []byte) bool {
-	for _, c := range b {
-		if c != 0 {
-			return false
-		}
-	}
-	return true
-}
+// zeroes is what a block holds that was never written.
+var zeroes [Size]byte
+
+func allZero(b []byte) bool { return bytes.Equal(b, zeroes[:len(b)]) }

@@ -8,7 +8,7 @@ import (
 // MaxUnsynced bounds how many records may be written between two syncs: Append
 // syncs by itself when it is reached. Recovery relies on it to know which old
 // records a crash may have caught while they were being replaced.
-const MaxUnsynced = 64
+const MaxUnsynced = 32
 
 // minSlots leaves a ring room for what a crash may take and as much again.
 const minSlots = 4 * MaxUnsynced

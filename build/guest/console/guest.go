@@ -1,0 +1,194 @@
+package console
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+)
+
+// Boot is what the guest found on its disk when it started.
+type Boot struct {
+	Records int
+	Last    uint64 // the end of the unbroken sequence
+	Durable uint64
+	Lost    int
+	Bad     int
+	Run     string // names this start of the guest
+}
+
+// Verdict is the guest's own check of disk, memory and time.
+type Verdict struct {
+	OK       bool
+	Records  int
+	Last     uint64
+	Bad      int
+	Lost     int
+	MemPages int
+	MemBad   int
+	FSErrors int
+	Ticks    uint64
+	Missing  int
+	Gaps     int
+	MaxGap   int64  // by the guest's own clock, microseconds
+	Text     string // the guest's own words
+}
+
+// Rate is what the guest does: records a second and records between two syncs,
+// MiB of memory dirtied a second and MiB that it is spread over.
+type Rate struct {
+	Records int
+	Fsync   int
+	Mem     int
+	Set     int
+}
+
+// WaitReady waits until the guest takes commands and returns what it found at
+// its start. It works on a guest that has been running for long, too.
+func (c *Console) WaitReady(ctx context.Context) (Boot, error) {
+	for {
+		try, cancel := context.WithTimeout(ctx, askAgain)
+		text, err := c.Command(try, "boot", "BOOT ")
+		cancel()
+		if err == nil {
+			return parseBoot(text)
+		}
+		// The first command may stick to what a switch left on the line.
+		again := errors.Is(err, ErrRefused) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded)
+		if ctx.Err() != nil || !again {
+			return Boot{}, fmt.Errorf("wait for the guest: %w", err)
+		}
+	}
+}
+
+// Verify lets the guest check everything it knows. An error means that there is
+// no verdict; a bad one is none.
+func (c *Console) Verify(ctx context.Context) (Verdict, error) {
+	text, err := c.Command(ctx, "verify", "V ")
+	if err != nil {
+		return Verdict{}, fmt.Errorf("verify: %w", err)
+	}
+	return parseVerdict(text)
+}
+
+// SetRate tells the guest what to do.
+func (c *Console) SetRate(ctx context.Context, r Rate) error {
+	_, err := c.Command(ctx, fmt.Sprintf("rate recs=%d fsync=%d mem=%d set=%d", r.Records, r.Fsync, r.Mem, r.Set), "OK rate")
+	return err
+}
+
+// Sync makes all records durable and returns the newest one's number.
+func (c *Console) Sync(ctx context.Context) (uint64, error) {
+	return c.durableAfter(ctx, "sync")
+}
+
+// StopWriter makes the guest write no more records, all being durable, and
+// returns the newest one's number.
+func (c *Console) StopWriter(ctx context.Context) (uint64, error) {
+	return c.durableAfter(ctx, "stop")
+}
+
+// StartWriter makes the guest write again.
+func (c *Console) StartWriter(ctx context.Context) error {
+	_, err := c.durableAfter(ctx, "start")
+	return err
+}
+
+// PowerOff asks the guest to go down in good order; the console ends when the
+// hypervisor does. It returns the newest durable record's number.
+func (c *Console) PowerOff(ctx context.Context) (uint64, error) {
+	return c.durableAfter(ctx, "poweroff")
+}
+
+func (c *Console) durableAfter(ctx context.Context, word string) (uint64, error) {
+	text, err := c.Command(ctx, word, "OK "+word)
+	if err != nil {
+		return 0, err
+	}
+	f := fields(text)
+	return f.uint("durable"), f.err
+}
+
+func parseBoot(text string) (Boot, error) {
+	f := fields(text)
+	b := Boot{
+		Records: f.int("n"),
+		Last:    f.uint("last"),
+		Durable: f.uint("durable"),
+		Lost:    f.int("lost"),
+		Bad:     f.int("bad"),
+		Run:     f.text("run"),
+	}
+	return b, f.err
+}
+
+func parseVerdict(text string) (Verdict, error) {
+	f := fields(text)
+	v := Verdict{
+		OK:       strings.HasPrefix(text, "V ok "),
+		Records:  f.int("records"),
+		Last:     f.uint("last"),
+		Bad:      f.int("bad"),
+		Lost:     f.int("lost"),
+		MemPages: f.int("mem_pages"),
+		MemBad:   f.int("mem_bad"),
+		FSErrors: f.int("fs_errors"),
+		Ticks:    f.uint("ticks"),
+		Missing:  f.int("missing"),
+		Gaps:     f.int("gaps"),
+		MaxGap:   int64(f.uint("maxgap_us")),
+		Text:     text,
+	}
+	return v, f.err
+}
+
+// parseProgress reads an R line.
+func parseProgress(text string) (last, durable uint64, ok bool) {
+	f := strings.Fields(text)
+	if len(f) != 3 || f[0] != "R" {
+		return 0, 0, false
+	}
+	last, err1 := strconv.ParseUint(f[1], 10, 64)
+	durable, err2 := strconv.ParseUint(f[2], 10, 64)
+	return last, durable, err1 == nil && err2 == nil && durable <= last
+}
+
+// answer is a line of name=value words; the first thing wrong stays in err.
+type answer struct {
+	line  string
+	words map[string]string
+	err   error
+}
+
+func fields(line string) *answer {
+	a := &answer{line: line, words: make(map[string]string)}
+	for _, w := range strings.Fields(line) {
+		if name, value, ok := strings.Cut(w, "="); ok {
+			a.words[name] = value
+		}
+	}
+	return a
+}
+
+// errTorn says that a line lacks something it should have.
+var errTorn = errors.New("line from the guest is incomplete")
+
+func (a *answer) text(name string) string {
+	v, ok := a.words[name]
+	if !ok && a.err == nil {
+		a.err = fmt.Errorf("%w: no %s in %q", errTorn, name, a.line)
+	}
+	return v
+}
+
+func (a *answer) uint(name string) uint64 {
+	v, err := strconv.ParseUint(a.text(name), 10, 64)
+	if err != nil && a.err == nil {
+		a.err = fmt.Errorf("%w: %s in %q", errTorn, name, a.line)
+	}
+	return v
+}
+
+func (a *answer) int(name string) int { return int(min(a.uint(name), 1<<31-1)) }

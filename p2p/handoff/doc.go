@@ -1,0 +1,28 @@
+// Package handoff carries the words of a hand-off between giver and taker, and
+// the stream of the guest's memory. Who says what when, and what it means, is
+// the directory's state machine's business (the baton); here is only the
+// vocabulary and its transport.
+//
+// The control stream (Protocol) is a wire.Conn. After the greeting each message
+// is a JSON envelope
+//
+//	{"v":1, "type":"offer", "vm":"…", "attempt":"…", "body":{…}, "blob":n}
+//
+// followed by n bytes of blob if n is not zero (only "transfer" has one: the
+// dirty sets, which outgrow a message). Types are the constants Type…. An
+// unknown type is ErrUnknownType, naming it, and leaves the connection usable;
+// unknown fields are ignored.
+//
+// The memory stream (MemoryProtocol) starts with one JSON header in a wire
+// frame, then carries the hypervisor's migration stream raw, in both directions
+// (the return path). Pipe joins it to the hypervisor's socket, with a Gate by
+// which the engine parks, trickles and opens the flow.
+//
+// Guaranteed: bounded memory and no panic whatever a peer sends; a Pipe whose
+// gate is released for good never holds a byte back, and ends when both
+// directions ended or either failed.
+//
+// Not guaranteed: delivery. The state machine repeats what matters.
+//
+// To test: go test -race ./p2p/handoff ; go test -fuzz=FuzzRecv ./p2p/handoff
+package handoff

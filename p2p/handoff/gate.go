@@ -1,0 +1,103 @@
+package handoff
+
+import (
+	"context"
+	"math"
+	"sync"
+)
+
+// Gate controls how much of a memory stream may pass. It starts parked. All
+// methods may be called from anywhere at any time.
+//
+// The hypervisor goes on running its guest while it can't write, so a parked
+// gate holds a hand-off just before its end; but once the hypervisor has been
+// told to finish, it must never be stalled: Release the gate before.
+type Gate struct {
+	mu       sync.Mutex
+	open     bool
+	released bool
+	credit   int64         // bytes that may pass while parked
+	changed  chan struct{} // closed and replaced when more may pass
+}
+
+// NewGate returns a parked gate.
+func NewGate() *Gate { return &Gate{changed: make(chan struct{})} }
+
+// Open lets everything pass until Park.
+func (g *Gate) Open() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.open = true
+	g.wakeLocked()
+}
+
+// Park lets nothing pass any more, and forgets what was given. The piece whose
+// read is under way (at most 256 KiB) still passes. After Release it does
+// nothing and returns false.
+func (g *Gate) Park() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.released {
+		return false
+	}
+	g.open, g.credit = false, 0
+	return true
+}
+
+// Give lets n more bytes pass although the gate is parked.
+func (g *Gate) Give(n int64) {
+	if n <= 0 {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.credit > math.MaxInt64-n {
+		n = math.MaxInt64 - g.credit
+	}
+	g.credit += n
+	g.wakeLocked()
+}
+
+// Release opens the gate for good.
+func (g *Gate) Release() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.open, g.released = true, true
+	g.wakeLocked()
+}
+
+func (g *Gate) wakeLocked() {
+	close(g.changed)
+	g.changed = make(chan struct{})
+}
+
+// allowance waits until something may pass and returns how much, at most limit.
+func (g *Gate) allowance(ctx context.Context, limit int) (int, error) {
+	for {
+		g.mu.Lock()
+		open, credit, changed := g.open, g.credit, g.changed
+		g.mu.Unlock()
+		switch {
+		case ctx.Err() != nil:
+			return 0, context.Cause(ctx)
+		case open:
+			return limit, nil
+		case credit > 0:
+			return int(min(credit, int64(limit))), nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return 0, context.Cause(ctx)
+		}
+	}
+}
+
+// passed takes n bytes off what was given. An open gate doesn't count.
+func (g *Gate) passed(n int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.open {
+		g.credit = max(0, g.credit-int64(n))
+	}
+}

@@ -35,6 +35,7 @@ type envelope struct {
 	Version int             `json:"v"`
 	Type    Type            `json:"type"`
 	VM      string          `json:"vm"`
+	Ask     string          `json:"ask,omitempty"`
 	Attempt string          `json:"attempt,omitempty"`
 	Body    json.RawMessage `json:"body"`
 	Blob    int             `json:"blob,omitempty"`
@@ -67,7 +68,7 @@ func (c *Conn) Send(ctx context.Context, m Msg) error {
 	if err != nil {
 		return fmt.Errorf("handoff: send %s: encode: %w", m.Body.Type(), err)
 	}
-	e := envelope{Version: Version, Type: m.Body.Type(), VM: m.VM, Attempt: m.Attempt, Body: body}
+	e := envelope{Version: Version, Type: m.Body.Type(), VM: m.VM, Ask: m.Ask, Attempt: m.Attempt, Body: body}
 	var blob []byte
 	if t, ok := m.Body.(Transfer); ok {
 		if len(t.Dirty) > MaxDirty {
@@ -116,7 +117,7 @@ func (c *Conn) Recv(ctx context.Context) (Msg, error) {
 	case len(blob) > 0:
 		return Msg{}, fmt.Errorf("handoff: receive %s: unexpected blob: %w", e.Type, ErrMalformed)
 	}
-	m := Msg{VM: e.VM, Attempt: e.Attempt, Body: b}
+	m := Msg{VM: e.VM, Ask: e.Ask, Attempt: e.Attempt, Body: b}
 	if err := checkNames(m); err != nil {
 		return Msg{}, fmt.Errorf("handoff: receive %s: %w", e.Type, err)
 	}
@@ -137,8 +138,8 @@ func checkNames(m Msg) error {
 	if m.VM == "" || len(m.VM) > maxName {
 		return fmt.Errorf("VM name of %d bytes: %w", len(m.VM), ErrMalformed)
 	}
-	if _, invite := m.Body.(Invite); len(m.Attempt) > maxName || m.Attempt == "" && !invite {
-		return fmt.Errorf("attempt name of %d bytes: %w", len(m.Attempt), ErrMalformed)
+	if len(m.Ask) > maxName || len(m.Attempt) > maxName {
+		return fmt.Errorf("attempt names of %d and %d bytes: %w", len(m.Ask), len(m.Attempt), ErrMalformed)
 	}
 	return nil
 }

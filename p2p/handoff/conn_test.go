@@ -24,19 +24,18 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 var vocabulary = []handoff.Msg{
 	{VM: "v", Attempt: "a", Body: handoff.Ask{Taker: handoff.Facts{Hypervisor: "8.2", Accel: "kvm", CPUModels: []string{"x", "y"}, FreeBytes: 1, FreeMemory: 2}}},
 	{VM: "v", Body: handoff.Invite{}},
-	{VM: "v", Attempt: "a", Body: handoff.Refuse{Code: "busy", Sentence: "Busy.", Next: "Wait."}},
-	{VM: "v", Attempt: "a", Body: handoff.Offer{Spec: json.RawMessage(`{"cpus":2}`), Kind: handoff.KindTeleport, Term: 3,
-		Position: handoff.Position{Term: 3, Barrier: 4}, MemoryBytes: 5}},
+	{VM: "v", Ask: "k", Body: handoff.Refuse{Reason: "busy"}},
+	{VM: "v", Ask: "k", Attempt: "a", Body: handoff.Offer{Kind: handoff.KindTeleport, Term: 3}},
 	{VM: "v", Attempt: "a", Body: handoff.Ready{}},
-	{VM: "v", Attempt: "a", Body: handoff.Progress{Phase: "memory", Bytes: 1, Total: 2, Memory: 3, Disk: 4, Rate: 5.5, ETA: -1}},
+	{VM: "v", Attempt: "a", Body: handoff.Progress{Switch: json.RawMessage(`{"phase":"memory"}`)}},
 	{VM: "v", Attempt: "a", Body: handoff.Loaded{}},
-	{VM: "v", Attempt: "a", Body: handoff.Transfer{Record: json.RawMessage(`{"term":4}`), GuestHeld: true, Dirty: []byte("dirty")}},
+	{VM: "v", Attempt: "a", Body: handoff.Transfer{Record: json.RawMessage(`{"term":4}`), Live: true, GuestHeld: true, StoodNS: 7, Dirty: []byte("dirty")}},
 	{VM: "v", Attempt: "a", Body: handoff.Active{Term: 4}},
-	{VM: "v", Attempt: "a", Body: handoff.Returned{Record: json.RawMessage(`{"term":5}`)}},
+	{VM: "v", Attempt: "a", Body: handoff.Returned{Record: json.RawMessage(`{"term":5}`), Live: true}},
 	{VM: "v", Attempt: "a", Body: handoff.Abort{Reason: "cancelled"}},
-	{VM: "v", Attempt: "a", Body: handoff.Aborted{}},
+	{VM: "v", Attempt: "a", Body: handoff.Aborted{Reason: "died"}},
 	{VM: "v", Attempt: "a", Body: handoff.Query{}},
-	{VM: "v", Attempt: "a", Body: handoff.Done{Stats: json.RawMessage(`{"seconds":1}`)}},
+	{VM: "v", Ask: "k", Attempt: "a", Body: handoff.Cancel{}},
 }
 
 // opened returns two ends that have greeted each other.
@@ -121,14 +120,15 @@ func TestNonsenseIsNotSent(t *testing.T) {
 	for name, m := range map[string]handoff.Msg{
 		"no body":          {VM: "v", Attempt: "a"},
 		"no VM":            {Attempt: "a", Body: handoff.Query{}},
-		"no attempt":       {VM: "v", Body: handoff.Query{}},
+		"long attempt":     {VM: "v", Attempt: strings.Repeat("a", 257), Body: handoff.Query{}},
+		"long ask":         {VM: "v", Ask: strings.Repeat("a", 257), Body: handoff.Query{}},
 		"long VM":          {VM: strings.Repeat("v", 257), Attempt: "a", Body: handoff.Query{}},
-		"strange kind":     {VM: "v", Attempt: "a", Body: handoff.Offer{Kind: "x", Term: 1, Spec: json.RawMessage(`1`)}},
-		"no spec":          {VM: "v", Attempt: "a", Body: handoff.Offer{Kind: handoff.KindBaton, Term: 1}},
+		"strange kind":     {VM: "v", Attempt: "a", Body: handoff.Offer{Kind: "x", Term: 1}},
+		"no term":          {VM: "v", Attempt: "a", Body: handoff.Offer{Kind: handoff.KindBaton}},
 		"no record":        {VM: "v", Attempt: "a", Body: handoff.Transfer{}},
 		"nothing returned": {VM: "v", Attempt: "a", Body: handoff.Returned{}},
 		"term 0":           {VM: "v", Attempt: "a", Body: handoff.Active{}},
-		"no code":          {VM: "v", Attempt: "a", Body: handoff.Refuse{}},
+		"no reason":        {VM: "v", Attempt: "a", Body: handoff.Refuse{}},
 	} {
 		if err := a.Send(t.Context(), m); !errors.Is(err, handoff.ErrMalformed) {
 			t.Errorf("%s: %v, want ErrMalformed", name, err)

@@ -17,7 +17,7 @@ type Gate struct {
 	open     bool
 	released bool
 	credit   int64         // bytes that may pass while parked
-	changed  chan struct{} // closed and replaced when more may pass
+	changed  chan struct{} // closed and replaced when more may pass, or all has
 }
 
 // NewGate returns a parked gate.
@@ -56,6 +56,24 @@ func (g *Gate) Give(n int64) {
 	}
 	g.credit += n
 	g.wakeLocked()
+}
+
+// Spent waits until everything given has passed, the gate opens, or ctx ends; whichever
+// it is, the caller looks for itself.
+func (g *Gate) Spent(ctx context.Context) {
+	for {
+		g.mu.Lock()
+		over, changed := g.open || g.credit == 0, g.changed
+		g.mu.Unlock()
+		if over {
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // Release opens the gate for good.
@@ -99,5 +117,8 @@ func (g *Gate) passed(n int) {
 	defer g.mu.Unlock()
 	if !g.open {
 		g.credit = max(0, g.credit-int64(n))
+		if g.credit == 0 {
+			g.wakeLocked()
+		}
 	}
 }

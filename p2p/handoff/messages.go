@@ -20,10 +20,10 @@ const (
 	TypeTransfer Type = "transfer" // giver → taker
 	TypeActive   Type = "active"   // taker → giver
 	TypeReturned Type = "returned" // taker → giver
-	TypeAbort    Type = "abort"    // either way
-	TypeAborted  Type = "aborted"  // answers abort
+	TypeAbort    Type = "abort"    // giver → taker
+	TypeAborted  Type = "aborted"  // taker → giver
 	TypeQuery    Type = "query"    // taker → giver
-	TypeDone     Type = "done"     // giver → taker
+	TypeCancel   Type = "cancel"   // taker → giver
 )
 
 // How an offer moves the VM.
@@ -32,10 +32,12 @@ const (
 	KindBaton    = "baton"    // the guest is stopped; only ownership moves
 )
 
-// Msg is one message about one VM. Attempt tells the attempts to move it apart;
-// an invite has none.
+// Msg is one message about one VM. Ask and Attempt are the taker's and the giver's
+// name of the attempt to move it; which of them a message carries is the state
+// machine's business.
 type Msg struct {
 	VM      string
+	Ask     string
 	Attempt string
 	Body    Body
 }
@@ -45,12 +47,6 @@ type Body interface {
 	Type() Type
 	// check tells what is wrong with a received body, if anything.
 	check() error
-}
-
-// Position says how far a disk has come.
-type Position struct {
-	Term    uint64 `json:"term"`
-	Barrier uint64 `json:"barrier"`
 }
 
 // Facts is what the giver must know about the taker before anything moves.
@@ -70,36 +66,23 @@ type Ask struct {
 // Invite asks the other device to ask for the VM.
 type Invite struct{}
 
-// Refuse says no: a code for programs, a sentence for the person, and what the
-// person can do next.
+// Refuse says no, and why: one of the state machine's reasons.
 type Refuse struct {
-	Code     string `json:"code"`
-	Sentence string `json:"sentence"`
-	Next     string `json:"next"`
+	Reason string `json:"reason"`
 }
 
 // Offer says yes, and how.
 type Offer struct {
-	Spec        json.RawMessage `json:"spec"` // the VM's, opaque here
-	Kind        string          `json:"kind"` // KindTeleport or KindBaton
-	Term        uint64          `json:"term"` // the giver's
-	Position    Position        `json:"position"`
-	MemoryBytes int64           `json:"memoryBytes"`
+	Kind string `json:"kind"` // KindTeleport or KindBaton
+	Term uint64 `json:"term"` // the giver's
 }
 
 // Ready says that the taker's hypervisor waits for the memory.
 type Ready struct{}
 
-// Progress tells how far the hand-off has come. Sizes are bytes, Rate is bytes
-// a second, ETA is seconds, negative if unknown.
+// Progress tells how far the hand-off has come, for the other side's person: opaque here.
 type Progress struct {
-	Phase  string  `json:"phase"`
-	Bytes  int64   `json:"bytes"`
-	Total  int64   `json:"total"`
-	Memory int64   `json:"memory"` // of Bytes, memory
-	Disk   int64   `json:"disk"`   // of Bytes, disk
-	Rate   float64 `json:"rate"`
-	ETA    float64 `json:"eta"`
+	Switch json.RawMessage `json:"switch"`
 }
 
 // Loaded is the taker's proof that memory and devices are loaded and the guest
@@ -107,11 +90,14 @@ type Progress struct {
 type Loaded struct{}
 
 // Transfer gives the VM away: the signed record, opaque here, the dirty sets of
-// the other replicas (at most MaxDirty bytes), and whether the giver still
-// holds the paused guest.
+// the other replicas (at most MaxDirty bytes), whether running memory went along,
+// whether the giver still holds the paused guest, and for how long it has stood
+// still by now.
 type Transfer struct {
 	Record    json.RawMessage `json:"record"`
+	Live      bool            `json:"live"`
 	GuestHeld bool            `json:"guestHeld"`
+	StoodNS   int64           `json:"stoodNs"`
 	Dirty     []byte          `json:"-"` // travels as the blob
 }
 
@@ -123,23 +109,24 @@ type Active struct {
 // Returned gives the VM back by a further signed record.
 type Returned struct {
 	Record json.RawMessage `json:"record"`
+	Live   bool            `json:"live"`
 }
 
-// Abort ends the attempt.
+// Abort says that the giver has ended the attempt.
 type Abort struct {
 	Reason string `json:"reason"`
 }
 
-// Aborted confirms that the attempt is ended here, and durably so.
-type Aborted struct{}
+// Aborted says that the taker has ended the attempt, durably.
+type Aborted struct {
+	Reason string `json:"reason"`
+}
 
 // Query asks what became of the attempt.
 type Query struct{}
 
-// Done closes the hand-off with its figures, opaque here.
-type Done struct {
-	Stats json.RawMessage `json:"stats"`
-}
+// Cancel says that the taker's person would rather not; the giver decides.
+type Cancel struct{}
 
 // Type returns TypeAsk.
 func (Ask) Type() Type { return TypeAsk }
@@ -180,8 +167,8 @@ func (Aborted) Type() Type { return TypeAborted }
 // Type returns TypeQuery.
 func (Query) Type() Type { return TypeQuery }
 
-// Type returns TypeDone.
-func (Done) Type() Type { return TypeDone }
+// Type returns TypeCancel.
+func (Cancel) Type() Type { return TypeCancel }
 
 func (Ask) check() error      { return nil }
 func (Invite) check() error   { return nil }
@@ -191,11 +178,11 @@ func (Loaded) check() error   { return nil }
 func (Abort) check() error    { return nil }
 func (Aborted) check() error  { return nil }
 func (Query) check() error    { return nil }
-func (Done) check() error     { return nil }
+func (Cancel) check() error   { return nil }
 
 func (b Refuse) check() error {
-	if b.Code == "" {
-		return fmt.Errorf("refusal without a code: %w", ErrMalformed)
+	if b.Reason == "" {
+		return fmt.Errorf("refusal without a reason: %w", ErrMalformed)
 	}
 	return nil
 }
@@ -204,14 +191,14 @@ func (b Offer) check() error {
 	if b.Kind != KindTeleport && b.Kind != KindBaton {
 		return fmt.Errorf("offer of kind %.64q: %w", b.Kind, ErrMalformed)
 	}
-	if b.Term == 0 || len(b.Spec) == 0 || b.MemoryBytes < 0 {
-		return fmt.Errorf("offer without term or spec: %w", ErrMalformed)
+	if b.Term == 0 {
+		return fmt.Errorf("offer under term 0: %w", ErrMalformed)
 	}
 	return nil
 }
 
 func (b Transfer) check() error {
-	if len(b.Record) == 0 {
+	if len(b.Record) == 0 || b.StoodNS < 0 {
 		return fmt.Errorf("transfer without a record: %w", ErrMalformed)
 	}
 	return nil
@@ -236,7 +223,7 @@ var decoders = map[Type]func(json.RawMessage) (Body, error){
 	TypeAsk: decode[Ask], TypeInvite: decode[Invite], TypeRefuse: decode[Refuse], TypeOffer: decode[Offer],
 	TypeReady: decode[Ready], TypeProgress: decode[Progress], TypeLoaded: decode[Loaded], TypeTransfer: decode[Transfer],
 	TypeActive: decode[Active], TypeReturned: decode[Returned], TypeAbort: decode[Abort], TypeAborted: decode[Aborted],
-	TypeQuery: decode[Query], TypeDone: decode[Done],
+	TypeQuery: decode[Query], TypeCancel: decode[Cancel],
 }
 
 func decode[B Body](p json.RawMessage) (Body, error) {

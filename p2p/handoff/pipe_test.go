@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"net"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -246,4 +247,29 @@ func TestParkedPipeEndsWhenTheTakerBreaks(t *testing.T) {
 	if err := soon(t, end, "end of the pipe"); err == nil {
 		t.Error("a broken taker counts as an end")
 	}
+}
+
+func TestGateSpent(t *testing.T) {
+	g := handoff.NewGate()
+	g.Spent(t.Context()) // nothing was given
+	g.Give(10)
+	ctx, cancel := context.WithCancel(t.Context())
+	waiting := make(chan struct{})
+	go func() {
+		defer close(waiting)
+		g.Spent(ctx)
+	}()
+	a, inner := net.Pipe()
+	outer, b := net.Pipe()
+	piped := make(chan error, 1)
+	go func() { piped <- handoff.Pipe(ctx, inner, outer, g, nil) }()
+	go func() { _, _ = a.Write(make([]byte, 20)) }()
+	if _, err := io.ReadFull(b, make([]byte, 10)); err != nil {
+		t.Fatal(err)
+	}
+	<-waiting // the ten bytes have passed, the other ten are held
+	cancel()
+	<-piped
+	a.Close()
+	b.Close()
 }

@@ -9,7 +9,7 @@ import (
 
 var (
 	flagSeed  = flag.Uint64("seed", 0, "replay one seed of the explorer, with its log")
-	flagSeeds = flag.Uint64("seeds", 6000, "seeds that the explorer tries")
+	flagSeeds = flag.Uint64("seeds", 2000, "seeds that the explorer tries")
 )
 
 // shake does one random thing.
@@ -214,7 +214,7 @@ func (w *world) heal() {
 
 func explore(seed uint64, sab sabotage) *world {
 	w := newWorld(seed, 2+int(seed%2), sab)
-	for range 500 {
+	for range 800 {
 		w.shake()
 		w.check()
 		if w.err != nil {
@@ -280,17 +280,22 @@ func TestExplorerNotices(t *testing.T) {
 			}
 			return acts
 		},
-		"taker runs what another attempt loaded": func(_ *world, d *device, ev Event, acts []Action) []Action {
-			if d.m.state == Taking && d.m.mode == modeReturn && d.hyper.kind == hyperLoaded {
-				d.m.mode = modeRun
-				d.m.next.Returning = false
-				return slices.DeleteFunc(slices.Clone(acts), func(a Action) bool { return a.Kind == ActKillHypervisor })
+		"attempts are not named freshly": func(w *world, d *device, ev Event, acts []Action) []Action {
+			w.reuse = true
+			d.m.d.Aborted = nil
+			return acts
+		},
+		"active before it is durable": func(_ *world, _ *device, ev Event, acts []Action) []Action {
+			if len(acts) > 0 && acts[len(acts)-1].Kind == ActPersistOwned {
+				a := acts[len(acts)-1]
+				return append(acts[:len(acts)-1:len(acts)-1], Action{Kind: ActSendActive, Peer: a.Peer, Term: a.Term}, a)
 			}
 			return acts
 		},
-		"giver gives before the taker has loaded": func(_ *world, d *device, ev Event, acts []Action) []Action {
-			if ev.Kind == EvPrepared && d.m.State() == Sending && d.m.try.live {
-				return d.m.give()
+		"the transfer leaves before it is durable": func(_ *world, _ *device, ev Event, acts []Action) []Action {
+			if len(acts) == 1 && acts[0].Kind == ActPersistGiven {
+				a := acts[0]
+				return []Action{{Kind: ActSendTransfer, Peer: a.Peer, Term: a.Term, Attempt: a.Attempt, Live: a.Live, GuestHeld: true}, a}
 			}
 			return acts
 		},
@@ -299,6 +304,10 @@ func TestExplorerNotices(t *testing.T) {
 			if ev.Kind == EvTick || ev.Kind == EvLinkUp || ev.Kind == EvRestart {
 				return slices.DeleteFunc(slices.Clone(acts), func(a Action) bool { return a.Kind == ActSendTransfer })
 			}
+			return acts
+		},
+		"a failure to store is believed after a doubtful one": func(_ *world, d *device, ev Event, acts []Action) []Action {
+			d.m.unsure = false
 			return acts
 		},
 		"aborts do not resume": drop(ActResume),

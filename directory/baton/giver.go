@@ -151,7 +151,7 @@ func (m *Machine) give() []Action {
 		Live:     m.try.live,
 		Aborted:  m.d.Aborted,
 	}
-	m.retry = false
+	m.retry, m.unsure = false, false
 	m.enter(Giving)
 	return []Action{m.persistAction()}
 }
@@ -163,7 +163,7 @@ func (m *Machine) giveBack(diskActive bool) []Action {
 	m.next.Term = m.d.Term + 1
 	m.next.Returning = false
 	m.next.Returned = true
-	m.retry = false
+	m.retry, m.unsure = false, false
 	m.enter(Giving)
 	var acts []Action
 	if diskActive {
@@ -208,11 +208,11 @@ func (m *Machine) persistFailed(ev Event) ([]Action, error) {
 	if (m.state != Giving && m.state != Taking) || ev.Term != m.next.Term {
 		return nil, m.illegal(ev)
 	}
-	if m.state == Giving && ev.NotWritten && !m.next.Returned {
+	if m.state == Giving && ev.NotWritten && !m.unsure && !m.next.Returned {
 		return m.abortGive(ReasonNotStored, true), nil
 	}
 	// It may be durable: then it is true, and only trying again can tell.
-	m.retry = true
+	m.retry, m.unsure = true, true
 	m.sent = m.now
 	return nil, nil
 }

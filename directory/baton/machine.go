@@ -75,6 +75,7 @@ type Machine struct {
 	peerHolds bool // Taking, Starting: the giver does
 	mode      mode // Taking
 	retry     bool // Taking, Giving: the persist failed
+	unsure    bool // Giving: an earlier try may be durable
 
 	now   time.Time // of the last tick
 	since time.Time // last progress; zero: from the next tick on

@@ -71,6 +71,7 @@ type world struct {
 	now      time.Time
 	writes   int
 	names    int
+	reuse    bool // attempts are not named freshly
 	lost     bool // memory was lost through no fault of the machine's
 	healing  bool
 	calm     int // the higher, the rarer bad luck is
@@ -122,6 +123,9 @@ func (w *world) dev(id string) *device {
 }
 
 func (w *world) name() string {
+	if w.reuse {
+		return "again"
+	}
 	w.names++
 	return strconv.Itoa(w.names)
 }
@@ -233,7 +237,7 @@ func (w *world) persistGiven(d *device, a Action) {
 	if d.active || d.hyper.kind == hyperRunning {
 		w.fail("%s gives term %d with an active disk or a running guest", d.id, a.Term)
 	}
-	fails := w.chance(10)
+	fails := w.chance(4)
 	if fails && w.chance(2) {
 		d.local = append(d.local, Event{Kind: EvPersistFailed, Term: a.Term, NotWritten: w.chance(2)})
 		return
@@ -241,7 +245,7 @@ func (w *world) persistGiven(d *device, a Action) {
 	d.durable = a.State
 	l := link{term: a.Term, from: d.id, to: a.Peer, attempt: a.Attempt, returned: a.Returned, content: d.content}
 	switch {
-	case a.Term == w.term():
+	case a.Term > 0 && a.Term <= w.term(): // tried again
 		if old := w.chain[a.Term-1]; old.from != d.id || old.to != a.Peer || old.attempt != a.Attempt {
 			w.fail("%s forks term %d: %+v and %+v", d.id, a.Term, old, l)
 		}
@@ -365,7 +369,10 @@ func (w *world) deliver(l letter) {
 		ev.Attempt = w.name()
 		ev.Live = d.hyper.kind == hyperRunning
 	case EvPeerTransfer, EvPeerReturned:
-		c := w.chain[ev.Term-1]
+		var c link
+		if ev.Term > 0 && ev.Term <= w.term() {
+			c = w.chain[ev.Term-1]
+		}
 		if c.to != l.to || c.from != l.from || c.attempt != ev.Attempt {
 			w.fail("transfer %d of %s to %s is not in the chain", ev.Term, l.from, l.to)
 		}

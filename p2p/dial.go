@@ -19,7 +19,7 @@ import (
 const (
 	// dialTimeout bounds one attempt; all addresses are tried at once.
 	dialTimeout = 5 * time.Second
-	// steady is how long a connection must have lasted for the next failure to be met with the shortest wait.
+	// steady is how long a connection must have lasted for the next one to be dialled without any wait.
 	steady = 5 * time.Second
 	// hintLife is how long what discovery saw is dialled.
 	hintLife = time.Minute
@@ -74,12 +74,12 @@ func (h *Host) keep(k *keeper) {
 			if !h.whileConnected(k) {
 				return
 			}
+			b.reset()
 			if h.now()-since < steady {
-				// It came and went at once: dialling again at once would go on for ever.
+				// It came and went at once: so may the next one, and the one after.
 				h.pause(k, b.next())
 				continue
 			}
-			b.reset()
 		}
 		if k.fresh.Swap(false) {
 			b.reset()

@@ -41,8 +41,8 @@ var (
 	ErrConnLost = errors.New("p2p: connection lost")
 	// ErrProtocol: the other device doesn't speak this protocol.
 	ErrProtocol = errors.New("p2p: protocol not supported by the other device")
-	// ErrNoDiscovery: discovery is switched off, or Serve isn't running.
-	ErrNoDiscovery = errors.New("p2p: discovery is not running")
+	// ErrNoDiscovery: discovery is switched off.
+	ErrNoDiscovery = errors.New("p2p: discovery is switched off")
 	// ErrID: not the canonical text of an Ed25519 peer ID.
 	ErrID = errors.New("p2p: invalid device id")
 	// ErrSignature: the signature doesn't belong to this message and device.

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
@@ -69,7 +70,8 @@ func loadKey(path string) (crypto.PrivKey, error) {
 
 func parseKey(raw []byte) (crypto.PrivKey, error) {
 	lines := strings.Split(string(raw), "\n")
-	if !strings.HasPrefix(lines[0], keyFamily) {
+	version, ours := strings.CutPrefix(lines[0], keyFamily)
+	if _, err := strconv.ParseUint(version, 10, 32); !ours || err != nil {
 		return nil, ErrKeyFile
 	}
 	if lines[0] != keyHeader {

@@ -84,12 +84,9 @@ func (h *Host) SetPairPort(port int) {
 }
 
 // FindPairing waits until ctx ends for open pairing doors on the local network and returns those known as soon as there
-// is one. The errors are ErrNoDiscovery and discovery.ErrNothingFound.
+// is one. Nothing is found while Serve doesn't run. The errors are ErrNoDiscovery and discovery.ErrNothingFound.
 func (h *Host) FindPairing(ctx context.Context) ([]discovery.Found, error) {
-	h.mu.Lock()
-	serving := h.serving
-	h.mu.Unlock()
-	if h.disco == nil || !serving {
+	if h.disco == nil {
 		return nil, fmt.Errorf("find pairing: %w", ErrNoDiscovery)
 	}
 	return h.disco.FindPairing(ctx)

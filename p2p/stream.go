@@ -85,6 +85,9 @@ func (h *Host) openOn(ctx context.Context, c *conn, proto protocol.ID) (network.
 	}
 	s, err := c.c.NewStream(ctx)
 	if err != nil {
+		if ctx.Err() != nil && !c.lost.Load() {
+			return nil, ctx.Err()
+		}
 		return nil, c.explain(err)
 	}
 	stop := context.AfterFunc(ctx, func() { _ = s.Reset() })
@@ -109,13 +112,14 @@ func (h *Host) openOn(ctx context.Context, c *conn, proto protocol.ID) (network.
 	return nil, c.explain(err)
 }
 
-// explain marks an error as the consequence of the lost connection, if it is one.
+// explain marks an error as the consequence of the lost connection, if it is one. The cause becomes text: yamux wraps
+// io.EOF in it, and nobody must take a lost connection for the regular end of a stream.
 func (c *conn) explain(err error) error {
-	if err == nil || errors.Is(err, io.EOF) {
+	if err == nil || err == io.EOF {
 		return err
 	}
 	if c.lost.Load() || c.c.IsClosed() {
-		return fmt.Errorf("%w: %w", ErrConnLost, err)
+		return fmt.Errorf("%w: %v", ErrConnLost, err)
 	}
 	return err
 }

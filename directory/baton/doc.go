@@ -57,7 +57,7 @@
 //	loaded-local    -         Loaded     !          -        -         -         -         -         -       -
 //	prepared        -         -          -          -        -         -         Sending   !         -       -
 //	local-failed    -         abort      abort      -        -         -         resume    resume    -       -
-//	hypervisor-died -         abort      abort      no run   stopped   -         resume    not held  unheld  not held
+//	hypervisor-died -         abort*     abort*     no run   stopped   -         resume    not held  unheld  not held
 //	persisted       !         !          !          Starting !         !         !         !         Given   !
 //	persist-failed  !         !          !          retry    !         !         !         !         *       !
 //	guest-runs      -         -          -          -        Owned     -         -         -         -       -
@@ -66,7 +66,7 @@
 //	link-up         -         -          query      -        -         -         -         -         -       resend
 //	tick            -         timeout    resend     retry    -         -         timeout   timeout   retry   resend
 //	learned         -         -          Taking     -        -         -         -         -         -       -
-//	claim           Taking    Taking     Taking     -        -         !         !         !         !       Taking
+//	claim           Taking    Taking     Taking     -        -         !         !         !         -       Taking
 //	peer-ask        refuse    refuse     refuse     refuse   refuse    Offering  refuse*   refuse*   refuse  refuse
 //	peer-refuse     -         abort      -          -        -         -         -         -         -       -
 //	peer-offer      aborted   accept     aborted*   aborted  aborted   aborted   aborted   aborted   aborted aborted
@@ -76,7 +76,7 @@
 //	peer-cancel     abort     abort      abort      abort    abort     abort     resume*   resume*   -*      resend*
 //	peer-abort      -         abort      abort      -        -         -         -         -         -       -
 //	peer-aborted    -         -          -          -        -         -         resume*   resume*   -       -
-//	peer-transfer   Taking    Taking     Taking     -        -         !         !         !         !       Taking
+//	peer-transfer   Taking    Taking     Taking     -        -         !         !         !         -       Taking
 //	  of a term already accepted: answered with active (or returned), ignored in Taking and Starting
 //	peer-returned   like peer-transfer
 //	peer-active     -         -          -          -        -         -         -         -         -       Replica

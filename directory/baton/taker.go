@@ -139,7 +139,9 @@ func (m *Machine) abortTake(reason string, tell bool) []Action {
 
 // peerTransfer takes a verified transfer of the VM to this device.
 func (m *Machine) peerTransfer(ev Event) ([]Action, error) {
-	if m.state == Taking || m.state == Starting || !named(ev.Peer) || ev.Term == 0 {
+	// What is being written goes first: an answer to a transfer of ours may
+	// overtake our knowing that it is durable.
+	if m.state == Taking || m.state == Starting || m.state == Giving && ev.Term > m.next.Term || !named(ev.Peer) || ev.Term == 0 {
 		return nil, nil // it is sent again until we can answer
 	}
 	if ev.Term <= m.d.Term {

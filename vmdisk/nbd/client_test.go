@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"runtime"
 	"testing"
 	"time"
 
@@ -47,7 +48,7 @@ func serveAt(t testing.TB, s *Server, path string) *running {
 		t.Fatal(err)
 	}
 	if s.Log == nil {
-		s.Log = slog.New(slog.DiscardHandler)
+		s.Log = discard()
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -338,4 +339,29 @@ func dialRaw(t testing.TB, path string) (net.Conn, *bufio.Reader) {
 		t.Fatal(err)
 	}
 	return nc, bufio.NewReader(nc)
+}
+
+func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+func yield() { runtime.Gosched() }
+
+func readFull(r io.Reader, n int) ([]byte, error) {
+	p := make([]byte, n)
+	_, err := io.ReadFull(r, p)
+	return p, err
+}
+
+// prefixed reads head, then the rest.
+type prefixed struct {
+	head []byte
+	rest io.Reader
+}
+
+func (p *prefixed) Read(b []byte) (int, error) {
+	if len(p.head) == 0 {
+		return p.rest.Read(b)
+	}
+	n := copy(b, p.head)
+	p.head = p.head[n:]
+	return n, nil
 }

@@ -52,6 +52,7 @@ type gui struct {
 	app    fyne.App
 	win    *mainWindow
 	tray   *tray // nil without a tray
+	there  trayState
 	quit   func()
 	onMain func(func())
 	now    func() time.Time
@@ -128,9 +129,21 @@ func (g *gui) do(a act) {
 		g.openCreate()
 	case verbOpen:
 		g.show()
+	case verbClose:
+		g.closeWindow()
 	case verbQuit:
 		g.quit()
 	}
+}
+
+// closeWindow hides the window where the tray can bring it back, and ends the program where nobody
+// could find it any more. The engine goes on either way.
+func (g *gui) closeWindow() {
+	if g.tray != nil && g.there == trayShown {
+		g.win.win.Hide()
+		return
+	}
+	g.quit()
 }
 
 // show brings the window to the front, wherever it was.

@@ -34,13 +34,14 @@ const (
 // desktopTray watches the panel that shows tray icons, and puts our icon there again when it has
 // lost it: the tray library below Fyne registers at the start and then, at times, never again.
 type desktopTray struct {
-	conn *dbus.Conn // ours alone, for signals; nil without a session bus
-	log  *slog.Logger
+	conn   *dbus.Conn // ours alone, for signals; nil without a session bus
+	log    *slog.Logger
+	period time.Duration
 }
 
 // openDesktopTray connects to the session bus, if there is one.
 func openDesktopTray(log *slog.Logger) *desktopTray {
-	d := &desktopTray{log: log}
+	d := &desktopTray{log: log, period: checkPeriod}
 	// Without an address the library would start a bus of its own, which no panel listens to.
 	if os.Getenv("DBUS_SESSION_BUS_ADDRESS") == "" {
 		if _, err := os.Stat(fmt.Sprintf("/run/user/%d/bus", os.Getuid())); err != nil {
@@ -89,7 +90,7 @@ func (d *desktopTray) serve(ctx context.Context, changed func(trayState)) {
 		dbus.WithMatchMember("NameOwnerChanged"), dbus.WithMatchArg(0, watcherName)); err != nil {
 		d.log.Warn("Can't watch for the panel", "error", err)
 	}
-	tick := time.NewTicker(checkPeriod)
+	tick := time.NewTicker(d.period)
 	defer tick.Stop()
 	for {
 		if d.state(ctx) == trayShown {

@@ -37,7 +37,7 @@ func (m *index) vmRow(vm *api.VM, now time.Time) vmRow {
 	r.Detail = specText(vm.Spec)
 	if !vm.Here {
 		if own := replicaOf(vm, m.st.Device.ID); own != nil {
-			c := copyOf(own, true, now)
+			c := copyOf(own, m.connected(vm.Owner), now)
 			r.Replica = t("replica.here", "State", c.Text)
 		} else {
 			r.Replica = t("replica.missing")
@@ -280,7 +280,8 @@ func (m *index) device(d *api.Device, now time.Time) deviceRow {
 	for i := range m.st.VMs {
 		vm := &m.st.VMs[i]
 		if rep := replicaOf(vm, d.ID); rep != nil {
-			c := copyOf(rep, r.Connected, now)
+			// What this device knows of a replica it has from the owner; both must be in reach.
+			c := copyOf(rep, r.Connected && m.connected(vm.Owner), now)
 			c.VM = vm.Name
 			r.Copies = append(r.Copies, c)
 		}

@@ -84,7 +84,8 @@ func newVMCard(do doer) *vmCard {
 	c.next.Hide()
 	buttons := container.NewCenter(container.NewHBox(c.toHere, c.main, c.more))
 	head := container.NewBorder(nil, nil, nil, buttons, lines(c.name, c.where))
-	c.panel = newPanel(container.NewVBox(head, lines(c.detail, c.replica), c.moving.box, lines(c.problem, c.next)))
+	c.panel = newPanel(container.New(layout.NewCustomPaddedVBoxLayout(-4),
+		head, lines(c.detail, c.replica), c.moving.box, lines(c.problem, c.next)))
 	return c
 }
 
@@ -187,7 +188,7 @@ func newMessageBox(do doer) *messageBox {
 	m := &messageBox{title: prose("", widget.MediumImportance), text: prose("", widget.MediumImportance),
 		wait: newBar(), button: newActButton(do, widget.HighImportance)}
 	m.title.TextStyle.Bold = true
-	m.panel = newPanel(container.NewBorder(nil, inset(m.wait.box), nil, container.NewCenter(m.button), lines(m.title, m.text)))
+	m.panel = newPanel(container.NewBorder(nil, m.wait.box, nil, container.NewCenter(m.button), lines(m.title, m.text)))
 	m.panel.Hide()
 	return m
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"os"
 	"sync"
 	"time"
 
@@ -47,7 +46,6 @@ func Run(ctx context.Context, o Options) error {
 	if o.Client == nil {
 		return &api.Error{Code: api.CodeInternal, Sentence: "The window was started without an engine to talk to."}
 	}
-	withLanguage()
 	if err := loadTranslations(); err != nil {
 		return err
 	}
@@ -74,20 +72,6 @@ func Run(ctx context.Context, o Options) error {
 	return run(ctx, o, log, func(ctx context.Context, show func()) { serveDoor(ctx, door, log, show) })
 }
 
-// withLanguage gives the locale "C" a language: Fyne complains about a locale without one.
-func withLanguage() {
-	for _, name := range []string{"LC_ALL", "LC_MESSAGES", "LANG"} {
-		switch os.Getenv(name) {
-		case "":
-			continue
-		case "C", "POSIX", "C.UTF-8", "C.utf8":
-			_ = os.Setenv(name, "en_US.UTF-8")
-		}
-		return
-	}
-	_ = os.Setenv("LANG", "en_US.UTF-8")
-}
-
 func run(ctx context.Context, o Options, log *slog.Logger, listen func(context.Context, func())) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -111,15 +95,13 @@ func run(ctx context.Context, o Options, log *slog.Logger, listen func(context.C
 	}
 	g.follow = newFollower(o.Client, o.StartEngine, log, func(n news) { g.onMain(func() { g.hear(n) }) })
 	g.win = newMainWindow(a, g.do, g.confirmRemove)
-	there := panel.state(ctx)
-	if host, ok := a.(desktop.App); ok && there != trayImpossible {
+	g.there = panel.state(ctx)
+	if host, ok := a.(desktop.App); ok && g.there != trayImpossible {
 		g.tray = newTray(host, g.do, g.onMain, g.now)
-	} else {
-		there = trayImpossible
 	}
-	g.win.win.SetCloseIntercept(func() { g.closeWindow(there) })
+	g.win.win.SetCloseIntercept(g.closeWindow)
 	g.draw()
-	if o.ShowWindow || there != trayShown {
+	if o.ShowWindow || g.tray == nil || g.there != trayShown {
 		g.win.win.Show()
 	}
 
@@ -128,7 +110,7 @@ func run(ctx context.Context, o Options, log *slog.Logger, listen func(context.C
 		services.Go(func() { g.follow.Run(ctx) })
 		services.Go(func() { listen(ctx, func() { g.onMain(g.show) }) })
 		services.Go(func() {
-			panel.serve(ctx, func(s trayState) { g.onMain(func() { there = s }) })
+			panel.serve(ctx, func(s trayState) { g.onMain(func() { g.there = s }) })
 		})
 	})
 	// If ctx ends before the loop runs, the loop sees it first of all.
@@ -143,16 +125,6 @@ func run(ctx context.Context, o Options, log *slog.Logger, listen func(context.C
 	g.work.Wait()
 	panel.close()
 	return nil
-}
-
-// closeWindow hides the window where the tray can bring it back, and ends the program where nobody
-// could find it any more. The engine goes on either way.
-func (g *gui) closeWindow(there trayState) {
-	if there == trayShown {
-		g.win.win.Hide()
-		return
-	}
-	g.quit()
 }
 
 func appIcon() fyne.Resource { return fyne.NewStaticResource("app.svg", assets.AppIcon) }

@@ -55,6 +55,7 @@ const (
 	verbPair    verb = "pair"
 	verbCreate  verb = "create"
 	verbOpen    verb = "open"
+	verbClose   verb = "close"
 	verbQuit    verb = "quit"
 )
 

@@ -4,6 +4,7 @@ import (
 	"fyne.io/fyne/v2"
 	"fyne.io/fyne/v2/canvas"
 	"fyne.io/fyne/v2/container"
+	"fyne.io/fyne/v2/driver/desktop"
 	"fyne.io/fyne/v2/layout"
 	"fyne.io/fyne/v2/theme"
 	"fyne.io/fyne/v2/widget"
@@ -67,6 +68,11 @@ func newMainWindow(a fyne.App, do doer, remove func(deviceRow)) *mainWindow {
 		container.NewVScroll(container.NewVBox(m.devBox, m.alone))))
 	body := container.NewBorder(nil, nil, nil, m.right, left)
 	m.win.SetContent(container.NewBorder(head, nil, nil, nil, container.New(layout.NewCustomPaddedLayout(0, 6, 8, 8), body)))
+	for _, key := range []fyne.KeyName{fyne.KeyW, fyne.KeyQ} {
+		verb := map[fyne.KeyName]verb{fyne.KeyW: verbClose, fyne.KeyQ: verbQuit}[key]
+		m.win.Canvas().AddShortcut(&desktop.CustomShortcut{KeyName: key, Modifier: fyne.KeyModifierShortcutDefault},
+			func(fyne.Shortcut) { do(act{Verb: verb}) })
+	}
 	m.win.Resize(windowSize)
 	m.win.SetIcon(fyne.NewStaticResource("app.svg", assets.AppIcon))
 	return m

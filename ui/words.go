@@ -10,10 +10,16 @@ import (
 
 	"tagalong.org/tagalong/app/api"
 	"tagalong.org/tagalong/assets"
+	"tagalong.org/tagalong/ui/internal/locale"
 )
+
+// Fyne's packages are initialised by now.
+func init() { locale.Restore() }
 
 // loadTranslations makes the embedded translations known to Fyne. Loading them twice does no harm.
 func loadTranslations() error {
+	// Fyne asks for the language again.
+	defer locale.Give()()
 	if err := lang.AddTranslationsFS(assets.Translations, "translations"); err != nil {
 		return fmt.Errorf("load translations: %w", err)
 	}

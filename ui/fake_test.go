@@ -1,0 +1,195 @@
+package ui
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"sync"
+	"time"
+
+	"tagalong.org/tagalong/app/api"
+)
+
+// fakeEngine says what it is told to say and remembers what it was asked for.
+type fakeEngine struct {
+	mu       sync.Mutex
+	status   *api.Status
+	err      error // of Status and Watch, when set
+	refusal  error // of everything else, when set
+	asked    []string
+	watchers map[chan api.Event]struct{}
+	answered chan string // gets every entry of asked too
+	hold     chan struct{}
+	joined   *api.Pairing
+}
+
+func newFakeEngine(st *api.Status) *fakeEngine {
+	return &fakeEngine{status: st, watchers: map[chan api.Event]struct{}{}, answered: make(chan string, 1000)}
+}
+
+// say changes the status and tells the watchers.
+func (f *fakeEngine) say(change func(*api.Status)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	next := cloneStatus(f.status)
+	change(next)
+	next.Seq++
+	f.status = next
+	for c := range f.watchers {
+		select {
+		case c <- api.Event{Seq: next.Seq, Kind: "test"}:
+		default:
+		}
+	}
+}
+
+// fail makes the engine unreachable, or reachable again with nil.
+func (f *fakeEngine) fail(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.err = err
+	if err != nil {
+		for c := range f.watchers {
+			delete(f.watchers, c)
+			close(c)
+		}
+	}
+}
+
+func (f *fakeEngine) refuse(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.refusal = err
+}
+
+func cloneStatus(st *api.Status) *api.Status {
+	b, err := json.Marshal(st)
+	if err != nil {
+		panic(err)
+	}
+	next := &api.Status{}
+	if err := json.Unmarshal(b, next); err != nil {
+		panic(err)
+	}
+	return next
+}
+
+func (f *fakeEngine) Status(context.Context) (*api.Status, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err != nil {
+		return nil, f.err
+	}
+	return cloneStatus(f.status), nil
+}
+
+func (f *fakeEngine) Watch(ctx context.Context, _ uint64) (<-chan api.Event, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err != nil {
+		return nil, f.err
+	}
+	c := make(chan api.Event, 16)
+	f.watchers[c] = struct{}{}
+	context.AfterFunc(ctx, func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if _, ok := f.watchers[c]; ok {
+			delete(f.watchers, c)
+			close(c)
+		}
+	})
+	return c, nil
+}
+
+func (f *fakeEngine) note(format string, args ...any) error {
+	f.mu.Lock()
+	s := fmt.Sprintf(format, args...)
+	f.asked = append(f.asked, s)
+	err, hold := f.refusal, f.hold
+	f.mu.Unlock()
+	f.answered <- s
+	if hold != nil {
+		<-hold
+	}
+	return err
+}
+
+func (f *fakeEngine) CreateVM(_ context.Context, r api.CreateVM) (*api.Job, error) {
+	return &api.Job{ID: "j1", VMName: r.Name}, f.note("create %s %d %d %d %s", r.Name, r.CPUs, r.MemoryMiB, r.DiskBytes, r.Image)
+}
+func (f *fakeEngine) CancelJob(_ context.Context, id string) error {
+	return f.note("cancel-job %s", id)
+}
+func (f *fakeEngine) StartVM(_ context.Context, vm string) error { return f.note("start %s", vm) }
+func (f *fakeEngine) StopVM(_ context.Context, vm string, force bool) error {
+	return f.note("stop %s %v", vm, force)
+}
+func (f *fakeEngine) SuspendVM(_ context.Context, vm string) error { return f.note("suspend %s", vm) }
+func (f *fakeEngine) ResumeVM(_ context.Context, vm string) error  { return f.note("resume %s", vm) }
+func (f *fakeEngine) RemoveVM(_ context.Context, vm string) error  { return f.note("remove %s", vm) }
+func (f *fakeEngine) Switch(_ context.Context, r api.SwitchVM) (*api.Switch, error) {
+	return &api.Switch{ID: "s1", VM: r.VM}, f.note("switch %s to %q", r.VM, r.To)
+}
+func (f *fakeEngine) CancelSwitch(_ context.Context, id string) error {
+	return f.note("cancel-switch %s", id)
+}
+func (f *fakeEngine) PairStart(context.Context, api.PairStart) (*api.Pairing, error) {
+	err := f.note("pair-start")
+	p := &api.Pairing{Code: "4821-7305", Expires: time.Now().Add(2 * time.Minute)}
+	if err == nil {
+		f.say(func(st *api.Status) { st.Pairing = p })
+	}
+	return p, err
+}
+func (f *fakeEngine) PairJoin(_ context.Context, r api.PairJoin) (*api.Pairing, error) {
+	err := f.note("pair-join %s %s", r.Code, r.Addr)
+	return f.joined, err
+}
+func (f *fakeEngine) PairCancel(context.Context) error { return f.note("pair-cancel") }
+func (f *fakeEngine) RemoveDevice(_ context.Context, d string) error {
+	return f.note("remove-device %s", d)
+}
+func (f *fakeEngine) History(context.Context, string) ([]api.HistoryEntry, error) { return nil, nil }
+func (f *fakeEngine) Shutdown(context.Context) error                              { return f.note("shutdown") }
+
+var _ api.Engine = (*fakeEngine)(nil)
+
+// testNow is when the tests' statuses were taken.
+var testNow = time.Date(2026, 5, 4, 12, 0, 0, 0, time.UTC)
+
+const (
+	gib = int64(1) << 30
+	mib = int64(1) << 20
+)
+
+// sample is a fleet of three: this device (Desk), Laptop, connected, which owns Work, and Attic,
+// away. now is the time of its making.
+func sample(now time.Time) *api.Status {
+	desk := api.Device{ID: "D", Name: "Desk", Self: true, Connected: true, LastSeen: now}
+	laptop := api.Device{ID: "L", Name: "Laptop", Connected: true, RTTMicros: 2400, LastSeen: now}
+	attic := api.Device{ID: "A", Name: "Attic", LastSeen: now.Add(-3 * time.Hour)}
+	pos := api.Position{Term: 3, Barrier: 120}
+	work := api.VM{ID: "w", Name: "Work", State: api.VMRunning, Owner: "L", OwnerName: "Laptop", Term: 3, Position: pos,
+		Spec: api.Spec{CPUs: 4, MemoryKiB: 4 << 20, DiskBytes: 40 * gib, Screen: true, Network: true},
+		Replicas: []api.Replica{
+			{Device: "L", DeviceName: "Laptop", State: api.ReplicaOwner, Position: pos, Heard: now},
+			{Device: "D", DeviceName: "Desk", State: api.ReplicaLive, Position: pos, Heard: now},
+			{Device: "A", DeviceName: "Attic", State: api.ReplicaAway, Remaining: 3 * gib / 2, Heard: now.Add(-3 * time.Hour)},
+		}}
+	return &api.Status{API: api.Version, Version: "test", Seq: 1, Device: desk, Devices: []api.Device{desk, laptop, attic},
+		VMs: []api.VM{work}, Hypervisor: api.Hypervisor{Found: true, Path: "/usr/bin/qemu", Version: "7.2", Accel: "kvm"}}
+}
+
+// switching is a switch of Work to Desk, under way.
+func switching() *api.Switch {
+	return &api.Switch{ID: "s1", VM: "w", VMName: "Work", From: "L", FromName: "Laptop", To: "D", ToName: "Desk", Kind: "teleport",
+		Phase: api.PhaseMemory, Bytes: 1700 * mib, Total: 4096 * mib, Rate: 95 * mib, ETA: 26 * time.Second, CanEnd: true}
+}
+
+// requests is what the engine was asked so far.
+func (f *fakeEngine) requests() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return append([]string{}, f.asked...)
+}

@@ -1,0 +1,44 @@
+package ui
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"tagalong.org/tagalong/app/api"
+)
+
+// childEnv makes this test binary be the program instead: the window needs the first goroutine of a
+// process of its own.
+const childEnv = "TAGALONG_UI_TEST_SOCKET"
+
+func TestMain(m *testing.M) {
+	if socket := os.Getenv(childEnv); socket != "" {
+		// As the program's own main does: Fyne hears signals only once its loop runs.
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+		err := Run(ctx, Options{Client: api.NewClient(socket), Socket: socket,
+			ShowWindow: os.Getenv("TAGALONG_UI_TEST_SHOW") != ""})
+		stop()
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(3)
+		}
+		os.Exit(0)
+	}
+	// The texts that tests look for are English, wherever they run.
+	for _, name := range []string{"LC_ALL", "LC_MESSAGES", "LANGUAGE"} {
+		_ = os.Unsetenv(name)
+	}
+	_ = os.Setenv("LANG", "en_US.UTF-8")
+	if err := loadTranslations(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	// Fyne's own goroutines live as long as the process.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("fyne.io/fyne/v2/internal/async.(*UnboundedChan[...]).processing"),
+		goleak.IgnoreAnyFunction("fyne.io/fyne/v2/test.NewTempApp"))
+}

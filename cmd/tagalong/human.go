@@ -1,0 +1,186 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	"tagalong.org/tagalong/app/api"
+)
+
+// heardLately is how long a device's own word about itself holds.
+const heardLately = 30 * time.Second
+
+// size is a number of bytes in binary units, with three digits that count.
+func size(n int64) string {
+	const units = "KMGTPE"
+	if n < 0 {
+		return "?"
+	}
+	if n < 1024 {
+		return fmt.Sprintf("%d B", n)
+	}
+	v, u := float64(n)/1024, 0
+	for v >= 999.5 && u < len(units)-1 {
+		v, u = v/1024, u+1
+	}
+	digits := 2
+	switch {
+	case v == math.Trunc(v) || v >= 99.95:
+		digits = 0
+	case v >= 9.995:
+		digits = 1
+	}
+	return fmt.Sprintf("%.*f %ciB", digits, v, units[u])
+}
+
+// parseSize reads "20G", "512M", "1.5T", "4096": binary units, as disks of VMs are counted.
+func parseSize(text string) (int64, error) {
+	bad := func() error {
+		return usage(fmt.Sprintf("%q is not a size.", text), "Write it like 512M, 20G or 1.5T.")
+	}
+	s := strings.ToUpper(strings.TrimSpace(text))
+	s = strings.TrimSuffix(strings.TrimSuffix(s, "IB"), "B")
+	unit := int64(1)
+	if i := strings.IndexAny(s, "KMGT"); i >= 0 {
+		if i != len(s)-1 {
+			return 0, bad()
+		}
+		unit = int64(1) << (10 * (strings.IndexByte("KMGT", s[i]) + 1))
+		s = strings.TrimSpace(s[:i])
+	}
+	if strings.Trim(s, "0123456789.") != "" {
+		return 0, bad() // "1e9", "0x10", "Inf"
+	}
+	v, err := strconv.ParseFloat(s, 64)
+	if err != nil || v <= 0 || v*float64(unit) < 1 || v*float64(unit) > 1<<60 {
+		return 0, bad()
+	}
+	return int64(v * float64(unit)), nil
+}
+
+// span is a length of time as one would say it.
+func span(d time.Duration) string {
+	switch {
+	case d < time.Millisecond:
+		return fmt.Sprintf("%d µs", d.Microseconds())
+	case d < time.Second:
+		return fmt.Sprintf("%d ms", d.Milliseconds())
+	case d < time.Minute:
+		return fmt.Sprintf("%d s", int(d.Seconds()))
+	case d < time.Hour:
+		return fmt.Sprintf("%d min", int(d.Minutes()))
+	case d < 24*time.Hour:
+		return fmt.Sprintf("%d h %d min", int(d.Hours()), int(d.Minutes())%60)
+	default:
+		return fmt.Sprintf("%d days", int(d.Hours())/24)
+	}
+}
+
+// ago is how long before now t was.
+func ago(t, now time.Time) string {
+	switch d := now.Sub(t); {
+	case t.IsZero():
+		return "never"
+	case d < time.Second:
+		return "now"
+	default:
+		return span(d) + " ago"
+	}
+}
+
+// replicaWords says how a device's replica stands. "Up to date" is only said of a device that has
+// said so itself lately.
+func replicaWords(r api.Replica, now time.Time) string {
+	toGo := ""
+	if r.Remaining > 0 {
+		toGo = ", " + size(r.Remaining) + " to go"
+		if r.ETA > 0 {
+			toGo += ", " + span(r.ETA) + " left"
+		}
+	}
+	heard := ", not heard of yet"
+	if !r.Heard.IsZero() {
+		heard = ", heard of " + ago(r.Heard, now)
+	}
+	switch r.State {
+	case api.ReplicaOwner:
+		return "owner"
+	case api.ReplicaLive:
+		switch {
+		case toGo != "":
+			return "live" + toGo
+		case r.Heard.IsZero():
+			return "live" + heard
+		case now.Sub(r.Heard) > heardLately:
+			return "was up to date " + ago(r.Heard, now)
+		default:
+			return "up to date"
+		}
+	case api.ReplicaCopying:
+		return "first copy" + toGo
+	case api.ReplicaBehind:
+		return "catching up" + toGo
+	case api.ReplicaAway:
+		if r.Remaining > 0 {
+			return "away, " + size(r.Remaining) + " behind" + heard
+		}
+		return "away" + heard
+	default:
+		return string(r.State)
+	}
+}
+
+// deviceWords says whether a device can be reached.
+func deviceWords(d api.Device) string {
+	switch {
+	case d.Self:
+		return "this device"
+	case d.Connected:
+		return "connected"
+	default:
+		return "away"
+	}
+}
+
+// phaseWords names a step of a switch.
+func phaseWords(p api.SwitchPhase) string {
+	switch p {
+	case api.PhasePreflight:
+		return "Checking"
+	case api.PhaseCatchUp:
+		return "Disk"
+	case api.PhaseMemory:
+		return "Memory"
+	case api.PhaseHandOff:
+		return "Handing over"
+	case api.PhaseDone:
+		return "Done"
+	case api.PhaseCancelled:
+		return "Cancelled"
+	case api.PhaseFailed:
+		return "Failed"
+	default:
+		return string(p)
+	}
+}
+
+// hypervisorWords is one line about what VMs run with here.
+func hypervisorWords(h api.Hypervisor) string {
+	if !h.Found {
+		return "none found. " + h.Note
+	}
+	words := strings.TrimSpace("QEMU " + h.Version)
+	switch h.Accel {
+	case "kvm":
+		words += ", with KVM"
+	case "tcg":
+		words += ", software emulation (slow)"
+	}
+	if h.Note != "" {
+		words += ". " + h.Note
+	}
+	return words
+}

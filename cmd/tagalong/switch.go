@@ -1,0 +1,189 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"tagalong.org/tagalong/app/api"
+)
+
+// patience is how many snapshots in a row may lack what is followed before it counts as gone.
+const patience = 5
+
+func newSwitch(c *cli) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "switch [VM]",
+		Short: "Bring a VM here, or to another device",
+		Long: `Move a VM to this device, or to the one named with --to. A running VM keeps
+running and takes its memory along. The VM needs no name if there is only one.
+
+Ctrl-C asks to cancel, which works until the last moments; a second Ctrl-C leaves
+the switch to itself.`,
+		Example: `  tagalong switch
+  tagalong switch Work --to laptop`,
+		Args:              between(0, 1),
+		ValidArgsFunction: c.completeFirst(vmNames),
+	}
+	to := cmd.Flags().String("to", "", "the `device` to move it to (default: this one)")
+	noWait := cmd.Flags().Bool("no-wait", false, "return when the switch has begun")
+	asJSON := jsonFlag(cmd)
+	registerCompletion(cmd, "to", c.completer(deviceNames))
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		client, err := c.client()
+		if err != nil {
+			return err
+		}
+		defer client.Close()
+		sw, after, err := beginSwitch(cmd.Context(), client, first(args), *to)
+		if err != nil {
+			return err
+		}
+		if !*noWait {
+			w := &switchWatch{client: client, sw: *sw, progress: newProgress(c.err, *asJSON)}
+			if err := w.follow(cmd.Context(), after); err != nil {
+				return err
+			}
+			sw = &w.sw
+		}
+		if *asJSON {
+			if err := c.out.json(sw); err != nil {
+				return err
+			}
+			return switchError(*sw)
+		}
+		if !sw.Phase.Ended() {
+			c.out.say("The switch of %q to %s has begun. Follow it with: tagalong status", sw.VMName, sw.ToName)
+			return nil
+		}
+		if err := switchError(*sw); err != nil {
+			return err
+		}
+		c.out.say("%s", switchSentence(*sw))
+		return nil
+	}
+	return cmd
+}
+
+// beginSwitch finds what is meant and asks for the switch. after is the last event before it.
+func beginSwitch(ctx context.Context, client *api.Client, name, to string) (sw *api.Switch, after uint64, err error) {
+	st, err := client.Status(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	vm, err := findVM(st, name)
+	if err != nil {
+		return nil, 0, err
+	}
+	req := api.SwitchVM{VM: vm.ID}
+	if to != "" {
+		device, err := findDevice(st, to)
+		if err != nil {
+			return nil, 0, err
+		}
+		req.To = device.ID
+	}
+	sw, err = client.Switch(ctx, req)
+	return sw, st.Seq, err
+}
+
+// switchWatch follows one switch.
+type switchWatch struct {
+	client   *api.Client
+	sw       api.Switch
+	progress *progress
+	missing  int
+}
+
+func (w *switchWatch) follow(ctx context.Context, after uint64) error {
+	defer w.progress.clear()
+	if w.take(w.sw) {
+		return nil
+	}
+	f := &follower{client: w.client, after: after, read: w.read, interrupted: w.interrupted,
+		heard: func(ev api.Event) (bool, error) {
+			return ev.Switch != nil && ev.Switch.ID == w.sw.ID && w.take(*ev.Switch), nil
+		}}
+	return f.follow(ctx)
+}
+
+// take shows news of the switch and says whether it has ended.
+func (w *switchWatch) take(sw api.Switch) bool {
+	w.sw, w.missing = sw, 0
+	if !sw.Phase.Ended() {
+		w.progress.show(step{name: phaseWords(sw.Phase), bytes: sw.Bytes, total: sw.Total, rate: sw.Rate, left: sw.ETA,
+			unmeasured: sw.Phase == api.PhasePreflight || sw.Phase == api.PhaseHandOff})
+	}
+	return sw.Phase.Ended()
+}
+
+func (w *switchWatch) read(st *api.Status) (bool, error) {
+	for _, vm := range st.VMs {
+		if vm.ID != w.sw.VM {
+			continue
+		}
+		if vm.Switch != nil && vm.Switch.ID == w.sw.ID {
+			return w.take(*vm.Switch), nil
+		}
+		if vm.Owner == w.sw.To { // it ended, and another has taken its place in the snapshot
+			w.sw.Phase = api.PhaseDone
+			return true, nil
+		}
+	}
+	if w.missing++; w.missing < patience {
+		return false, nil
+	}
+	return false, &api.Error{Code: api.CodeInternal, Sentence: "The engine has lost sight of the switch.",
+		Next: "See where the VM is with: tagalong status"}
+}
+
+func (w *switchWatch) interrupted(ctx context.Context, n int) error {
+	if n > 1 {
+		return &api.Error{Code: api.CodeCancelled, Sentence: "Left; the switch goes on.", Next: "See how it goes with: tagalong status"}
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if err := w.client.CancelSwitch(ctx, w.sw.ID); err != nil {
+		w.progress.note(err.Error())
+		return nil
+	}
+	w.progress.note("Cancelling. Press Ctrl-C again to leave at once.")
+	return nil
+}
+
+// switchError is the failure of a switch that ended, or nil.
+func switchError(sw api.Switch) error {
+	switch sw.Phase {
+	case api.PhaseCancelled:
+		return &api.Error{Code: api.CodeCancelled, Sentence: fmt.Sprintf("The switch was cancelled; %q stays on %s.", sw.VMName, sw.FromName)}
+	case api.PhaseFailed:
+		if sw.Error != nil {
+			return sw.Error
+		}
+		return &api.Error{Code: api.CodeInternal, Sentence: fmt.Sprintf("The switch of %q failed.", sw.VMName),
+			Next: "See what happened with: tagalong history " + sw.VMName}
+	}
+	return nil
+}
+
+// switchSentence tells how a switch went.
+func switchSentence(sw api.Switch) string {
+	text := fmt.Sprintf("%q is on %s now.", sw.VMName, sw.ToName)
+	if sw.Pause > 0 {
+		text += fmt.Sprintf(" It stood still for %s.", span(sw.Pause))
+	}
+	if took := sw.Ended.Sub(sw.Started); sw.Bytes > 0 && took > 0 {
+		text += fmt.Sprintf(" %s moved in %s.", size(sw.Bytes), span(took))
+	}
+	return text
+}
+
+// first is the first argument, or "".
+func first(args []string) string {
+	if len(args) == 0 {
+		return ""
+	}
+	return args[0]
+}

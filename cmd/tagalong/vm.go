@@ -1,0 +1,255 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"tagalong.org/tagalong/app/api"
+)
+
+func newVM(c *cli) *cobra.Command {
+	return group(&cobra.Command{
+		Use:   "vm",
+		Short: "Make, see, start, stop and remove VMs",
+		Example: `  tagalong vm create Work --disk 20G
+  tagalong vm list
+  tagalong vm start Work`,
+	},
+		newVMCreate(c), newVMImport(c), newVMList(c), newVMShow(c),
+		newVMAct(c, &cobra.Command{Use: "start VM", Short: "Start a VM on this device", Example: "  tagalong vm start Work"}, (*api.Client).StartVM),
+		newVMStop(c),
+		newVMAct(c, &cobra.Command{Use: "suspend VM", Short: "Save a VM's memory and stop it", Example: "  tagalong vm suspend Work"}, (*api.Client).SuspendVM),
+		newVMAct(c, &cobra.Command{Use: "resume VM", Short: "Let a suspended or paused VM go on", Example: "  tagalong vm resume Work"}, (*api.Client).ResumeVM),
+		newVMRemove(c),
+	)
+}
+
+// withVM finds the VM of the first argument and runs do with its ID.
+func (c *cli) withVM(cmd *cobra.Command, args []string, do func(ctx context.Context, client *api.Client, vm api.VM) error) error {
+	return c.ask(cmd, func(ctx context.Context, client *api.Client) error {
+		st, err := client.Status(ctx)
+		if err != nil {
+			return err
+		}
+		vm, err := findVM(st, first(args))
+		if err != nil {
+			return err
+		}
+		return do(ctx, client, vm)
+	})
+}
+
+// sayState tells what has become of a VM.
+func (c *cli) sayState(ctx context.Context, client *api.Client, vm api.VM) error {
+	st, err := client.Status(ctx)
+	if err != nil {
+		return err
+	}
+	for _, now := range st.VMs {
+		if now.ID == vm.ID {
+			c.out.say("%q is %s.", now.Name, string(now.State))
+			return nil
+		}
+	}
+	return nil
+}
+
+// newVMAct completes a verb that does one thing to one VM.
+func newVMAct(c *cli, cmd *cobra.Command, act func(client *api.Client, ctx context.Context, vm string) error) *cobra.Command {
+	cmd.Args = between(1, 1)
+	cmd.ValidArgsFunction = c.completeFirst(vmNames)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return c.withVM(cmd, args, func(ctx context.Context, client *api.Client, vm api.VM) error {
+			if err := act(client, ctx, vm.ID); err != nil {
+				return err
+			}
+			return c.sayState(ctx, client, vm)
+		})
+	}
+	return cmd
+}
+
+func newVMStop(c *cli) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "stop VM",
+		Short: "Ask a VM's guest to shut down",
+		Long: `Ask the guest to shut down, as with a PC's power button. With --force the VM is
+stopped at once, as if its plug were pulled: what the guest has not yet written
+to its disk is lost.`,
+		Example: `  tagalong vm stop Work
+  tagalong vm stop Work --force`,
+	}
+	force := cmd.Flags().Bool("force", false, "stop it at once, like pulling the plug")
+	return newVMAct(c, cmd, func(client *api.Client, ctx context.Context, vm string) error {
+		return client.StopVM(ctx, vm, *force)
+	})
+}
+
+func newVMRemove(c *cli) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "remove VM",
+		Short:   "Delete a VM and its disk on every device",
+		Example: "  tagalong vm remove Work",
+		Args:    between(1, 1),
+	}
+	yes := cmd.Flags().Bool("yes", false, "don't ask")
+	cmd.ValidArgsFunction = c.completeFirst(vmNames)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return c.withVM(cmd, args, func(ctx context.Context, client *api.Client, vm api.VM) error {
+			question := fmt.Sprintf("This deletes %q and its disk of %s on every device, for good.", vm.Name, size(vm.Spec.DiskBytes))
+			if err := c.confirm(question, vm.Name, *yes); err != nil {
+				return err
+			}
+			if err := client.RemoveVM(ctx, vm.ID); err != nil {
+				return err
+			}
+			c.out.say("%q is removed.", vm.Name)
+			return nil
+		})
+	}
+	return cmd
+}
+
+// confirm asks the person to type name, unless yes was given. Without a person it refuses.
+func (c *cli) confirm(question, name string, yes bool) error {
+	if yes {
+		return nil
+	}
+	f, ok := c.in.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return usage(question, "If you are sure, say so with --yes.")
+	}
+	_, _ = fmt.Fprintf(c.err, "%s\nType its name to go on: ", clean(question))
+	typed, _ := bufio.NewReader(c.in).ReadString('\n')
+	if strings.TrimSpace(typed) != name {
+		return &api.Error{Code: api.CodeCancelled, Sentence: "Nothing was changed."}
+	}
+	return nil
+}
+
+func newVMList(c *cli) *cobra.Command {
+	cmd := &cobra.Command{Use: "list", Aliases: []string{"ls"}, Short: "List all VMs", Example: "  tagalong vm list\n  tagalong vm list --json", Args: between(0, 0)}
+	asJSON := jsonFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return c.ask(cmd, func(ctx context.Context, client *api.Client) error {
+			st, err := client.Status(ctx)
+			if err != nil {
+				return err
+			}
+			if *asJSON {
+				return c.out.json(st.VMs)
+			}
+			c.vmTable(st)
+			return nil
+		})
+	}
+	return cmd
+}
+
+// vmTable prints all VMs, and what troubles them.
+func (c *cli) vmTable(st *api.Status) {
+	if len(st.VMs) == 0 {
+		c.out.say("No VM yet. Make one with: tagalong vm create NAME --disk 20G")
+		return
+	}
+	now := time.Now()
+	rows := make([][]string, 0, len(st.VMs))
+	for _, vm := range st.VMs {
+		rows = append(rows, []string{vm.Name, stateWords(vm), whereWords(vm), ownCopyWords(vm, st.Device.ID, now), size(vm.Spec.DiskBytes)})
+	}
+	c.out.table([]string{"VM", "STATE", "OWNER", "COPY HERE", "DISK"}, rows)
+	for _, vm := range st.VMs {
+		if vm.Problem != nil {
+			c.out.say("\n%s: %s", vm.Name, vm.Problem.Error())
+		}
+	}
+}
+
+// stateWords is a VM's state, and how far its switch is.
+func stateWords(vm api.VM) string {
+	if vm.Switch == nil || vm.Switch.Phase.Ended() {
+		return string(vm.State)
+	}
+	text := "switching to " + vm.Switch.ToName
+	if part, known := (step{bytes: vm.Switch.Bytes, total: vm.Switch.Total}).permille(); known {
+		text += ", " + strconv.FormatInt(part/10, 10) + " %"
+	}
+	return text
+}
+
+func whereWords(vm api.VM) string {
+	if vm.Here {
+		return vm.OwnerName + " (this device)"
+	}
+	return vm.OwnerName
+}
+
+// ownCopyWords says how this device's replica stands.
+func ownCopyWords(vm api.VM, self string, now time.Time) string {
+	if vm.Here {
+		return "owner"
+	}
+	for _, r := range vm.Replicas {
+		if r.Device == self {
+			return replicaWords(r, now)
+		}
+	}
+	return "none"
+}
+
+func newVMShow(c *cli) *cobra.Command {
+	cmd := &cobra.Command{Use: "show [VM]", Short: "Show all about a VM", Example: "  tagalong vm show Work", Args: between(0, 1),
+		ValidArgsFunction: c.completeFirst(vmNames)}
+	asJSON := jsonFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return c.withVM(cmd, args, func(_ context.Context, _ *api.Client, vm api.VM) error {
+			if *asJSON {
+				return c.out.json(vm)
+			}
+			c.showVM(vm)
+			return nil
+		})
+	}
+	return cmd
+}
+
+func (c *cli) showVM(vm api.VM) {
+	o := c.out
+	o.say("%s: %s on %s", vm.Name, stateWords(vm), whereWords(vm))
+	if vm.Problem != nil {
+		o.say("  Problem   %s", vm.Problem.Error())
+	}
+	o.say("  ID        %s", vm.ID)
+	o.say("  Position  term %d, barrier %d", vm.Position.Term, vm.Position.Barrier)
+	o.say("  CPUs      %d (%s, %s)", vm.Spec.CPUs, vm.Spec.CPU, vm.Spec.Machine)
+	o.say("  Memory    %s", size(vm.Spec.MemoryKiB<<10))
+	o.say("  Disk      %s", size(vm.Spec.DiskBytes))
+	if vm.Screen != "" {
+		o.say("  Screen    %s", vm.Screen)
+	}
+	if vm.Console != "" {
+		o.say("  Console   %s", vm.Console)
+	}
+	if len(vm.Replicas) == 0 {
+		return
+	}
+	now := time.Now()
+	rows := make([][]string, 0, len(vm.Replicas))
+	for _, r := range vm.Replicas {
+		rate := ""
+		if r.Rate > 0 {
+			rate = size(r.Rate) + "/s"
+		}
+		rows = append(rows, []string{r.DeviceName, replicaWords(r, now), fmt.Sprintf("%d/%d", r.Position.Term, r.Position.Barrier), rate, ago(r.Heard, now)})
+	}
+	o.say("")
+	o.table([]string{"DEVICE", "REPLICA", "POSITION", "RATE", "HEARD OF"}, rows)
+}

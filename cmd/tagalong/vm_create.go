@@ -1,0 +1,255 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"tagalong.org/tagalong/app/api"
+)
+
+// createFlags are what vm create and vm import have in common.
+type createFlags struct {
+	memory, format      string
+	cpus                int
+	noScreen, noNetwork bool
+	noWait              bool
+	json                *bool
+}
+
+func (f *createFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.memory, "memory", "2G", "`size` of its memory")
+	cmd.Flags().IntVar(&f.cpus, "cpus", 2, "`number` of its CPUs")
+	cmd.Flags().StringVar(&f.format, "format", "", "the image's `format`: raw, qcow2, vdi, vmdk or vhdx (default: found out)")
+	cmd.Flags().BoolVar(&f.noScreen, "no-screen", false, "make it without a screen")
+	cmd.Flags().BoolVar(&f.noNetwork, "no-network", false, "make it without a network")
+	cmd.Flags().BoolVar(&f.noWait, "no-wait", false, "return when the work has begun")
+	f.json = jsonFlag(cmd)
+	registerCompletion(cmd, "format", cobra.FixedCompletions([]string{"raw", "qcow2", "vdi", "vmdk", "vhdx"}, cobra.ShellCompDirectiveNoFileComp))
+}
+
+// request is what the flags ask for, but the disk.
+func (f *createFlags) request(name string) (api.CreateVM, error) {
+	memory, err := parseSize(f.memory)
+	if err != nil {
+		return api.CreateVM{}, err
+	}
+	if memory%(1<<20) != 0 {
+		return api.CreateVM{}, usage("A VM's memory is counted in whole MiB.", "Write it like 512M or 2G.")
+	}
+	if f.cpus < 1 {
+		return api.CreateVM{}, usage("A VM needs a CPU at least.", "Say how many with --cpus.")
+	}
+	return api.CreateVM{Name: name, CPUs: f.cpus, MemoryMiB: memory >> 20, Format: f.format,
+		Screen: !f.noScreen, Network: !f.noNetwork}, nil
+}
+
+func newVMCreate(c *cli) *cobra.Command {
+	var f createFlags
+	cmd := &cobra.Command{
+		Use:   "create NAME",
+		Short: "Make a VM, with an empty disk or from an image",
+		Example: `  tagalong vm create Work --disk 20G
+  tagalong vm create Work --disk 40G --memory 4G --cpus 4 --image debian.qcow2`,
+		Args:              between(1, 1),
+		ValidArgsFunction: cobra.NoFileCompletions,
+	}
+	f.add(cmd)
+	disk := cmd.Flags().String("disk", "", "`size` of its disk (default: the image's)")
+	image := cmd.Flags().String("image", "", "`file` to copy the disk from")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		req, err := f.request(args[0])
+		if err != nil {
+			return err
+		}
+		if *disk == "" && *image == "" {
+			return usage("The size of the disk is missing.", "Say it with --disk 20G, or name an image with --image FILE.")
+		}
+		if *disk != "" {
+			if req.DiskBytes, err = parseSize(*disk); err != nil {
+				return err
+			}
+		}
+		if *image != "" {
+			if req.Image, err = imagePath(*image); err != nil {
+				return err
+			}
+		}
+		return c.create(cmd, req, &f)
+	}
+	return cmd
+}
+
+func newVMImport(c *cli) *cobra.Command {
+	var f createFlags
+	cmd := &cobra.Command{
+		Use:   "import FILE",
+		Short: "Make a VM from a disk image",
+		Long: `Make a VM from a disk image: raw, qcow2, vdi, vmdk or vhdx. The image is copied
+and not changed.`,
+		Example: `  tagalong vm import ~/vms/work.qcow2
+  tagalong vm import old.vdi --name Work --memory 4G`,
+		Args: between(1, 1),
+	}
+	f.add(cmd)
+	name := cmd.Flags().String("name", "", "what the VM is `called` (default: as the file)")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		path, err := imagePath(args[0])
+		if err != nil {
+			return err
+		}
+		if *name == "" {
+			*name = strings.TrimSuffix(filepath.Base(path), filepath.Ext(path))
+		}
+		req, err := f.request(*name)
+		if err != nil {
+			return err
+		}
+		req.Image = path
+		return c.create(cmd, req, &f)
+	}
+	return cmd
+}
+
+// imagePath is the absolute path of a file that can be read: the engine has another directory.
+func imagePath(path string) (string, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return "", &api.Error{Code: api.CodeInternal, Sentence: "The image can't be found.", Cause: err.Error()}
+	}
+	file, err := os.Open(abs)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "", &api.Error{Code: api.CodeNotFound, Sentence: fmt.Sprintf("There is no file %q.", path), Next: "Check the path."}
+	case err != nil:
+		return "", usage(fmt.Sprintf("The file %q can't be read.", path), "Make sure that you may read it.")
+	}
+	defer func() { _ = file.Close() }()
+	if info, err := file.Stat(); err != nil || info.IsDir() {
+		return "", usage(fmt.Sprintf("%q is not a disk image.", path), "Name a file.")
+	}
+	return abs, nil
+}
+
+// create asks for the VM and follows the work.
+func (c *cli) create(cmd *cobra.Command, req api.CreateVM, f *createFlags) error {
+	client, err := c.client()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	st, err := client.Status(cmd.Context())
+	if err != nil {
+		return err
+	}
+	job, err := client.CreateVM(cmd.Context(), req)
+	if err != nil {
+		return err
+	}
+	if !f.noWait {
+		w := &jobWatch{client: client, job: *job, progress: newProgress(c.err, *f.json)}
+		if err := w.follow(cmd.Context(), st.Seq); err != nil {
+			return err
+		}
+		job = &w.job
+	}
+	if *f.json {
+		if err := c.out.json(job); err != nil {
+			return err
+		}
+	}
+	switch {
+	case job.Error != nil:
+		return job.Error
+	case *f.json:
+	case job.Done:
+		c.out.say("%q is ready. Start it with: tagalong vm start %s", req.Name, shellWord(req.Name))
+	default:
+		c.out.say("%q is being made. Follow it with: tagalong status", req.Name)
+	}
+	return nil
+}
+
+// shellWord quotes a name where a shell would take it apart.
+func shellWord(name string) string {
+	plain := func(r rune) bool {
+		return r == '-' || r == '_' || r == '.' || '0' <= r && r <= '9' || 'A' <= r && r <= 'Z' || 'a' <= r && r <= 'z' || r > 0x7f
+	}
+	if name != "" && strings.IndexFunc(name, func(r rune) bool { return !plain(r) }) < 0 {
+		return name
+	}
+	return "'" + strings.ReplaceAll(name, "'", `'\''`) + "'"
+}
+
+// jobWatch follows one job.
+type jobWatch struct {
+	client   *api.Client
+	job      api.Job
+	progress *progress
+	missing  int
+}
+
+func (w *jobWatch) follow(ctx context.Context, after uint64) error {
+	defer w.progress.clear()
+	if w.take(w.job) {
+		return nil
+	}
+	f := &follower{client: w.client, after: after, read: w.read, interrupted: w.interrupted,
+		heard: func(ev api.Event) (bool, error) {
+			return ev.Job != nil && ev.Job.ID == w.job.ID && w.take(*ev.Job), nil
+		}}
+	return f.follow(ctx)
+}
+
+// take shows news of the job and says whether it has ended.
+func (w *jobWatch) take(job api.Job) bool {
+	w.job, w.missing = job, 0
+	if !job.Done {
+		w.progress.show(step{name: sentenceCase(job.Phase, job.Kind), bytes: job.Bytes, total: job.Total, rate: job.Rate, left: job.ETA})
+	}
+	return job.Done
+}
+
+func (w *jobWatch) read(st *api.Status) (bool, error) {
+	for _, job := range st.Jobs {
+		if job.ID == w.job.ID {
+			return w.take(job), nil
+		}
+	}
+	if w.missing++; w.missing < patience {
+		return false, nil
+	}
+	return false, &api.Error{Code: api.CodeInternal, Sentence: "The engine has lost sight of the work.",
+		Next: "See whether the VM is there with: tagalong vm list"}
+}
+
+func (w *jobWatch) interrupted(ctx context.Context, n int) error {
+	if n > 1 {
+		return &api.Error{Code: api.CodeCancelled, Sentence: "Left; the work goes on.", Next: "See how it goes with: tagalong status"}
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if err := w.client.CancelJob(ctx, w.job.ID); err != nil {
+		w.progress.note(err.Error())
+		return nil
+	}
+	w.progress.note("Cancelling. Press Ctrl-C again to leave at once.")
+	return nil
+}
+
+// sentenceCase is the first text that isn't empty, with a capital.
+func sentenceCase(texts ...string) string {
+	for _, text := range texts {
+		if text != "" {
+			return strings.ToUpper(text[:1]) + text[1:]
+		}
+	}
+	return "Working"
+}

@@ -177,8 +177,7 @@ func TestMaxConns(t *testing.T) {
 
 // Many large requests at once stay within the budget: each waits for its turn and all are answered.
 func TestBudget(t *testing.T) {
-	d := newMemDisk(maxData)
-	s := serve(t, &Server{Backend: d, ConnMemory: 1, TotalMemory: 1})
+	s := serve(t, &Server{Backend: newMemDisk(maxData), ConnMemory: 1, TotalMemory: 1})
 	const clients, each = 2, 3
 	done := make(chan error, clients)
 	for range clients {
@@ -206,6 +205,26 @@ func TestBudget(t *testing.T) {
 	}
 	if !s.budget.TryAcquire(maxData) {
 		t.Error("the budget doesn't come back")
+	}
+}
+
+// Answers that are held back, to go out together, don't hold the budget that the next request waits for.
+func TestBudgetAndBatch(t *testing.T) {
+	s := serve(t, &Server{Backend: promptDisk{newMemDisk(1 << 20)}, ConnMemory: 1})
+	c := connect(t, s.path, "", true)
+	const count = 2 * maxData / minCharge
+	var p []byte
+	for i := range uint64(count) {
+		p = append(p, requestBytes(cmdRead, 0, i, 0, 4096)...)
+		if i%100 == 50 {
+			p = append(p, requestBytes(cmdTrim, 0, i+count, 0, 1<<20)...)
+		}
+	}
+	c.send(p)
+	for range count + count/100 + min(count%100/51, 1) {
+		if a := c.next(0); a.errno != 0 {
+			t.Fatalf("answer %+v", a)
+		}
 	}
 }
 

@@ -98,6 +98,8 @@ type Guest interface {
 	// Screen and Console are the Unix sockets of the guest's display and serial line; Screen may be "".
 	Screen() string
 	Console() string
+	// Settle ends a teleport that an earlier engine began and nobody carries on; harmless without one.
+	Settle(ctx context.Context) error
 	// Teleport begins to carry the running guest's memory away.
 	Teleport(ctx context.Context) (Outgoing, error)
 	// Incoming opens the stream that takes memory in; only after StartIncoming.

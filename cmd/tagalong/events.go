@@ -55,7 +55,7 @@ func (c *cli) events(ctx context.Context, client *api.Client, after uint64, coun
 			after = ev.Seq
 			if asJSON {
 				if err := c.out.jsonLine(ev); err != nil {
-					return &api.Error{Code: api.CodeInternal, Sentence: "The output can't be written.", Cause: err.Error()}
+					return err
 				}
 			} else {
 				c.out.say("%s  %-22s  %s", ev.Time.Local().Format(time.TimeOnly), ev.Kind, ev.Text)

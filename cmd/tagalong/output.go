@@ -9,6 +9,8 @@ import (
 	"unicode"
 
 	"github.com/spf13/cobra"
+
+	"tagalong.org/tagalong/app/api"
 )
 
 // output is standard output. It remembers its first failure, so that nobody else has to look.
@@ -40,11 +42,19 @@ func (o *output) say(format string, args ...any) {
 func (o *output) json(v any) error {
 	enc := json.NewEncoder(o)
 	enc.SetIndent("", "  ")
-	return enc.Encode(v)
+	return o.broken(enc.Encode(v))
 }
 
 // jsonLine prints v for scripts, on one line.
-func (o *output) jsonLine(v any) error { return json.NewEncoder(o).Encode(v) }
+func (o *output) jsonLine(v any) error { return o.broken(json.NewEncoder(o).Encode(v)) }
+
+// broken is what a person gets to see of a failure to write; nil for none.
+func (o *output) broken(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &api.Error{Code: api.CodeInternal, Sentence: "The output can't be written.", Cause: err.Error()}
+}
 
 // table prints rows in aligned columns below a heading.
 func (o *output) table(heading []string, rows [][]string) {

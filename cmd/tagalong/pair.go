@@ -23,8 +23,8 @@ With the code that another device shows: join that device.
 Both devices then show the same four words. If they differ, somebody is between
 them: remove the device again.`,
 		Example: `  tagalong pair
-  tagalong pair 482913
-  tagalong pair 482913 --addr 192.168.1.7:4646`,
+  tagalong pair 4821-0937
+  tagalong pair 4821-0937 --addr 192.168.1.7:4646`,
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	addr := cmd.Flags().String("addr", "", "`host:port` of the other device, where it isn't found by itself")

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 	"os/signal"
@@ -33,8 +34,12 @@ func run(args []string, in io.Reader, out, errOut io.Writer) int {
 	root.SetOut(c.out)
 	root.SetErr(errOut)
 	err := root.ExecuteContext(context.Background())
-	if err == nil && c.out.failed != nil {
-		err = &api.Error{Code: api.CodeInternal, Sentence: "The output can't be written.", Cause: c.out.failed.Error()}
+	var e *api.Error
+	if err != nil && !errors.As(err, &e) { // all of ours are; so this is the parser's
+		err = usage(sentence(err.Error()), "See: tagalong --help")
+	}
+	if err == nil {
+		err = c.out.broken(c.out.failed)
 	}
 	if err != nil {
 		printError(errOut, err)
@@ -70,6 +75,11 @@ runs on this device.`,
 		newEngine(c), newVersion(c), exitCodesTopic(),
 	)
 	root.InitDefaultCompletionCmd()
+	for _, cmd := range root.Commands() {
+		if cmd.Name() == "completion" {
+			explainCompletion(cmd)
+		}
+	}
 	return root
 }
 
@@ -141,5 +151,14 @@ func between(low, high int) cobra.PositionalArgs {
 			return usage("There is too much after \""+cmd.CommandPath()+"\": "+strings.Join(args[high:], " "), "Usage: "+cmd.UseLine())
 		}
 		return nil
+	}
+}
+
+// explainCompletion adds to the library's verb what ours have.
+func explainCompletion(cmd *cobra.Command) {
+	group(cmd)
+	cmd.Example = "  source <(tagalong completion bash)"
+	for _, shell := range cmd.Commands() {
+		shell.Example = "  tagalong completion " + shell.Name()
 	}
 }

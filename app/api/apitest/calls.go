@@ -165,7 +165,7 @@ func (e *Engine) PairStart(ctx context.Context, req api.PairStart) (*api.Pairing
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	p := api.Pairing{Code: "482 913", Expires: time.Now().Add(time.Duration(req.Seconds) * time.Second)}
+	p := api.Pairing{Code: "4821-0937", Expires: time.Now().Add(time.Duration(req.Seconds) * time.Second)}
 	kept := p
 	e.status.Pairing = &kept
 	e.emitLocked(api.Event{Kind: "pairing.open", Text: "A pairing window is open."})

@@ -102,14 +102,14 @@ func (g *guest) Teleport(ctx context.Context) (_ hypervisor.Outgoing, err error)
 
 func (o *outgoing) Stream() io.ReadWriteCloser { return o.stream }
 
-func (o *outgoing) query(ctx context.Context) (migration, error) {
+func (g *guest) migration(ctx context.Context) (migration, error) {
 	var m migration
-	err := o.g.qmp.Do(ctx, "query-migrate", nil, &m)
+	err := g.qmp.Do(ctx, "query-migrate", nil, &m)
 	return m, err
 }
 
 func (o *outgoing) Progress(ctx context.Context) (hypervisor.Progress, error) {
-	m, err := o.query(ctx)
+	m, err := o.g.migration(ctx)
 	if err != nil {
 		return hypervisor.Progress{}, fmt.Errorf("qemu: ask for progress: %w", err)
 	}
@@ -177,23 +177,32 @@ func (o *outgoing) Cancel(ctx context.Context) error {
 	// Closing first frees a QEMU that is stuck in writing to us.
 	o.stream.Close()
 	defer o.sub.Close()
-	err := o.g.qmp.Do(ctx, "migrate_cancel", nil, nil)
-	for err == nil {
-		var m migration
-		if m, err = o.query(ctx); err != nil {
-			break
+	return o.g.Settle(ctx)
+}
+
+// Settle implements hypervisor.Guest.
+func (g *guest) Settle(ctx context.Context) error {
+	for asked := false; ; {
+		m, err := g.migration(ctx)
+		if err != nil {
+			return fmt.Errorf("qemu: cancel the teleport: %w", err)
 		}
 		switch m.Status {
 		case "cancelled", "failed", "completed", "none", "":
 			return nil
 		}
+		if !asked {
+			asked = true
+			if err := g.qmp.Do(ctx, "migrate_cancel", nil, nil); err != nil {
+				return fmt.Errorf("qemu: cancel the teleport: %w", err)
+			}
+		}
 		select {
 		case <-ctx.Done():
-			err = ctx.Err()
+			return fmt.Errorf("qemu: cancel the teleport: %w", ctx.Err())
 		case <-time.After(2 * time.Millisecond):
 		}
 	}
-	return fmt.Errorf("qemu: cancel the teleport: %w", err)
 }
 
 // Incoming implements hypervisor.Guest.

@@ -1,0 +1,104 @@
+package app
+
+import (
+	"errors"
+	"log/slog"
+
+	"tagalong.org/tagalong/directory"
+	"tagalong.org/tagalong/vmdisk"
+	"tagalong.org/tagalong/vmdisk/nbd"
+)
+
+// defaultReserve is how much of the file system is left free, in bytes.
+const defaultReserve = 1 << 30
+
+func (e *Engine) diskOptions(id string) vmdisk.Options {
+	reserve := e.opt.Reserve
+	if reserve == 0 {
+		reserve = defaultReserve
+	}
+	return vmdisk.Options{Reserve: reserve, Log: e.log.With("part", "disk", "vm", id)}
+}
+
+// backend lends a disk to the NBD server.
+type backend struct{ disk *vmdisk.Disk }
+
+// passing turns what is only a matter of time into a hang-up: QEMU reconnects and sends the request
+// again, while an error would reach the guest's file system.
+func passing(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, vmdisk.ErrFenced), errors.Is(err, vmdisk.ErrInactive), errors.Is(err, vmdisk.ErrClosed):
+		return errors.Join(nbd.ErrHangUp, err)
+	default:
+		return err
+	}
+}
+
+func (b backend) Size() int64 { return b.disk.Size() }
+
+func (b backend) ReadAt(p []byte, off int64) error { return passing(b.disk.ReadAt(p, off)) }
+
+func (b backend) WriteAt(p []byte, off int64, fua bool) error {
+	return passing(b.disk.WriteAt(p, off, fua))
+}
+
+func (b backend) Flush() error { return passing(b.disk.Flush()) }
+
+func (b backend) Trim(off, n int64, fua bool) error { return passing(b.disk.Trim(off, n, fua)) }
+
+func (b backend) Zero(off, n int64, mayTrim, fua bool) error {
+	return passing(b.disk.Zero(off, n, mayTrim, fua))
+}
+
+func nbdServer(disk *vmdisk.Disk, log *slog.Logger) *nbd.Server {
+	return &nbd.Server{Backend: backend{disk}, Log: log.With("part", "nbd")}
+}
+
+// nbdServer serves the VM's disk; the caller holds v.mu.
+func (v *vm) nbdServer() *nbd.Server { return nbdServer(v.disk, v.log) }
+
+// pendingDirty is what the giver knew of the other devices' replicas, until this device is the owner.
+type pendingDirty struct {
+	from     string
+	position vmdisk.Position
+	sets     []byte
+}
+
+// receiveDirty keeps what came with the transfer.
+func (v *vm) receiveDirty(from string, t directory.Transfer, sets []byte) {
+	v.mu.Lock()
+	v.dirty = &pendingDirty{from: from, position: vmdisk.Position(t.Position), sets: sets}
+	v.mu.Unlock()
+}
+
+// importDirty makes what the giver knew of the other replicas this disk's own knowledge, before it
+// becomes active. Without it everything is copied to them again, which is slow but safe. It
+// returns what the giver said of itself, or nil.
+func (v *vm) importDirty(disk *vmdisk.Disk) *pendingDirty {
+	v.mu.Lock()
+	d := v.dirty
+	v.dirty = nil
+	v.mu.Unlock()
+	if d != nil && len(d.sets) > 0 {
+		if err := disk.ImportDirty(d.sets, v.e.host.ID()); err != nil {
+			v.log.Warn("The other replicas will be copied whole", "error", err)
+		}
+	}
+	return d
+}
+
+// exportDirty is what the other devices lack, for the taker.
+func (v *vm) exportDirty() []byte {
+	disk := v.currentDisk()
+	if disk == nil {
+		return nil
+	}
+	sets, err := disk.ExportDirty()
+	if err != nil {
+		v.log.Warn("Describing the other replicas failed", "error", err)
+		return nil
+	}
+	return sets
+}

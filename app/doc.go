@@ -1,0 +1,22 @@
+// Package app is the engine: it plugs the disk (vmdisk), the protocols (p2p), the
+// directory and the hypervisor together, owns the lifecycle of VMs and runs the switch.
+//
+// What it guarantees, by what it is made of:
+//
+//   - A VM's guest runs here only while this device holds the baton (directory), its disk is
+//     active under that term (vmdisk's own journal) and its hypervisor was told to go on, in this order.
+//   - The engine may die at any moment: the VMs go on without it, their disks' requests wait in
+//     the hypervisor, and the next engine on the same data directory finds them.
+//   - A write is answered once it is in the kernel; a flush once it is on the disk. The peers
+//     never delay either.
+//   - Nobody gets a byte who isn't on the allow-list.
+//
+// What it doesn't: it never takes a VM over from a device that hasn't given it away, and
+// it doesn't switch a suspended VM.
+//
+// How it is laid out: engine.go starts and supervises; vm.go is one VM and what is true of it;
+// lifecycle.go starts and stops it; replicate.go keeps the replicas; giver.go and taker.go perform
+// what the pure machine in directory/baton decides; status.go derives what faces see. The
+// tests here use the real disk and directory with a scripted hypervisor; the
+// whole, with real QEMU between network namespaces, is tested under build/.
+package app

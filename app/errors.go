@@ -1,0 +1,126 @@
+package app
+
+import (
+	"errors"
+	"fmt"
+	"sort"
+	"syscall"
+
+	"tagalong.org/tagalong/app/api"
+	"tagalong.org/tagalong/app/hypervisor"
+)
+
+// The sentences a person may get from the engine, in one place.
+
+func dataDirError(dir string, err error) error {
+	return &api.Error{Code: api.CodeInternal, Sentence: "Tagalong can't use its data directory " + dir + ".",
+		Next: "Check that it is yours and its disk isn't full.", Cause: err.Error()}
+}
+
+func errNoSuchVM(name string, known []string) error {
+	e := &api.Error{Code: api.CodeNotFound, Sentence: fmt.Sprintf("There is no VM called %q.", name)}
+	if near := nearest(name, known); near != "" {
+		e.Next = fmt.Sprintf("Did you mean %q?", near)
+	} else if len(known) == 0 {
+		e.Next = "Make one with: tagalong vm create"
+	} else {
+		e.Next = "See them all with: tagalong vm list"
+	}
+	return e
+}
+
+func errNoSuchDevice(name string, known []string) error {
+	e := &api.Error{Code: api.CodeNotFound, Sentence: fmt.Sprintf("There is no device called %q in your fleet.", name)}
+	switch near := nearest(name, known); {
+	case near != "":
+		e.Next = fmt.Sprintf("Did you mean %q?", near)
+	case len(known) == 0:
+		e.Next = "Pair one with: tagalong pair"
+	default:
+		e.Next = "See them all with: tagalong devices"
+	}
+	return e
+}
+
+func errElsewhere(vm, owner string) error {
+	return &api.Error{Code: api.CodeElsewhere, Sentence: fmt.Sprintf("%s is on %s.", vm, owner),
+		Next: fmt.Sprintf("Bring it here first: tagalong switch %q", vm)}
+}
+
+func errUnreachable(device string) error {
+	return &api.Error{Code: api.CodeUnreachable, Sentence: fmt.Sprintf("%s can't be reached.", device),
+		Next: "Check that it is on, on the same network, and that Tagalong runs there."}
+}
+
+func errBusy(vm, op string) error {
+	return &api.Error{Code: api.CodeBusy, Sentence: fmt.Sprintf("%s is busy: %s.", vm, op), Next: "Try again when that is done (tagalong status)."}
+}
+
+func errConflict(sentence, next string) error {
+	return &api.Error{Code: api.CodeConflict, Sentence: sentence, Next: next}
+}
+
+// explainHypervisor turns a hypervisor's failure into a sentence.
+func explainHypervisor(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, hypervisor.ErrMissing):
+		return &api.Error{Code: api.CodeNoHypervisor, Sentence: "QEMU isn't installed on this device.",
+			Next: "Install it (on Debian and Ubuntu: sudo apt install qemu-system-x86 qemu-utils) and try again.", Cause: err.Error()}
+	case errors.Is(err, hypervisor.ErrTooOld):
+		return &api.Error{Code: api.CodeNoHypervisor, Sentence: "QEMU on this device is too old.", Next: "Install QEMU 7.2 or later.", Cause: err.Error()}
+	case errors.Is(err, syscall.ENOSPC):
+		return errNoSpace(err)
+	default:
+		return &api.Error{Code: api.CodeInternal, Sentence: "The VM couldn't be started.", Next: "The engine's log has QEMU's words.", Cause: err.Error()}
+	}
+}
+
+func errNoSpace(err error) error {
+	return &api.Error{Code: api.CodeSpace, Sentence: "This device's disk is too full.", Next: "Free some space and try again.", Cause: err.Error()}
+}
+
+// nearest is the known name that name was probably meant to be, or "".
+func nearest(name string, known []string) string {
+	best, bestDistance := "", 3
+	sorted := append([]string(nil), known...)
+	sort.Strings(sorted)
+	for _, k := range sorted {
+		if d := distance(name, k); d < bestDistance && d < max(len(k), 2) {
+			best, bestDistance = k, d
+		}
+	}
+	return best
+}
+
+// distance is Levenshtein's, with letters of either case alike.
+func distance(a, b string) int {
+	x, y := []rune(a), []rune(b)
+	if len(x) > 64 || len(y) > 64 {
+		return 64
+	}
+	row := make([]int, len(y)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i, c := range x {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j, d := range y {
+			cost := 1
+			if lower(c) == lower(d) {
+				cost = 0
+			}
+			diagonal, row[j+1] = row[j+1], min(row[j+1]+1, row[j]+1, diagonal+cost)
+		}
+	}
+	return row[len(y)]
+}
+
+func lower(r rune) rune {
+	if r >= 'A' && r <= 'Z' {
+		return r + 'a' - 'A'
+	}
+	return r
+}

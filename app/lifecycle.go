@@ -1,0 +1,347 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"tagalong.org/tagalong/app/api"
+	"tagalong.org/tagalong/app/hypervisor"
+	"tagalong.org/tagalong/directory"
+	"tagalong.org/tagalong/directory/baton"
+)
+
+// powerDownTimeout is how long a guest may take to shut itself down.
+const powerDownTimeout = 90 * time.Second
+
+// StartVM implements api.Engine.
+func (e *Engine) StartVM(ctx context.Context, name string) error {
+	v, err := e.find(name)
+	if err != nil {
+		return err
+	}
+	if err := v.mine(); err != nil {
+		return err
+	}
+	if err := v.begin(opStart); err != nil {
+		return err
+	}
+	defer v.end(opStart)
+	if err := v.mine(); err != nil {
+		return err
+	}
+	if guest := v.currentGuest(); guest != nil {
+		return v.wake(ctx, guest)
+	}
+	if v.suspended() {
+		return v.restore(ctx)
+	}
+	return v.start(ctx)
+}
+
+// wake lets a guest go on that its hypervisor paused, for instance because the disk was full.
+func (v *vm) wake(ctx context.Context, guest hypervisor.Guest) error {
+	state, err := guest.State(ctx)
+	if err != nil {
+		return explainHypervisor(err)
+	}
+	switch state {
+	case hypervisor.StateRunning:
+		return errConflict(v.name()+" is running already.", "")
+	case hypervisor.StatePaused, hypervisor.StateIOError:
+		if err := guest.Continue(ctx); err != nil {
+			return explainHypervisor(err)
+		}
+		v.noteGuest(guest)
+		return nil
+	default:
+		return errConflict(fmt.Sprintf("%s can't go on: it is %s.", v.name(), state), "Stop it with --force and start it again.")
+	}
+}
+
+func (v *vm) start(ctx context.Context) error {
+	if _, err := v.e.facts.get(ctx, v.e.opt.Hypervisor); err != nil {
+		return explainHypervisor(err)
+	}
+	config, err := v.config()
+	if err != nil {
+		return err
+	}
+	if err := enoughMemory(config.MemoryKiB << 10); err != nil {
+		return errConflict("There isn't enough free memory on this device for "+v.name()+".", "Close something and try again.")
+	}
+	if disk := v.currentDisk(); disk == nil || !disk.Info().Active {
+		return errConflict("The disk of "+v.name()+" isn't ready on this device.", "The engine's log has the cause.")
+	}
+	if err := v.startExport(); err != nil {
+		return err
+	}
+	v.setStarting(true)
+	defer v.setStarting(false)
+	guest, err := v.e.opt.Hypervisor.Start(ctx, config)
+	if err != nil {
+		return explainHypervisor(err)
+	}
+	v.setGuest(guest)
+	return nil
+}
+
+func (v *vm) setStarting(on bool) {
+	v.mu.Lock()
+	v.starting = on
+	v.mu.Unlock()
+	v.e.hub.publish(api.Event{Kind: "vm.changed", VM: v.id})
+}
+
+func (v *vm) config() (hypervisor.Config, error) {
+	r, ok := v.record()
+	if !ok {
+		return hypervisor.Config{}, errNoSuchVM(v.id, nil)
+	}
+	return v.e.guestConfig(v.id, r)
+}
+
+// StopVM implements api.Engine.
+func (e *Engine) StopVM(ctx context.Context, name string, force bool) error {
+	v, err := e.find(name)
+	if err != nil {
+		return err
+	}
+	if err := v.mine(); err != nil {
+		return err
+	}
+	if err := v.begin(opStop); err != nil {
+		return err
+	}
+	defer v.end(opStop)
+	guest := v.currentGuest()
+	if guest == nil && force && v.suspended() {
+		removeMemory(v)
+		return nil
+	}
+	if guest == nil {
+		return errConflict(v.name()+" isn't running.", "")
+	}
+	if !force {
+		ctx, cancel := context.WithTimeout(ctx, powerDownTimeout)
+		defer cancel()
+		if state, err := guest.State(ctx); err != nil || state != hypervisor.StateRunning {
+			return errConflict(v.name()+" stands still, so it can't shut itself down.", "Let it go on (tagalong vm start), or stop it with --force.")
+		}
+		if err := guest.PowerDown(ctx); err != nil {
+			return explainHypervisor(err)
+		}
+		select {
+		case <-guest.Exited():
+			v.dropGuest(guest)
+			return nil
+		case <-ctx.Done():
+			return errConflict(v.name()+" didn't shut down when asked.", "Shut it down from inside, or stop it with --force.")
+		}
+	}
+	if err := guest.Kill(ctx); err != nil {
+		return explainHypervisor(err)
+	}
+	v.dropGuest(guest)
+	return nil
+}
+
+// guestExited notes that a guest's process is gone: shut down by itself, or killed.
+func (v *vm) guestExited(g hypervisor.Guest) {
+	v.mu.Lock()
+	ours := v.guest == g
+	v.mu.Unlock()
+	if !ours {
+		return
+	}
+	v.dropGuest(g)
+	v.post(v.e.ctx, hypervisorDied)
+	v.e.hub.publish(api.Event{Kind: "vm.stopped", VM: v.id, Text: v.name() + " has stopped."})
+	v.e.saveRecordSoon(v)
+}
+
+// SuspendVM implements api.Engine.
+func (e *Engine) SuspendVM(ctx context.Context, name string) error {
+	v, err := e.find(name)
+	if err != nil {
+		return err
+	}
+	if err := v.mine(); err != nil {
+		return err
+	}
+	if err := v.begin(opSuspend); err != nil {
+		return err
+	}
+	defer v.end(opSuspend)
+	guest := v.currentGuest()
+	if guest == nil {
+		return errConflict(v.name()+" isn't running.", "")
+	}
+	return v.suspend(ctx, guest)
+}
+
+// ResumeVM implements api.Engine.
+func (e *Engine) ResumeVM(ctx context.Context, name string) error {
+	v, err := e.find(name)
+	if err != nil {
+		return err
+	}
+	if err := v.mine(); err != nil {
+		return err
+	}
+	if err := v.begin(opResume); err != nil {
+		return err
+	}
+	defer v.end(opResume)
+	switch {
+	case v.currentGuest() != nil:
+		return v.wake(ctx, v.currentGuest())
+	case !v.suspended():
+		return errConflict(v.name()+" isn't suspended.", fmt.Sprintf("Start it with: tagalong vm start %q", v.name()))
+	}
+	return v.restore(ctx)
+}
+
+// RemoveVM implements api.Engine: the VM goes from every device of the fleet.
+func (e *Engine) RemoveVM(ctx context.Context, name string) error {
+	v, err := e.find(name)
+	if err != nil {
+		return err
+	}
+	if err := v.mine(); err != nil {
+		return err
+	}
+	if err := v.begin(opRemove); err != nil {
+		return err
+	}
+	defer v.end(opRemove)
+	if v.currentGuest() != nil {
+		return errConflict(v.name()+" is running.", fmt.Sprintf("Stop it first: tagalong vm stop %q", v.name()))
+	}
+	text := v.name() + " was removed."
+	if err := e.dir.RemoveVM(v.id); err != nil {
+		return fmt.Errorf("remove the VM's record: %w", err)
+	}
+	if err := e.forget(v); err != nil {
+		return err
+	}
+	e.tell("vm.removed", v, text)
+	return nil
+}
+
+// forget lets go of a removed VM and deletes what this device has of it.
+func (e *Engine) forget(v *vm) error {
+	e.mu.Lock()
+	if e.vms[v.id] != v {
+		e.mu.Unlock()
+		return nil
+	}
+	delete(e.vms, v.id)
+	e.mu.Unlock()
+	v.close()
+	if err := os.RemoveAll(v.run); err != nil {
+		e.log.Warn("Clearing a VM's run directory failed", "vm", v.id, "error", err)
+	}
+	if err := os.RemoveAll(v.dir); err != nil {
+		return fmt.Errorf("delete the VM's files: %w", err)
+	}
+	return nil
+}
+
+// followDirectory keeps VMs in step with the records of the fleet.
+func (e *Engine) followDirectory(ctx context.Context) error {
+	changed, stop := e.dir.Changed()
+	defer stop()
+	save := time.NewTicker(recordEvery)
+	defer save.Stop()
+	for {
+		e.applyRecords()
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changed:
+		case <-save.C:
+			e.saveRecords()
+		}
+	}
+}
+
+// applyRecords takes note of new VMs and forgets those whose owner has removed them.
+func (e *Engine) applyRecords() {
+	e.mu.Lock()
+	var gone []*vm
+	for _, v := range e.vms {
+		if _, there := e.dir.VM(v.id); !there && !v.owner() {
+			gone = append(gone, v)
+		}
+	}
+	for _, r := range e.dir.VMs() {
+		if e.vms[r.ID] == nil && r.Owner != e.host.ID() && validVMID(r.ID) {
+			e.vms[r.ID] = e.newVM(r.ID, baton.NewReplica(baton.Config{}), nil, nil, nil)
+		}
+	}
+	e.mu.Unlock()
+	for _, v := range gone {
+		if err := e.forget(v); err != nil {
+			e.log.Error("Deleting a removed VM failed", "vm", v.id, "error", err)
+		}
+	}
+	e.hub.publish(api.Event{Kind: "directory.changed"})
+}
+
+// recordEvery is how often an owner's record is brought up to date, when something changed.
+const recordEvery = 2 * time.Second
+
+// saveRecordSoon asks for the VM's record to be written with the next round.
+func (e *Engine) saveRecordSoon(v *vm) {
+	v.mu.Lock()
+	v.recordDue = true
+	v.mu.Unlock()
+}
+
+func (e *Engine) saveRecords() {
+	e.mu.Lock()
+	vms := make([]*vm, 0, len(e.vms))
+	for _, v := range e.vms {
+		vms = append(vms, v)
+	}
+	e.mu.Unlock()
+	for _, v := range vms {
+		v.mu.Lock()
+		due := v.recordDue && v.ownerLocked()
+		v.recordDue = v.recordDue && !due
+		v.mu.Unlock()
+		if !due {
+			continue
+		}
+		if err := v.saveRecord(); err != nil {
+			e.log.Warn("Writing a VM's record failed", "vm", v.id, "error", err)
+			e.saveRecordSoon(v)
+		}
+	}
+}
+
+// saveRecord writes what the fleet is told of the VM: its state and how far each replica is.
+func (v *vm) saveRecord() error {
+	r, ok := v.record()
+	if !ok {
+		return nil
+	}
+	status := v.status()
+	r.State = string(status.State)
+	r.Position = directory.Position(status.Position)
+	r.Replicas = map[string]directory.ReplicaInfo{}
+	for _, p := range status.Replicas {
+		r.Replicas[p.Device] = directory.ReplicaInfo{
+			Position: directory.Position(p.Position), StaleBlocks: uint64(p.Remaining / blockSize),
+			Complete: p.State != api.ReplicaCopying && p.State != "", At: p.Heard,
+		}
+	}
+	r.At = time.Now()
+	if err := v.e.dir.PutVM(r); err != nil && !errors.Is(err, directory.ErrNotOwner) {
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,382 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"tagalong.org/tagalong/app/api"
+	"tagalong.org/tagalong/p2p"
+	"tagalong.org/tagalong/p2p/mirror"
+	"tagalong.org/tagalong/vmdisk"
+)
+
+// blockSize is vmdisk's unit, in bytes.
+const blockSize = vmdisk.Block
+
+// feedRun keeps one device's replica of an owned VM up to date, for as long as this device owns it.
+type feedRun struct {
+	v      *vm
+	device string
+	cancel context.CancelFunc
+	done   chan struct{}
+	stats  mirror.Stats
+
+	// guarded by mu
+	mu    sync.Mutex
+	meter meter
+	heard time.Time
+	why   string // the last refusal, so that it is logged once
+}
+
+// feedProgress is how far a device is.
+type feedProgress struct {
+	phase     vmdisk.Phase
+	live      bool
+	remaining int64
+	copied    int64
+	rate      int64
+	position  vmdisk.Position
+	heard     time.Time
+}
+
+const (
+	mirrorRetryMin = 100 * time.Millisecond
+	mirrorRetryMax = 2 * time.Second
+)
+
+// syncFeeds starts a feed for every device of the fleet that has none and ends those of removed
+// devices. It is harmless unless this device owns the VM.
+func (v *vm) syncFeeds() {
+	if !v.owner() {
+		return
+	}
+	members := map[string]bool{}
+	for _, m := range v.e.dir.Members() {
+		members[m.ID] = true
+	}
+	var gone []*feedRun
+	v.mu.Lock()
+	for device := range members {
+		if v.feeds[device] == nil && v.disk != nil {
+			v.feeds[device] = v.startFeed(device)
+		}
+	}
+	for device, f := range v.feeds {
+		if !members[device] {
+			gone = append(gone, f)
+			delete(v.feeds, device)
+		}
+	}
+	disk := v.disk
+	v.mu.Unlock()
+	for _, f := range gone {
+		f.cancel()
+		<-f.done
+		if err := disk.Forget(f.device); err != nil {
+			v.log.Warn("Forgetting a device's dirty set failed", "device", f.device, "error", err)
+		}
+	}
+}
+
+// startFeed is called with v.mu held.
+func (v *vm) startFeed(device string) *feedRun {
+	ctx, cancel := context.WithCancel(v.e.ctx)
+	f := &feedRun{v: v, device: device, cancel: cancel, done: make(chan struct{})}
+	v.e.spawn(func() {
+		defer close(f.done)
+		f.run(ctx)
+	})
+	return f
+}
+
+// stopFeeds ends all feeds and waits for them.
+func (v *vm) stopFeeds() {
+	v.mu.Lock()
+	feeds := v.feeds
+	v.feeds = map[string]*feedRun{}
+	v.mu.Unlock()
+	for _, f := range feeds {
+		f.cancel()
+	}
+	for _, f := range feeds {
+		<-f.done
+	}
+}
+
+func (v *vm) feed(device string) *feedRun {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.feeds[device]
+}
+
+func (v *vm) feedCopied(device string) int64 {
+	if f := v.feed(device); f != nil {
+		return f.stats.Sent.Load()
+	}
+	return 0
+}
+
+// run mirrors whenever the device can be reached.
+func (f *feedRun) run(ctx context.Context) {
+	wake, stop := f.v.e.host.Watch()
+	defer stop()
+	pause := mirrorRetryMin
+	for ctx.Err() == nil {
+		began := time.Now()
+		err := f.mirror(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		f.report(err)
+		if time.Since(began) > mirrorRetryMax {
+			pause = mirrorRetryMin
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-wake:
+			pause = mirrorRetryMin
+		case <-time.After(pause):
+			pause = min(2*pause, mirrorRetryMax)
+		}
+	}
+}
+
+// report logs a change of outcome, not every try.
+func (f *feedRun) report(err error) {
+	why := ""
+	if err != nil && !errors.Is(err, p2p.ErrNotConnected) && !errors.Is(err, p2p.ErrConnLost) {
+		why = err.Error()
+	}
+	f.mu.Lock()
+	news := why != f.why && why != ""
+	f.why = why
+	f.mu.Unlock()
+	if news {
+		f.v.log.Info("Mirroring stopped", "device", f.device, "error", err)
+	}
+	f.v.e.saveRecordSoon(f.v)
+	f.v.e.hub.publish(api.Event{Kind: "replica.changed", VM: f.v.id, Device: f.device})
+}
+
+func (f *feedRun) mirror(ctx context.Context) error {
+	disk := f.v.currentDisk()
+	if disk == nil {
+		return errVMClosed
+	}
+	info := disk.Info()
+	if !info.Active {
+		return vmdisk.ErrInactive
+	}
+	s, err := f.v.e.host.Open(ctx, f.device, mirror.Protocol)
+	if err != nil {
+		return err
+	}
+	defer s.Reset()
+	hello := mirror.Hello{VM: f.v.id, Disk: mirror.ID(disk.ID()), Size: disk.Size(), Term: info.Term}
+	var feed *vmdisk.Feed
+	defer func() {
+		if feed != nil {
+			feed.Close()
+		}
+	}()
+	return mirror.Send(ctx, s, hello, func(state mirror.State) (mirror.Source, error) {
+		var err error
+		feed, err = disk.Attach(f.device, vmdisk.ReplicaState{
+			Disk: disk.ID(), Complete: state.Complete, Position: vmdisk.Position(state.Position), Copy: state.Copy,
+		})
+		if err != nil {
+			return nil, err
+		}
+		f.report(nil)
+		return &source{feed: feed, run: f}, nil
+	}, &f.stats)
+}
+
+// progress is how far the device is, as the disk knows it.
+func (f *feedRun) progress() feedProgress {
+	p := feedProgress{copied: f.stats.Sent.Load()}
+	disk := f.v.currentDisk()
+	if disk == nil {
+		return p
+	}
+	for _, peer := range disk.Peers() {
+		if peer.Peer == f.device {
+			p.phase, p.live = peer.Phase, peer.Phase == vmdisk.Live
+			p.remaining, p.position = peer.Remaining, peer.Acked
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	p.rate = f.meter.update(time.Now(), p.copied)
+	p.heard = f.heard
+	return p
+}
+
+// source lends a disk's feed to the mirror protocol.
+type source struct {
+	feed *vmdisk.Feed
+	run  *feedRun
+}
+
+// opKinds are the disk's operations in the protocol's terms.
+var opKinds = map[vmdisk.OpKind]mirror.Kind{
+	vmdisk.OpWrite: mirror.Write, vmdisk.OpZero: mirror.Zero, vmdisk.OpBarrier: mirror.Barrier,
+	vmdisk.OpCheckpoint: mirror.Checkpoint, vmdisk.OpBegin: mirror.Begin,
+}
+
+func (s *source) Next(ctx context.Context) (mirror.Op, error) {
+	op, err := s.feed.Next(ctx)
+	if errors.Is(err, vmdisk.ErrClosed) {
+		return mirror.Op{}, io.EOF
+	}
+	if err != nil {
+		return mirror.Op{}, err
+	}
+	return mirror.Op{Kind: opKinds[op.Kind], Off: op.Off, Len: op.Len, Data: op.Data, Pos: mirror.Position(op.Pos), Copy: op.Copy, Done: op.Release}, nil
+}
+
+func (s *source) Acked(p mirror.Position) {
+	s.feed.Acked(vmdisk.Position(p))
+	s.run.mu.Lock()
+	s.run.heard = time.Now()
+	s.run.mu.Unlock()
+}
+
+// applyRun is the owner's writes coming in, while this device has a replica.
+type applyRun struct {
+	cancel context.CancelFunc
+	done   chan struct{}
+	stats  mirror.Stats
+}
+
+// handleMirror serves an owner's stream: it writes this device's replica.
+func (e *Engine) handleMirror(ctx context.Context, s p2p.Stream) {
+	defer s.Reset()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	run := &applyRun{cancel: cancel, done: make(chan struct{})}
+	var v *vm
+	var applier *vmdisk.Applier
+	err := mirror.Receive(ctx, s, func(h mirror.Hello) (mirror.Sink, mirror.State, error) {
+		var err error
+		if v, err = e.replicaFor(s.Peer(), h); err != nil {
+			return nil, mirror.State{}, err
+		}
+		if applier, err = v.beginApplying(run); err != nil {
+			return nil, mirror.State{}, err
+		}
+		state := applier.State()
+		return sink{applier}, mirror.State{Complete: state.Complete, Position: mirror.Position(state.Position), Copy: state.Copy}, nil
+	}, &run.stats)
+	if applier != nil {
+		if closeErr := applier.Close(); closeErr != nil {
+			e.log.Warn("Closing the replica failed", "error", closeErr)
+		}
+		v.mu.Lock()
+		if v.applying == run {
+			v.applying = nil
+		}
+		v.mu.Unlock()
+		close(run.done)
+	}
+	if err != nil && ctx.Err() == nil && !errors.Is(err, p2p.ErrConnLost) && !errors.Is(err, io.EOF) {
+		var refusal *mirror.Refusal
+		if !errors.As(err, &refusal) {
+			e.log.Warn("Receiving a mirror ended", "device", s.Peer(), "error", err)
+		}
+	}
+}
+
+// replicaFor checks that the sender is the VM's owner under that very term, by this device's own
+// directory, and finds or makes the replica.
+func (e *Engine) replicaFor(device string, h mirror.Hello) (*vm, error) {
+	term, owner, ok := e.dir.Owner(h.VM)
+	switch {
+	case !ok || h.Term > term:
+		return nil, &mirror.Refusal{Code: mirror.RefuseUnknown, Text: "the VM's record hasn't arrived yet"}
+	case h.Term < term || owner != device:
+		return nil, &mirror.Refusal{Code: mirror.RefuseOldTerm, Text: fmt.Sprintf("the owner under term %d is another device", term)}
+	}
+	v := e.vm(h.VM)
+	if v == nil {
+		return nil, &mirror.Refusal{Code: mirror.RefuseUnknown, Text: "the VM's record hasn't arrived yet"}
+	}
+	if v.owner() {
+		return nil, &mirror.Refusal{Code: mirror.RefuseBusy, Text: "this device still owns the VM"}
+	}
+	if err := v.ensureReplica(h); err != nil {
+		return nil, err
+	}
+	return v, nil
+}
+
+// ensureReplica makes an empty replica where there is none.
+func (v *vm) ensureReplica(h mirror.Hello) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.disk != nil {
+		if v.disk.ID() != vmdisk.ID(h.Disk) || v.disk.Size() != h.Size {
+			return &mirror.Refusal{Code: mirror.RefuseOther, Text: "this device's disk of the VM is another one"}
+		}
+		return nil
+	}
+	r, ok := v.record()
+	if !ok || r.Disk != vmdisk.ID(h.Disk).String() || r.DiskBytes != h.Size {
+		return &mirror.Refusal{Code: mirror.RefuseUnknown, Text: "the disk isn't the one of the VM's record"}
+	}
+	disk, err := vmdisk.CreateReplica(v.diskDir(), vmdisk.ID(h.Disk), h.Size, v.e.diskOptions(v.id))
+	if err != nil {
+		return fmt.Errorf("make a replica: %w", err)
+	}
+	v.disk = disk
+	return nil
+}
+
+// beginApplying ends an earlier stream and opens the replica for this one.
+func (v *vm) beginApplying(run *applyRun) (*vmdisk.Applier, error) {
+	v.stopApplying()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.disk == nil || v.ownerLocked() || v.applying != nil {
+		return nil, &mirror.Refusal{Code: mirror.RefuseBusy, Text: "the disk is in use"}
+	}
+	applier, err := v.disk.Apply()
+	if err != nil {
+		return nil, err
+	}
+	v.applying = run
+	return applier, nil
+}
+
+// stopApplying ends the stream that writes the replica, if any, and waits for its end.
+func (v *vm) stopApplying() {
+	v.mu.Lock()
+	run := v.applying
+	v.mu.Unlock()
+	if run != nil {
+		run.cancel()
+		<-run.done
+	}
+}
+
+// appliedBytes counts what has come in on the present stream.
+func (v *vm) appliedBytes() int64 {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.applying == nil {
+		return 0
+	}
+	return v.applying.stats.Received.Load()
+}
+
+// sink lends a replica to the mirror protocol.
+type sink struct{ *vmdisk.Applier }
+
+func (s sink) Begin(copy [16]byte) error          { return s.Applier.Begin(copy) }
+func (s sink) Checkpoint(p mirror.Position) error { return s.Applier.Checkpoint(vmdisk.Position(p)) }
+func (s sink) Barrier(p mirror.Position) error    { return s.Applier.Barrier(vmdisk.Position(p)) }

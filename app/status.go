@@ -1,0 +1,250 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"sort"
+	"time"
+
+	"tagalong.org/tagalong/app/api"
+	"tagalong.org/tagalong/app/hypervisor"
+	"tagalong.org/tagalong/directory"
+	"tagalong.org/tagalong/directory/baton"
+	"tagalong.org/tagalong/vmdisk"
+)
+
+// probeForStatus bounds the hypervisor's probe when only a snapshot is wanted.
+const probeForStatus = 10 * time.Second
+
+// Status implements api.Engine. Everything in it is derived from facts, nothing is kept twice.
+func (e *Engine) Status(ctx context.Context) (*api.Status, error) {
+	s := &api.Status{
+		API: api.Version, Version: e.opt.Version, Seq: e.hub.last(), DataDir: e.opt.DataDir,
+		Device:  api.Device{ID: e.host.ID(), Name: e.name, Self: true, Connected: true, Addrs: e.host.Addrs(), LastSeen: time.Now()},
+		Devices: e.devices(), VMs: []api.VM{}, Jobs: []api.Job{},
+	}
+	probe, cancel := context.WithTimeout(ctx, probeForStatus)
+	defer cancel()
+	facts, err := e.facts.get(probe, e.opt.Hypervisor)
+	s.Hypervisor = api.Hypervisor{Found: err == nil, Path: facts.Path, Version: facts.Version, Accel: facts.Accel, Note: facts.Note}
+	if err != nil {
+		s.Hypervisor.Note = explainHypervisor(err).Error()
+	}
+	e.mu.Lock()
+	for _, j := range e.jobs {
+		s.Jobs = append(s.Jobs, j.snapshot())
+	}
+	pairing := e.pairing
+	e.mu.Unlock()
+	if pairing != nil {
+		p := pairing.snapshot()
+		s.Pairing = &p
+	}
+	for _, r := range e.records() {
+		v := e.vm(r.ID)
+		if v == nil {
+			continue
+		}
+		s.VMs = append(s.VMs, v.status())
+	}
+	sort.Slice(s.VMs, func(i, j int) bool { return s.VMs[i].Name < s.VMs[j].Name })
+	return s, nil
+}
+
+// records are the fleet's VMs that aren't removed.
+func (e *Engine) records() []directory.VM {
+	return e.dir.VMs()
+}
+
+// devices are the other devices of the fleet.
+func (e *Engine) devices() []api.Device {
+	out := []api.Device{}
+	for _, p := range e.host.Peers() {
+		d := api.Device{ID: p.ID, Name: e.deviceName(p.ID), Connected: p.Connected, RTTMicros: p.RTT.Microseconds(), LastSeen: p.LastSeen}
+		if p.Addr != "" {
+			d.Addrs = []string{p.Addr}
+		}
+		out = append(out, d)
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].Name < out[j].Name })
+	return out
+}
+
+// deviceName is what the person calls a device.
+func (e *Engine) deviceName(id string) string {
+	if id == e.host.ID() {
+		return e.name
+	}
+	for _, d := range e.dir.Devices() {
+		if d.ID == id && d.Name != "" {
+			return d.Name
+		}
+	}
+	for _, m := range e.dir.Members() {
+		if m.ID == id && m.Name != "" {
+			return m.Name
+		}
+	}
+	if len(id) > 8 {
+		return "device …" + id[len(id)-6:]
+	}
+	return "another device"
+}
+
+// findDevice finds a device of the fleet by name or ID.
+func (e *Engine) findDevice(name string) (string, error) {
+	if name == e.host.ID() || name == e.name {
+		return e.host.ID(), nil
+	}
+	known := []string{e.name}
+	for _, m := range e.dir.Members() {
+		if m.ID == name || e.deviceName(m.ID) == name {
+			return m.ID, nil
+		}
+		known = append(known, e.deviceName(m.ID))
+	}
+	return "", errNoSuchDevice(name, known)
+}
+
+// status derives what is told of the VM.
+func (v *vm) status() api.VM {
+	r, _ := v.record()
+	spec, err := specOf(r)
+	if err != nil {
+		v.log.Error("Reading a VM's spec failed", "error", err)
+	}
+	owner := v.ownerID()
+	v.mu.Lock()
+	s := api.VM{
+		ID: v.id, Name: r.Name, Here: v.ownerLocked(), Owner: owner, Term: v.term, Spec: spec, Problem: v.problem, Replicas: []api.Replica{},
+	}
+	guest, state, starting, op := v.guest, v.guestWas, v.starting, v.op
+	disk := v.disk
+	feeds := make([]*feedRun, 0, len(v.feeds))
+	for _, f := range v.feeds {
+		feeds = append(feeds, f)
+	}
+	if v.sw != nil {
+		sw := v.sw.s
+		s.Switch = &sw
+	}
+	v.mu.Unlock()
+
+	s.OwnerName = v.e.deviceName(owner)
+	s.Position = api.Position(r.Position)
+	if disk != nil && s.Here {
+		s.Position = api.Position(disk.Info().Position)
+	}
+	switch {
+	case op == opSwitch:
+		s.State = api.VMSwitching
+	case !s.Here:
+		s.State = v.remoteState(r)
+	case starting:
+		s.State = api.VMStarting
+	case guest != nil:
+		s.State = guestState(state)
+		s.Screen, s.Console = guest.Screen(), guest.Console()
+	case v.suspended():
+		s.State = api.VMSuspended
+	default:
+		s.State = api.VMStopped
+	}
+	if !s.Here {
+		s.Replicas = v.remoteReplicas(r)
+		return s
+	}
+	for _, f := range feeds {
+		s.Replicas = append(s.Replicas, v.replicaOf(f))
+	}
+	sort.Slice(s.Replicas, func(i, j int) bool { return s.Replicas[i].DeviceName < s.Replicas[j].DeviceName })
+	return s
+}
+
+func guestState(s hypervisor.State) api.VMState {
+	switch s {
+	case hypervisor.StateRunning:
+		return api.VMRunning
+	case "":
+		return api.VMStarting
+	default:
+		return api.VMPaused
+	}
+}
+
+// remoteState is the owner's word, as long as the owner can be heard.
+func (v *vm) remoteState(r directory.VM) api.VMState {
+	if !v.e.linked(v.ownerID()) {
+		return api.VMUnknown
+	}
+	return api.VMState(r.State)
+}
+
+func (v *vm) replicaOf(f *feedRun) api.Replica {
+	p := f.progress()
+	r := api.Replica{
+		Device: f.device, DeviceName: v.e.deviceName(f.device), Position: api.Position(p.position),
+		Remaining: p.remaining, Copied: p.copied, Rate: p.rate, Heard: p.heard,
+	}
+	switch p.phase {
+	case vmdisk.Live:
+		r.State = api.ReplicaLive
+	case vmdisk.Copying:
+		r.State = api.ReplicaCopying
+	case vmdisk.CatchingUp:
+		r.State = api.ReplicaBehind
+	default:
+		r.State = api.ReplicaAway
+	}
+	r.ETA = timeLeft(p.remaining, p.rate)
+	return r
+}
+
+// remoteReplicas is what the owner last wrote of the replicas.
+func (v *vm) remoteReplicas(r directory.VM) []api.Replica {
+	out := []api.Replica{}
+	for device, info := range r.Replicas {
+		state := api.ReplicaBehind
+		switch {
+		case !info.Complete:
+			state = api.ReplicaCopying
+		case info.StaleBlocks == 0:
+			state = api.ReplicaLive
+		}
+		out = append(out, api.Replica{
+			Device: device, DeviceName: v.e.deviceName(device), State: state, Position: api.Position(info.Position),
+			Remaining: int64(info.StaleBlocks) * blockSize, Heard: info.At,
+		})
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].DeviceName < out[j].DeviceName })
+	return out
+}
+
+// History implements api.Engine.
+func (e *Engine) History(_ context.Context, name string) ([]api.HistoryEntry, error) {
+	v, err := e.find(name)
+	if err != nil {
+		return nil, err
+	}
+	out := []api.HistoryEntry{}
+	for _, t := range e.dir.Chain(v.id) {
+		h := api.HistoryEntry{
+			VM: v.id, Term: t.Term, Owner: t.To, OwnerName: e.deviceName(t.To), Position: api.Position(t.Position), At: t.At, Kind: string(t.Kind),
+			Hash: fmt.Sprintf("%x", t.Hash()),
+		}
+		if t.From != "" && t.From != t.To {
+			h.From, h.FromName = t.From, e.deviceName(t.From)
+		}
+		out = append(out, h)
+	}
+	return out, nil
+}
+
+// ownedState says whether a machine's state is an owner's.
+func ownedState(s baton.State) bool {
+	switch s {
+	case baton.Owned, baton.Starting, baton.Offering, baton.Sending:
+		return true
+	}
+	return false
+}

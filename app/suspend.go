@@ -1,0 +1,222 @@
+package app
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/zeebo/blake3"
+
+	"tagalong.org/tagalong/app/api"
+	"tagalong.org/tagalong/app/hypervisor"
+	"tagalong.org/tagalong/vmdisk"
+)
+
+// A suspended VM is its memory in the file "memory" and, beside it, "memory.json": written last,
+// so its presence says that the memory is whole. Memory belongs to one position of the disk; with
+// any other it would corrupt the guest's file systems, so it is refused.
+
+// savedMemory is memory.json.
+type savedMemory struct {
+	Version int       `json:"version"`
+	Term    uint64    `json:"term"`
+	Barrier uint64    `json:"barrier"`
+	Bytes   int64     `json:"bytes"`
+	Hash    string    `json:"blake3"`
+	At      time.Time `json:"at"`
+}
+
+const savedMemoryVersion = 1
+
+func (v *vm) memoryNote() string { return v.memoryFile() + ".json" }
+
+func (v *vm) suspended() bool {
+	_, err := os.Stat(v.memoryNote())
+	return err == nil
+}
+
+// suspend stops the guest, writes its memory durably and ends its hypervisor.
+func (v *vm) suspend(ctx context.Context, guest hypervisor.Guest) (err error) {
+	if err := guest.Pause(ctx); err != nil {
+		return explainHypervisor(err)
+	}
+	defer func() {
+		if err == nil {
+			return
+		}
+		back, cancel := context.WithTimeout(context.WithoutCancel(ctx), actionTimeout)
+		defer cancel()
+		removeMemory(v)
+		if goErr := guest.Continue(back); goErr != nil {
+			err = errors.Join(err, goErr)
+		}
+	}()
+	disk := v.currentDisk()
+	if disk == nil {
+		return errVMClosed
+	}
+	// Pausing flushed; the barrier of this flush is the position that the memory belongs to.
+	if err := disk.Flush(); err != nil {
+		return fmt.Errorf("flush the disk: %w", err)
+	}
+	note := savedMemory{Version: savedMemoryVersion, At: time.Now()}
+	position := disk.Info().Position
+	note.Term, note.Barrier = position.Term, position.Barrier
+	if note.Bytes, note.Hash, err = v.writeMemory(ctx, guest); err != nil {
+		return explainHypervisor(err)
+	}
+	if err := writeNote(v.memoryNote(), note); err != nil {
+		return fmt.Errorf("note the memory: %w", err)
+	}
+	if err := guest.Kill(context.WithoutCancel(ctx)); err != nil {
+		return explainHypervisor(err)
+	}
+	v.dropGuest(guest)
+	v.e.hub.publish(api.Event{Kind: "vm.suspended", VM: v.id, Text: v.name() + " is suspended."})
+	v.e.saveRecordSoon(v)
+	return nil
+}
+
+func (v *vm) writeMemory(ctx context.Context, guest hypervisor.Guest) (int64, string, error) {
+	f, err := os.OpenFile(v.memoryFile(), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return 0, "", err
+	}
+	defer f.Close()
+	sum := blake3.New()
+	out := bufio.NewWriterSize(f, 1<<20)
+	if err := guest.Save(ctx, io.MultiWriter(out, sum)); err != nil {
+		return 0, "", err
+	}
+	if err := errors.Join(out.Flush(), f.Sync()); err != nil {
+		return 0, "", err
+	}
+	size, err := f.Seek(0, io.SeekCurrent)
+	return size, fmt.Sprintf("%x", sum.Sum(nil)), err
+}
+
+func writeNote(path string, note savedMemory) error {
+	b, err := json.Marshal(note)
+	if err != nil {
+		return err
+	}
+	return writeDurably(path, b)
+}
+
+// writeDurably replaces a small file so that a crash leaves the old or the new one.
+func writeDurably(path string, b []byte) error {
+	part := path + ".part"
+	f, err := os.OpenFile(part, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(part, path); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+func syncDir(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if err := d.Sync(); err != nil && !errors.Is(err, errors.ErrUnsupported) && !errors.Is(err, os.ErrPermission) {
+		return err
+	}
+	return nil
+}
+
+// restore starts the hypervisor with the saved memory and lets the guest go on.
+func (v *vm) restore(ctx context.Context) error {
+	note, err := v.checkMemory()
+	if err != nil {
+		return err
+	}
+	config, err := v.config()
+	if err != nil {
+		return err
+	}
+	if err := v.startExport(); err != nil {
+		return err
+	}
+	v.setStarting(true)
+	defer v.setStarting(false)
+	guest, err := v.e.opt.Hypervisor.StartIncoming(ctx, config)
+	if err != nil {
+		return explainHypervisor(err)
+	}
+	if err := v.loadMemory(ctx, guest, note); err != nil {
+		kill, cancel := context.WithTimeout(context.WithoutCancel(ctx), actionTimeout)
+		defer cancel()
+		return errors.Join(explainHypervisor(err), guest.Kill(kill), guest.Close())
+	}
+	// The memory is used up before the guest goes on: it must never be loaded a second time on a
+	// disk that has moved on.
+	removeMemory(v)
+	if err := guest.Continue(ctx); err != nil {
+		return errors.Join(explainHypervisor(err), guest.Kill(ctx), guest.Close())
+	}
+	v.setGuest(guest)
+	return nil
+}
+
+// checkMemory reads the note and makes sure that the memory belongs to the disk as it is.
+func (v *vm) checkMemory() (savedMemory, error) {
+	var note savedMemory
+	b, err := os.ReadFile(v.memoryNote())
+	if err != nil {
+		return note, err
+	}
+	if err := json.Unmarshal(b, &note); err != nil || note.Version != savedMemoryVersion {
+		return note, errConflict("The saved memory of "+v.name()+" can't be read by this version.", "Start it without: tagalong vm stop --force, then vm start.")
+	}
+	disk := v.currentDisk()
+	if disk == nil {
+		return note, errVMClosed
+	}
+	if p := disk.Info().Position; p != (vmdisk.Position{Term: note.Term, Barrier: note.Barrier}) {
+		return note, errConflict(fmt.Sprintf("The saved memory of %s belongs to an earlier state of its disk (%d/%d, now %s).", v.name(), note.Term, note.Barrier, p),
+			fmt.Sprintf("Drop it with: tagalong vm stop --force %q", v.name()))
+	}
+	return note, nil
+}
+
+func (v *vm) loadMemory(ctx context.Context, guest hypervisor.Guest, note savedMemory) error {
+	f, err := os.Open(v.memoryFile())
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	sum := blake3.New()
+	if err := guest.Restore(ctx, io.TeeReader(io.LimitReader(f, note.Bytes), sum)); err != nil {
+		return err
+	}
+	if got := fmt.Sprintf("%x", sum.Sum(nil)); got != note.Hash {
+		return fmt.Errorf("the saved memory is damaged: its hash is %s, not %s", got, note.Hash)
+	}
+	return nil
+}
+
+// removeMemory drops a saved memory, the note first.
+func removeMemory(v *vm) {
+	for _, path := range []string{v.memoryNote(), v.memoryFile()} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			v.log.Warn("Removing saved memory failed", "file", path, "error", err)
+		}
+	}
+	if err := syncDir(v.dir); err != nil {
+		v.log.Warn("Removing saved memory failed", "error", err)
+	}
+}

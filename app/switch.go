@@ -1,0 +1,99 @@
+package app
+
+import (
+	"context"
+	"fmt"
+
+	"tagalong.org/tagalong/app/api"
+	"tagalong.org/tagalong/directory/baton"
+	"tagalong.org/tagalong/p2p/handoff"
+)
+
+// Switch implements api.Engine: **Switch to this machine**, or to another by its name.
+func (e *Engine) Switch(ctx context.Context, req api.SwitchVM) (*api.Switch, error) {
+	v, err := e.find(req.VM)
+	if err != nil {
+		return nil, err
+	}
+	to := e.host.ID()
+	if req.To != "" {
+		if to, err = e.findDevice(req.To); err != nil {
+			return nil, err
+		}
+	}
+	owner := v.ownerID()
+	if owner == to {
+		return nil, errConflict(fmt.Sprintf("%s is on %s already.", v.name(), e.deviceName(to)), "")
+	}
+	if to == e.host.ID() {
+		s, err := v.take(ctx)
+		return s, err
+	}
+	if owner != e.host.ID() {
+		return nil, &api.Error{Code: api.CodeElsewhere, Sentence: fmt.Sprintf("%s is on %s.", v.name(), e.deviceName(owner)),
+			Next: fmt.Sprintf("Ask for it on %s itself, or send it from %s.", e.deviceName(to), e.deviceName(owner))}
+	}
+	return v.sendTo(to)
+}
+
+// take asks the owner for the VM.
+func (v *vm) take(ctx context.Context) (*api.Switch, error) {
+	owner := v.ownerID()
+	if owner == v.e.host.ID() || owner == "" {
+		return nil, errConflict(fmt.Sprintf("%s is on this device already.", v.name()), "")
+	}
+	if !v.e.linked(owner) {
+		return nil, errUnreachable(v.e.deviceName(owner))
+	}
+	if _, err := v.e.facts.get(ctx, v.e.opt.Hypervisor); err != nil {
+		return nil, explainHypervisor(err)
+	}
+	if err := v.begin(opSwitch); err != nil {
+		return nil, err
+	}
+	s := v.beginSwitch(owner, v.e.host.ID(), false)
+	v.post(v.e.ctx, baton.Event{Kind: baton.EvWant, Peer: owner, Ask: newID()})
+	return &s, nil
+}
+
+// sendTo asks another device to take the VM from here.
+func (v *vm) sendTo(device string) (*api.Switch, error) {
+	if v.switching() {
+		return nil, errBusy(v.name(), opSwitch)
+	}
+	if v.suspended() {
+		return nil, errConflict(v.name()+" is suspended.", "Resume it first.")
+	}
+	s := v.beginSwitch(v.e.host.ID(), device, v.currentGuest() != nil)
+	if !v.e.tellDevice(device, handoff.Msg{VM: v.id, Body: handoff.Invite{}}) {
+		v.endSwitch(baton.ReasonLinkLost)
+		return nil, errUnreachable(v.e.deviceName(device))
+	}
+	return &s, nil
+}
+
+// CancelSwitch implements api.Engine. It works until the baton is given.
+func (e *Engine) CancelSwitch(ctx context.Context, id string) error {
+	e.mu.Lock()
+	var found *vm
+	for _, v := range e.vms {
+		v.mu.Lock()
+		if v.sw != nil && v.sw.s.ID == id && !v.sw.s.Phase.Ended() {
+			found = v
+		}
+		v.mu.Unlock()
+	}
+	e.mu.Unlock()
+	if found == nil {
+		return &api.Error{Code: api.CodeNotFound, Sentence: "There is no such switch under way."}
+	}
+	found.post(ctx, baton.Event{Kind: baton.EvCancel})
+	return nil
+}
+
+// linked says whether the device has a control stream.
+func (e *Engine) linked(device string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.links[device] != nil
+}

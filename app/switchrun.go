@@ -1,0 +1,260 @@
+package app
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"time"
+
+	"tagalong.org/tagalong/app/api"
+	"tagalong.org/tagalong/directory/baton"
+)
+
+// switchRun is what is told of one switch, on either side of it.
+type switchRun struct {
+	s       api.Switch
+	meter   meter
+	base    int64     // disk bytes that were copied before it began
+	stopped time.Time // when the guest was stopped, by this device's clock
+	stood   time.Duration
+	told    time.Time
+	retries int
+}
+
+const (
+	phasePreflight = api.PhasePreflight
+	phaseCatchUp   = api.PhaseCatchUp
+	phaseMemory    = api.PhaseMemory
+	phaseHandOff   = api.PhaseHandOff
+)
+
+// toldEvery is how often a switch's progress is published.
+const toldEvery = 200 * time.Millisecond
+
+func newID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails: crypto/rand crashes the program instead
+	return hex.EncodeToString(b[:])
+}
+
+// beginSwitch makes the VM's switch known. It replaces one that has ended.
+func (v *vm) beginSwitch(from, to string, live bool) api.Switch {
+	kind := "baton"
+	if live {
+		kind = "teleport"
+	}
+	r := &switchRun{s: api.Switch{
+		ID: newID(), VM: v.id, VMName: v.name(), From: from, FromName: v.e.deviceName(from), To: to, ToName: v.e.deviceName(to),
+		Kind: kind, Phase: phasePreflight, Started: time.Now(), CanEnd: true,
+	}}
+	v.mu.Lock()
+	v.sw = r
+	s := r.s
+	v.mu.Unlock()
+	v.publishSwitch("switch.begun", s, fmt.Sprintf("%s: switching from %s to %s.", s.VMName, s.FromName, s.ToName))
+	return s
+}
+
+func (v *vm) publishSwitch(kind string, s api.Switch, text string) {
+	v.e.hub.publish(api.Event{Kind: kind, VM: v.id, Text: text, Switch: &s})
+}
+
+// updateSwitch changes the switch under way; nothing happens without one. It returns the new state.
+func (v *vm) updateSwitch(change func(r *switchRun)) (api.Switch, bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.sw == nil || v.sw.s.Phase.Ended() {
+		return api.Switch{}, false
+	}
+	change(v.sw)
+	return v.sw.s, true
+}
+
+func (v *vm) switchPhase(phase api.SwitchPhase) {
+	s, ok := v.updateSwitch(func(r *switchRun) {
+		r.s.Phase = phase
+		if phase == phaseHandOff {
+			r.s.ETA = 0
+		}
+	})
+	if ok {
+		v.publishSwitch("switch.phase", s, fmt.Sprintf("%s: %s.", s.VMName, phaseText(phase)))
+		v.sendProgress(s)
+	}
+}
+
+func phaseText(p api.SwitchPhase) string {
+	switch p {
+	case phaseCatchUp:
+		return "bringing the disk's copy up to date"
+	case phaseMemory:
+		return "memory is on its way, the VM goes on"
+	case phaseHandOff:
+		return "handing over"
+	default:
+		return string(p)
+	}
+}
+
+// switchBytes tells how much has moved: memory, disk (since the connection began), and what remains.
+func (v *vm) switchBytes(memory, disk, remaining int64) {
+	now := time.Now()
+	publish := false
+	s, ok := v.updateSwitch(func(r *switchRun) {
+		if r.base == 0 {
+			r.base = disk
+		}
+		r.s.Memory, r.s.Disk = memory, disk-r.base
+		r.s.Bytes = r.s.Memory + r.s.Disk
+		r.s.Total = r.s.Bytes + remaining
+		r.s.Rate = r.meter.update(now, r.s.Bytes)
+		r.s.ETA = timeLeft(remaining, r.s.Rate)
+		publish = now.Sub(r.told) >= toldEvery
+		if publish {
+			r.told = now
+		}
+	})
+	if ok && publish {
+		v.publishSwitch("switch.progress", s, "")
+		v.sendProgress(s)
+	}
+}
+
+// switchTotals sets the final counts on the giver's side.
+func (v *vm) switchTotals(memory, disk int64) {
+	v.updateSwitch(func(r *switchRun) {
+		r.s.Memory = memory
+		r.s.Disk = max(disk-r.base, 0)
+		r.s.Bytes = r.s.Memory + r.s.Disk
+		r.s.Total = r.s.Bytes
+	})
+}
+
+// switchStopped notes when the guest was stopped, on the giver's side.
+func (v *vm) switchStopped(at time.Time) {
+	v.updateSwitch(func(r *switchRun) { r.stopped = at })
+}
+
+// switchStood is how long the guest has stood still so far, on the giver's side.
+func (v *vm) switchStood() time.Duration {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.sw == nil || v.sw.stopped.IsZero() {
+		return 0
+	}
+	return time.Since(v.sw.stopped)
+}
+
+// switchTransfer notes, on the taker's side, how long the guest had stood when the transfer was sent.
+func (v *vm) switchTransfer(stood time.Duration) {
+	v.updateSwitch(func(r *switchRun) {
+		r.stood = stood
+		r.stopped = time.Now()
+		r.s.CanEnd = false
+	})
+}
+
+// switchRuns notes, on the taker's side, that the guest goes on.
+func (v *vm) switchRuns(at time.Time) {
+	v.updateSwitch(func(r *switchRun) {
+		if !r.stopped.IsZero() {
+			r.s.Pause = r.stood + at.Sub(r.stopped)
+		}
+	})
+}
+
+// switchRemote takes over what the giver tells of the progress.
+func (v *vm) switchRemote(p api.Switch) {
+	s, ok := v.updateSwitch(func(r *switchRun) {
+		r.s.Phase, r.s.Kind = p.Phase, p.Kind
+		r.s.Bytes, r.s.Total, r.s.Memory, r.s.Disk, r.s.Rate, r.s.ETA = p.Bytes, p.Total, p.Memory, p.Disk, p.Rate, p.ETA
+	})
+	if ok && !p.Phase.Ended() {
+		v.publishSwitch("switch.progress", s, "")
+	}
+}
+
+// switchDone ends the switch well. by is the device that runs the VM now.
+func (v *vm) switchDone(by string) {
+	s, ok := v.updateSwitch(func(r *switchRun) {
+		if r.s.Pause == 0 && !r.stopped.IsZero() {
+			r.s.Pause = time.Since(r.stopped)
+		}
+		r.s.Phase, r.s.Ended, r.s.ETA, r.s.CanEnd = api.PhaseDone, time.Now(), 0, false
+	})
+	if ok {
+		v.publishSwitch("switch.done", s, fmt.Sprintf("%s is on %s now.", s.VMName, by))
+	}
+}
+
+// endSwitch ends the switch without a move.
+func (v *vm) endSwitch(reason string) {
+	s, ok := v.updateSwitch(func(r *switchRun) {
+		r.s.Phase, r.s.Ended, r.s.ETA, r.s.CanEnd = api.PhaseFailed, time.Now(), 0, false
+		r.s.Error = explainEnd(r.s, reason)
+		if reason == baton.ReasonCancelled {
+			r.s.Phase = api.PhaseCancelled
+		}
+	})
+	if ok {
+		v.publishSwitch("switch."+string(s.Phase), s, s.Error.Error())
+	}
+}
+
+// explainEnd says why a switch came to nothing. The VM goes on where it was in every case.
+func explainEnd(s api.Switch, reason string) *api.Error {
+	stays := fmt.Sprintf("%s stays on %s.", s.VMName, s.FromName)
+	switch reason {
+	case baton.ReasonCancelled:
+		return &api.Error{Code: api.CodeCancelled, Sentence: "The switch was cancelled. " + stays}
+	case baton.ReasonBusy:
+		return &api.Error{Code: api.CodeBusy, Sentence: "Another hand-off of " + s.VMName + " is under way. " + stays, Next: "Try again when it is done."}
+	case baton.ReasonNotOwner:
+		return &api.Error{Code: api.CodeConflict, Sentence: s.FromName + " doesn't have " + s.VMName + " any more.", Next: "See where it is with: tagalong vm list"}
+	case baton.ReasonTimeout:
+		return &api.Error{Code: api.CodeUnreachable, Sentence: "Nothing moved for too long. " + stays, Next: "Check the connection between the two devices and try again."}
+	case baton.ReasonLinkLost:
+		return &api.Error{Code: api.CodeUnreachable, Sentence: "The connection was lost. " + stays, Next: "Try again when both devices see each other (tagalong devices)."}
+	case baton.ReasonDied:
+		return &api.Error{Code: api.CodeInternal, Sentence: "The hypervisor ended in the middle of the switch.", Next: "Try again; the engine's log has its last words."}
+	case baton.ReasonRestarted:
+		return &api.Error{Code: api.CodeInternal, Sentence: "Tagalong was restarted in the middle of the switch. " + stays, Next: "Try again."}
+	case reasonSuspended:
+		return &api.Error{Code: api.CodeConflict, Sentence: s.VMName + " is suspended on " + s.FromName + ".", Next: "Resume it there first."}
+	case reasonNotReady:
+		return &api.Error{Code: api.CodeConflict, Sentence: s.VMName + " can't be moved just now: it neither runs nor is it stopped.", Next: "See what it needs with: tagalong vm show"}
+	case reasonMemory:
+		return &api.Error{Code: api.CodeConflict, Sentence: "There isn't enough free memory on " + s.ToName + ". " + stays, Next: "Close something there and try again."}
+	default:
+		return &api.Error{Code: api.CodeInternal, Sentence: "The switch failed. " + stays, Next: "Try again; the engine's log has the cause.", Cause: reason}
+	}
+}
+
+// Reasons of this package, beside the machine's.
+const (
+	reasonSuspended = "suspended"
+	reasonNotReady  = "neither running nor stopped"
+	reasonMemory    = "not enough memory"
+)
+
+// maxRetries is how often an attempt begins anew that ended for no fault of either side.
+const maxRetries = 3
+
+// endIncoming ends the switch on the taker's side, or asks once more.
+func (v *vm) endIncoming(reason string) {
+	if reason == reasonConverged {
+		again := false
+		v.updateSwitch(func(r *switchRun) {
+			r.retries++
+			again = r.retries <= maxRetries
+		})
+		if again {
+			owner := v.ownerID()
+			v.e.spawn(func() {
+				v.post(v.e.ctx, baton.Event{Kind: baton.EvWant, Peer: owner, Ask: newID()})
+			})
+			return
+		}
+	}
+	v.endSwitch(reason)
+}

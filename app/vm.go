@@ -1,0 +1,384 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"tagalong.org/tagalong/app/api"
+	"tagalong.org/tagalong/app/hypervisor"
+	"tagalong.org/tagalong/directory"
+	"tagalong.org/tagalong/directory/baton"
+	"tagalong.org/tagalong/vmdisk"
+)
+
+// vm is one VM on this device, as its owner or with a replica of its disk. One goroutine (run)
+// owns the baton machine; everything else reads what is under mu.
+type vm struct {
+	e   *Engine
+	id  string
+	dir string // durable: the disk, a saved memory
+	run string // sockets, process ID, log of the hypervisor
+	log *slog.Logger
+
+	events chan baton.Event
+	done   chan struct{} // closed when the loop has ended
+	cancel context.CancelFunc
+
+	// Owned by the loop goroutine.
+	machine  *baton.Machine
+	outgoing *outgoingRun
+	incoming *incomingRun
+
+	// op is held by whoever changes what the VM does: a person's command or a hand-off.
+	// guarded by mu
+	mu        sync.Mutex
+	op        string
+	state     baton.State // the machine's, after its last step
+	term      uint64
+	guest     hypervisor.Guest
+	guestWas  hypervisor.State
+	problem   *api.Error
+	disk      *vmdisk.Disk
+	export    *export
+	feeds     map[string]*feedRun // by device, while owner
+	applying  *applyRun           // while replica
+	expecting *incomingRun        // whose memory stream may come
+	dirty     *pendingDirty       // what came with the transfer
+	sw        *switchRun
+	starting  bool
+	recordDue bool
+}
+
+// batonTick is how often the machine is told the time.
+const batonTick = 250 * time.Millisecond
+
+// maxEvents bounds what waits for the loop; a peer that sends more waits itself.
+const maxEvents = 128
+
+var errVMClosed = errors.New("the VM is being closed")
+
+func (e *Engine) vmDir(id string) string  { return filepath.Join(e.opt.DataDir, "vms", id) }
+func (v *vm) diskDir() string             { return filepath.Join(v.dir, "disk") }
+func (v *vm) memoryFile() string          { return filepath.Join(v.dir, "memory") }
+func (e *Engine) runDir(id string) string { return filepath.Join(e.run, id[:12]) }
+
+// newVM makes the VM around a machine and starts its loop. first, if not nil, is the first event.
+func (e *Engine) newVM(id string, m *baton.Machine, disk *vmdisk.Disk, guest hypervisor.Guest, first *baton.Event) *vm {
+	ctx, cancel := context.WithCancel(e.ctx)
+	v := &vm{
+		e: e, id: id, dir: e.vmDir(id), run: e.runDir(id), log: e.log.With("vm", id),
+		events: make(chan baton.Event, maxEvents), done: make(chan struct{}), cancel: cancel,
+		machine: m, disk: disk, guest: guest, feeds: map[string]*feedRun{},
+		state: m.State(), term: m.Term(),
+	}
+	e.spawn(func() { v.loop(ctx, first) })
+	return v
+}
+
+// loop feeds the machine and performs what it says, one event at a time.
+func (v *vm) loop(ctx context.Context, first *baton.Event) {
+	defer close(v.done)
+	if first != nil {
+		v.step(ctx, *first)
+	}
+	tick := time.NewTicker(batonTick)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case ev := <-v.events:
+			v.step(ctx, ev)
+		case now := <-tick.C:
+			v.step(ctx, baton.Event{Kind: baton.EvTick, Now: now})
+		}
+	}
+}
+
+// post hands an event to the loop; it waits when the loop is behind.
+func (v *vm) post(ctx context.Context, ev baton.Event) {
+	select {
+	case v.events <- ev:
+	case <-ctx.Done():
+	case <-v.done:
+	}
+}
+
+// step runs one event through the machine, and the events that its actions make, in order.
+func (v *vm) step(ctx context.Context, ev baton.Event) {
+	queue := []baton.Event{ev}
+	for len(queue) > 0 {
+		ev, queue = queue[0], queue[1:]
+		before := v.machine.State()
+		actions, err := v.machine.Step(ev)
+		if err != nil {
+			v.log.Warn("Hand-off event refused", "event", ev.Kind, "state", before, "peer", ev.Peer, "error", err)
+			v.settle(before, ev.Kind)
+			continue
+		}
+		if after := v.machine.State(); after != before {
+			v.log.Info("Hand-off state", "from", before, "to", after, "event", ev.Kind, "reason", ev.Reason)
+		}
+		v.settle(before, ev.Kind)
+		for _, a := range actions {
+			if follow, ok := v.perform(ctx, a); ok {
+				queue = append(queue, follow)
+			}
+		}
+	}
+}
+
+// settle publishes the machine's state to the rest, and takes and ends the hand-off's hold on the VM.
+func (v *vm) settle(before baton.State, kind baton.EventKind) {
+	state := v.machine.State()
+	rests := state == baton.Owned || state == baton.Replica
+	asked := kind == baton.EvWant || kind == baton.EvPeerAsk
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.state, v.term = state, v.machine.Term()
+	switch {
+	case !rests:
+		v.op = opSwitch
+	case v.op == opSwitch && (before != state || asked):
+		v.op = ""
+	}
+}
+
+// What a VM can be busy with, as the person reads it.
+const (
+	opSwitch  = "it is being switched"
+	opStart   = "it is starting"
+	opStop    = "it is stopping"
+	opSuspend = "it is being suspended"
+	opResume  = "it is being resumed"
+	opRemove  = "it is being removed"
+)
+
+// begin takes the VM for an operation, or says what it is busy with.
+func (v *vm) begin(op string) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.op != "" {
+		return errBusy(v.nameLocked(), v.op)
+	}
+	v.op = op
+	return nil
+}
+
+func (v *vm) end(op string) {
+	v.mu.Lock()
+	if v.op == op {
+		v.op = ""
+	}
+	v.mu.Unlock()
+	v.e.hub.publish(api.Event{Kind: "vm.changed", VM: v.id})
+}
+
+// record is the VM's record in the directory; ok is false if there is none (yet, or any more).
+func (v *vm) record() (directory.VM, bool) {
+	return v.e.dir.VM(v.id)
+}
+
+func (v *vm) nameLocked() string { return v.name() }
+
+// name is what the person calls the VM.
+func (v *vm) name() string {
+	if r, ok := v.record(); ok {
+		return r.Name
+	}
+	return "This VM"
+}
+
+// owner says whether this device may run the VM now.
+func (v *vm) owner() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.ownerLocked()
+}
+
+func (v *vm) ownerLocked() bool {
+	return ownedState(v.state)
+}
+
+// mine fails unless this device owns the VM, with a sentence about where it is.
+func (v *vm) mine() error {
+	if v.owner() {
+		return nil
+	}
+	return errElsewhere(v.name(), v.e.deviceName(v.ownerID()))
+}
+
+// ownerID is the owner's device ID by the directory's chain, or "".
+func (v *vm) ownerID() string {
+	_, owner, _ := v.e.dir.Owner(v.id)
+	return owner
+}
+
+// openVMs takes hold of every VM that this device has something of.
+func (e *Engine) openVMs() error {
+	entries, err := os.ReadDir(filepath.Join(e.opt.DataDir, "vms"))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return dataDirError(e.opt.DataDir, err)
+	}
+	for _, entry := range entries {
+		id := entry.Name()
+		if !validVMID(id) {
+			continue
+		}
+		if err := e.openVM(id); err != nil {
+			// One broken VM must not keep the others from their owner.
+			e.log.Error("Opening a VM failed", "vm", id, "error", err)
+			e.tell("vm.broken", nil, fmt.Sprintf("A VM (%s) couldn't be opened: %v", id, err))
+		}
+	}
+	return nil
+}
+
+func (e *Engine) openVM(id string) error {
+	if unfinished(e.vmDir(id)) {
+		e.log.Info("Removing a VM that was never finished", "vm", id)
+		return os.RemoveAll(e.vmDir(id))
+	}
+	if _, _, known := e.dir.Owner(id); known {
+		if _, there := e.dir.VM(id); !there {
+			e.log.Info("Deleting a removed VM", "vm", id)
+			return os.RemoveAll(e.vmDir(id))
+		}
+	}
+	disk, err := vmdisk.Open(filepath.Join(e.vmDir(id), "disk"), e.diskOptions(id))
+	if err != nil {
+		return fmt.Errorf("open the disk: %w", err)
+	}
+	saved, err := e.dir.LoadBaton(id)
+	if err != nil && !errors.Is(err, directory.ErrNotFound) {
+		return errors.Join(fmt.Errorf("load the hand-off's state: %w", err), disk.Close())
+	}
+	machine := baton.NewReplica(baton.Config{})
+	var first *baton.Event
+	var guest hypervisor.Guest
+	if saved != nil {
+		if machine, err = baton.Decode(baton.Config{}, saved); err != nil {
+			return errors.Join(err, disk.Close())
+		}
+		if r, ok := e.dir.VM(id); ok {
+			guest = e.findGuest(id, r)
+		}
+		info := disk.Info()
+		first = &baton.Event{Kind: baton.EvRestart, Facts: baton.Facts{HypervisorAlive: guest != nil, DiskActive: info.Term > info.Given}}
+	}
+	v := e.newVM(id, machine, disk, guest, first)
+	e.mu.Lock()
+	e.vms[id] = v
+	e.mu.Unlock()
+	return nil
+}
+
+// findGuest takes hold of the hypervisor that an earlier engine left running, or returns nil.
+func (e *Engine) findGuest(id string, r directory.VM) hypervisor.Guest {
+	ctx, cancel := context.WithTimeout(e.ctx, 10*time.Second)
+	defer cancel()
+	c, err := e.guestConfig(id, r)
+	if err != nil {
+		e.log.Error("Reading a VM's spec failed", "vm", id, "error", err)
+		return nil
+	}
+	guest, err := e.opt.Hypervisor.Find(ctx, c)
+	if err != nil {
+		if !errors.Is(err, hypervisor.ErrNotRunning) {
+			e.log.Error("Finding a VM's hypervisor failed", "vm", id, "error", err)
+		}
+		return nil
+	}
+	e.log.Info("Found a running hypervisor", "vm", id)
+	return guest
+}
+
+// closeVMs lets go of every VM; guests go on.
+func (e *Engine) closeVMs() {
+	e.mu.Lock()
+	vms := e.vms
+	e.vms = map[string]*vm{}
+	e.mu.Unlock()
+	for _, v := range vms {
+		v.close()
+	}
+}
+
+// close ends the VM's goroutines and lets go of its guest and disk.
+func (v *vm) close() {
+	v.cancel()
+	<-v.done
+	v.stopFeeds()
+	v.stopApplying()
+	v.stopExport()
+	v.mu.Lock()
+	guest, disk := v.guest, v.disk
+	v.guest, v.disk = nil, nil
+	v.mu.Unlock()
+	if guest != nil {
+		if err := guest.Close(); err != nil {
+			v.log.Warn("Letting go of the hypervisor failed", "error", err)
+		}
+	}
+	if disk != nil {
+		if err := disk.Close(); err != nil {
+			v.log.Error("Closing the disk failed", "error", err)
+		}
+	}
+}
+
+// find looks a VM up by name or ID; with "" the only one there is.
+func (e *Engine) find(name string) (*vm, error) {
+	e.mu.Lock()
+	vms := make([]*vm, 0, len(e.vms))
+	for _, v := range e.vms {
+		vms = append(vms, v)
+	}
+	e.mu.Unlock()
+	var known []string
+	var found []*vm
+	for _, v := range vms {
+		r, ok := v.record()
+		if !ok {
+			continue
+		}
+		known = append(known, r.Name)
+		if name == "" || v.id == name || r.Name == name {
+			found = append(found, v)
+		}
+	}
+	switch {
+	case len(found) == 1:
+		return found[0], nil
+	case name == "" && len(found) > 1:
+		return nil, &api.Error{Code: api.CodeUsage, Sentence: "There are several VMs.", Next: "Say which one; tagalong vm list shows them."}
+	case len(found) > 1:
+		return nil, &api.Error{Code: api.CodeConflict, Sentence: fmt.Sprintf("Several VMs are called %q.", name), Next: "Use the VM's ID (tagalong vm list --json)."}
+	default:
+		return nil, errNoSuchVM(name, known)
+	}
+}
+
+func (e *Engine) vm(id string) *vm {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.vms[id]
+}
+
+func validVMID(id string) bool {
+	if len(id) != 32 {
+		return false
+	}
+	for _, c := range id {
+		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
+}

@@ -38,8 +38,8 @@ const (
 	// redial is how long to wait for a socket that isn't there yet.
 	redial = 20 * time.Millisecond
 	// askAgain is after what time an unanswered question about readiness is put
-	// again: the guest drops what comes in before it listens.
-	askAgain = 500 * time.Millisecond
+	// again: what is said during a switch may be lost.
+	askAgain = 5 * time.Second
 )
 
 // Line is one line from the guest that isn't a tick.
@@ -54,6 +54,9 @@ type Console struct {
 	conn net.Conn
 	tl   *Timeline
 	done chan struct{} // closed when the reader has ended
+
+	ticking   chan struct{} // closed at the first tick here
+	firstTick sync.Once
 
 	command sync.Mutex // one command at a time
 
@@ -92,6 +95,7 @@ func New(name string, conn net.Conn, tl *Timeline) *Console {
 		conn:    conn,
 		tl:      tl,
 		done:    make(chan struct{}),
+		ticking: make(chan struct{}),
 		changed: make(chan struct{}),
 	}
 	go c.read(tl.open(name))
@@ -145,6 +149,7 @@ func (c *Console) line(tr *track, at time.Duration, text string) {
 	first := c.tl.firstLine(tr, at, text)
 	if t, ok := parseTick(text); ok {
 		c.tl.add(tr, at, t)
+		c.firstTick.Do(func() { close(c.ticking) })
 		return
 	}
 	if text == "" {
@@ -175,6 +180,13 @@ func (c *Console) end(err error) {
 	c.err = fmt.Errorf("console %s: %w: %w", c.name, ErrClosed, err)
 	close(c.changed)
 	c.changed = make(chan struct{})
+}
+
+// ended is why the reader has ended, nil while it has not.
+func (c *Console) ended() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
 }
 
 // Lines is what the guest said besides ticks, oldest first; of a very long

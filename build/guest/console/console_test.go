@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -116,10 +117,10 @@ func TestCommandTellsRefusalSilenceAndEnd(t *testing.T) {
 	<-c.Done()
 }
 
-func TestWaitReadyAsksUntilTheGuestListens(t *testing.T) {
+func TestWaitReadyAsksOnceTheGuestRuns(t *testing.T) {
 	c, g := open(t, "A", NewTimeline())
 	go func() {
-		g.hear() // still booting
+		g.say("half a line\nT 1 10 100\n")
 		_, tag := g.hear()
 		g.say("E unknown command \"xxboot\"" + tag + "\n")
 		_, tag = g.hear()
@@ -128,6 +129,21 @@ func TestWaitReadyAsksUntilTheGuestListens(t *testing.T) {
 	b, err := c.WaitReady(deadline(t))
 	if want := (Boot{Records: 3, Last: 12, Durable: 8, Lost: 1, Bad: 2, Run: "abc"}); err != nil || b != want {
 		t.Errorf("%+v, %v; want %+v", b, err, want)
+	}
+}
+
+func TestWaitReadySaysNothingToAGuestThatDoesNotRun(t *testing.T) {
+	c, g := open(t, "A", NewTimeline())
+	short, cancel := context.WithTimeout(deadline(t), 50*time.Millisecond)
+	defer cancel()
+	// Without a reader at the other end, sending would be an error of another
+	// kind.
+	if _, err := c.WaitReady(short); !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("not running: %v", err)
+	}
+	g.conn.Close()
+	if _, err := c.WaitReady(deadline(t)); !errors.Is(err, ErrClosed) {
+		t.Errorf("ended: %v", err)
 	}
 }
 

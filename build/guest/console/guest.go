@@ -45,9 +45,18 @@ type Rate struct {
 	Set     int
 }
 
-// WaitReady waits until the guest takes commands and returns what it found at
-// its start. It works on a guest that has been running for long, too.
+// WaitReady waits until the guest runs here and takes commands, and returns what
+// it found at its start. It works on a guest that has been running for long, or
+// comes in by a switch. Nothing is said to the guest before its first tick: a
+// hypervisor that waits for a switch would swallow it.
 func (c *Console) WaitReady(ctx context.Context) (Boot, error) {
+	select {
+	case <-ctx.Done():
+		return Boot{}, fmt.Errorf("wait for the guest: console %s: %w", c.name, ctx.Err())
+	case <-c.done:
+		return Boot{}, fmt.Errorf("wait for the guest: %w", c.ended())
+	case <-c.ticking:
+	}
 	for {
 		try, cancel := context.WithTimeout(ctx, askAgain)
 		text, err := c.Command(try, "boot", "BOOT ")

@@ -227,11 +227,8 @@ func (c *conn) payload(r *request, errno uint32) error {
 
 // start lets r go, now or when the changes before it have ended.
 func (c *conn) start(r *request) {
-	ready, alive := c.export.admit(r)
 	switch {
-	case !alive:
-		c.finish(r)
-	case !ready:
+	case !c.export.admit(r):
 	case r.prompt():
 		charge := r.charge
 		r.run()

@@ -61,18 +61,17 @@ func (g *registry) leave(c *conn, e *export) {
 	}
 }
 
-// admit puts r into the order of e. It reports whether r may start now; if not, and r's connection is
-// alive, r is submitted to its connection's workers when the changes that it waits for have ended.
-// alive is false when the connection has ended meanwhile: r is then in no order and must be dropped.
-func (e *export) admit(r *request) (ready, alive bool) {
+// admit puts r into the order of e and reports whether it may start now; if not, it is submitted to its
+// connection's workers when the changes that it waits for have ended.
+//
+// A request that is admitted after its connection ended, or that waits when it does, is dropped by run.
+// One that run has already let through was admitted before, so what the next client sends waits for it.
+func (e *export) admit(r *request) (ready bool) {
 	if !r.ranged() {
-		return true, !r.conn.dead.Load()
+		return true
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if r.conn.dead.Load() {
-		return false, false
-	}
 	for w := e.first; w != nil; w = w.next {
 		if r.off < w.off+w.length && w.off < r.off+r.length {
 			w.dependents = append(w.dependents, r)
@@ -89,7 +88,7 @@ func (e *export) admit(r *request) (ready, alive bool) {
 		}
 		e.last = r
 	}
-	return r.waits == 0, true
+	return r.waits == 0
 }
 
 // done takes r out of the order and lets those go that waited for nothing else.

@@ -103,3 +103,13 @@ func (o *osFile) control(fn func(fd uintptr) error) error {
 	}
 	return ferr
 }
+
+// DataAt is the first offset from off on that may hold something else than a hole of f, a file that isn't part of an FS;
+// off itself if that can't be told.
+func DataAt(f *os.File, off int64) int64 {
+	data, err := (&osFile{f}).NextData(off)
+	if err != nil {
+		return off
+	}
+	return data
+}

@@ -1,0 +1,339 @@
+package vmdisk
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"syscall"
+)
+
+// Applier lets a replica follow its owner. Its methods may be called from any goroutine, but order matters: it
+// is that of the owner's operations. After an error every further call fails; Close it and start again.
+type Applier struct {
+	d   *Disk
+	mu  sync.Mutex
+	err error
+}
+
+func outOfSpace(err error) bool { return errors.Is(err, syscall.ENOSPC) }
+
+// Apply begins to follow an owner. There is at most one applier. Errors: ErrActive, also if this disk was active under
+// a term that it has not given away; ErrApplying; ErrFailed; syscall.ENOSPC.
+func (d *Disk) Apply() (*Applier, error) {
+	d.role.Lock()
+	defer d.role.Unlock()
+	owned := d.j.snapshot().owned()
+	d.mu.Lock()
+	var err error
+	switch {
+	case d.closed:
+		err = ErrClosed
+	case d.err != nil:
+		err = d.err
+	case d.active || owned:
+		err = ErrActive
+	case d.applier != nil:
+		err = ErrApplying
+	}
+	d.mu.Unlock()
+	if err == nil {
+		err = d.settle()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("apply: %w", err)
+	}
+	a := &Applier{d: d}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.applier = a
+	return a, nil
+}
+
+// ReplicaState is what this disk has, for its owner.
+func (d *Disk) ReplicaState() ReplicaState {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return ReplicaState{Disk: d.id, Complete: d.complete, Position: d.position, Copy: d.copy}
+}
+
+// State is what this replica has, for its owner.
+func (a *Applier) State() ReplicaState { return a.d.ReplicaState() }
+
+// do runs one call; its error is final.
+func (a *Applier) do(what string, fn func() error) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.err != nil {
+		return fmt.Errorf("%s: %w", what, a.err)
+	}
+	a.d.mu.Lock()
+	err := a.d.err
+	a.d.mu.Unlock()
+	if err == nil {
+		err = fn()
+	}
+	if err != nil {
+		a.err = err
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return nil
+}
+
+// Begin starts the first copy of an incomplete replica, or goes on with the one of that name. Errors: ErrComplete.
+func (a *Applier) Begin(copy [16]byte) error {
+	return a.do("begin copy", func() error {
+		st := a.State()
+		switch {
+		case st.Complete:
+			return ErrComplete
+		case copy == [16]byte{}:
+			return fmt.Errorf("without a name: %w", ErrRange)
+		case copy == st.Copy:
+			return nil
+		}
+		err := a.d.j.commit(func(s *state) { s.copy, s.position = copy, Position{} })
+		if err != nil {
+			return err
+		}
+		a.d.became(false, copy, Position{})
+		return nil
+	})
+}
+
+// became notes what the journal now says. Callers hold the applier.
+func (d *Disk) became(complete bool, copy [16]byte, pos Position) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.complete, d.copy, d.position = complete, copy, pos
+}
+
+// span checks the range of an operation: whole blocks within the disk.
+func (a *Applier) span(off, n int64) error {
+	if err := a.d.bounds(off, n); err != nil {
+		return err
+	}
+	if n == 0 || off%Block != 0 || n%Block != 0 {
+		return fmt.Errorf("%d bytes at %d aren't whole blocks: %w", n, off, ErrRange)
+	}
+	if st := a.State(); !st.Complete && st.Copy == [16]byte{} {
+		return ErrNoCopy
+	}
+	return nil
+}
+
+// Write stores whole blocks, at most MaxOp bytes. They count from the next Barrier on. p is the caller's again when it
+// returns. Errors: ErrRange, ErrNoCopy, syscall.ENOSPC and others of the files.
+func (a *Applier) Write(off int64, p []byte) error {
+	return a.do("apply write", func() error {
+		n := int64(len(p))
+		if err := a.span(off, n); err != nil {
+			return err
+		}
+		if n > MaxOp {
+			return fmt.Errorf("%d bytes at once: %w", n, ErrRange)
+		}
+		if !a.State().Complete {
+			if err := a.d.room(off, n); err != nil {
+				return err
+			}
+			_, err := a.d.base.WriteAt(p, off)
+			return err
+		}
+		// Both the log and base.raw may need it.
+		if ok, err := a.d.space.take(2 * n); !ok {
+			return errors.Join(err, fmt.Errorf("reserve of %d bytes reached: %w", a.d.o.Reserve, syscall.ENOSPC))
+		}
+		return a.d.epochs.add(frame{kind: frameWrite, off: uint64(off), n: uint64(n)}, p)
+	})
+}
+
+// Zero makes whole blocks zeros, giving their space back. Errors are those of Write.
+func (a *Applier) Zero(off, n int64) error {
+	return a.do("apply zeros", func() error {
+		if err := a.span(off, n); err != nil {
+			return err
+		}
+		if !a.State().Complete {
+			return a.d.base.Punch(off, n)
+		}
+		return a.d.epochs.add(frame{kind: frameZero, off: uint64(off), n: uint64(n)}, nil)
+	})
+}
+
+// Checkpoint makes durable what an incomplete replica got so far, and that this is at pos. Errors: ErrComplete,
+// ErrNoCopy, ErrOldPosition.
+func (a *Applier) Checkpoint(pos Position) error {
+	return a.do("checkpoint", func() error {
+		st := a.State()
+		switch {
+		case st.Complete:
+			return ErrComplete
+		case st.Copy == [16]byte{}:
+			return ErrNoCopy
+		case pos.Compare(st.Position) < 0:
+			return fmt.Errorf("%s after %s: %w", pos, st.Position, ErrOldPosition)
+		}
+		if err := a.syncBase(); err != nil {
+			return err
+		}
+		if err := a.d.record(replicaRecord(false, st.Copy, pos)); err != nil {
+			return err
+		}
+		a.d.became(false, st.Copy, pos)
+		return nil
+	})
+}
+
+func (a *Applier) syncBase() error {
+	if err := a.d.base.Sync(); err != nil {
+		return a.d.failed("sync "+baseName, err)
+	}
+	return nil
+}
+
+// failed is fail for who doesn't hold mu.
+func (d *Disk) failed(what string, err error) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.fail(what, err)
+}
+
+// Barrier ends an epoch: what was written since the last is the disk at pos, durably when it returns, and from then on
+// what is read. The first barrier makes an incomplete replica complete. Errors: ErrOldTerm, ErrOldPosition, ErrNoCopy,
+// ErrFailed, syscall.ENOSPC.
+func (a *Applier) Barrier(pos Position) error {
+	return a.do("barrier", func() error {
+		st, e := a.State(), a.d.epochs
+		a.d.mu.Lock()
+		given := a.d.given
+		a.d.mu.Unlock()
+		empty := len(e.buf) == 0 && e.size == e.committed.at
+		switch c := pos.Compare(st.Position); {
+		case c == 0 && st.Complete && empty:
+			return nil
+		case pos.Term <= given || pos.Term < st.Position.Term:
+			return fmt.Errorf("%s, the replica is at %s and gave term %d away: %w", pos, st.Position, given, ErrOldTerm)
+		case c <= 0:
+			return fmt.Errorf("%s, the replica is at %s: %w", pos, st.Position, ErrOldPosition)
+		case st.Complete:
+			return a.commit(pos)
+		case st.Copy == [16]byte{}:
+			return ErrNoCopy
+		}
+		if err := a.syncBase(); err != nil {
+			return err
+		}
+		err := a.d.j.commit(func(s *state) { s.complete, s.copy, s.position = true, [16]byte{}, pos })
+		if err != nil {
+			return err
+		}
+		a.d.became(true, [16]byte{}, pos)
+		return nil
+	})
+}
+
+// commit makes the epoch durable in the log, then applies it.
+func (a *Applier) commit(pos Position) error {
+	d, e := a.d, a.d.epochs
+	if err := e.commit(pos); err != nil {
+		return err
+	}
+	if err := e.f.Sync(); err != nil {
+		return d.failed("sync "+epochsName, err)
+	}
+	e.accept(pos)
+	d.rd.Lock()
+	d.became(true, [16]byte{}, pos)
+	err := d.applyEpochs()
+	d.rd.Unlock()
+	if err == nil && e.size > d.o.EpochLogBytes {
+		err = d.settle()
+	}
+	return err
+}
+
+// applyEpochs brings base.raw to the last commit. Until that has worked nothing can be read. The caller holds rd, or is
+// alone.
+func (d *Disk) applyEpochs() error {
+	e := d.epochs
+	end, err := e.read(e.applied, e.committed.at, func(fr frame, data []byte, after mark) error {
+		var err error
+		switch fr.kind {
+		case frameWrite:
+			_, err = d.base.WriteAt(data, int64(fr.off))
+		case frameZero:
+			err = d.base.Punch(int64(fr.off), int64(fr.n))
+		}
+		return err
+	})
+	if err == nil && end.at != e.committed.at {
+		err = fmt.Errorf("%s: frame at byte %d: %w", epochsName, end.at, ErrCorrupt)
+	}
+	if err != nil {
+		err = fmt.Errorf("apply epoch: %w", err)
+	} else {
+		e.applied = e.committed
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.unapplied = err
+	return err
+}
+
+// settle applies all committed epochs, makes base.raw durable and empties the log. Without an applier, or from it.
+func (d *Disk) settle() error {
+	e := d.epochs
+	if e.committed.at == epochsHeader {
+		return nil
+	}
+	d.rd.Lock()
+	err := d.applyEpochs()
+	d.rd.Unlock()
+	if err != nil {
+		return err
+	}
+	if err := d.base.Sync(); err != nil {
+		return d.failed("sync "+baseName, err)
+	}
+	if err := d.j.commit(func(s *state) { s.position = maxPosition(s.position, e.last) }); err != nil {
+		return err
+	}
+	if err := e.clear(); err != nil {
+		return d.failed("empty "+epochsName, err)
+	}
+	return nil
+}
+
+func maxPosition(p, q Position) Position {
+	if p.Compare(q) < 0 {
+		return q
+	}
+	return p
+}
+
+// Close ends following. An epoch without its barrier is dropped; committed ones are put into base.raw. It may be
+// called more than once.
+func (a *Applier) Close() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	d := a.d
+	d.mu.Lock()
+	mine, failed := d.applier == a, d.err != nil
+	d.mu.Unlock()
+	if !mine {
+		return nil
+	}
+	a.err = ErrClosed
+	var err error
+	if !failed {
+		d.epochs.rollback()
+		err = d.settle()
+	}
+	d.mu.Lock()
+	d.applier = nil
+	d.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("close applier: %w", err)
+	}
+	return nil
+}

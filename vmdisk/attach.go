@@ -1,0 +1,200 @@
+package vmdisk
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"slices"
+)
+
+const maxPeerName = 255
+
+func checkPeer(peer string) error {
+	if peer == "" || len(peer) > maxPeerName {
+		return fmt.Errorf("peer name of %d bytes: %w", len(peer), ErrRange)
+	}
+	return nil
+}
+
+// Attach starts the feed of a peer whose replica is r. The disk must be active.
+//
+// A replica that is whole and whose position this disk knows gets what it lacks; one whose position is older than
+// it once reported, or that isn't known, gets everything, as one epoch. One that isn't whole goes on with
+// its first copy if that is known, else begins one. Errors: ErrInactive, ErrAttached, ErrWrongDisk, and
+// ErrDiverged if the replica has, or may have, what this disk's history lacks.
+func (d *Disk) Attach(peer string, r ReplicaState) (*Feed, error) {
+	if err := checkPeer(peer); err != nil {
+		return nil, err
+	}
+	f, err := d.attach(peer, r)
+	if err != nil {
+		return nil, fmt.Errorf("attach %s: %w", peer, err)
+	}
+	// Stored at once, so that the regions that are logged from now on count for this peer after a crash.
+	if err := d.storePeers(); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("attach %s: %w", peer, err)
+	}
+	return f, nil
+}
+
+func (d *Disk) attach(name string, r ReplicaState) (*Feed, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case d.err != nil:
+		return nil, d.err
+	case d.closed:
+		return nil, ErrClosed
+	case !d.active:
+		return nil, ErrInactive
+	case r.Disk != d.id:
+		return nil, fmt.Errorf("%s instead of %s: %w", r.Disk, d.id, ErrWrongDisk)
+	case r.Complete && !d.inHistory(r.Position):
+		return nil, fmt.Errorf("replica at %s, disk at %s: %w", r.Position, d.position, ErrDiverged)
+	}
+	p := d.peers[name]
+	if p != nil && p.feed != nil {
+		return nil, ErrAttached
+	}
+	if p == nil {
+		p = newPeer(name, d.blocks)
+		p.term, p.at = d.term, d.position
+		p.everything()
+		d.peers[name] = p
+	}
+	f := &Feed{d: d, p: p, turn: make(chan struct{}, 1), wake: make(chan struct{}, 1), done: make(chan struct{}), needBarrier: true}
+	older := r.Position.Compare(p.acked) < 0
+	switch {
+	case r.Complete:
+		if older {
+			p.everything()
+		}
+		p.acked, p.copy, f.floor = r.Position, [16]byte{}, r.Position
+	case r.Copy != [16]byte{} && r.Copy == p.copy && !older:
+		p.acked, f.floor = r.Position, r.Position
+	default:
+		p.everything()
+		_, _ = rand.Read(p.copy[:]) // never fails
+		f.begin = true
+	}
+	p.feed, p.changed = f, true
+	f.signal()
+	return f, nil
+}
+
+// inHistory says whether this disk's history went through p. The caller holds d.mu.
+func (d *Disk) inHistory(p Position) bool {
+	if p.Term == d.position.Term {
+		return p.Barrier <= d.position.Barrier
+	}
+	end, known := d.ends[p.Term]
+	return p.Term < d.position.Term && known && p.Barrier <= end
+}
+
+// Drain makes a last barrier and waits until the peer has acknowledged it and lacks nothing; it returns that
+// position. It ends only if nothing is written meanwhile: fence the disk first. Afterwards, while the disk is
+// fenced, its position changes only if another peer is drained. Errors: ErrDetached, ErrFailed, that of ctx.
+func (d *Disk) Drain(ctx context.Context, peer string) (Position, error) {
+	changed, stop := d.Watch(peer)
+	defer stop()
+	var drained *Feed
+	defer func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if drained != nil {
+			drained.draining = false
+		}
+	}()
+	for {
+		d.mu.Lock()
+		p := d.peers[peer]
+		if p == nil || p.feed == nil || drained != nil && p.feed != drained || d.err != nil {
+			err := d.err
+			if err == nil {
+				err = ErrDetached
+			}
+			d.mu.Unlock()
+			return Position{}, fmt.Errorf("drain to %s: %w", peer, err)
+		}
+		f := p.feed
+		if drained == nil {
+			drained, f.draining = f, true
+			f.signal()
+		}
+		pos, done := p.acked, d.progress(p).Complete && !f.needBarrier
+		again := f.ready() && (d.wrote || f.needBarrier)
+		d.mu.Unlock()
+		if done {
+			return pos, nil
+		}
+		if again {
+			if err := d.barrier(); err != nil {
+				return Position{}, fmt.Errorf("drain to %s: %w", peer, err)
+			}
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return Position{}, fmt.Errorf("drain to %s: %w", peer, ctx.Err())
+		case <-changed:
+		}
+	}
+}
+
+// Watch returns a channel that is woken when something changed for the peer, and what ends that. An empty name
+// is all peers. A wake-up may stand for many changes.
+func (d *Disk) Watch(peer string) (<-chan struct{}, func()) {
+	c := make(chan struct{}, 1)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.watchers[c] = peer
+	return c, func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		delete(d.watchers, c)
+	}
+}
+
+// notify wakes the watchers of a peer. The caller holds d.mu.
+func (d *Disk) notify(peer string) {
+	for c, p := range d.watchers {
+		if p == peer || p == "" {
+			select {
+			case c <- struct{}{}:
+			default:
+			}
+		}
+	}
+}
+
+// Peers says what is known of each peer, in the order of their names.
+func (d *Disk) Peers() []PeerInfo {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var out []PeerInfo
+	for _, name := range slices.Sorted(keys(d.peers)) {
+		out = append(out, PeerInfo{Peer: name, Progress: d.progress(d.peers[name])})
+	}
+	return out
+}
+
+// Forget ends the feed of a peer, if any, and drops what is known of it.
+func (d *Disk) Forget(peer string) error {
+	d.saveMu.Lock()
+	defer d.saveMu.Unlock()
+	d.mu.Lock()
+	p := d.peers[peer]
+	if p != nil && p.feed != nil {
+		p.feed.close()
+	}
+	delete(d.peers, peer)
+	d.mu.Unlock()
+	if p == nil {
+		return nil
+	}
+	if err := d.removeSets(peer); err != nil {
+		return fmt.Errorf("forget %s: %w", peer, err)
+	}
+	return nil
+}

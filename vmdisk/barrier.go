@@ -1,0 +1,206 @@
+package vmdisk
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+const (
+	// reserveStep is how many barrier numbers are reserved at a time; reserveRoom is how many must be left.
+	reserveStep = 1 << 16
+	reserveRoom = 1 << 10
+)
+
+// round is one barrier in the making; all who ask for one before its cut share it.
+type round struct {
+	done chan struct{}
+	err  error // after done
+}
+
+// Flush makes all writes that returned before durable. If something was written since the last, this
+// makes the next barrier. Flushing a disk that isn't active does nothing. Errors: ErrFailed, ErrClosed.
+func (d *Disk) Flush() error {
+	if err := d.barrier(); err != nil {
+		return fmt.Errorf("flush: %w", err)
+	}
+	return nil
+}
+
+// barrier joins the next round, or leads it.
+func (d *Disk) barrier() error {
+	d.mu.Lock()
+	r := d.next
+	if r != nil {
+		d.mu.Unlock()
+		<-r.done
+		return r.err
+	}
+	r = &round{done: make(chan struct{})}
+	d.next = r
+	d.mu.Unlock()
+	d.syncMu.Lock()
+	r.err = d.runRound(r)
+	d.syncMu.Unlock()
+	close(r.done)
+	return r.err
+}
+
+// runRound cuts the order of writes: no write is under way at that moment, so each is before or after it, here and in
+// the queues. What is before is then made durable; the barriers leave the queues only after that.
+func (d *Disk) runRound(r *round) error {
+	for {
+		rerr := d.reserveNumbers()
+		d.gate.Lock()
+		d.mu.Lock()
+		if rerr == nil && d.active && d.err == nil && d.counter >= d.reserved {
+			d.mu.Unlock()
+			d.gate.Unlock()
+			continue // checkpoints took the numbers meanwhile
+		}
+		pos, wrote, fresh, err := d.cut(r, rerr)
+		d.mu.Unlock()
+		d.gate.Unlock()
+		if err != nil || !wrote && !fresh {
+			return err
+		}
+		if wrote {
+			err = d.base.Sync()
+		}
+		d.mu.Lock()
+		if err != nil {
+			err = d.fail("sync "+baseName, err)
+		} else {
+			d.position, d.syncing = pos, false
+		}
+		d.mu.Unlock()
+		return err
+	}
+}
+
+// cut ends the joining of round r and queues its barriers. fresh says that the barrier has a new
+// number. The caller holds gate and mu.
+func (d *Disk) cut(r *round, rerr error) (pos Position, wrote, fresh bool, err error) {
+	d.next = nil
+	switch {
+	case d.err != nil:
+		return pos, false, false, d.err
+	case !d.active && d.closed:
+		return pos, false, false, ErrClosed
+	case !d.active:
+		return pos, false, false, nil
+	case rerr != nil && d.counter >= d.reserved:
+		return pos, false, false, rerr
+	}
+	wrote, pos = d.wrote, d.position
+	fresh = wrote
+	needed := false
+	for _, p := range d.peers {
+		f := p.feed
+		if f == nil || !f.ready() || !f.needBarrier {
+			continue
+		}
+		needed = true
+		// The peer must be able to tell the barrier from what it has.
+		if c := f.floor.Compare(pos); c > 0 || c == 0 && f.sent || pos.Term != d.term {
+			fresh = true
+		}
+	}
+	if !wrote && !needed {
+		return pos, false, false, nil
+	}
+	if fresh {
+		d.counter++
+		pos = Position{d.term, d.counter}
+	}
+	for _, p := range d.peers {
+		if f := p.feed; f != nil && f.ready() && (fresh || f.needBarrier) {
+			f.pushBarrier(pos, r)
+		}
+	}
+	d.wrote, d.syncing = false, wrote
+	return pos, wrote, fresh, nil
+}
+
+// fail makes err final. The caller holds d.mu.
+func (d *Disk) fail(what string, err error) error {
+	if d.err == nil {
+		d.err = fmt.Errorf("%s: %w: %w", what, ErrFailed, err)
+		d.log.Error("Disk failed, it must be opened again", "disk", d.id, "step", what, "err", err)
+		for _, p := range d.peers {
+			if p.feed != nil {
+				p.feed.signal()
+			}
+		}
+	}
+	return d.err
+}
+
+// reserveNumbers makes sure, durably, that enough barrier numbers are reserved.
+func (d *Disk) reserveNumbers() error {
+	d.mu.Lock()
+	active, need := d.active && d.err == nil, d.reserved < d.counter+reserveRoom
+	upTo := d.counter + reserveStep
+	d.mu.Unlock()
+	if !active || !need {
+		return nil
+	}
+	if err := d.record(reserveRecord(upTo)); err != nil {
+		return fmt.Errorf("reserve barriers: %w", err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.reserved = max(d.reserved, upTo)
+	return nil
+}
+
+// record appends to the journal, durably.
+func (d *Disk) record(r record) error {
+	seq, err := d.j.append(r)
+	if err != nil {
+		return err
+	}
+	return d.j.syncTo(seq)
+}
+
+// keepHouse makes barriers that are overdue and stores the dirty sets, until stop.
+func (d *Disk) keepHouse(stop <-chan struct{}) {
+	ticks, stopTicks := ticker(d.o.BarrierEvery / 4)
+	defer stopTicks()
+	saves, stopSaves := ticker(d.o.SaveEvery)
+	defer stopSaves()
+	for {
+		var err error
+		select {
+		case <-stop:
+			return
+		case <-ticks:
+			err = d.overdue()
+		case <-saves:
+			err = d.save()
+		}
+		if err != nil && !errors.Is(err, ErrFailed) && !errors.Is(err, ErrClosed) {
+			d.log.Warn("Housekeeping of the disk failed, it is tried again", "disk", d.id, "err", err)
+		}
+	}
+}
+
+// ticker ticks every so often, or never if that isn't positive.
+func ticker(every time.Duration) (<-chan time.Time, func()) {
+	if every <= 0 {
+		return nil, func() {}
+	}
+	t := time.NewTicker(every)
+	return t.C, t.Stop
+}
+
+// overdue makes a barrier if peers wait too long for one.
+func (d *Disk) overdue() error {
+	d.mu.Lock()
+	due := d.active && !d.fenced && d.wrote && d.queueing.Load() > 0 && time.Since(d.wroteAt) >= d.o.BarrierEvery
+	d.mu.Unlock()
+	if !due {
+		return nil
+	}
+	return d.barrier()
+}

@@ -1,0 +1,40 @@
+package vmdisk
+
+import (
+	"math/bits"
+	"sync"
+	"sync/atomic"
+)
+
+// buffer is a piece of the disk that is shared by the queues of several peers. It goes
+// back to its pool when the last of them has released it.
+type buffer struct {
+	data []byte
+	full []byte
+	refs atomic.Int32
+}
+
+// pools has one pool for each power of two from 4 KiB to MaxOp.
+var pools [9]sync.Pool
+
+func poolFor(n int) int { return max(0, bits.Len(uint(n-1))-12) }
+
+// newBuffer has n bytes, 0 < n <= MaxOp, of arbitrary content, and one reference.
+func newBuffer(n int) *buffer {
+	i := poolFor(n)
+	b, _ := pools[i].Get().(*buffer)
+	if b == nil {
+		b = &buffer{full: make([]byte, Block<<i)}
+	}
+	b.data = b.full[:n]
+	b.refs.Store(1)
+	return b
+}
+
+func (b *buffer) retain() { b.refs.Add(1) }
+
+func (b *buffer) release() {
+	if b.refs.Add(-1) == 0 {
+		pools[poolFor(len(b.full))].Put(b)
+	}
+}

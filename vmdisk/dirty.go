@@ -1,0 +1,272 @@
+package vmdisk
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/zeebo/blake3"
+)
+
+const (
+	dirtyPrefix  = "dirty-"
+	dirtyMagic   = "TAGDIRT\n"
+	dirtyVersion = 1
+	setHeader    = 48 // of a file with sets, before what it holds
+	maxSets      = 1024
+)
+
+// dirtyName is the file of a peer.
+func dirtyName(peer string) string {
+	sum := blake3.Sum256([]byte(peer))
+	return dirtyPrefix + hex.EncodeToString(sum[:8])
+}
+
+// peerSet is what is stored of a peer, and what travels at a hand-off.
+type peerSet struct {
+	name  string
+	term  uint64
+	at    Position
+	acked Position
+	copy  [16]byte
+	dirty *bitmap
+}
+
+func (p *peer) set() peerSet {
+	return peerSet{p.name, p.term, p.at, p.acked, p.copy, p.dirty()}
+}
+
+func (s peerSet) peer() *peer {
+	p := newPeer(s.name, s.dirty.blocks)
+	p.term, p.at, p.acked, p.copy, p.todo = s.term, s.at, s.acked, s.copy, s.dirty
+	return p
+}
+
+func (s peerSet) appendTo(b []byte) []byte {
+	le := binary.LittleEndian
+	b = le.AppendUint16(b, uint16(len(s.name)))
+	b = append(b, s.name...)
+	b = le.AppendUint64(b, s.term)
+	b = appendPosition(b, s.at)
+	b = appendPosition(b, s.acked)
+	b = append(b, s.copy[:]...)
+	at := len(b)
+	b = s.dirty.appendTo(le.AppendUint64(b, 0))
+	le.PutUint64(b[at:], uint64(len(b)-at-8))
+	return b
+}
+
+// parseSet reads what appendTo wrote from the beginning of b, and returns the rest.
+func parseSet(b []byte, blocks int64) (s peerSet, rest []byte, err error) {
+	le := binary.LittleEndian
+	short := fmt.Errorf("peer's set ends early: %w", ErrMalformed)
+	if len(b) < 2 {
+		return s, nil, short
+	}
+	n := int(le.Uint16(b))
+	if b = b[2:]; len(b) < n+64 {
+		return s, nil, short
+	}
+	s.name = string(b[:n])
+	if err := checkPeer(s.name); err != nil {
+		return s, nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	b = b[n:]
+	s.term, s.at, s.acked, s.copy = le.Uint64(b), readPosition(b[8:]), readPosition(b[24:]), [16]byte(b[40:56])
+	size := le.Uint64(b[56:])
+	if b = b[64:]; size > uint64(len(b)) {
+		return s, nil, short
+	}
+	s.dirty, err = decodeBitmap(b[:size], blocks)
+	return s, b[size:], err
+}
+
+// sealed begins a file or message with sets; seal ends it.
+func (d *Disk) sealed(magic string, version uint32) []byte {
+	le := binary.LittleEndian
+	b := append(make([]byte, 0, 4096), magic...)
+	b = le.AppendUint64(b, uint64(version))
+	b = append(b, d.id[:]...)
+	b = le.AppendUint64(b, uint64(d.blocks))
+	return le.AppendUint64(b, 0)
+}
+
+func seal(b []byte) []byte {
+	sum := blake3.Sum256(b)
+	return append(b, sum[:]...)
+}
+
+// unseal checks what sealed and seal made and returns what is inside.
+func (d *Disk) unseal(b []byte, magic string, version uint32) ([]byte, error) {
+	le := binary.LittleEndian
+	if len(b) < setHeader+32 || string(b[:8]) != magic {
+		return nil, fmt.Errorf("no header: %w", ErrMalformed)
+	}
+	if v := le.Uint32(b[8:]); v > version {
+		return nil, fmt.Errorf("version %d: %w", v, ErrVersion)
+	}
+	end := len(b) - 32
+	if sum := blake3.Sum256(b[:end]); string(sum[:]) != string(b[end:]) {
+		return nil, fmt.Errorf("checksum: %w", ErrMalformed)
+	}
+	if ID(b[16:32]) != d.id || le.Uint64(b[32:]) != uint64(d.blocks) {
+		return nil, ErrWrongDisk
+	}
+	return b[setHeader:end], nil
+}
+
+// loadPeers reads the stored sets. One that is damaged is left out: its peer isn't known then, and gets everything.
+func (d *Disk) loadPeers(names []string) error {
+	for _, name := range names {
+		if !strings.HasPrefix(name, dirtyPrefix) || strings.HasSuffix(name, tempSuffix) {
+			continue
+		}
+		s, err := d.loadSet(name)
+		if errors.Is(err, ErrMalformed) || errors.Is(err, ErrWrongDisk) {
+			d.log.Warn("What was known of a peer is damaged, it will get everything", "disk", d.id, "file", name, "err", err)
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		p := s.peer()
+		p.changed = false
+		d.al.each(d.blocks, func(from, to int64) {
+			p.todo.set(from, to)
+			p.changed = true
+		})
+		d.peers[s.name] = p
+	}
+	return nil
+}
+
+func (d *Disk) loadSet(name string) (peerSet, error) {
+	f, err := d.fs.Open(name)
+	if err != nil {
+		return peerSet{}, err
+	}
+	b, err := readAll(f, 1<<30)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return peerSet{}, err
+	}
+	if b, err = d.unseal(b, dirtyMagic, dirtyVersion); err != nil {
+		return peerSet{}, err
+	}
+	s, rest, err := parseSet(b, d.blocks)
+	if err == nil && (len(rest) > 0 || dirtyName(s.name) != name) {
+		err = fmt.Errorf("set of %q: %w", s.name, ErrMalformed)
+	}
+	return s, err
+}
+
+// storePeers stores the sets that changed, durably.
+func (d *Disk) storePeers() error {
+	d.saveMu.Lock()
+	defer d.saveMu.Unlock()
+	return d.storeLocked()
+}
+
+// storeLocked is storePeers for who holds saveMu.
+func (d *Disk) storeLocked() error {
+	d.mu.Lock()
+	if d.err != nil {
+		d.mu.Unlock()
+		return d.err
+	}
+	var sets []peerSet
+	for _, p := range d.peers {
+		if p.changed {
+			sets, p.changed = append(sets, p.set()), false
+		}
+	}
+	d.mu.Unlock()
+	for i, s := range sets {
+		f, err := writeNew(d.fs, dirtyName(s.name), seal(s.appendTo(d.sealed(dirtyMagic, dirtyVersion))))
+		if f != nil {
+			err = errors.Join(err, f.Close())
+		}
+		if err == nil {
+			continue
+		}
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		for _, s := range sets[i:] {
+			if p := d.peers[s.name]; p != nil {
+				p.changed = true
+			}
+		}
+		return fmt.Errorf("store set of %s: %w", s.name, err)
+	}
+	return nil
+}
+
+// removeSets deletes the files of peers. The caller holds saveMu.
+func (d *Disk) removeSets(peers ...string) error {
+	var errs []error
+	for _, p := range peers {
+		if err := d.fs.Remove(dirtyName(p)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	if len(peers) > 0 {
+		errs = append(errs, d.fs.SyncDir())
+	}
+	return errors.Join(errs...)
+}
+
+// keepPeers forgets the peers whose sets don't count when this disk becomes active under term at position at, and makes
+// the others count for that term, durably.
+func (d *Disk) keepPeers(term uint64, at Position, restart bool) error {
+	d.saveMu.Lock()
+	defer d.saveMu.Unlock()
+	d.mu.Lock()
+	var gone []string
+	for _, name := range slices.Collect(maps.Keys(d.peers)) {
+		p := d.peers[name]
+		if restart && p.term == term {
+			continue
+		}
+		if restart || p.at != at {
+			delete(d.peers, name)
+			gone = append(gone, name)
+			continue
+		}
+		p.term, p.changed = term, true
+	}
+	d.mu.Unlock()
+	if err := d.removeSets(gone...); err != nil {
+		return fmt.Errorf("forget peers: %w", err)
+	}
+	return d.storeLocked()
+}
+
+// save stores the dirty sets and drops from the activity log what was not written since. What a region contains
+// is made durable before it is dropped: a peer may have acknowledged what this disk could still lose.
+func (d *Disk) save() error {
+	d.mu.Lock()
+	active := d.active && d.err == nil
+	d.mu.Unlock()
+	if !active {
+		return nil
+	}
+	if d.al.mark() > 0 {
+		if err := d.barrier(); err != nil {
+			return err
+		}
+	}
+	d.saveMu.Lock()
+	defer d.saveMu.Unlock()
+	if err := d.storeLocked(); err != nil {
+		return err
+	}
+	return d.al.retire(func() (Position, bool) {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		return d.position, d.active && !d.unflushed()
+	})
+}

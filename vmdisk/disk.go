@@ -1,0 +1,342 @@
+package vmdisk
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+	"log/slog"
+	"maps"
+	"math"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"tagalong.org/tagalong/vmdisk/vfs"
+)
+
+const (
+	baseName = "base.raw"
+	lockName = "lock"
+)
+
+// Disk is one open disk. Its methods may be called from any goroutine.
+type Disk struct {
+	id     ID
+	size   int64
+	blocks int64
+	o      Options
+	fs     vfs.FS
+	log    *slog.Logger
+	lock   io.Closer
+	base   vfs.File
+	j      *journal
+	al     *activity
+	space  *space
+	claims claims
+	epochs *epochLog
+
+	role     sync.Mutex   // changes of what this disk is
+	saveMu   sync.Mutex   // storing dirty sets
+	syncMu   sync.Mutex   // rounds
+	gate     sync.RWMutex // held for reading by every write under way
+	rd       sync.RWMutex // held for writing while an epoch is applied
+	queueing atomic.Int64 // feeds that want the content of writes
+
+	mu        sync.Mutex // guards all below, and peers and feeds
+	closed    bool
+	active    bool
+	fenced    bool
+	pristine  bool // nothing was written since the disk became active
+	complete  bool
+	wrote     bool // since the last cut
+	syncing   bool // what was written before the cut isn't durable yet, and position is behind it
+	wroteAt   time.Time
+	term      uint64 // active under
+	given     uint64
+	counter   uint64 // last barrier number in use
+	reserved  uint64
+	position  Position
+	copy      [16]byte
+	ends      map[uint64]uint64
+	err       error // final
+	unapplied error // why the epoch log could not be applied
+	next      *round
+	peers     map[string]*peer
+	watchers  map[chan struct{}]string
+	applier   *Applier
+
+	stop chan struct{}
+	wg   sync.WaitGroup
+}
+
+func keys[K comparable, V any](m map[K]V) iter.Seq[K] { return maps.Keys(m) }
+
+// Create makes a new disk of size bytes, all zeros, in the directory dir (made if missing), and opens it. It is complete
+// and not active. Errors: ErrExists, ErrInUse, ErrRange.
+func Create(dir string, id ID, size int64, o Options) (*Disk, error) {
+	return create(dir, id, size, o, true)
+}
+
+// CreateReplica is Create for a replica that has nothing yet.
+func CreateReplica(dir string, id ID, size int64, o Options) (*Disk, error) {
+	return create(dir, id, size, o, false)
+}
+
+func create(dir string, id ID, size int64, o Options, complete bool) (*Disk, error) {
+	if err := checkSize(size); err != nil {
+		return nil, fmt.Errorf("create disk: %w", err)
+	}
+	if o.FS == nil {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, fmt.Errorf("create disk: %w", err)
+		}
+	}
+	o = o.withDefaults(dir)
+	lock, err := takeLock(o.FS)
+	if err != nil {
+		return nil, fmt.Errorf("create disk in %s: %w", dir, err)
+	}
+	if err := createFiles(o.FS, header{id: id, size: size}, complete); err != nil {
+		return nil, errors.Join(fmt.Errorf("create disk in %s: %w", dir, err), lock.Close())
+	}
+	return open(dir, o, lock)
+}
+
+func takeLock(fsys vfs.FS) (io.Closer, error) {
+	lock, err := fsys.Lock(lockName)
+	if errors.Is(err, vfs.ErrLocked) {
+		return nil, ErrInUse
+	}
+	return lock, err
+}
+
+func createFiles(fsys vfs.FS, h header, complete bool) error {
+	names, err := fsys.List()
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		if n == journalName || n == baseName {
+			return fmt.Errorf("%s: %w", n, ErrExists)
+		}
+	}
+	base, err := fsys.Create(baseName)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(base.Truncate(h.size), base.Sync(), base.Close()); err != nil {
+		return errors.Join(err, fsys.Remove(baseName))
+	}
+	st := newState()
+	st.complete, st.exact = complete, true
+	j, err := createJournal(fsys, h, st)
+	if err != nil {
+		return errors.Join(err, fsys.Remove(baseName))
+	}
+	return j.close()
+}
+
+// Open opens the disk in dir. It is not active. What a crash left behind is put right: committed epochs are applied,
+// recently written regions count as dirty for all peers. Errors: ErrNoDisk, ErrInUse, ErrCorrupt, ErrVersion.
+func Open(dir string, o Options) (*Disk, error) {
+	o = o.withDefaults(dir)
+	if _, err := o.FS.List(); errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("open disk in %s: %w", dir, ErrNoDisk)
+	}
+	lock, err := takeLock(o.FS)
+	if err != nil {
+		return nil, fmt.Errorf("open disk in %s: %w", dir, err)
+	}
+	return open(dir, o, lock)
+}
+
+// open takes over the lock.
+func open(dir string, o Options, lock io.Closer) (*Disk, error) {
+	d := &Disk{
+		o: o, fs: o.FS, log: o.Log, lock: lock,
+		space: &space{fs: o.FS, reserve: o.Reserve},
+		peers: map[string]*peer{}, watchers: map[chan struct{}]string{},
+		stop: make(chan struct{}),
+	}
+	if err := d.load(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open disk in %s: %w", dir, err), d.release())
+	}
+	d.wg.Go(func() { d.keepHouse(d.stop) })
+	return d, nil
+}
+
+func (d *Disk) load() error {
+	names, err := d.fs.List()
+	if err != nil {
+		return err
+	}
+	if d.j, err = openJournal(d.fs); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return ErrNoDisk
+		}
+		return err
+	}
+	for _, n := range names {
+		if strings.HasSuffix(n, tempSuffix) {
+			_ = d.fs.Remove(n) // left by a crash; it would only take space
+		}
+	}
+	d.id, d.size = d.j.h.id, d.j.h.size
+	d.blocks = d.size / Block
+	if d.base, err = d.fs.Open(baseName); err != nil {
+		return err
+	}
+	if n, err := d.base.Size(); err != nil || n != d.size {
+		return errors.Join(err, fmt.Errorf("%s: %d bytes instead of %d: %w", baseName, n, d.size, ErrCorrupt))
+	}
+	if err := d.recover(); err != nil {
+		return err
+	}
+	if d.epochs, err = openEpochs(d.fs); err != nil {
+		return err
+	}
+	if err := d.epochs.scan(d.position, d.size); err != nil {
+		return err
+	}
+	d.position = d.epochs.last
+	if err := d.settle(); err != nil {
+		if !outOfSpace(err) {
+			return err
+		}
+		d.log.Warn("No space to apply what was received", "disk", d.id, "err", err)
+	}
+	return d.loadPeers(names)
+}
+
+// recover stores the journal anew, which drops a torn end, and gives a disk that was written when its
+// owner died a position of its own: no other device has it, so nobody takes that content for theirs.
+func (d *Disk) recover() error {
+	st := d.j.snapshot()
+	died := st.owned() && !st.exact
+	if died {
+		if err := d.base.Sync(); err != nil {
+			return fmt.Errorf("sync %s: %w", baseName, err)
+		}
+	}
+	err := d.j.commit(func(st *state) {
+		if died {
+			st.position = Position{st.activated, st.reserved + 1}
+			st.reserved += reserveStep
+			st.exact = true
+		}
+	})
+	if err != nil {
+		return err
+	}
+	st = d.j.snapshot()
+	d.complete, d.copy, d.position, d.ends, d.given = st.complete, st.copy, st.position, st.ends, st.given
+	d.reserved, d.counter = st.reserved, max(st.reserved, st.position.Barrier)
+	d.al = newActivity(d.j, st.regions)
+	return nil
+}
+
+// Close makes everything durable and closes the disk, its feeds and its applier. Writes under way end first. It may be
+// called more than once.
+func (d *Disk) Close() error {
+	d.mu.Lock()
+	a := d.applier
+	d.mu.Unlock()
+	var err error
+	if a != nil {
+		err = a.Close()
+	}
+	d.role.Lock()
+	defer d.role.Unlock()
+	d.gate.Lock()
+	d.mu.Lock()
+	again, active := d.closed, d.active && d.err == nil
+	d.fenced, d.closed = true, true
+	for _, p := range d.peers {
+		if p.feed != nil {
+			p.feed.close()
+		}
+	}
+	d.mu.Unlock()
+	d.gate.Unlock()
+	if again {
+		return nil
+	}
+	close(d.stop)
+	d.wg.Wait()
+	if active {
+		err = errors.Join(err, d.save(), d.j.syncTo(math.MaxUint64))
+	}
+	d.mu.Lock()
+	d.active = false
+	d.mu.Unlock()
+	if err = errors.Join(err, d.release()); err != nil {
+		return fmt.Errorf("close disk: %w", err)
+	}
+	return nil
+}
+
+// release closes the files, after the reads under way.
+func (d *Disk) release() error {
+	d.rd.Lock()
+	defer d.rd.Unlock()
+	var errs []error
+	if d.epochs != nil {
+		errs = append(errs, d.epochs.f.Close())
+	}
+	if d.base != nil {
+		errs = append(errs, d.base.Close())
+	}
+	if d.j != nil {
+		errs = append(errs, d.j.close())
+	}
+	return errors.Join(append(errs, d.lock.Close())...)
+}
+
+// Info is what there is to know of a disk.
+type Info struct {
+	ID        ID
+	Size      int64 // bytes
+	Allocated int64 // bytes that base.raw takes
+	Complete  bool
+	Active    bool
+	Fenced    bool
+	Applying  bool
+	// Term is the highest this disk has seen, Given the highest that it gave away.
+	Term, Given uint64
+	Position    Position
+	// Unflushed says that something was written after Position.
+	Unflushed bool
+	// Err is why the disk refuses to work, if it does.
+	Err   error
+	Peers []PeerInfo
+}
+
+// Info says what there is to know.
+func (d *Disk) Info() Info {
+	i := Info{ID: d.id, Size: d.size, Peers: d.Peers()}
+	i.Allocated, _ = d.base.Allocated() // 0 if that can't be told
+	st := d.j.snapshot()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	i.Complete, i.Active, i.Fenced, i.Applying = d.complete, d.active, d.fenced, d.applier != nil
+	i.Position, i.Unflushed, i.Err = d.position, d.unflushed(), d.err
+	i.Term, i.Given = max(st.newest(), d.position.Term), st.given
+	if i.Err == nil {
+		i.Err = d.unapplied
+	}
+	return i
+}
+
+// unflushed says that the disk isn't at position. The caller holds mu.
+func (d *Disk) unflushed() bool { return d.wrote || d.syncing }
+
+// Position is the newest barrier of an owner, or what a replica is. For an incomplete replica it is its last checkpoint.
+func (d *Disk) Position() Position {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.position
+}

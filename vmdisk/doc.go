@@ -1,0 +1,33 @@
+// Package vmdisk keeps one virtual disk on this device: as its owner, who writes it and tells the
+// peers what changed, or as a replica, which follows its owner.
+//
+// A disk is a directory: base.raw (plain, sparse, bootable without us), a journal (fence, terms,
+// barrier numbers, activity log), an epoch log (of a replica) and one dirty set per peer. FORMAT.md
+// has every byte.
+//
+// What it guarantees:
+//   - A write or flush that returned nil survives the death of the process; one that was flushed (or
+//     FUA) survives a power cut.
+//   - Only an activated disk is written. A term that was given away (Give) is never written under
+//     again, nor is a lower one, also after a restart.
+//   - A complete replica equals its owner's disk at exactly the position that it reports: never a
+//     mixture, whenever the power is cut. A position is acknowledged only when it is durable.
+//   - The owner knows, for each peer, a superset of the blocks that the peer lacks: through crashes, lost
+//     connections and hand-offs. Where it can't know it copies everything.
+//   - The guest never waits for a peer. Memory is bounded: a queue per peer (Options.QueueBytes) and
+//     bitmaps (at most 32 MiB a TiB and peer, usually far less).
+//   - A replica with writes that the owner's history lacks is never overwritten (ErrDiverged).
+//
+// What it doesn't: it doesn't decide who is the owner (the directory does; this package enforces), it
+// doesn't move bytes between devices (a Feed is pulled, an Applier is pushed, by whoever has the
+// connection), and it doesn't repair flipped bits in base.raw.
+//
+// A failed fdatasync is final: the kernel may have dropped what it couldn't store, so the disk
+// refuses everything with ErrFailed until it is opened again, and then counts all recently written regions
+// as dirty.
+//
+// Lock order, outermost first: Applier.mu, Disk.role, Disk.saveMu, Disk.syncMu, Disk.gate, claims, activity.mu,
+// Disk.rd, Disk.mu, journal.syncMu, journal.mu. No file is read or written under Disk.mu.
+//
+// Tests: go test -race ./vmdisk/... ; the seeds of the model tests are printed when they fail.
+package vmdisk

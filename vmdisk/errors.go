@@ -1,0 +1,58 @@
+package vmdisk
+
+import "errors"
+
+// The errors of this package; they are wrapped, so ask with errors.Is. What the operating system says
+// (syscall.ENOSPC, syscall.EIO) passes through the same way.
+var (
+	// ErrExists: there is a disk, or an unknown base.raw, in the directory already.
+	ErrExists = errors.New("vmdisk: there is a disk already")
+	// ErrNoDisk: there is no disk in the directory.
+	ErrNoDisk = errors.New("vmdisk: no disk here")
+	// ErrInUse: the disk is open, here or in another process.
+	ErrInUse = errors.New("vmdisk: disk in use")
+	// ErrClosed: the disk, feed or applier was closed.
+	ErrClosed = errors.New("vmdisk: closed")
+	// ErrCorrupt: a file is damaged. The text names the file.
+	ErrCorrupt = errors.New("vmdisk: damaged")
+	// ErrVersion: a file was written by a newer version of this program.
+	ErrVersion = errors.New("vmdisk: format is newer than this program")
+	// ErrRange: an offset, length or size is outside of what is possible.
+	ErrRange = errors.New("vmdisk: out of range")
+	// ErrFailed: an earlier failure left it unknown what is stored; only opening the disk again helps.
+	ErrFailed = errors.New("vmdisk: failed before; open it again")
+	// ErrInactive: the disk isn't active, so it can't be written.
+	ErrInactive = errors.New("vmdisk: not active")
+	// ErrActive: the disk is active, so this can't be done.
+	ErrActive = errors.New("vmdisk: active")
+	// ErrFenced: writes are fenced off, or the term was given away.
+	ErrFenced = errors.New("vmdisk: fenced")
+	// ErrNotFenced: this can be done only with writes fenced off.
+	ErrNotFenced = errors.New("vmdisk: not fenced")
+	// ErrOldTerm: a newer term is known.
+	ErrOldTerm = errors.New("vmdisk: old term")
+	// ErrOldPosition: a newer position is known.
+	ErrOldPosition = errors.New("vmdisk: old position")
+	// ErrIncomplete: the replica isn't whole yet.
+	ErrIncomplete = errors.New("vmdisk: incomplete")
+	// ErrComplete: the replica is whole, so a first copy can't be made.
+	ErrComplete = errors.New("vmdisk: complete")
+	// ErrApplying: an applier is open.
+	ErrApplying = errors.New("vmdisk: being applied to")
+	// ErrNoCopy: an incomplete replica got data before Begin.
+	ErrNoCopy = errors.New("vmdisk: no first copy begun")
+	// ErrAttached: the peer has a feed already.
+	ErrAttached = errors.New("vmdisk: peer attached already")
+	// ErrDetached: the peer has no feed, or lost it.
+	ErrDetached = errors.New("vmdisk: peer not attached")
+	// ErrWrongDisk: the peer's disk is another one.
+	ErrWrongDisk = errors.New("vmdisk: another disk")
+	// ErrDiverged: the peer's replica has, or may have, something that isn't in this disk's history.
+	ErrDiverged = errors.New("vmdisk: replica diverged")
+	// ErrNotFresh: the disk was used before.
+	ErrNotFresh = errors.New("vmdisk: not a fresh disk")
+	// ErrTooLate: writes have been accepted since.
+	ErrTooLate = errors.New("vmdisk: too late, written since")
+	// ErrMalformed: bytes handed in (a dirty export) make no sense.
+	ErrMalformed = errors.New("vmdisk: malformed")
+)

@@ -1,0 +1,345 @@
+package vmdisk
+
+import (
+	"context"
+	"fmt"
+)
+
+const (
+	copyBlocks   = (256 << 10) / Block
+	maxRunBlocks = (4 << 30) / Block
+)
+
+// Feed is the stream of operations for one peer. Next is for one goroutine at a time; the others may be called
+// from anywhere.
+//
+// While much is left to be copied, Next reads the dirty blocks itself and writes only set bits. When little is left
+// (4 MiB), writes are queued and what is left goes through the same queue, so that the order of
+// operations on a block is that of the disk. A barrier is queued only when nothing is left to
+// be copied: then the peer is live. If the queue overflows, all of it becomes dirty bits again.
+type Feed struct {
+	d    *Disk
+	p    *peer
+	turn chan struct{} // held by Next
+	wake chan struct{}
+	done chan struct{}
+
+	// Guarded by d.mu.
+	queue    []*Op
+	queued   int64
+	queueing bool
+	live     bool
+	draining bool
+	closed   bool
+	begin    bool
+	// needBarrier: something was sent or queued since the last barrier, or there was none.
+	needBarrier bool
+	// sent: something was sent or queued since floor, the newest position that the peer has or was sent.
+	sent         bool
+	floor        Position
+	lastBarrier  Position // queued
+	firstBarrier Position // emitted
+	emitted      Position // newest barrier or checkpoint that Next returned
+	cursor       int64
+	unsaved      int64 // bytes of a first copy since its last checkpoint
+}
+
+// signal wakes Next and all watchers of the peer. The caller holds d.mu.
+func (f *Feed) signal() {
+	select {
+	case f.wake <- struct{}{}:
+	default:
+	}
+	f.d.notify(f.p.name)
+}
+
+// push appends op to the queue. The caller holds d.mu.
+func (f *Feed) push(op *Op) {
+	f.queue = append(f.queue, op)
+	f.queued += op.cost()
+	if op.Kind != OpBarrier {
+		f.p.cur.set(op.Off/Block, (op.Off+op.Len)/Block)
+		f.needBarrier, f.sent = true, true
+	}
+}
+
+// pushWrite queues a write (or zeroing, without bufs) of the blocks [a, b). It is false if there is no room: then
+// the queue is no more. The caller holds d.mu and the claim.
+func (f *Feed) pushWrite(a, b int64, bufs []*buffer) bool {
+	cost := int64(opCost)
+	for _, buf := range bufs {
+		cost += opCost + int64(len(buf.data))
+	}
+	if f.queued+cost > f.d.o.QueueBytes {
+		f.overflow()
+		return false
+	}
+	f.p.todo.clear(a, b)
+	if bufs == nil {
+		f.push(&Op{Kind: OpZero, Off: a * Block, Len: (b - a) * Block})
+		return true
+	}
+	off := a * Block
+	for _, buf := range bufs {
+		buf.retain()
+		n := int64(len(buf.data))
+		f.push(&Op{Kind: OpWrite, Off: off, Len: n, Data: buf.data, buf: buf})
+		off += n
+	}
+	return true
+}
+
+// pushBarrier queues the barrier that round r makes. The caller holds d.mu.
+func (f *Feed) pushBarrier(pos Position, r *round) {
+	f.push(&Op{Kind: OpBarrier, Pos: pos, round: r})
+	f.p.flip(pos)
+	f.lastBarrier, f.floor = pos, pos
+	f.needBarrier, f.sent, f.live = false, false, true
+	f.signal()
+}
+
+// ready says that barriers may be queued: the peer lacks nothing but what is in the queue. The caller holds d.mu.
+func (f *Feed) ready() bool {
+	return f.queueing && f.p.todo.empty() && (!f.d.fenced || f.draining)
+}
+
+// overflow makes the whole queue dirty bits again. The caller holds d.mu.
+func (f *Feed) overflow() {
+	f.d.log.Info("Peer can't keep up, its queue is dropped", "disk", f.d.id, "peer", f.p.name, "bytes", f.queued)
+	for _, op := range f.queue {
+		if op.Kind != OpBarrier {
+			f.p.todo.set(op.Off/Block, (op.Off+op.Len)/Block)
+		}
+		op.Release()
+	}
+	f.stopQueueing()
+	f.needBarrier, f.sent = true, true
+}
+
+func (f *Feed) stopQueueing() {
+	if f.queueing {
+		f.d.queueing.Add(-1)
+	}
+	f.queue, f.queued, f.queueing, f.live = nil, 0, false, false
+}
+
+// Next returns the next operation, waiting for it until ctx ends. Errors: ErrClosed after Close, ErrFailed, what
+// reading the disk says. The caller releases the operation.
+func (f *Feed) Next(ctx context.Context) (*Op, error) {
+	select {
+	case f.turn <- struct{}{}:
+		defer func() { <-f.turn }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	copied := false
+	for {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		op, do, wait, err := f.decide(copied)
+		switch {
+		case err != nil || op != nil:
+			return op, err
+		case do != nil:
+			if op, err := do(); err != nil || op != nil {
+				return op, err
+			}
+			copied = true
+			continue
+		}
+		select {
+		case <-ctx.Done():
+		case <-f.done:
+		case <-f.wake:
+		case <-wait:
+		}
+	}
+}
+
+// decide says what Next does now: return op, do something outside of the lock, or wait (also for wait, if not nil).
+func (f *Feed) decide(copied bool) (op *Op, do func() (*Op, error), wait <-chan struct{}, err error) {
+	d, p := f.d, f.p
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case f.closed:
+		return nil, nil, nil, fmt.Errorf("feed of %s: %w", p.name, ErrClosed)
+	case d.err != nil:
+		return nil, nil, nil, d.err
+	case f.begin:
+		f.begin = false
+		return &Op{Kind: OpBegin, Copy: p.copy}, nil, nil, nil
+	}
+	if !f.queueing {
+		if p.copy != [16]byte{} && f.unsaved >= d.o.checkpointEvery {
+			if d.counter >= d.reserved {
+				return nil, func() (*Op, error) { return nil, d.reserveNumbers() }, nil, nil
+			}
+			return f.checkpoint(), nil, nil, nil
+		}
+		if p.todo.count()*Block > d.o.attachBelow {
+			return nil, f.copyRun, nil, nil
+		}
+		f.queueing = true
+		d.queueing.Add(1)
+	}
+	if f.ready() && !f.live && f.needBarrier {
+		return nil, func() (*Op, error) { return nil, d.barrier() }, nil, nil
+	}
+	room := len(f.queue) == 0 || f.queued+copyBlocks*Block+opCost <= d.o.QueueBytes
+	if head := f.head(); head != nil {
+		if head.round != nil {
+			select {
+			case <-head.round.done:
+				head.round = nil
+			default:
+				wait = head.round.done
+			}
+		}
+		if wait == nil && (copied || p.todo.empty() || !room) {
+			return f.pop(), nil, nil, nil
+		}
+	}
+	if !p.todo.empty() && room {
+		return nil, f.copyRun, nil, nil
+	}
+	return nil, nil, wait, nil
+}
+
+func (f *Feed) head() *Op {
+	if len(f.queue) == 0 {
+		return nil
+	}
+	return f.queue[0]
+}
+
+func (f *Feed) pop() *Op {
+	op := f.queue[0]
+	f.queue[0] = nil
+	f.queue = f.queue[1:]
+	f.queued -= op.cost()
+	if op.Kind == OpBarrier {
+		f.emitted = op.Pos
+		if f.firstBarrier == (Position{}) {
+			f.firstBarrier = op.Pos
+		}
+	}
+	return op
+}
+
+// checkpoint lets a first copy be resumed from here. The caller holds d.mu and knows that a number is reserved.
+func (f *Feed) checkpoint() *Op {
+	f.d.counter++
+	pos := Position{f.d.term, f.d.counter}
+	f.p.flip(pos)
+	f.emitted, f.floor, f.sent, f.unsaved = pos, pos, false, 0
+	return &Op{Kind: OpCheckpoint, Pos: pos}
+}
+
+// copyRun reads the next dirty run under a claim. While writes are queued it goes to the queue, else it is returned.
+func (f *Feed) copyRun() (*Op, error) {
+	d, p := f.d, f.p
+	d.mu.Lock()
+	a, b, ok := p.todo.run(f.cursor, maxRunBlocks)
+	d.mu.Unlock()
+	if !ok {
+		return nil, nil
+	}
+	if hole := d.holeEnd(a, b); hole > a {
+		b = hole
+	} else {
+		b = min(b, a+copyBlocks)
+	}
+	c := d.claims.take(a, b)
+	defer c.release()
+	op := &Op{Kind: OpZero, Off: a * Block}
+	if d.holeEnd(a, b) != b {
+		b = min(b, a+copyBlocks)
+		buf := newBuffer(int((b - a) * Block))
+		if err := readFull(d.base, buf.data, op.Off); err != nil {
+			buf.release()
+			return nil, fmt.Errorf("copy to %s: %w", p.name, err)
+		}
+		if isZero(buf.data) {
+			buf.release()
+		} else {
+			op.Kind, op.Data, op.buf = OpWrite, buf.data, buf
+		}
+	}
+	op.Len = (b - a) * Block
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if f.closed {
+		op.Release()
+		return nil, fmt.Errorf("feed of %s: %w", p.name, ErrClosed)
+	}
+	f.cursor = b
+	p.todo.clear(a, b)
+	p.changed = true
+	if f.queueing {
+		f.push(op)
+		return nil, nil
+	}
+	p.cur.set(a, b)
+	f.needBarrier, f.sent = true, true
+	f.unsaved += op.cost()
+	return op, nil
+}
+
+// Acked tells that the peer has everything up to pos durably. Positions that were not sent are ignored.
+func (f *Feed) Acked(pos Position) {
+	d, p := f.d, f.p
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if f.closed || pos.Compare(f.emitted) > 0 {
+		return
+	}
+	if pos.Compare(p.acked) > 0 {
+		p.acked = pos
+	}
+	p.changed = true
+	if !p.out.empty() && pos.Compare(p.tag) >= 0 {
+		p.out.reset()
+	}
+	if p.out.empty() && !f.needBarrier && pos.Compare(f.lastBarrier) >= 0 {
+		p.cur.reset()
+	}
+	if f.firstBarrier != (Position{}) && pos.Compare(f.firstBarrier) >= 0 {
+		p.copy = [16]byte{}
+	}
+	f.signal()
+}
+
+// Progress says how far the peer is.
+func (f *Feed) Progress() Progress {
+	f.d.mu.Lock()
+	defer f.d.mu.Unlock()
+	if f.closed {
+		return Progress{Acked: f.p.acked, Remaining: f.p.lacks()}
+	}
+	return f.d.progress(f.p)
+}
+
+// Close ends the feed; what the peer has not acknowledged counts as dirty again. It may be called more than once.
+func (f *Feed) Close() {
+	f.d.mu.Lock()
+	defer f.d.mu.Unlock()
+	f.close()
+}
+
+// close is Close for who holds d.mu.
+func (f *Feed) close() {
+	if f.closed {
+		return
+	}
+	f.closed = true
+	close(f.done)
+	for _, op := range f.queue {
+		op.Release()
+	}
+	f.stopQueueing()
+	f.p.recall()
+	f.p.feed, f.p.changed = nil, true
+	f.d.notify(f.p.name)
+}

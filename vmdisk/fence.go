@@ -1,0 +1,182 @@
+package vmdisk
+
+import (
+	"fmt"
+)
+
+// Activate lets the disk be written under term; that is durable when it returns. After a restart the same
+// term may be activated again, if it was not given away. A new term must be higher than every term this disk
+// has seen, and drops what is known of peers unless it was imported for the present position. Errors:
+// ErrOldTerm, ErrFenced (given away), ErrIncomplete, ErrApplying, ErrActive (under another term).
+func (d *Disk) Activate(term uint64) error {
+	d.role.Lock()
+	defer d.role.Unlock()
+	if err := d.activate(term); err != nil {
+		return fmt.Errorf("activate term %d: %w", term, err)
+	}
+	d.log.Info("Disk is active", "disk", d.id, "term", term, "position", d.Position().String())
+	return nil
+}
+
+func (d *Disk) activate(term uint64) error {
+	st := d.j.snapshot()
+	d.mu.Lock()
+	pos := d.position
+	var err error
+	switch {
+	case d.closed:
+		err = ErrClosed
+	case d.err != nil:
+		err = d.err
+	case d.active && d.term == term:
+		d.mu.Unlock()
+		return nil
+	case d.active:
+		err = fmt.Errorf("under term %d: %w", d.term, ErrActive)
+	case d.applier != nil:
+		err = ErrApplying
+	case !d.complete:
+		err = ErrIncomplete
+	case term <= st.given:
+		err = fmt.Errorf("term %d was given away: %w", st.given, ErrFenced)
+	case term < max(st.newest(), pos.Term):
+		err = fmt.Errorf("seen term %d: %w", max(st.newest(), pos.Term), ErrOldTerm)
+	}
+	restart := term == st.activated
+	if err == nil && !restart && term == max(st.newest(), pos.Term) {
+		err = fmt.Errorf("another owner had it: %w", ErrOldTerm)
+	}
+	d.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if err := d.settle(); err != nil {
+		return err
+	}
+	if err := d.keepPeers(term, pos, restart); err != nil {
+		return err
+	}
+	err = d.j.commit(func(st *state) {
+		if !restart {
+			st.end(pos)
+		}
+		st.activated, st.position = term, pos
+		// What is written into a region that is still logged leaves no trace in the journal.
+		st.exact = len(st.regions) == 0
+	})
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.ends = d.j.snapshot().ends
+	d.term, d.active, d.fenced, d.pristine = term, true, false, true
+	d.counter = max(d.counter, pos.Barrier)
+	return nil
+}
+
+// Fence stops the acceptance of writes, which get ErrFenced, and returns when those under way have ended. Feeds go on.
+func (d *Disk) Fence() error {
+	d.role.Lock()
+	defer d.role.Unlock()
+	d.gate.Lock()
+	defer d.gate.Unlock()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.active {
+		return fmt.Errorf("fence: %w", ErrInactive)
+	}
+	d.fenced = true
+	return nil
+}
+
+// Unfence accepts writes again, under the same term.
+func (d *Disk) Unfence() error {
+	d.role.Lock()
+	defer d.role.Unlock()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case d.closed:
+		return fmt.Errorf("unfence: %w", ErrClosed)
+	case !d.active:
+		return fmt.Errorf("unfence: %w", ErrInactive)
+	}
+	d.fenced = false
+	for _, p := range d.peers {
+		if p.feed != nil {
+			p.feed.signal()
+		}
+	}
+	return nil
+}
+
+// Give makes it durable that this disk never writes under term, or a lower one, again. An active disk must be
+// fenced; its last writes get a barrier first, its feeds end, and it is a replica from now on. What was known
+// of peers can still be exported. A higher term may be activated later. Errors: ErrNotFenced, ErrFailed.
+func (d *Disk) Give(term uint64) error {
+	d.role.Lock()
+	defer d.role.Unlock()
+	if err := d.give(term); err != nil {
+		return fmt.Errorf("give term %d: %w", term, err)
+	}
+	d.log.Info("Disk gave its term away", "disk", d.id, "term", term, "position", d.Position().String())
+	return nil
+}
+
+func (d *Disk) give(term uint64) error {
+	d.mu.Lock()
+	var err error
+	switch {
+	case d.closed:
+		err = ErrClosed
+	case d.active && !d.fenced:
+		err = ErrNotFenced
+	case d.active && term < d.term:
+		err = fmt.Errorf("active under %d: %w", d.term, ErrActive)
+	}
+	active := d.active
+	d.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if active {
+		if err := d.barrier(); err != nil {
+			return err
+		}
+	}
+	// No round and no save may be under way when the disk stops being active.
+	d.saveMu.Lock()
+	defer d.saveMu.Unlock()
+	d.syncMu.Lock()
+	defer d.syncMu.Unlock()
+	pos := d.Position()
+	err = d.j.commit(func(st *state) {
+		st.given = max(st.given, term)
+		if active {
+			st.position = pos
+		}
+		if !st.owned() {
+			st.exact = true
+			clear(st.regions)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, p := range d.peers {
+		if p.feed != nil {
+			p.feed.close()
+		}
+	}
+	d.given = max(d.given, term)
+	if active {
+		d.active, d.fenced = false, false
+	}
+	if !d.j.snapshot().owned() {
+		d.al.forget()
+	}
+	return nil
+}

@@ -1,0 +1,350 @@
+package vmdisk
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/zeebo/blake3"
+	"tagalong.org/tagalong/vmdisk/vfs"
+)
+
+const (
+	journalName    = "journal"
+	journalMagic   = "TAGJRNL\n"
+	journalVersion = 1
+	journalHeader  = 112
+	recordHeader   = 24
+	sumSize        = 16
+	compactAbove   = 1 << 20
+	tempSuffix     = ".new"
+)
+
+// header is the fixed beginning of the journal: which disk this is.
+type header struct {
+	id   ID
+	size int64
+	salt [32]byte
+	// durable is how many bytes after the header were stored before the file got its name; if any of
+	// these is unreadable the file is damaged, not torn.
+	durable int64
+}
+
+// journal is the disk's durable memory: an append-only file of checksummed records. Safe for concurrent use.
+type journal struct {
+	fs     vfs.FS
+	syncMu sync.Mutex // held while syncing or replacing the file
+	synced uint64     // under syncMu and mu: all records up to this one are durable
+
+	mu    sync.Mutex
+	f     vfs.File
+	h     header
+	sum   *blake3.Hasher
+	st    *state
+	seq   uint64 // of the last record
+	size  int64
+	limit int64 // compact above
+	err   error // final
+}
+
+func appendHeader(h header) []byte {
+	le := binary.LittleEndian
+	b := append(make([]byte, 0, journalHeader), journalMagic...)
+	b = le.AppendUint32(b, journalVersion)
+	b = le.AppendUint32(b, 0)
+	b = append(b, h.id[:]...)
+	b = le.AppendUint64(b, uint64(h.size))
+	b = append(b, h.salt[:]...)
+	b = le.AppendUint64(b, uint64(h.durable))
+	sum := blake3.Sum256(b)
+	return append(b, sum[:]...)
+}
+
+func parseHeader(b []byte) (header, error) {
+	le := binary.LittleEndian
+	if len(b) < journalHeader || string(b[:8]) != journalMagic {
+		return header{}, fmt.Errorf("%s: no header: %w", journalName, ErrCorrupt)
+	}
+	if v := le.Uint32(b[8:]); v > journalVersion {
+		return header{}, fmt.Errorf("%s: version %d: %w", journalName, v, ErrVersion)
+	}
+	if sum := blake3.Sum256(b[:80]); string(sum[:]) != string(b[80:112]) {
+		return header{}, fmt.Errorf("%s: header: %w", journalName, ErrCorrupt)
+	}
+	h := header{id: ID(b[16:32]), size: int64(le.Uint64(b[32:])), salt: [32]byte(b[40:72]), durable: int64(le.Uint64(b[72:]))}
+	if err := checkSize(h.size); err != nil || h.durable < 0 || h.durable > 1<<40 {
+		return header{}, fmt.Errorf("%s: header: %w", journalName, ErrCorrupt)
+	}
+	return h, nil
+}
+
+func newHasher(salt [32]byte) *blake3.Hasher {
+	h, err := blake3.NewKeyed(salt[:])
+	if err != nil { // only for a key that isn't 32 bytes
+		return blake3.New()
+	}
+	return h
+}
+
+// tag is the first bytes of the keyed hash over parts.
+func tag(h *blake3.Hasher, dst []byte, n int, parts ...[]byte) []byte {
+	h.Reset()
+	for _, p := range parts {
+		_, _ = h.Write(p) // never fails
+	}
+	var out [32]byte
+	return append(dst, h.Sum(out[:0])[:n]...)
+}
+
+func appendRecord(b []byte, h *blake3.Hasher, r record, seq, synced uint64) []byte {
+	le, start := binary.LittleEndian, len(b)
+	b = le.AppendUint32(b, uint32(len(r.body)))
+	b = append(b, r.kind, 0, 0, 0)
+	b = le.AppendUint64(b, seq)
+	b = le.AppendUint64(b, synced)
+	b = append(b, r.body...)
+	return tag(h, b, sumSize, b[start:])
+}
+
+// parseRecord reads the record at the beginning of b; ok says that it is whole and undamaged.
+func parseRecord(b []byte, h *blake3.Hasher) (r record, seq, synced uint64, n int, ok bool) {
+	le := binary.LittleEndian
+	if len(b) < recordHeader+sumSize || b[5]|b[6]|b[7] != 0 {
+		return r, 0, 0, 0, false
+	}
+	body := int(le.Uint32(b))
+	if body > maxRecord || len(b) < recordHeader+body+sumSize {
+		return r, 0, 0, 0, false
+	}
+	n = recordHeader + body + sumSize
+	var sum [sumSize]byte
+	if string(tag(h, sum[:0], sumSize, b[:n-sumSize])) != string(b[n-sumSize:n]) {
+		return r, 0, 0, 0, false
+	}
+	return record{b[4], b[recordHeader : recordHeader+body]}, le.Uint64(b[8:]), le.Uint64(b[16:]), n, true
+}
+
+// parseJournal replays the bytes of a journal. A torn end is left out; damage before it is ErrCorrupt.
+func parseJournal(b []byte) (header, *state, error) {
+	h, err := parseHeader(b)
+	if err != nil {
+		return h, nil, err
+	}
+	sum, st := newHasher(h.salt), newState()
+	var last uint64
+	at := journalHeader
+	for at < len(b) {
+		r, seq, _, n, ok := parseRecord(b[at:], sum)
+		if !ok || seq == 0 || last != 0 && seq != last+1 {
+			break
+		}
+		if err := st.apply(r); err != nil {
+			return h, nil, fmt.Errorf("%s: record %d: %w", journalName, seq, err)
+		}
+		last, at = seq, at+n
+	}
+	if int64(at) < journalHeader+h.durable || last == 0 {
+		return h, nil, fmt.Errorf("%s: record %d at byte %d: %w", journalName, last+1, at, ErrCorrupt)
+	}
+	// A readable record that knows the unreadable one to have been durable proves damage.
+	for x := at + 1; x+recordHeader+sumSize <= len(b); x++ {
+		if seq := binary.LittleEndian.Uint64(b[x+8:]); seq <= last || seq > last+1<<20 {
+			continue
+		}
+		if _, _, synced, _, ok := parseRecord(b[x:], sum); ok && synced > last {
+			return h, nil, fmt.Errorf("%s: record %d at byte %d: %w", journalName, last+1, at, ErrCorrupt)
+		}
+	}
+	return h, st, nil
+}
+
+// createJournal stores a new journal with st.
+func createJournal(fsys vfs.FS, h header, st *state) (*journal, error) {
+	j := &journal{fs: fsys, h: h, st: st}
+	_, _ = rand.Read(j.h.salt[:])
+	if err := j.replace(st); err != nil {
+		return nil, err
+	}
+	return j, nil
+}
+
+// openJournal reads the journal, and doesn't write.
+func openJournal(fsys vfs.FS) (*journal, error) {
+	f, err := fsys.Open(journalName)
+	if err != nil {
+		return nil, fmt.Errorf("journal: %w", err)
+	}
+	b, err := readAll(f, 1<<30)
+	if err != nil {
+		_ = f.Close() // read only
+		return nil, fmt.Errorf("journal: %w", err)
+	}
+	h, st, err := parseJournal(b)
+	if err != nil {
+		_ = f.Close() // read only
+		return nil, err
+	}
+	return &journal{fs: fsys, f: f, h: h, st: st}, nil
+}
+
+// readAll is the content of a file of at most limit bytes.
+func readAll(f vfs.File, limit int64) ([]byte, error) {
+	n, err := f.Size()
+	if err != nil {
+		return nil, err
+	}
+	if n > limit {
+		return nil, fmt.Errorf("file of %d bytes: %w", n, ErrCorrupt)
+	}
+	b := make([]byte, n)
+	if m, err := f.ReadAt(b, 0); err != nil && (!errors.Is(err, io.EOF) || int64(m) < n) {
+		return nil, err
+	}
+	return b, nil
+}
+
+// replace stores st as a new file in place of the old one, durably. If it fails before
+// the new file has its name, all is as before. Callers hold syncMu and mu, or are alone.
+func (j *journal) replace(st *state) error {
+	if j.err != nil {
+		return j.err
+	}
+	h := j.h
+	_, _ = rand.Read(h.salt[:])
+	sum := newHasher(h.salt)
+	recs := st.records()
+	var body []byte
+	seq := j.seq // numbers go on, so that who waits for one isn't misled
+	for _, r := range recs {
+		seq++
+		body = appendRecord(body, sum, r, seq, 0)
+	}
+	h.durable = int64(len(body))
+	f, err := writeNew(j.fs, journalName, append(appendHeader(h), body...))
+	if err != nil && f == nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	if j.f != nil {
+		_ = j.f.Close() // replaced
+	}
+	j.f, j.h, j.sum, j.st = f, h, sum, st
+	j.seq, j.synced = seq, seq
+	j.size = journalHeader + h.durable
+	j.limit = max(compactAbove, 2*j.size)
+	if err != nil {
+		j.err = fmt.Errorf("journal: %w: %w", ErrFailed, err)
+		return j.err
+	}
+	return nil
+}
+
+// writeNew stores a whole file under its name, atomically and durably. An error with a file says
+// that it has its name but may lose it.
+func writeNew(fsys vfs.FS, name string, b []byte) (vfs.File, error) {
+	temp := name + tempSuffix
+	_ = fsys.Remove(temp) // usually there is none; if it can't go, Create says so
+	f, err := fsys.Create(temp)
+	if err != nil {
+		return nil, err
+	}
+	_, err = f.WriteAt(b, 0)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err == nil {
+		err = fsys.Rename(temp, name)
+	}
+	if err != nil {
+		_ = f.Close()         // given up
+		_ = fsys.Remove(temp) // the next one tries again
+		return nil, err
+	}
+	return f, fsys.SyncDir()
+}
+
+// commit applies change to the state and stores all of it, atomically and durably.
+func (j *journal) commit(change func(*state)) error {
+	j.syncMu.Lock()
+	defer j.syncMu.Unlock()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	st := j.st.clone()
+	change(st)
+	return j.replace(st)
+}
+
+// append adds a record, which becomes durable by syncTo(seq) at the latest.
+func (j *journal) append(r record) (seq uint64, err error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.err != nil {
+		return 0, j.err
+	}
+	b := appendRecord(nil, j.sum, r, j.seq+1, j.synced)
+	if _, err := j.f.WriteAt(b, j.size); err != nil {
+		if terr := j.f.Truncate(j.size); terr != nil {
+			j.err = fmt.Errorf("journal: %w: %w", ErrFailed, terr)
+		}
+		return 0, fmt.Errorf("journal: %w", err)
+	}
+	if err := j.st.apply(r); err != nil {
+		return 0, err
+	}
+	j.seq, j.size = j.seq+1, j.size+int64(len(b))
+	return j.seq, nil
+}
+
+// durableTo says whether record seq is known to be durable.
+func (j *journal) durableTo(seq uint64) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.err == nil && j.synced >= seq
+}
+
+// syncTo makes the records up to seq durable; one sync serves all who wait for it.
+func (j *journal) syncTo(seq uint64) error {
+	j.syncMu.Lock()
+	defer j.syncMu.Unlock()
+	j.mu.Lock()
+	if j.err == nil && j.size > j.limit && j.replace(j.st.clone()) != nil {
+		j.limit = 2 * j.size // no room for a second file: the old one does it
+	}
+	f, upTo, err, done := j.f, j.seq, j.err, j.synced >= seq
+	j.mu.Unlock()
+	if err != nil || done {
+		return err
+	}
+	err = f.Sync()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if err != nil {
+		j.err = fmt.Errorf("journal: %w: %w", ErrFailed, err)
+		return j.err
+	}
+	j.synced = upTo
+	return nil
+}
+
+// snapshot is a copy of the present state.
+func (j *journal) snapshot() *state {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.st.clone()
+}
+
+func (j *journal) close() error {
+	j.syncMu.Lock()
+	defer j.syncMu.Unlock()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.err == nil {
+		j.err = ErrClosed
+	}
+	if j.f == nil {
+		return nil
+	}
+	return j.f.Close()
+}

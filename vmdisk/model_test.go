@@ -1,0 +1,571 @@
+package vmdisk
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"testing"
+
+	"tagalong.org/tagalong/vmdisk/vfs"
+)
+
+var (
+	modelRuns = flag.Int("model.runs", 40, "how many seeds the model test tries")
+	modelSeed = flag.Uint64("model.seed", 0, "the only seed to try, or 0")
+)
+
+const (
+	modelSize   = 512 << 10
+	modelSector = 512
+	modelSteps  = 250
+)
+
+// device is one of the model's devices.
+type device struct {
+	name string
+	mem  *vfs.Mem
+	disk *Disk
+	// Of the connection from the owner:
+	feed    *Feed
+	applier *Applier
+	acks    []Position
+	broken  bool // a fault was injected and may have struck
+}
+
+// model is what the guest was told, and what the disk was at each position.
+type model struct {
+	t       *testing.T
+	r       *rand.Rand
+	dev     []*device
+	owner   int
+	term    uint64
+	stamp   uint64
+	now     []byte
+	maybe   [][]uint64 // what a sector may be after a crash of the owner, beside its durable content
+	durable []byte
+	history map[Position][]byte
+	ends    []Position // what the directory knows
+	log     []string
+}
+
+func (m *model) note(format string, args ...any) { m.log = append(m.log, fmt.Sprintf(format, args...)) }
+
+func (m *model) fatal(format string, args ...any) {
+	m.t.Helper()
+	for _, l := range m.log[max(0, len(m.log)-40):] {
+		m.t.Log(l)
+	}
+	m.t.Fatalf(format, args...)
+}
+
+// TestModel drives three devices at random, with power cuts, killed processes and lost connections, and checks what
+// doc.go promises after each.
+func TestModel(t *testing.T) {
+	if *modelSeed != 0 {
+		runModel(t, *modelSeed)
+		return
+	}
+	for seed := range uint64(*modelRuns) {
+		t.Run(fmt.Sprint(seed+1), func(t *testing.T) { runModel(t, seed+1) })
+	}
+}
+
+func runModel(t *testing.T, seed uint64) {
+	m := &model{
+		t: t, r: rand.New(rand.NewPCG(seed, 1)), term: 1,
+		now: make([]byte, modelSize), durable: make([]byte, modelSize),
+		maybe: make([][]uint64, modelSize/modelSector), history: map[Position][]byte{},
+	}
+	for i := range 3 {
+		d := &device{name: fmt.Sprintf("dev%d", i), mem: vfs.NewMem()}
+		var err error
+		if i == 0 {
+			d.disk, err = Create("", ID{1}, modelSize, quiet(d.mem))
+		} else {
+			d.disk, err = CreateReplica("", ID{1}, modelSize, quiet(d.mem))
+		}
+		must(t, err)
+		m.dev = append(m.dev, d)
+	}
+	defer func() {
+		for _, d := range m.dev {
+			d.mem.FailAt(0, nil, false)
+			_ = d.disk.Close()
+		}
+	}()
+	must(t, m.own().disk.Activate(m.term))
+	for range modelSteps {
+		m.step()
+		m.record()
+	}
+	m.converge()
+}
+
+func (m *model) own() *device { return m.dev[m.owner] }
+
+func (m *model) other() *device { return m.dev[(m.owner+1+m.r.IntN(len(m.dev)-1))%len(m.dev)] }
+
+func (m *model) step() {
+	d := m.dev[m.r.IntN(len(m.dev))]
+	if m.r.IntN(25) == 0 {
+		n := 1 + m.r.IntN(6)
+		m.note("power of %s fails at call %d", d.name, n)
+		d.mem.FailAt(n, vfs.ErrGone, true)
+		d.broken = true
+	}
+	switch x := m.r.IntN(100); {
+	case x < 30:
+		m.write()
+	case x < 38:
+		m.flush()
+	case x < 70:
+		m.pump(m.other(), 1+m.r.IntN(20))
+	case x < 76:
+		m.disconnect(m.other())
+	case x < 88:
+		m.connect(m.other())
+	case x < 91:
+		m.save()
+	case x < 93:
+		m.restart(d)
+	case x < 96:
+		m.handoff()
+	case x < 99:
+		m.crash(d)
+	}
+	for _, d := range m.dev {
+		if d.broken && d.mem.Calls() > 0 && m.r.IntN(2) == 0 {
+			m.crash(d)
+		}
+	}
+}
+
+// ok says whether err is nil; an error that no injected fault explains ends the test.
+func (m *model) ok(what string, err error, involved ...*device) bool {
+	m.t.Helper()
+	if err == nil {
+		return true
+	}
+	for _, d := range involved {
+		if d.broken && (errors.Is(err, vfs.ErrGone) || errors.Is(err, ErrFailed)) {
+			m.note("%s: %v", what, err)
+			m.crash(d)
+			return false
+		}
+	}
+	m.fatal("%s: %v", what, err)
+	return false
+}
+
+// record notes what the disk is at the owner's position, and checks all complete replicas.
+func (m *model) record() {
+	m.t.Helper()
+	d := m.own().disk
+	if i := d.Info(); !i.Unflushed && i.Err == nil {
+		if old, ok := m.history[i.Position]; ok && !bytes.Equal(old, m.now) {
+			m.fatal("position %s stands for two contents", i.Position)
+		}
+		if i.Position.Term == m.term {
+			m.history[i.Position] = bytes.Clone(m.now)
+		}
+		copy(m.durable, m.now)
+		clear(m.maybe)
+	}
+	for n, d := range m.dev {
+		if n != m.owner {
+			m.check(d)
+		}
+	}
+}
+
+// check compares a replica with what the owner was at the replica's position.
+func (m *model) check(d *device) {
+	m.t.Helper()
+	st := d.disk.ReplicaState()
+	if !st.Complete {
+		return
+	}
+	got := make([]byte, modelSize)
+	if err := d.disk.ReadAt(got, 0); err != nil {
+		m.ok("read "+d.name, err, d)
+		return
+	}
+	want, ok := m.history[st.Position]
+	if !ok {
+		m.fatal("%s is at %s, which never was", d.name, st.Position)
+	}
+	if !bytes.Equal(got, want) {
+		m.fatal("%s isn't what the disk was at %s: %s", d.name, st.Position, differ(got, want))
+	}
+}
+
+func differ(a, b []byte) string {
+	for i := 0; i < len(a); i += modelSector {
+		if !bytes.Equal(a[i:i+modelSector], b[i:i+modelSector]) {
+			return fmt.Sprintf("sector %d (block %d) is %d, not %d", i/modelSector, i/Block, binary.LittleEndian.Uint64(a[i:]), binary.LittleEndian.Uint64(b[i:]))
+		}
+	}
+	return "equal"
+}
+
+func (m *model) write() {
+	d := m.own()
+	n := int64(1+m.r.IntN(16)) * modelSector
+	off := m.r.Int64N(modelSize/modelSector) * modelSector
+	if m.r.IntN(2) == 0 {
+		n, off = int64(1+m.r.IntN(24))*Block, off/Block*Block
+	}
+	n = min(n, modelSize-off)
+	p := make([]byte, n)
+	kind, fua := m.r.IntN(8), m.r.IntN(8) == 0
+	m.stamp++
+	if kind > 1 {
+		for i := int64(0); i < n; i += modelSector {
+			for j := i; j < i+modelSector; j += 8 {
+				binary.LittleEndian.PutUint64(p[j:], m.stamp)
+			}
+		}
+	}
+	m.note("write %d: %d at %d (block %d), kind %d, fua %v", m.stamp, n, off, off/Block, kind, fua)
+	var err error
+	switch kind {
+	case 0:
+		err = d.disk.Trim(off, n, fua)
+	case 1:
+		err = d.disk.Zero(off, n, m.r.IntN(2) == 0, fua)
+	default:
+		err = d.disk.WriteAt(p, off, fua)
+	}
+	for i := off / modelSector; i < (off+n)/modelSector; i++ {
+		m.maybe[i] = append(m.maybe[i], binary.LittleEndian.Uint64(p[(i*modelSector)-off:]))
+	}
+	copy(m.now[off:], p)
+	if m.ok("write", err, d) && fua {
+		m.record()
+	}
+}
+
+func (m *model) flush() {
+	m.note("flush")
+	m.ok("flush", m.own().disk.Flush(), m.own())
+}
+
+func (m *model) save() {
+	m.note("save")
+	m.ok("save", m.own().disk.save(), m.own())
+}
+
+func (m *model) connect(d *device) {
+	if d.feed != nil || d.applier != nil {
+		return
+	}
+	a, err := d.disk.Apply()
+	if !m.ok("apply", err, d) {
+		return
+	}
+	st := a.State()
+	m.note("connect %s at %s, complete %v", d.name, st.Position, st.Complete)
+	f, err := m.own().disk.Attach(d.name, st)
+	if errors.Is(err, ErrDiverged) {
+		// The sets of a hand-off got lost, and the ends with them; the directory has them.
+		if err := m.own().disk.LearnEnds(m.ends); !m.ok("learn", err, m.own()) {
+			return
+		}
+		f, err = m.own().disk.Attach(d.name, st)
+	}
+	if err != nil {
+		m.ok("close", a.Close(), d)
+		m.ok("attach", err, m.own())
+		return
+	}
+	d.applier, d.feed, d.acks = a, f, nil
+}
+
+func (m *model) disconnect(d *device) {
+	m.note("disconnect %s", d.name)
+	if d.feed != nil {
+		d.feed.Close()
+	}
+	if d.applier != nil {
+		m.ok("close applier", d.applier.Close(), d)
+	}
+	d.feed, d.applier, d.acks = nil, nil, nil
+}
+
+// pump moves up to n operations to d. Acknowledgements travel with a delay, or not at all.
+func (m *model) pump(d *device, n int) {
+	m.t.Helper()
+	for ; n > 0 && d.feed != nil; n-- {
+		op, err := d.feed.poll()
+		m.record()
+		if !m.ok("next", err, m.own()) || op == nil {
+			break
+		}
+		m.note("to %s: kind %d, %d at block %d, %s", d.name, op.Kind, op.Len, op.Off/Block, op.Pos)
+		ack, err := feedTo(d.applier, op)
+		if !m.ok("apply", err, d) {
+			break
+		}
+		if ack != (Position{}) {
+			m.check(d)
+			d.acks = append(d.acks, ack)
+		}
+		for len(d.acks) > 0 && m.r.IntN(2) == 0 {
+			m.note("%s acknowledges %s", d.name, d.acks[0])
+			d.feed.Acked(d.acks[0])
+			d.acks = d.acks[1:]
+		}
+	}
+}
+
+func (m *model) settleAcks(d *device) {
+	for ; len(d.acks) > 0 && d.feed != nil; d.acks = d.acks[1:] {
+		d.feed.Acked(d.acks[0])
+	}
+}
+
+// crash kills a device's process or cuts its power, then opens its disk again.
+func (m *model) crash(d *device) {
+	m.t.Helper()
+	loss := vfs.Loss(m.r.IntN(3))
+	m.note("crash of %s, loss %d", d.name, loss)
+	d.mem = d.mem.Crash(loss, m.r.Uint64())
+	_ = d.disk.Close()
+	m.back(d, loss == vfs.LoseNothing && !d.broken)
+}
+
+// restart closes and opens a disk in good order.
+func (m *model) restart(d *device) {
+	m.note("restart of %s", d.name)
+	if !m.ok("close", d.disk.Close(), d) {
+		return
+	}
+	m.back(d, true)
+}
+
+func (m *model) back(d *device, all bool) {
+	m.t.Helper()
+	d.broken = false
+	d.mem.FailAt(0, nil, false)
+	for _, o := range m.dev {
+		if o == d || d == m.own() {
+			if o.feed != nil {
+				o.feed.Close()
+			}
+			if o.applier != nil && o != d {
+				m.ok("close applier", o.applier.Close(), o)
+			}
+			o.feed, o.applier, o.acks = nil, nil, nil
+		}
+	}
+	var err error
+	if d.disk, err = Open("", quiet(d.mem)); err != nil {
+		m.fatal("open %s: %v", d.name, err)
+	}
+	if d != m.own() {
+		m.check(d)
+		if err := d.disk.WriteAt(make([]byte, Block), 0, false); !errors.Is(err, ErrInactive) {
+			m.fatal("write to a replica: %v", err)
+		}
+		return
+	}
+	got := content(m.t, d.disk)
+	for i := range m.maybe {
+		s := got[i*modelSector : (i+1)*modelSector]
+		if bytes.Equal(s, m.now[i*modelSector:(i+1)*modelSector]) {
+			continue
+		}
+		if all {
+			m.fatal("sector %d (block %d) is %d after a killed process", i, i*modelSector/Block, binary.LittleEndian.Uint64(s))
+		}
+		id := binary.LittleEndian.Uint64(s)
+		good := bytes.Equal(s, m.durable[i*modelSector:(i+1)*modelSector])
+		for _, v := range m.maybe[i] {
+			good = good || v == id
+		}
+		if !good {
+			m.fatal("sector %d (block %d) is %d, durable was %d, may be %v", i, i*modelSector/Block, id,
+				binary.LittleEndian.Uint64(m.durable[i*modelSector:]), m.maybe[i])
+		}
+	}
+	copy(m.now, got)
+	copy(m.durable, got)
+	clear(m.maybe)
+	if d.disk.Info().Given >= m.term {
+		return // a hand-off was cut short; it goes on
+	}
+	if err := d.disk.Activate(m.term); err != nil {
+		m.fatal("activate after a restart: %v", err)
+	}
+	m.record()
+}
+
+// handoff gives the disk to another device that follows; any device may crash in between.
+func (m *model) handoff() {
+	m.t.Helper()
+	from, to := m.own(), m.other()
+	if to.feed == nil {
+		return
+	}
+	m.note("hand-off from %s to %s", from.name, to.name)
+	if !m.ok("fence", from.disk.Fence(), from) {
+		return
+	}
+	if err := from.disk.WriteAt(make([]byte, Block), 0, false); !errors.Is(err, ErrFenced) && !from.broken {
+		m.fatal("write to a fenced disk: %v", err)
+	}
+	pos, err := m.drain(from, to)
+	if err != nil {
+		m.note("hand-off failed: %v", err)
+		if m.own().disk == from.disk && from.disk.Info().Fenced {
+			m.ok("unfence", from.disk.Unfence(), from)
+		}
+		return
+	}
+	m.record()
+	blob, err := from.disk.ExportDirty()
+	must(m.t, err)
+	if st := to.disk.ReplicaState(); st.Position != pos || !st.Complete {
+		m.fatal("drained to %s, but the taker is at %s", pos, st.Position)
+	}
+	if err := from.disk.Give(m.term); err != nil {
+		m.ok("give", err, from)
+		if from.disk.Info().Given < m.term {
+			return
+		}
+		blob = nil
+	}
+	m.record()
+	for _, d := range m.dev {
+		m.disconnect(d)
+	}
+	if err := from.disk.Activate(m.term); !errors.Is(err, ErrFenced) && !from.broken {
+		m.fatal("activated a term that was given away: %v", err)
+	}
+	old := m.term
+	m.ends = append(m.ends, pos)
+	m.owner, m.term = m.indexOf(to), m.term+1
+	if m.r.IntN(4) == 0 {
+		m.note("the sets get lost")
+		blob = nil
+	}
+	for {
+		if blob != nil && to.disk.ReplicaState().Complete && !to.disk.Info().Active {
+			if err := to.disk.ImportDirty(blob, to.name); !m.okOpen("import", err, to) {
+				continue
+			}
+		}
+		if err := to.disk.Activate(m.term); !m.okOpen("activate", err, to) {
+			continue
+		}
+		break
+	}
+	if err := to.disk.Activate(old); err == nil {
+		m.fatal("activated an old term")
+	}
+	if m.r.IntN(2) == 0 {
+		err := to.disk.SetClean(from.name, pos)
+		if err == nil || !errors.Is(err, ErrOldPosition) {
+			m.ok("set clean", err, to)
+		}
+	}
+}
+
+// okOpen is ok, also if the crash has made the disk active already.
+func (m *model) okOpen(what string, err error, d *device) bool {
+	m.t.Helper()
+	if err == nil || errors.Is(err, ErrActive) && d.disk.Info().Active {
+		return true
+	}
+	return m.ok(what, err, d)
+}
+
+func (m *model) indexOf(d *device) int {
+	for i := range m.dev {
+		if m.dev[i] == d {
+			return i
+		}
+	}
+	return -1
+}
+
+func (m *model) drain(from, to *device) (Position, error) {
+	type result struct {
+		pos Position
+		err error
+	}
+	done := make(chan result, 1)
+	ctx, cancel := context.WithCancel(context.Background())
+	disk := from.disk
+	go func() {
+		p, err := disk.Drain(ctx, to.name)
+		done <- result{p, err}
+	}()
+	defer cancel()
+	for {
+		select {
+		case r := <-done:
+			return r.pos, r.err
+		default:
+		}
+		m.pump(to, 5)
+		m.settleAcks(to)
+		if to.feed == nil || from.disk != disk {
+			cancel()
+			r := <-done
+			if r.err == nil {
+				r.err = ErrDetached
+			}
+			return r.pos, r.err
+		}
+		runtime.Gosched()
+	}
+}
+
+// converge connects all and compares byte for byte.
+func (m *model) converge() {
+	m.t.Helper()
+	for _, d := range m.dev {
+		d.mem.FailAt(0, nil, false)
+		if d.broken {
+			m.crash(d)
+		}
+	}
+	m.note("converge")
+	for i, d := range m.dev {
+		if i == m.owner {
+			continue
+		}
+		m.disconnect(d)
+		m.connect(d)
+	}
+	m.flush()
+	for i, d := range m.dev {
+		if i == m.owner {
+			continue
+		}
+		for n := 0; !d.feed.Progress().Complete; n++ {
+			m.pump(d, 100)
+			m.settleAcks(d)
+			if n > 100 {
+				m.fatal("%s never gets complete: %+v", d.name, d.feed.Progress())
+			}
+		}
+	}
+	m.flush()
+	for i, d := range m.dev {
+		if i == m.owner {
+			continue
+		}
+		m.pump(d, 100)
+		got := content(m.t, d.disk)
+		if !bytes.Equal(got, m.now) {
+			m.fatal("%s differs at the end: %s", d.name, differ(got, m.now))
+		}
+	}
+}

@@ -1,0 +1,154 @@
+package vmdisk
+
+import (
+	"time"
+)
+
+// peer is what the owner knows of one peer's replica. Guarded by Disk.mu.
+//
+// The peer lacks at most todo ∪ cur ∪ out. todo is still to be sent; cur and out were sent or are in
+// the feed's queue: those in out before the barrier or checkpoint tag, those in cur perhaps later.
+// An acknowledgement of tag clears out, and so never a bit that was set again since.
+type peer struct {
+	name           string
+	todo, cur, out *bitmap
+	tag            Position
+	acked          Position
+	copy           [16]byte // the unfinished first copy, zero if there is none
+	// term and at say when this set counts: while this disk is owner under term, or from the moment when it
+	// becomes owner at position at.
+	term    uint64
+	at      Position
+	feed    *Feed
+	changed bool // since it was stored
+}
+
+func newPeer(name string, blocks int64) *peer {
+	return &peer{name: name, todo: newBitmap(blocks), cur: newBitmap(blocks), out: newBitmap(blocks), changed: true}
+}
+
+// flip starts a new generation at pos, if the peer has acknowledged the last.
+func (p *peer) flip(pos Position) {
+	if p.out.empty() {
+		p.cur, p.out, p.tag = p.out, p.cur, pos
+	}
+}
+
+// recall makes everything that is under way something to be sent again.
+func (p *peer) recall() {
+	p.todo.or(p.cur)
+	p.todo.or(p.out)
+	p.cur.reset()
+	p.out.reset()
+}
+
+// lacks is the number of bytes that the peer may lack.
+func (p *peer) lacks() int64 { return unionCount(p.todo, p.cur, p.out) * Block }
+
+func (p *peer) clean() bool { return p.todo.empty() && p.cur.empty() && p.out.empty() }
+
+// everything says that the peer may lack all of the disk.
+func (p *peer) everything() {
+	p.cur.reset()
+	p.out.reset()
+	p.todo.set(0, p.todo.blocks)
+	p.acked, p.changed = Position{}, true
+}
+
+// dirty is a copy of all that the peer may lack.
+func (p *peer) dirty() *bitmap {
+	m := p.todo.clone()
+	m.or(p.cur)
+	m.or(p.out)
+	return m
+}
+
+// Phase says how a peer follows.
+type Phase int
+
+// The phases.
+const (
+	// Detached: there is no feed; what changes is noted.
+	Detached Phase = 0
+	// Copying: a first copy is under way; the replica is of no use before it ends.
+	Copying Phase = 1
+	// CatchingUp: the peer gets what it lacks; its replica stays at its old position until that is whole.
+	CatchingUp Phase = 2
+	// Live: the peer gets every write at once.
+	Live Phase = 3
+)
+
+// String is the phase in words.
+func (p Phase) String() string {
+	switch p {
+	case Copying:
+		return "copying"
+	case CatchingUp:
+		return "catching up"
+	case Live:
+		return "live"
+	}
+	return "detached"
+}
+
+// Progress says how far a peer is.
+type Progress struct {
+	Phase Phase
+	// Remaining is how many bytes aren't known to be durable there.
+	Remaining int64
+	// Queued is how many bytes wait in memory to be sent.
+	Queued int64
+	// Acked is the newest position that the peer reported.
+	Acked Position
+	// Complete says that the peer has acknowledged everything that was written so far.
+	Complete bool
+}
+
+// PeerInfo is what the disk knows of a peer, attached or not.
+type PeerInfo struct {
+	Peer string
+	Progress
+}
+
+func (d *Disk) progress(p *peer) Progress {
+	g := Progress{Remaining: p.lacks(), Acked: p.acked}
+	f := p.feed
+	if f == nil {
+		return g
+	}
+	g.Queued = f.queued
+	switch {
+	case p.copy != [16]byte{}:
+		g.Phase = Copying
+	case f.live:
+		g.Phase = Live
+	default:
+		g.Phase = CatchingUp
+	}
+	g.Complete = g.Phase == Live && p.clean() && !d.unflushed() && p.acked == d.position
+	return g
+}
+
+// track notes that the blocks [a, b) changed: zero says to zeros, else bufs is their content in order; without
+// either they must be read again. The caller holds the claim. The references to bufs stay the caller's.
+func (d *Disk) track(a, b int64, zero bool, bufs []*buffer) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.wrote {
+		d.wrote, d.wroteAt = true, time.Now()
+	}
+	d.pristine = false
+	for _, p := range d.peers {
+		p.changed = true
+		f := p.feed
+		if f == nil || !f.queueing || !zero && bufs == nil || !f.pushWrite(a, b, bufs) {
+			p.todo.set(a, b)
+			if f != nil {
+				f.live = false
+			}
+		}
+		if f != nil {
+			f.signal()
+		}
+	}
+}

@@ -1,0 +1,130 @@
+package vmdisk
+
+import (
+	"cmp"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"tagalong.org/tagalong/vmdisk/vfs"
+)
+
+// Block is the unit of tracking and replication, in bytes.
+const Block = 4096
+
+// MaxSize is the largest disk, in bytes.
+const MaxSize = int64(16) << 40
+
+// MaxOp is the most data in one Op or one call of Applier.Write, in bytes.
+const MaxOp = 1 << 20
+
+// ID names a disk; all replicas of it have the same.
+type ID [16]byte
+
+// NewID is a fresh random ID.
+func NewID() ID {
+	var id ID
+	_, _ = rand.Read(id[:]) // never fails: crypto/rand crashes the program instead
+	return id
+}
+
+// String is the ID in hex.
+func (id ID) String() string { return hex.EncodeToString(id[:]) }
+
+// ParseID reads what String wrote.
+func ParseID(s string) (ID, error) {
+	var id ID
+	b, err := hex.DecodeString(s)
+	if err != nil || len(b) != len(id) {
+		return ID{}, fmt.Errorf("disk ID %q: %w", s, ErrMalformed)
+	}
+	copy(id[:], b)
+	return id, nil
+}
+
+// Position says how far a replica has come: a barrier of a term. The zero Position is a disk that
+// never had an owner.
+type Position struct {
+	Term    uint64
+	Barrier uint64
+}
+
+// Compare orders positions by term, then barrier.
+func (p Position) Compare(q Position) int {
+	return cmp.Or(cmp.Compare(p.Term, q.Term), cmp.Compare(p.Barrier, q.Barrier))
+}
+
+// String is "term/barrier".
+func (p Position) String() string { return fmt.Sprintf("%d/%d", p.Term, p.Barrier) }
+
+// ReplicaState is what a replica says of itself when it attaches.
+type ReplicaState struct {
+	Disk ID
+	// Complete says that the replica is the disk at Position. Otherwise Position is that of the
+	// last checkpoint of the first copy named Copy.
+	Complete bool
+	Position Position
+	Copy     [16]byte
+}
+
+// Options for opening a disk. The zero value is good.
+type Options struct {
+	// FS holds the disk's files; nil is the directory itself.
+	FS vfs.FS
+	// Reserve is how many bytes must stay free: a write that needs new space then gets syscall.ENOSPC.
+	Reserve int64
+	// QueueBytes bounds the memory of one peer's queue of writes; 0 is 64 MiB.
+	QueueBytes int64
+	// BarrierEvery is how old a write may get before the disk makes a barrier for its peers by itself; 0 is 1 s,
+	// less is never.
+	BarrierEvery time.Duration
+	// SaveEvery is how often dirty sets are stored and the activity log is cleared; 0 is 30 s, less is never.
+	SaveEvery time.Duration
+	// EpochLogBytes is the size from which on a replica's epoch log is emptied; 0 is 64 MiB.
+	EpochLogBytes int64
+	// Log gets what happens; nil is silence.
+	Log *slog.Logger
+
+	// attachBelow is how little must be left to be copied before writes are queued; checkpointEvery is how much of a first
+	// copy is sent before the peer makes it durable. In bytes; 0 is the usual.
+	attachBelow, checkpointEvery int64
+}
+
+func (o Options) withDefaults(dir string) Options {
+	if o.FS == nil {
+		o.FS = vfs.OS(dir)
+	}
+	o.QueueBytes = cmp.Or(o.QueueBytes, 64<<20)
+	o.BarrierEvery = cmp.Or(o.BarrierEvery, time.Second)
+	o.SaveEvery = cmp.Or(o.SaveEvery, 30*time.Second)
+	o.EpochLogBytes = cmp.Or(o.EpochLogBytes, 64<<20)
+	o.attachBelow = cmp.Or(o.attachBelow, 4<<20)
+	o.checkpointEvery = cmp.Or(o.checkpointEvery, 32<<20)
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return o
+}
+
+// checkSize tells whether a disk can have this size.
+func checkSize(size int64) error {
+	if size <= 0 || size > MaxSize || size%Block != 0 {
+		return fmt.Errorf("disk of %d bytes: %w", size, ErrRange)
+	}
+	return nil
+}
+
+var zeroBlock [1 << 16]byte
+
+// isZero says whether p is all zeros.
+func isZero(p []byte) bool {
+	for len(p) > len(zeroBlock) {
+		if string(p[:len(zeroBlock)]) != string(zeroBlock[:]) {
+			return false
+		}
+		p = p[len(zeroBlock):]
+	}
+	return string(p) == string(zeroBlock[:len(p)])
+}

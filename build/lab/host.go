@@ -1,0 +1,82 @@
+//go:build linux
+
+package lab
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// Name is the name given to New.
+func (h *Host) Name() string { return h.name }
+
+// Addr is the host's IPv4 address.
+func (h *Host) Addr() netip.Addr { return h.addr }
+
+// Namespace is the name that ip netns knows the host by.
+func (h *Host) Namespace() string { return h.netns }
+
+// Command is exec.CommandContext on the host. The program sees the host's
+// network only, also under /sys; everything else is as outside. What it leaves
+// running, Close kills.
+func (h *Host) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
+	return exec.CommandContext(ctx, "ip", append([]string{"netns", "exec", h.netns, name}, args...)...)
+}
+
+// Do calls f on the host and returns what it returns. Sockets that f makes
+// itself are the host's for good; goroutines that f starts are not on the host,
+// so f dials literal addresses only.
+func (h *Host) Do(f func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		// Not unlocked: the thread ends with this goroutine, and nothing else
+		// of this process ever runs on the host.
+		runtime.LockOSThread()
+		done <- h.enter(f)
+	}()
+	return <-done
+}
+
+func (h *Host) enter(f func() error) error {
+	ns, err := os.Open(filepath.Join(netnsDir, h.netns))
+	if err != nil {
+		return fmt.Errorf("enter host %s: %w", h.name, err)
+	}
+	defer ns.Close()
+	if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+		return fmt.Errorf("enter host %s: %w", h.name, err)
+	}
+	return f()
+}
+
+// Cut pulls the host's cable: it sees its link go down.
+func (h *Host) Cut(ctx context.Context) error {
+	if err := ip(ctx, "-n", h.hub, "link", "set", h.port, "down"); err != nil {
+		return fmt.Errorf("cut host %s: %w", h.name, err)
+	}
+	return nil
+}
+
+// Mute takes the host out of the network silently: its link stays up, and
+// nothing passes.
+func (h *Host) Mute(ctx context.Context) error {
+	if err := ip(ctx, "-n", h.hub, "link", "set", h.port, "nomaster"); err != nil {
+		return fmt.Errorf("mute host %s: %w", h.name, err)
+	}
+	return nil
+}
+
+// Heal undoes Cut and Mute.
+func (h *Host) Heal(ctx context.Context) error {
+	if err := ip(ctx, "-n", h.hub, "link", "set", h.port, "master", bridge, "up"); err != nil {
+		return fmt.Errorf("heal host %s: %w", h.name, err)
+	}
+	return nil
+}

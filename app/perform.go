@@ -114,7 +114,8 @@ func (v *vm) persistOwned(a baton.Action) baton.Event {
 
 // activateDisk lets the disk be written under the term, and begins to replicate it.
 func (v *vm) activateDisk(term uint64) {
-	v.stopApplying()
+	v.seal()
+	defer v.unseal()
 	disk := v.currentDisk()
 	if disk == nil {
 		v.setProblem(&api.Error{Code: api.CodeInternal, Sentence: "This device has no copy of the VM's disk.", Next: "Switch it back, or look into the engine's log."})
@@ -172,7 +173,10 @@ func (v *vm) runGuest(ctx context.Context) baton.Event {
 		return baton.Event{Kind: baton.EvGuestFailed, Reason: err.Error()}
 	}
 	v.switchRuns(time.Now())
-	v.e.spawn(v.syncFeeds)
+	v.e.spawn(func() {
+		v.noteGuest(guest)
+		v.syncFeeds()
+	})
 	v.log.Info("The guest goes on here")
 	return baton.Event{Kind: baton.EvGuestRuns}
 }

@@ -149,7 +149,7 @@ func (f *feedRun) run(ctx context.Context) {
 // report logs a change of outcome, not every try.
 func (f *feedRun) report(err error) {
 	why := ""
-	if err != nil && !errors.Is(err, p2p.ErrNotConnected) && !errors.Is(err, p2p.ErrConnLost) {
+	if err != nil && !usual(err) {
 		why = err.Error()
 	}
 	f.mu.Lock()
@@ -161,6 +161,15 @@ func (f *feedRun) report(err error) {
 	}
 	f.v.e.saveRecordSoon(f.v)
 	f.v.e.hub.publish(api.Event{Kind: "replica.changed", VM: f.v.id, Device: f.device})
+}
+
+// usual says that a mirror ended, or didn't begin, for a reason that passes by itself and needs no word.
+func usual(err error) bool {
+	var refusal *mirror.Refusal
+	if errors.As(err, &refusal) {
+		return refusal.Code == mirror.RefuseUnknown || refusal.Code == mirror.RefuseBusy
+	}
+	return errors.Is(err, p2p.ErrNotConnected) || errors.Is(err, p2p.ErrConnLost) || errors.Is(err, vmdisk.ErrInactive)
 }
 
 func (f *feedRun) mirror(ctx context.Context) error {
@@ -342,7 +351,7 @@ func (v *vm) beginApplying(run *applyRun) (*vmdisk.Applier, error) {
 	v.stopApplying()
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.disk == nil || v.ownerLocked() || v.applying != nil {
+	if v.disk == nil || v.ownerLocked() || v.sealed || v.applying != nil {
 		return nil, &mirror.Refusal{Code: mirror.RefuseBusy, Text: "the disk is in use"}
 	}
 	applier, err := v.disk.Apply()

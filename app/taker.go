@@ -87,9 +87,9 @@ func (r *incomingRun) load(ctx context.Context, guest hypervisor.Guest, stream h
 	v := r.v
 	pipeCtx, stop := context.WithCancel(ctx)
 	piped := make(chan error, 1)
-	v.e.spawn(func() {
-		piped <- handoff.Pipe(pipeCtx, stream, memory, nil, func(int) {})
-	})
+	gate := handoff.NewGate()
+	gate.Release()
+	v.e.spawn(func() { piped <- handoff.Pipe(pipeCtx, stream, memory, gate, nil) })
 	defer func() {
 		stop()
 		<-piped
@@ -105,6 +105,9 @@ func (r *incomingRun) load(ctx context.Context, guest hypervisor.Guest, stream h
 				return err
 			}
 			v.post(ctx, baton.Event{Kind: baton.EvLoadedLocal, Attempt: r.attempt})
+			// The giver has fenced its disk and seen our acknowledgement of its last write, or it
+			// wouldn't have let the memory's end through: closing the replica overlaps with its answer.
+			v.seal()
 			return nil
 		case <-tick.C:
 			// The giver counts the bytes and tells; the time limit here only guards against silence.
@@ -134,6 +137,20 @@ func (r *incomingRun) awaitReplica(ctx context.Context) error {
 	}
 }
 
+// seal closes the replica for the owner's writes, until the attempt ends or the disk is active.
+func (v *vm) seal() {
+	v.mu.Lock()
+	v.sealed = true
+	v.mu.Unlock()
+	v.stopApplying()
+}
+
+func (v *vm) unseal() {
+	v.mu.Lock()
+	v.sealed = false
+	v.mu.Unlock()
+}
+
 // end gives the attempt up and waits for its goroutines; the hypervisor is killed by the caller.
 func (r *incomingRun) end() {
 	r.cancel()
@@ -151,6 +168,7 @@ func (r *incomingRun) end() {
 		}
 	}
 	<-r.done
+	r.v.unseal()
 }
 
 // handleMemory takes a giver's memory stream and hands it to the attempt that waits for it.

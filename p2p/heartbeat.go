@@ -13,8 +13,8 @@ import (
 // Each end opens one heartbeat stream and writes an 8-byte big-endian number, counting up from 1, every beatInterval;
 // the other end writes it back.
 const (
-	beatProtocol protocol.ID = "/tagalong/heartbeat/1"
-	beatSize                 = 8
+	beatProtocol = protocol.ID("/tagalong/heartbeat/1")
+	beatSize     = 8
 	// checkInterval is how often a connection's pulse is looked at.
 	checkInterval = 250 * time.Millisecond
 	// pausedAfter is how late a check must be to show that this process itself was stopped meanwhile.

@@ -65,8 +65,8 @@ type Members interface {
 	List() []string
 }
 
-// AddressBook keeps the last known addresses (multiaddrs) of devices across restarts. Its methods are called from the
-// Host's goroutines, one call per device at a time.
+// AddressBook keeps the last known addresses (multiaddrs) of devices across restarts. Its methods are called from many
+// goroutines and must neither block for long nor call the Host.
 type AddressBook interface {
 	Load(id string) []string
 	Save(id string, addrs []string)
@@ -184,7 +184,7 @@ func (h *Host) build(listen []ma.Multiaddr) error {
 		libp2p.Ping(false),
 		libp2p.UserAgent("tagalong"),
 		libp2p.ProtocolVersion("tagalong/"+h.opt.Version),
-		libp2p.DialRanker(swarm.NoDelayDialRanker),
+		libp2p.SwarmOpts(swarm.WithDialRanker(swarm.NoDelayDialRanker)),
 		libp2p.WithDialTimeout(dialTimeout),
 	)
 	if err != nil {

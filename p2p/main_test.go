@@ -17,8 +17,5 @@ func TestMain(m *testing.M) {
 	if os.Getenv(helperEnv) != "" && deviceMain != nil {
 		os.Exit(deviceMain())
 	}
-	goleak.VerifyTestMain(m,
-		// zeroconf's announcer sleeps between repetitions and can't be told to stop; it ends by itself within 4 s.
-		goleak.IgnoreTopFunction("time.Sleep"),
-	)
+	goleak.VerifyTestMain(m)
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/signal"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -15,6 +16,9 @@ import (
 // childEnv makes this test binary be the program instead: the window needs the first goroutine of a
 // process of its own.
 const childEnv = "TAGALONG_UI_TEST_SOCKET"
+
+// patience is how long a real test waits for something that will happen unless it is broken.
+const patience = 60 * time.Second
 
 func TestMain(m *testing.M) {
 	if socket := os.Getenv(childEnv); socket != "" {
@@ -38,7 +42,5 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	// Fyne's own goroutines live as long as the process.
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("fyne.io/fyne/v2/internal/async.(*UnboundedChan[...]).processing"),
-		goleak.IgnoreAnyFunction("fyne.io/fyne/v2/test.NewTempApp"))
+	goleak.VerifyTestMain(m)
 }

@@ -2,7 +2,6 @@ package ui
 
 import (
 	"bufio"
-	"fmt"
 	"os/exec"
 	"strings"
 	"sync"
@@ -12,9 +11,6 @@ import (
 	"github.com/godbus/dbus/v5"
 	"github.com/godbus/dbus/v5/prop"
 )
-
-// patience is how long a real test waits for something that will happen unless it is broken.
-const patience = 60 * time.Second
 
 // need skips a real test where the system lacks what it is made with.
 func need(t *testing.T, tools ...string) {
@@ -147,101 +143,4 @@ func (p *testPanel) item(t *testing.T) string {
 	until(t, "an icon in the panel", func() bool { return len(p.listed()) > 0 })
 	name, _, _ := strings.Cut(p.listed()[0], "/")
 	return name
-}
-
-// menuItem is one line of the menu that the panel sees.
-type menuItem struct {
-	ID      int32
-	Label   string
-	Enabled bool
-}
-
-// menu reads the icon's menu as a panel does.
-func (p *testPanel) menu(item string) ([]menuItem, error) {
-	var path dbus.Variant
-	if err := p.conn.Object(item, itemPath).Call("org.freedesktop.DBus.Properties.Get", 0, "org.kde.StatusNotifierItem", "Menu").Store(&path); err != nil {
-		return nil, err
-	}
-	at, ok := path.Value().(dbus.ObjectPath)
-	if !ok {
-		return nil, fmt.Errorf("menu at %v", path)
-	}
-	var revision uint32
-	var root struct {
-		ID         int32
-		Properties map[string]dbus.Variant
-		Children   []dbus.Variant
-	}
-	call := p.conn.Object(item, at).Call("com.canonical.dbusmenu.GetLayout", 0, int32(0), int32(-1), []string{})
-	if err := call.Store(&revision, &root); err != nil {
-		return nil, err
-	}
-	var items []menuItem
-	for _, child := range root.Children {
-		fields, ok := child.Value().([]any)
-		if !ok || len(fields) != 3 {
-			return nil, fmt.Errorf("item %v", child)
-		}
-		props, ok := fields[1].(map[string]dbus.Variant)
-		if !ok {
-			return nil, fmt.Errorf("item %v", child)
-		}
-		it := menuItem{Enabled: true}
-		it.ID, _ = fields[0].(int32)
-		it.Label, _ = props["label"].Value().(string)
-		if v, ok := props["enabled"].Value().(bool); ok {
-			it.Enabled = v
-		}
-		items = append(items, it)
-	}
-	return items, nil
-}
-
-// find waits for an item of that label.
-func (p *testPanel) find(t *testing.T, item, label string) menuItem {
-	t.Helper()
-	var found menuItem
-	until(t, "the menu's "+label, func() bool {
-		items, err := p.menu(item)
-		if err != nil {
-			return false
-		}
-		for _, it := range items {
-			if it.Label == label {
-				found = it
-				return true
-			}
-		}
-		return false
-	})
-	return found
-}
-
-func (p *testPanel) click(t *testing.T, item, label string) {
-	t.Helper()
-	it := p.find(t, item, label)
-	if !it.Enabled {
-		t.Fatalf("%s can't be clicked", label)
-	}
-	call := p.conn.Object(item, "/StatusNotifierMenu").Call("com.canonical.dbusmenu.Event", 0, it.ID, "clicked", dbus.MakeVariant(""), uint32(time.Now().Unix()))
-	if call.Err != nil {
-		t.Fatal(call.Err)
-	}
-}
-
-// pixels is the icon that the panel would draw.
-func (p *testPanel) pixels(t *testing.T, item string) (width, height int32, data []byte) {
-	t.Helper()
-	var v dbus.Variant
-	if err := p.conn.Object(item, itemPath).Call("org.freedesktop.DBus.Properties.Get", 0, "org.kde.StatusNotifierItem", "IconPixmap").Store(&v); err != nil {
-		t.Fatal(err)
-	}
-	var icons []struct {
-		W, H int32
-		Pix  []byte
-	}
-	if err := v.Store(&icons); err != nil || len(icons) != 1 {
-		t.Fatalf("icons: %v, %v", v, err)
-	}
-	return icons[0].W, icons[0].H, icons[0].Pix
 }

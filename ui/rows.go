@@ -345,8 +345,8 @@ func copyOf(r *api.Replica, connected bool, now time.Time) copyRow {
 
 func copyFlow(r *api.Replica, key string) (float64, string) {
 	part := -1.0
-	if total := r.Copied + r.Remaining; total > 0 {
-		part = float64(r.Copied) / float64(total)
+	if done, left := float64(max(0, r.Copied)), float64(max(0, r.Remaining)); done+left > 0 {
+		part = done / (done + left)
 	}
 	text := t(key, "Size", size(r.Remaining))
 	if r.Rate > 0 {

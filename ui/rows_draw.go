@@ -13,17 +13,17 @@ import (
 // doer carries out what a button asks for.
 type doer func(act)
 
-// actButton is a Fyne button that follows a button of the view.
+// actButton makes a Fyne button follow a button of the view.
 type actButton struct {
-	*widget.Button
+	w   *widget.Button
 	now button
 }
 
 func newActButton(do doer, importance widget.Importance) *actButton {
 	b := &actButton{}
-	b.Button = widget.NewButton("", func() { do(b.now.Act) })
-	b.Importance = importance
-	b.Hide()
+	b.w = widget.NewButton("", func() { do(b.now.Act) })
+	b.w.Importance = importance
+	b.w.Hide()
 	return b
 }
 
@@ -34,18 +34,18 @@ func (b *actButton) set(next button) {
 	}
 	b.now = next
 	if next.Label == "" {
-		b.Hide()
+		b.w.Hide()
 		return
 	}
-	if b.Text != next.Label {
-		b.SetText(next.Label)
+	if b.w.Text != next.Label {
+		b.w.SetText(next.Label)
 	}
-	if next.Enabled && b.Disabled() {
-		b.Enable()
-	} else if !next.Enabled && !b.Disabled() {
-		b.Disable()
+	if next.Enabled && b.w.Disabled() {
+		b.w.Enable()
+	} else if !next.Enabled && !b.w.Disabled() {
+		b.w.Disable()
 	}
-	b.Show()
+	b.w.Show()
 }
 
 // vmCard draws one VM.
@@ -82,7 +82,7 @@ func newVMCard(do doer) *vmCard {
 	c.more.Importance = widget.LowImportance
 	c.problem.Hide()
 	c.next.Hide()
-	buttons := container.NewCenter(container.NewHBox(c.toHere, c.main, c.more))
+	buttons := container.NewCenter(container.NewHBox(c.toHere.w, c.main.w, c.more))
 	head := container.NewBorder(nil, nil, nil, buttons, lines(c.name, c.where))
 	c.panel = newPanel(container.New(layout.NewCustomPaddedVBoxLayout(-4),
 		head, lines(c.detail, c.replica), c.moving.box, lines(c.problem, c.next)))
@@ -155,7 +155,7 @@ func newProgressBox(do doer) *progressBox {
 		bar:    newBar(),
 		cancel: newActButton(do, widget.MediumImportance),
 	}
-	p.box = container.NewBorder(nil, nil, nil, container.NewCenter(p.cancel),
+	p.box = container.NewBorder(nil, nil, nil, container.NewCenter(p.cancel.w),
 		container.New(layout.NewCustomPaddedVBoxLayout(-4), p.title, inset(p.bar.box), p.detail))
 	p.box.Hide()
 	return p
@@ -188,7 +188,7 @@ func newMessageBox(do doer) *messageBox {
 	m := &messageBox{title: prose("", widget.MediumImportance), text: prose("", widget.MediumImportance),
 		wait: newBar(), button: newActButton(do, widget.HighImportance)}
 	m.title.TextStyle.Bold = true
-	m.panel = newPanel(container.NewBorder(nil, m.wait.box, nil, container.NewCenter(m.button), lines(m.title, m.text)))
+	m.panel = newPanel(container.NewBorder(nil, m.wait.box, nil, container.NewCenter(m.button.w), lines(m.title, m.text)))
 	m.panel.Hide()
 	return m
 }

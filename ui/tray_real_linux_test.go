@@ -4,6 +4,7 @@ package ui
 
 import (
 	"bytes"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -12,19 +13,6 @@ import (
 
 	"tagalong.org/tagalong/app/api"
 )
-
-// next waits for what the engine is asked.
-func next(t *testing.T, f *fakeEngine, want string) {
-	t.Helper()
-	select {
-	case got := <-f.answered:
-		if got != want {
-			t.Fatalf("engine was asked %q, want %q", got, want)
-		}
-	case <-time.After(patience):
-		t.Fatalf("engine was never asked %q", want)
-	}
-}
 
 func TestRealTray(t *testing.T) {
 	need(t, "Xvfb", "dbus-daemon", "xdotool")
@@ -109,4 +97,101 @@ func TestRealTrayComesBack(t *testing.T) {
 	if n := len(again.listed()); n != 1 {
 		t.Errorf("%d icons", n)
 	}
+}
+
+// menuItem is one line of the menu that the panel sees.
+type menuItem struct {
+	ID      int32
+	Label   string
+	Enabled bool
+}
+
+// menu reads the icon's menu as a panel does.
+func (p *testPanel) menu(item string) ([]menuItem, error) {
+	var path dbus.Variant
+	if err := p.conn.Object(item, itemPath).Call("org.freedesktop.DBus.Properties.Get", 0, "org.kde.StatusNotifierItem", "Menu").Store(&path); err != nil {
+		return nil, err
+	}
+	at, ok := path.Value().(dbus.ObjectPath)
+	if !ok {
+		return nil, fmt.Errorf("menu at %v", path)
+	}
+	var revision uint32
+	var root struct {
+		ID         int32
+		Properties map[string]dbus.Variant
+		Children   []dbus.Variant
+	}
+	call := p.conn.Object(item, at).Call("com.canonical.dbusmenu.GetLayout", 0, int32(0), int32(-1), []string{})
+	if err := call.Store(&revision, &root); err != nil {
+		return nil, err
+	}
+	var items []menuItem
+	for _, child := range root.Children {
+		fields, ok := child.Value().([]any)
+		if !ok || len(fields) != 3 {
+			return nil, fmt.Errorf("item %v", child)
+		}
+		props, ok := fields[1].(map[string]dbus.Variant)
+		if !ok {
+			return nil, fmt.Errorf("item %v", child)
+		}
+		it := menuItem{Enabled: true}
+		it.ID, _ = fields[0].(int32)
+		it.Label, _ = props["label"].Value().(string)
+		if v, ok := props["enabled"].Value().(bool); ok {
+			it.Enabled = v
+		}
+		items = append(items, it)
+	}
+	return items, nil
+}
+
+// find waits for an item of that label.
+func (p *testPanel) find(t *testing.T, item, label string) menuItem {
+	t.Helper()
+	var found menuItem
+	until(t, "the menu's "+label, func() bool {
+		items, err := p.menu(item)
+		if err != nil {
+			return false
+		}
+		for _, it := range items {
+			if it.Label == label {
+				found = it
+				return true
+			}
+		}
+		return false
+	})
+	return found
+}
+
+func (p *testPanel) click(t *testing.T, item, label string) {
+	t.Helper()
+	it := p.find(t, item, label)
+	if !it.Enabled {
+		t.Fatalf("%s can't be clicked", label)
+	}
+	call := p.conn.Object(item, "/StatusNotifierMenu").Call("com.canonical.dbusmenu.Event", 0, it.ID, "clicked", dbus.MakeVariant(""), uint32(time.Now().Unix()))
+	if call.Err != nil {
+		t.Fatal(call.Err)
+	}
+}
+
+// pixels is the icon that the panel would draw.
+func (p *testPanel) pixels(t *testing.T, item string) (width, height int32, data []byte) {
+	t.Helper()
+	var v dbus.Variant
+	if err := p.conn.Object(item, itemPath).Call("org.freedesktop.DBus.Properties.Get", 0, "org.kde.StatusNotifierItem", "IconPixmap").Store(&v); err != nil {
+		t.Fatal(err)
+	}
+	var icons []struct {
+		W, H int32
+		Pix  []byte
+	}
+	if err := v.Store(&icons); err != nil || len(icons) != 1 {
+		t.Fatalf("icons: %v, %v", v, err)
+	}
+	return icons[0].W, icons[0].H, icons[0].Pix
 }

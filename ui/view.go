@@ -264,7 +264,7 @@ func summary(s state, v view) (mood, string) {
 	case here == len(v.VMs):
 		return moodIdle, t("line.all-here", "Count", here)
 	default:
-		return moodIdle, t("line.many", "Here", here, "Elsewhere", len(v.VMs)-here)
+		return moodIdle, tn("line.many", here, "Elsewhere", len(v.VMs)-here)
 	}
 }
 

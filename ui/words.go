@@ -61,10 +61,10 @@ func size(n int64) string {
 		u++
 	}
 	digits := 0
-	if u > 0 && f < 9.95 && f != float64(int64(f)) {
+	if u > 0 && f < 9.95 {
 		digits = 1
 	}
-	s := strconv.FormatFloat(f, 'f', digits, 64)
+	s := strings.TrimSuffix(strconv.FormatFloat(f, 'f', digits, 64), ".0")
 	return strings.Replace(s, ".", t("number.decimal"), 1) + " " + units[u]
 }
 

@@ -1,0 +1,122 @@
+package ui
+
+import (
+	"encoding/json"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"maps"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"tagalong.org/tagalong/assets"
+)
+
+// usedKeys are the keys that the package's code asks for, with the names of their placeholders.
+func usedKeys(t *testing.T) map[string][]string {
+	t.Helper()
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	used := map[string][]string{}
+	for _, name := range files {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			call, ok := n.(*ast.CallExpr)
+			if !ok {
+				return true
+			}
+			fun, ok := call.Fun.(*ast.Ident)
+			if !ok {
+				return true
+			}
+			at, key := map[string]int{"t": 1, "tn": 2}[fun.Name], 0
+			if fun.Name == "copyFlow" {
+				key = 1
+			} else if at == 0 {
+				return true
+			}
+			lit, ok := call.Args[key].(*ast.BasicLit)
+			if !ok {
+				return true
+			}
+			var names []string
+			switch fun.Name {
+			case "tn":
+				names = append(names, "Count")
+			case "copyFlow":
+				names, at = append(names, "Size"), len(call.Args)
+			}
+			for i := at; i < len(call.Args); i += 2 {
+				if l, ok := call.Args[i].(*ast.BasicLit); ok {
+					s, err := strconv.Unquote(l.Value)
+					if err != nil {
+						t.Fatal(err)
+					}
+					names = append(names, s)
+				}
+			}
+			s, err := strconv.Unquote(lit.Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			used[s] = names
+			return true
+		})
+	}
+	if len(used) < 50 {
+		t.Fatalf("found only %d keys", len(used))
+	}
+	return used
+}
+
+var placeholder = regexp.MustCompile(`{{\.(\w+)}}`)
+
+// Every language has every text that is used, no other, and no placeholder that the code doesn't fill.
+func TestTranslationsAreComplete(t *testing.T) {
+	used := usedKeys(t)
+	files, err := fs.Glob(assets.Translations, "translations/*.json")
+	if err != nil || len(files) < 2 {
+		t.Fatalf("%v, %v", files, err)
+	}
+	for _, file := range files {
+		raw, err := assets.Translations.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var texts map[string]any
+		if err := json.Unmarshal(raw, &texts); err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		for _, key := range slices.Sorted(maps.Keys(used)) {
+			text, ok := texts[key]
+			if !ok {
+				t.Errorf("%s lacks %s", file, key)
+				continue
+			}
+			for _, m := range placeholder.FindAllStringSubmatch(fmt.Sprint(text), -1) {
+				if !slices.Contains(used[key], m[1]) {
+					t.Errorf("%s: %s has a placeholder %s that nobody fills", file, key, m[1])
+				}
+			}
+		}
+		for key := range texts {
+			if _, ok := used[key]; !ok {
+				t.Errorf("%s has %s, which nobody asks for", file, key)
+			}
+		}
+	}
+}

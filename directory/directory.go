@@ -1,0 +1,300 @@
+package directory
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/gofrs/flock"
+)
+
+// Options says where a directory is and whose. Dir, Self, Sign and Verify are
+// needed.
+type Options struct {
+	Dir  string // made with mode 0700 if it doesn't exist
+	Self string // this device's ID
+	// Sign signs as Self. Verify returns an error unless sig is id's signature
+	// of msg. Both may be called from several goroutines, with untrusted input.
+	Sign   func(msg []byte) ([]byte, error)
+	Verify func(id string, msg, sig []byte) error
+	Log    *slog.Logger // slog.Default if nil
+}
+
+// Directory is this device's copy of the directory. All methods may be called
+// from several goroutines. Reads come from memory and never wait for the disk.
+type Directory struct {
+	opt   Options
+	log   *slog.Logger
+	store store
+	space *space
+	lock  *flock.Flock
+	stop  context.CancelFunc
+	wg    sync.WaitGroup
+
+	// write is held over a check and its commit, mu only while memory changes.
+	// Whoever holds write may read the fields below without mu.
+	write   sync.Mutex
+	pending map[string]SignedTransfer // signed by us, unsure whether stored
+
+	mu      sync.RWMutex
+	closed  bool
+	records map[string]Record // all that is sent to others
+	devices map[string]Device
+	vms     map[string]VM
+	chains  map[string][]SignedTransfer // term t at t-1
+	forks   map[string][]SignedTransfer
+	members map[string]Member
+	local   map[string][]byte
+	wakes   map[chan struct{}]struct{}
+}
+
+// Open opens the directory, or makes an empty one. Errors: ErrInUse, ErrNoSpace,
+// ErrVersion, ErrCorrupt, ErrInvalid.
+func Open(opt Options) (*Directory, error) {
+	d, err := newDirectory(opt)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(opt.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("directory: open: %w", err)
+	}
+	d.lock = flock.New(filepath.Join(opt.Dir, "lock"))
+	ok, err := d.lock.TryLock()
+	if err != nil {
+		return nil, fmt.Errorf("directory: lock: %w", err)
+	}
+	if !ok {
+		return nil, fmt.Errorf("directory: lock %q: %w", opt.Dir, ErrInUse)
+	}
+	d.space = &space{dir: opt.Dir, free: freeSpace, log: d.log}
+	if err := d.open(); err != nil {
+		_ = d.lock.Unlock()
+		return nil, fmt.Errorf("directory: open %q: %w", opt.Dir, err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	d.stop = stop
+	d.wg.Go(func() { d.space.watch(ctx) })
+	return d, nil
+}
+
+func newDirectory(opt Options) (*Directory, error) {
+	if !validID(opt.Self) || opt.Sign == nil || opt.Verify == nil {
+		return nil, fmt.Errorf("directory: options: %w", ErrInvalid)
+	}
+	log := opt.Log
+	if log == nil {
+		log = slog.Default()
+	}
+	return &Directory{
+		opt:     opt,
+		log:     log,
+		pending: map[string]SignedTransfer{},
+		records: map[string]Record{},
+		devices: map[string]Device{},
+		vms:     map[string]VM{},
+		chains:  map[string][]SignedTransfer{},
+		forks:   map[string][]SignedTransfer{},
+		members: map[string]Member{},
+		local:   map[string][]byte{},
+		wakes:   map[chan struct{}]struct{}{},
+	}, nil
+}
+
+func (d *Directory) open() error {
+	if err := d.space.prepare(); err != nil {
+		return err
+	}
+	s, err := openBadger(filepath.Join(d.opt.Dir, "db"), d.log)
+	if err != nil {
+		return err
+	}
+	if err := d.load(s); err != nil {
+		return errors.Join(err, s.close())
+	}
+	return nil
+}
+
+// load reads all of s into memory and makes it the store.
+func (d *Directory) load(s store) error {
+	format := ""
+	err := s.load(func(key string, value []byte) error {
+		if key == formatKey {
+			format = string(value)
+			return nil
+		}
+		return d.remember(key, value)
+	})
+	if err != nil {
+		return err
+	}
+	d.store = s
+	switch {
+	case format == formatVersion:
+		return nil
+	case format != "":
+		return fmt.Errorf("format %.20q: %w", format, ErrVersion)
+	case len(d.records)+len(d.local)+len(d.members) > 0:
+		return fmt.Errorf("no format: %w", ErrCorrupt)
+	}
+	return s.commit(map[string][]byte{formatKey: []byte(formatVersion)})
+}
+
+// Close waits for a commit under way and ends the directory: what is called
+// later fails, but what is in memory can still be read.
+func (d *Directory) Close() error {
+	d.write.Lock()
+	defer d.write.Unlock()
+	if d.closed {
+		return nil
+	}
+	d.mu.Lock()
+	d.closed = true
+	d.mu.Unlock()
+	if d.stop != nil {
+		d.stop()
+	}
+	d.wg.Wait()
+	err := d.store.close()
+	if d.lock != nil {
+		err = errors.Join(err, d.lock.Unlock())
+	}
+	if err != nil {
+		return fmt.Errorf("directory: close: %w", err)
+	}
+	return nil
+}
+
+// commit stores the entries durably, then changes memory. The caller holds
+// write and has checked them. wake tells whether anybody wants to know.
+func (d *Directory) commit(entries map[string][]byte, wake bool) error {
+	if d.closed {
+		return ErrClosed
+	}
+	if d.space != nil {
+		if err := d.space.check(); err != nil {
+			return err
+		}
+	}
+	if err := d.store.commit(entries); err != nil {
+		return unsure(err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, key := range sortedKeys(entries) {
+		if err := d.remember(key, entries[key]); err != nil {
+			return unsure(err) // it was checked before: cannot happen
+		}
+	}
+	if wake {
+		for ch := range maps.Keys(d.wakes) {
+			select {
+			case ch <- struct{}{}:
+			default:
+			}
+		}
+	}
+	return nil
+}
+
+// remember puts one stored entry into memory.
+func (d *Directory) remember(key string, value []byte) error {
+	if kindOf(key) == "local" {
+		return d.rememberLocal(strings.TrimPrefix(key, "local/"), value)
+	}
+	r, err := decodeValue[Record](value)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	if r.Key != key {
+		return fmt.Errorf("key %q: %w", r.Key, ErrCorrupt)
+	}
+	switch kindOf(key) {
+	case "device":
+		var dev Device
+		if dev, err = readDevice(r); err == nil {
+			d.devices[dev.ID] = dev
+		}
+	case "vm":
+		var vm VM
+		if vm, err = readVM(r); err == nil {
+			d.vms[vm.ID] = vm
+		}
+	case "transfer":
+		var t SignedTransfer
+		if t, err = readTransfer(r); err == nil {
+			chain := d.chains[t.VM]
+			switch n := uint64(len(chain)); {
+			case t.Term == n+1:
+				d.chains[t.VM] = append(chain, t)
+			case t.Term > n || chain[t.Term-1].Hash() != t.Hash():
+				err = fmt.Errorf("term %d after %d: %w", t.Term, n, ErrCorrupt)
+			}
+		}
+	case "fork":
+		var t SignedTransfer
+		if t, err = readFork(r); err == nil && d.records[key].Key == "" {
+			d.forks[t.VM] = append(d.forks[t.VM], t)
+		}
+	default:
+		err = fmt.Errorf("kind of record: %w", ErrVersion)
+	}
+	if err != nil {
+		return err
+	}
+	d.records[key] = r
+	return nil
+}
+
+// Changed returns a channel that gets a wake-up after every change of records
+// or members (at least one after the last), and a function that ends that.
+func (d *Directory) Changed() (<-chan struct{}, func()) {
+	ch := make(chan struct{}, 1)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.wakes[ch] = struct{}{}
+	return ch, func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		delete(d.wakes, ch)
+	}
+}
+
+// sign makes this device's record of a value.
+func (d *Directory) sign(key string, version uint64, value []byte) (Record, error) {
+	r := Record{Key: key, Version: version, Writer: d.opt.Self, Value: value}
+	if err := r.checkSize(); err != nil {
+		return r, err
+	}
+	sig, err := d.opt.Sign(r.message())
+	if err != nil {
+		return r, fmt.Errorf("sign: %w", err)
+	}
+	r.Sig = sig
+	return r, r.checkSize()
+}
+
+func (d *Directory) verify(r Record) error {
+	if err := d.opt.Verify(r.Writer, r.message(), r.Sig); err != nil {
+		return fmt.Errorf("%w: %w", ErrSignature, err)
+	}
+	return nil
+}
+
+// put adds a record to what will be committed.
+func (d *Directory) put(entries map[string][]byte, r Record) error {
+	if _, ok := d.records[r.Key]; !ok && len(d.records) >= MaxRecords {
+		return ErrFull
+	}
+	b, err := encodeValue(r)
+	if err != nil {
+		return err
+	}
+	entries[r.Key] = b
+	return nil
+}

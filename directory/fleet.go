@@ -1,0 +1,143 @@
+package directory
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+)
+
+// PutDevice writes this device's own record. ID is filled in, and At if it is
+// zero. Errors: ErrInvalid, ErrNoSpace, ErrUnsure, ErrClosed, and Sign's.
+func (d *Directory) PutDevice(dev Device) error {
+	dev.ID = d.opt.Self
+	if dev.At.IsZero() {
+		dev.At = time.Now().UTC()
+	}
+	if err := dev.check(); err != nil {
+		return fmt.Errorf("directory: put device: %w", err)
+	}
+	value, err := encodeValue(dev)
+	if err != nil {
+		return fmt.Errorf("directory: put device: %w", err)
+	}
+	d.write.Lock()
+	defer d.write.Unlock()
+	key := "device/" + dev.ID
+	if err := d.write1(key, d.records[key].Version+1, value); err != nil {
+		return fmt.Errorf("directory: put device: %w", err)
+	}
+	return nil
+}
+
+// Devices returns what the fleet's devices, this one too, say of themselves, in
+// the order of IDs.
+func (d *Directory) Devices() []Device {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	var list []Device
+	for _, id := range slices.Sorted(maps.Keys(d.devices)) {
+		if d.isMember(id) {
+			dev := d.devices[id]
+			dev.Addrs = slices.Clone(dev.Addrs)
+			list = append(list, dev)
+		}
+	}
+	return list
+}
+
+// PutVM writes the record of a VM that this device owns by its chain. Term,
+// Owner and Head are filled in, and At if it is zero. Errors: ErrNotOwner,
+// ErrInvalid, ErrNoSpace, ErrUnsure, ErrClosed, and Sign's.
+func (d *Directory) PutVM(vm VM) error {
+	d.write.Lock()
+	defer d.write.Unlock()
+	if err := d.putVM(vm); err != nil {
+		return fmt.Errorf("directory: put vm: %w", err)
+	}
+	return nil
+}
+
+// RemoveVM marks a VM that this device owns as removed, everywhere. Its chain
+// stays. Errors: ErrNotFound and those of PutVM.
+func (d *Directory) RemoveVM(id string) error {
+	d.write.Lock()
+	defer d.write.Unlock()
+	vm, ok := d.vms[id]
+	if !ok {
+		return fmt.Errorf("directory: remove vm: %w", ErrNotFound)
+	}
+	if err := d.putVM(VM{ID: id, Name: vm.Name, Removed: true}); err != nil {
+		return fmt.Errorf("directory: remove vm: %w", err)
+	}
+	return nil
+}
+
+func (d *Directory) putVM(vm VM) error {
+	chain := d.chains[vm.ID]
+	if len(chain) == 0 || chain[len(chain)-1].To != d.opt.Self {
+		return ErrNotOwner
+	}
+	last := chain[len(chain)-1]
+	vm.Term, vm.Owner, vm.Head = last.Term, d.opt.Self, last.Hash()
+	if vm.At.IsZero() {
+		vm.At = time.Now().UTC()
+	}
+	if err := vm.check(); err != nil {
+		return err
+	}
+	value, err := encodeValue(vm)
+	if err != nil {
+		return err
+	}
+	key := "vm/" + vm.ID
+	return d.write1(key, max(d.records[key].Version, vm.Term<<32)+1, value)
+}
+
+// write1 signs and commits one record.
+func (d *Directory) write1(key string, version uint64, value []byte) error {
+	r, err := d.sign(key, version, value)
+	if err != nil {
+		return err
+	}
+	entries := map[string][]byte{}
+	if err := d.put(entries, r); err != nil {
+		return err
+	}
+	return d.commit(entries, true)
+}
+
+// VMs returns all VMs that were not removed, in the order of IDs.
+func (d *Directory) VMs() []VM {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	var list []VM
+	for _, id := range slices.Sorted(maps.Keys(d.vms)) {
+		if vm, ok := d.vm(id); ok {
+			list = append(list, vm)
+		}
+	}
+	return list
+}
+
+// VM returns one VM; ok is false if it is unknown or removed. Before its owner
+// has written anything of it, it is unknown, though Owner may know it already.
+func (d *Directory) VM(id string) (vm VM, ok bool) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.vm(id)
+}
+
+func (d *Directory) vm(id string) (VM, bool) {
+	vm, ok := d.vms[id]
+	if !ok || vm.Removed {
+		return VM{}, false
+	}
+	vm.Spec = slices.Clone(vm.Spec)
+	vm.Replicas = maps.Clone(vm.Replicas)
+	if chain := d.chains[id]; len(chain) > 0 {
+		last := chain[len(chain)-1]
+		vm.Term, vm.Owner, vm.Head = last.Term, last.To, last.Hash()
+	}
+	return vm, true
+}

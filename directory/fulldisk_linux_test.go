@@ -1,0 +1,83 @@
+package directory
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestFullDisk fills a real file system under an open directory. A defect here
+// shows as the death of the test's process by SIGBUS.
+func TestFullDisk(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root to mount a small file system")
+	}
+	mnt := t.TempDir()
+	if err := unix.Mount("tmpfs", mnt, "tmpfs", 0, "size=160m"); err != nil {
+		if errors.Is(err, unix.EPERM) {
+			t.Skip("may not mount here")
+		}
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { must(t, unix.Unmount(mnt, 0)) })
+	d, err := Open(opts("a", filepath.Join(mnt, "dir")))
+	must(t, err)
+	must(t, d.SetLocal("k", []byte("before")))
+	for !exists(d.space.path()) {
+		d.space.adjust(t.Context()) // the watcher may be at it too
+	}
+	rest := filepath.Join(mnt, "rest")
+	fill(t, rest, 1<<20)
+	for range 50 {
+		wantErr(t, d.SetLocal("k", []byte("never")), ErrNoSpace)
+	}
+	if exists(d.space.path()) {
+		t.Fatal("the ballast is still there")
+	}
+	fill(t, rest, 4<<10)
+	wantErr(t, d.PutDevice(Device{Name: "never"}), ErrNoSpace)
+	if b, err := d.Local("k"); err != nil || string(b) != "before" {
+		t.Fatalf("%q, %v", b, err)
+	}
+	must(t, os.Remove(rest))
+	must(t, d.SetLocal("k", []byte("after")))
+	must(t, d.Close())
+
+	fill(t, rest, 1<<20)
+	_ = os.Remove(d.space.path())
+	fill(t, rest, 1<<20)
+	_, err = Open(opts("a", filepath.Join(mnt, "dir")))
+	wantErr(t, err, ErrNoSpace)
+	must(t, os.Remove(rest))
+	d, err = Open(opts("a", filepath.Join(mnt, "dir")))
+	must(t, err)
+	if b, err := d.Local("k"); err != nil || string(b) != "after" {
+		t.Fatalf("%q, %v", b, err)
+	}
+	must(t, d.Close())
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// fill appends to path until the disk is full.
+func fill(t *testing.T, path string, piece int) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	must(t, err)
+	defer func() { must(t, f.Close()) }()
+	buf := make([]byte, piece)
+	for {
+		if _, err := f.Write(buf); err != nil {
+			if !errors.Is(err, unix.ENOSPC) {
+				t.Fatal(err)
+			}
+			return
+		}
+	}
+}

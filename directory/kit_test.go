@@ -1,0 +1,180 @@
+package directory
+
+import (
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"log/slog"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv("TAGALONG_TEST_WRITE"); dir != "" {
+		os.Exit(writeForever(dir))
+	}
+	goleak.VerifyTestMain(m,
+		// glog, which Badger uses through ristretto, never stops its own.
+		goleak.IgnoreTopFunction("github.com/golang/glog.(*fileSink).flushDaemon"))
+}
+
+var quiet = slog.New(slog.DiscardHandler)
+
+// memory is a store in memory that can fail.
+type memory struct {
+	m map[string][]byte
+	// fail is called before a commit; done tells whether it is stored all the same.
+	fail func() (done bool, err error)
+}
+
+func (s *memory) commit(entries map[string][]byte) error {
+	if s.fail != nil {
+		if done, err := s.fail(); err != nil {
+			if done {
+				maps.Copy(s.m, entries)
+			}
+			return err
+		}
+	}
+	maps.Copy(s.m, entries)
+	return nil
+}
+
+func (s *memory) load(fn func(string, []byte) error) error {
+	for _, k := range sortedKeys(s.m) {
+		if err := fn(k, slices.Clone(s.m[k])); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *memory) close() error { return nil }
+
+// key returns the device of a name: its ID and its key.
+func key(name string) (string, ed25519.PrivateKey) {
+	seed := sha256.Sum256([]byte(name))
+	k := ed25519.NewKeyFromSeed(seed[:])
+	return hex.EncodeToString(k.Public().(ed25519.PublicKey)), k
+}
+
+func verify(id string, msg, sig []byte) error {
+	b, err := hex.DecodeString(id)
+	if err != nil || len(b) != ed25519.PublicKeySize || !ed25519.Verify(b, msg, sig) {
+		return errors.New("wrong signature")
+	}
+	return nil
+}
+
+func id(name string) string {
+	s, _ := key(name)
+	return s
+}
+
+func opts(name, dir string) Options {
+	self, k := key(name)
+	return Options{
+		Dir:    dir,
+		Self:   self,
+		Sign:   func(msg []byte) ([]byte, error) { return ed25519.Sign(k, msg), nil },
+		Verify: verify,
+		Log:    quiet,
+	}
+}
+
+type fataler interface {
+	Helper()
+	Fatalf(string, ...any)
+}
+
+// open returns a directory in memory, in one fleet with the others.
+func open(t fataler, s *memory, name string, others ...string) *Directory {
+	t.Helper()
+	d, err := newDirectory(opts(name, "unused"))
+	if err != nil {
+		t.Fatalf("options: %v", err)
+	}
+	if err := d.load(s); err != nil {
+		t.Fatalf("load: %v", err)
+	}
+	for _, o := range others {
+		must(t, d.AddMember(Member{ID: id(o), Name: o, PairedAt: time.Unix(1, 0).UTC()}))
+	}
+	return d
+}
+
+func fresh(t fataler, name string, others ...string) *Directory {
+	t.Helper()
+	return open(t, &memory{m: map[string][]byte{}}, name, others...)
+}
+
+func must(t fataler, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+}
+
+func wantErr(t *testing.T, err, want error) {
+	t.Helper()
+	if !errors.Is(err, want) {
+		t.Fatalf("got %v, want %v", err, want)
+	}
+}
+
+// create makes a VM and its record.
+func create(t fataler, d *Directory, vm string) {
+	t.Helper()
+	c, err := d.NewCreated(vm)
+	must(t, err)
+	must(t, d.AppendTransfer(c))
+	must(t, d.PutVM(VM{ID: vm, Name: "Work", DiskBytes: 1 << 30}))
+}
+
+// meet lets a and b exchange until neither accepts anything more, as package
+// exchange does: what is newer, rejected ones again as long as any is accepted.
+func meet(t fataler, a, b *Directory) {
+	t.Helper()
+	for range 100 {
+		one, two := send(a, b), send(b, a)
+		if !one && !two {
+			return
+		}
+	}
+	t.Fatalf("the exchange never ends")
+}
+
+func send(from, to *Directory) bool {
+	have := to.Digest()
+	var keys []string
+	for k, v := range from.Digest() {
+		if v > have[k] {
+			keys = append(keys, k)
+		}
+	}
+	before := to.Digest()
+	for range len(keys) + 1 {
+		for _, r := range from.Get(keys) {
+			_ = to.Apply(from.opt.Self, r) // a rejection may be over in the next round
+		}
+	}
+	return !maps.Equal(before, to.Digest())
+}
+
+// shared returns what d and e must agree on.
+func shared(d *Directory) map[string]string {
+	m := map[string]string{}
+	for k, r := range d.records {
+		m[k] = string(r.Value) + string(r.Sig)
+	}
+	return m
+}
+
+func short(s string) string { return strings.TrimSpace(s[:min(len(s), 12)]) }

@@ -1,0 +1,198 @@
+package directory
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"time"
+)
+
+// schema is the version of the values below.
+const schema = 1
+
+// Limits of values.
+const (
+	maxID       = 128  // bytes of a device ID
+	maxVMID     = 64   // bytes of a VM or disk ID
+	maxName     = 256  // bytes
+	maxAddrs    = 64   // of one device
+	maxAddr     = 512  // bytes
+	maxReplicas = 256  // of one VM
+	maxTransfer = 4096 // bytes of a transfer's value
+	maxTerm     = 1<<31 - 1
+)
+
+// Position is how far a replica has come.
+type Position struct {
+	Term    uint64 `json:"term"`
+	Barrier uint64 `json:"barrier"`
+}
+
+// Hash names a transfer.
+type Hash [32]byte
+
+// MarshalText returns h in hexadecimal.
+func (h Hash) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, h[:]), nil }
+
+// UnmarshalText reads 64 hexadecimal digits.
+func (h *Hash) UnmarshalText(b []byte) error {
+	if len(b) != 2*len(h) {
+		return fmt.Errorf("hash of %d digits: %w", len(b), ErrInvalid)
+	}
+	if _, err := hex.Decode(h[:], b); err != nil {
+		return fmt.Errorf("hash: %w: %w", ErrInvalid, err)
+	}
+	return nil
+}
+
+// String returns h in hexadecimal.
+func (h Hash) String() string { return hex.EncodeToString(h[:]) }
+
+// Device is what a device says of itself.
+type Device struct {
+	ID         string    `json:"id"`
+	Name       string    `json:"name"`
+	Addrs      []string  `json:"addrs,omitempty"`
+	AppVersion string    `json:"appVersion,omitempty"`
+	At         time.Time `json:"at,omitzero"`
+}
+
+// ReplicaInfo is what the owner knows of a device's copy.
+type ReplicaInfo struct {
+	Position    Position  `json:"position"`
+	StaleBlocks uint64    `json:"staleBlocks"`
+	Complete    bool      `json:"complete"`
+	At          time.Time `json:"at,omitzero"` // when the device said so
+}
+
+// VM is what the owner says of its VM. Term and Owner are the chain's when it is
+// read, even if the new owner hasn't written the rest yet; Written is the term
+// under which the rest was written.
+type VM struct {
+	ID        string                 `json:"id"`
+	Name      string                 `json:"name"`
+	Spec      json.RawMessage        `json:"spec,omitempty"`
+	Disk      string                 `json:"disk,omitempty"` // hexadecimal ID
+	DiskBytes int64                  `json:"diskBytes"`
+	Term      uint64                 `json:"term"`
+	Owner     string                 `json:"owner"`
+	State     string                 `json:"state,omitempty"`
+	Position  Position               `json:"position"`
+	Replicas  map[string]ReplicaInfo `json:"replicas,omitempty"` // by device ID
+	Head      Hash                   `json:"head"`               // of the transfer that began Term
+	At        time.Time              `json:"at,omitzero"`
+	Removed   bool                   `json:"removed,omitempty"`
+	Written   uint64                 `json:"-"`
+}
+
+// Kind is why a term began.
+type Kind string
+
+// The kinds of transfers.
+const (
+	KindCreated  Kind = "created"
+	KindSwitch   Kind = "switch"
+	KindReturned Kind = "returned" // given back unused
+)
+
+// Transfer begins a term of a VM.
+type Transfer struct {
+	VM       string    `json:"vm"`
+	Term     uint64    `json:"term"`
+	From     string    `json:"from,omitempty"` // device ID; none for created
+	To       string    `json:"to"`             // device ID
+	Attempt  string    `json:"attempt,omitempty"`
+	Position Position  `json:"position"` // the last of the term before
+	Prev     Hash      `json:"prev"`
+	Kind     Kind      `json:"kind"`
+	At       time.Time `json:"at,omitzero"`
+}
+
+// versioned puts the schema's version before a value's own fields.
+type versioned[T any] struct {
+	Schema int `json:"schema"`
+	Body   T   `json:"body"`
+}
+
+func encodeValue[T any](v T) ([]byte, error) {
+	b, err := json.Marshal(versioned[T]{schema, v})
+	if err != nil {
+		return nil, fmt.Errorf("encode: %w: %w", ErrInvalid, err)
+	}
+	return b, nil
+}
+
+func decodeValue[T any](b []byte) (T, error) {
+	var head struct {
+		Schema int `json:"schema"`
+	}
+	var v versioned[T]
+	if err := json.Unmarshal(b, &head); err != nil {
+		return v.Body, fmt.Errorf("decode: %w: %w", ErrInvalid, err)
+	}
+	if head.Schema != schema {
+		return v.Body, fmt.Errorf("decode schema %d: %w", head.Schema, ErrVersion)
+	}
+	if err := json.Unmarshal(b, &v); err != nil {
+		var zero T
+		return zero, fmt.Errorf("decode: %w: %w", ErrInvalid, err)
+	}
+	return v.Body, nil
+}
+
+func validID(id string) bool   { return validName(id, maxID) }
+func validVMID(id string) bool { return validName(id, maxVMID) }
+
+// validName keeps IDs such that a key has one reading.
+func validName(s string, limit int) bool {
+	if s == "" || len(s) > limit {
+		return false
+	}
+	for _, c := range []byte(s) {
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_':
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+func (dev *Device) check() error {
+	bad := !validID(dev.ID) || len(dev.Name) > maxName || len(dev.AppVersion) > maxName || len(dev.Addrs) > maxAddrs
+	for _, a := range dev.Addrs {
+		bad = bad || len(a) > maxAddr
+	}
+	if bad {
+		return fmt.Errorf("device: %w", ErrInvalid)
+	}
+	return nil
+}
+
+func (vm *VM) check() error {
+	bad := !validVMID(vm.ID) || vm.Term == 0 || vm.Term > maxTerm || !validID(vm.Owner) || vm.DiskBytes < 0 ||
+		len(vm.Name) > maxName || len(vm.State) > maxName || vm.Disk != "" && !validVMID(vm.Disk) || len(vm.Replicas) > maxReplicas
+	for id := range vm.Replicas {
+		bad = bad || !validID(id)
+	}
+	if bad {
+		return fmt.Errorf("vm: %w", ErrInvalid)
+	}
+	return nil
+}
+
+func (t *Transfer) check() error {
+	bad := !validVMID(t.VM) || t.Term == 0 || t.Term > maxTerm || !validID(t.To) || len(t.Attempt) > maxName
+	switch t.Kind {
+	case KindCreated:
+		bad = bad || t.Term != 1 || t.From != "" || t.Prev != Hash{}
+	case KindSwitch, KindReturned:
+		bad = bad || t.Term < 2 || !validID(t.From) || t.From == t.To
+	default:
+		bad = true
+	}
+	if bad {
+		return fmt.Errorf("transfer: %w", ErrInvalid)
+	}
+	return nil
+}

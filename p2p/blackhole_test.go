@@ -1,9 +1,12 @@
 package p2p
 
 import (
+	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -80,8 +83,24 @@ func (r *relay) copy(from, to net.Conn) {
 	}
 }
 
+// silenceCounter counts the connections that the heartbeat gave up.
+type silenceCounter struct{ n *atomic.Int32 }
+
+func (c silenceCounter) Enabled(context.Context, slog.Level) bool { return true }
+func (c silenceCounter) WithAttrs([]slog.Attr) slog.Handler       { return c }
+func (c silenceCounter) WithGroup(string) slog.Handler            { return c }
+
+func (c silenceCounter) Handle(_ context.Context, r slog.Record) error {
+	if strings.HasPrefix(r.Message, "Connection is silent") {
+		c.n.Add(1)
+	}
+	return nil
+}
+
 func TestHeartbeatNoticesABlackHole(t *testing.T) {
-	a, b := newDevice(t), newDevice(t)
+	var silent [2]atomic.Int32
+	a := newDevice(t, func(o *Options) { o.Log = slog.New(silenceCounter{&silent[0]}) })
+	b := newDevice(t, func(o *Options) { o.Log = slog.New(silenceCounter{&silent[1]}) })
 	pair(a, b)
 	target, ok := endpoint(a.h.Network().ListenAddresses()[0])
 	if !ok {
@@ -112,7 +131,7 @@ func TestHeartbeatNoticesABlackHole(t *testing.T) {
 	a.book.Save(b.ID(), nil)
 
 	r.mute.Store(true)
-	// The library alone needs more than 30 s. Both ends must notice, and a reader must be woken.
+	// Both ends must notice, and a reader must be woken.
 	failed := make(chan error, 1)
 	go func() {
 		_, err := s.Read(make([]byte, 1))
@@ -122,6 +141,12 @@ func TestHeartbeatNoticesABlackHole(t *testing.T) {
 	await(t, a, b.ID(), false)
 	if err := receive(t, failed, "the reader isn't woken"); !errors.Is(err, ErrConnLost) || errors.Is(err, io.EOF) {
 		t.Errorf("read: %v, want ErrConnLost", err)
+	}
+	// The library alone would also notice, but needs more than 30 s.
+	for i := range silent {
+		if silent[i].Load() == 0 {
+			t.Errorf("device %d: the connection ended, but not by the heartbeat", i)
+		}
 	}
 	r.mute.Store(false)
 	await(t, b, a.ID(), true)

@@ -251,6 +251,7 @@ func (v *vm) send(a baton.Action) {
 	case baton.ActSendActive:
 		m.Body = handoff.Active{Term: a.Term}
 		v.switchDone(v.e.name)
+		v.e.spawn(v.syncFeeds)
 	case baton.ActSendAbort:
 		m.Body = handoff.Abort{Reason: a.Reason}
 	case baton.ActSendAborted:

@@ -8,7 +8,7 @@
 #
 # --out FILE  copies the image there (sparse), for a test to write to. Without
 #             it the path printed is the cached image: don't boot that one.
-# --size      size of the disk, default 512M
+# --size      size of the disk, default 512M (with --desktop 8G)
 # --refresh   looks for a newer kernel instead of taking the one in the cache
 # --desktop   builds a Debian with a small desktop instead (see desktop.sh)
 #
@@ -21,7 +21,7 @@ say() { echo "testguest.sh: $*" >&2; }
 
 here=$(cd "$(dirname "$0")" && pwd)
 export PATH=$PATH:/usr/sbin:/sbin
-out='' size=512M refresh='' desktop=''
+out='' size='' refresh='' desktop=''
 while [ $# -gt 0 ]; do
 	case $1 in
 	--out) [ $# -gt 1 ] || die "--out needs a file"; out=$2; shift ;;
@@ -33,8 +33,9 @@ while [ $# -gt 0 ]; do
 	shift
 done
 if [ -n "$desktop" ]; then
-	exec "$here/guest/image/desktop.sh" --out "${out:?--desktop needs --out FILE}" --size "$size"
+	exec "$here/guest/image/desktop.sh" --out "${out:?--desktop needs --out FILE}" --size "${size:-8G}"
 fi
+size=${size:-512M}
 bytes=$(numfmt --from=iec "$size" 2>/dev/null) || die "not a size: $size"
 [ "$bytes" -ge $((128 << 20)) ] || die "the disk needs at least 128M"
 
@@ -42,8 +43,9 @@ for tool in sfdisk syslinux mformat mcopy mke2fs modprobe cpio gzip numfmt go; d
 	command -v $tool >/dev/null || die "$tool is missing: run build/deps.sh guest (go: see go.dev/dl)"
 done
 busybox=$(command -v busybox) || die "busybox is missing: run build/deps.sh guest"
-mbr=/usr/lib/syslinux/mbr/mbr.bin
-[ -r $mbr ] || die "$mbr is missing: run build/deps.sh guest"
+# shellcheck source=guest/image/assemble.sh
+. "$here/guest/image/assemble.sh"
+[ -r "$mbr" ] || die "$mbr is missing: run build/deps.sh guest"
 
 cache=${TAGALONG_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tagalong-build}
 mkdir -p "$cache"
@@ -121,27 +123,16 @@ build() {
 	modules "$root" button evdev virtio_net virtio_balloon virtio-rng
 	find "$root" -exec touch -hd @$SOURCE_DATE_EPOCH {} +
 
-	# 1 MiB free, 48 MiB FAT to boot from, the rest is the root.
-	local img=$work/disk boot=$((1 << 20)) root_at=$((49 << 20))
-	truncate -s "$bytes" "$img"
-	sfdisk -q "$img" <<-TABLE
-		label: dos
-		label-id: 0x7a6a1060
-		start=2048, size=$((48 << 11)), type=e, bootable
-		start=$((49 << 11)), type=83
-	TABLE
-	dd if=$mbr of="$img" bs=440 count=1 conv=notrunc status=none
-	mformat -i "$img@@$boot" -T $((48 << 11)) -h 64 -s 32 -H 2048 -N 7a6a1060 ::
-	mcopy -m -i "$img@@$boot" "$here/guest/image/syslinux.cfg" ::syslinux.cfg
-	mcopy -i "$img@@$boot" "$kernel/boot/vmlinuz-$release" ::vmlinuz
-	mcopy -i "$img@@$boot" "$work/initrd.gz" ::initrd.gz
-	syslinux --install -t $boot "$img"
-	mke2fs -q -F -t ext4 -b 4096 -L guest -U 7a6a1060-0000-4000-8000-000000000001 \
-		-E "offset=$root_at,root_owner=0:0,hash_seed=7a6a1060-0000-4000-8000-000000000002" \
-		-d "$root" "$img" $(((bytes - root_at) / 4096)) 2>"$work/mke2fs.log" || { cat "$work/mke2fs.log" >&2; die "mke2fs failed"; }
-	# In use, images differ from here on; the last few are kept.
+	mkdir "$work/boot"
+	cp "$here/guest/image/syslinux.cfg" "$work/boot/"
+	cp "$kernel/boot/vmlinuz-$release" "$work/boot/vmlinuz"
+	cp "$work/initrd.gz" "$work/boot/"
+	touch -d @$SOURCE_DATE_EPOCH "$work/boot"/*
+	assemble "$work/disk" "$bytes" 48 "$work/boot" "$root"
+
+	# Tests of several versions share the cache; the last few images are kept.
 	find "$cache" -maxdepth 1 -name 'testguest-*.img' -printf '%T@ %p\n' | sort -rn | tail -n +4 | cut -d ' ' -f 2- | xargs -r rm -f
-	mv "$img" "$image"
+	mv "$work/disk" "$image"
 }
 
 if [ -e "$image" ]; then

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command demo tells the story of two PCs and one running desktop, for real: package story plays it,
 // build/demo.sh installs and builds what it needs and starts it.
 //

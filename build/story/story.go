@@ -1,3 +1,5 @@
+//go:build linux
+
 package story
 
 import (
@@ -112,7 +114,7 @@ func Begin(ctx context.Context, o Options) (_ *Story, err error) {
 		o.Settle = 2 * time.Second
 	}
 	s := &Story{o: o, timeline: console.NewTimeline(), consoles: map[string]*console.Console{}, began: time.Now()}
-	s.Lab, err = lab.New(ctx, 2)
+	s.Lab, err = lab.New(ctx, "desk", "laptop")
 	if err != nil {
 		return nil, err
 	}

@@ -5,8 +5,10 @@ package ui
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -72,7 +74,7 @@ type program struct {
 func launch(t *testing.T, socket, display, bus string, show bool) *program {
 	t.Helper()
 	p := &program{cmd: exec.Command(os.Args[0]), done: make(chan error, 1)}
-	env := []string{"HOME=" + t.TempDir(), "PATH=" + os.Getenv("PATH"), "LANG=C.UTF-8", "LIBGL_ALWAYS_SOFTWARE=1",
+	env := []string{"HOME=" + t.TempDir(), "PATH=" + os.Getenv("PATH"), "LANG=" + cmp.Or(os.Getenv("TAGALONG_UI_SHOTS_LANG"), "C.UTF-8"), "LIBGL_ALWAYS_SOFTWARE=1",
 		childEnv + "=" + socket, "DISPLAY=" + display, "DBUS_SESSION_BUS_ADDRESS=" + bus, "FYNE_THEME=" + os.Getenv("FYNE_THEME")}
 	if show {
 		env = append(env, "TAGALONG_UI_TEST_SHOW=1")
@@ -194,6 +196,10 @@ func TestRealShots(t *testing.T) {
 			}
 			launch(t, socket, display, bus, true)
 			until(t, "a window", func() bool { return len(windows(display)) == 1 })
+			if name == "pairing" {
+				clickAt(t, display, 685, 92)
+				clickAt(t, display, 380, 245)
+			}
 			// Nothing tells when the first frames have been drawn; pictures are for people to judge.
 			time.Sleep(3 * time.Second)
 			cmd := exec.Command("import", "-window", windows(display)[0], filepath.Join(dir, name+".png"))
@@ -205,9 +211,20 @@ func TestRealShots(t *testing.T) {
 	}
 }
 
+// clickAt presses the mouse in the window, for a person who looks at the picture to have been right.
+func clickAt(t *testing.T, display string, x, y int) {
+	t.Helper()
+	time.Sleep(2 * time.Second)
+	cmd := exec.Command("xdotool", "mousemove", "--window", windows(display)[0], fmt.Sprint(x), fmt.Sprint(y), "sleep", "0.3", "click", "1")
+	cmd.Env = append(os.Environ(), "DISPLAY="+display)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+}
+
 // shots are the states worth a picture; nil is an engine that isn't there.
 func shots(now time.Time) map[string]*api.Status {
-	m := map[string]*api.Status{"elsewhere": sample(now), "none": nil}
+	m := map[string]*api.Status{"elsewhere": sample(now), "pairing": sample(now), "none": nil}
 	with := func(name string, change func(*api.Status)) {
 		st := sample(now)
 		change(st)

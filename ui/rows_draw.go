@@ -264,7 +264,7 @@ func (c *deviceCard) set(r deviceRow) {
 	}
 	c.copies.RemoveAll()
 	for _, cp := range r.Copies {
-		c.copies.Add(text(cp.VM+": "+cp.Text, theme.SizeNameCaptionText, copyImportance(cp.Mood), false))
+		c.copies.Add(text(shorten(cp.VM)+": "+cp.Text, theme.SizeNameCaptionText, copyImportance(cp.Mood), false))
 		if cp.Part >= 0 {
 			b := newBar()
 			b.set(cp.Part)
@@ -272,6 +272,17 @@ func (c *deviceCard) set(r deviceRow) {
 		}
 	}
 	c.panel.Refresh()
+}
+
+// nameRoom is how many characters of a VM's name leave room for its state in a device's card.
+const nameRoom = 16
+
+func shorten(name string) string {
+	r := []rune(name)
+	if len(r) <= nameRoom {
+		return name
+	}
+	return string(r[:nameRoom-1]) + "…"
 }
 
 func copyImportance(m mood) widget.Importance {

@@ -51,7 +51,9 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	if os.Getenv("TAGALONG_DEMO_DIR") == "" {
+		defer os.RemoveAll(dir)
+	}
 	o.Dir, o.Out = dir, os.Stdout
 	if kill != "" {
 		o.Mirroring = func(_ context.Context, s *story.Story) error { return s.KillEngine(kill) }

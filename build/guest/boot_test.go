@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -18,7 +19,7 @@ import (
 )
 
 // patience is for a busy computer; what is waited for takes seconds.
-const patience = 2 * time.Minute
+const patience = 5 * time.Minute
 
 // image is a fresh disk of the test guest.
 func image(t *testing.T) string {
@@ -39,6 +40,7 @@ type vm struct {
 	cmd     *exec.Cmd
 	monitor io.WriteCloser
 	said    bytes.Buffer // by QEMU; read only after it has ended
+	err     error        // how it ended; likewise
 	ended   chan struct{}
 	console *console.Console
 }
@@ -71,8 +73,7 @@ func start(t *testing.T, name, disk string, tl *console.Timeline, extra ...strin
 	}
 	go func() {
 		defer close(v.ended)
-		// How it ended is seen from the console and from what it said.
-		_ = v.cmd.Wait()
+		v.err = v.cmd.Wait()
 	}()
 	t.Cleanup(v.kill)
 	ctx, cancel := context.WithCancel(deadline(t))
@@ -91,13 +92,21 @@ func start(t *testing.T, name, disk string, tl *console.Timeline, extra ...strin
 	return v
 }
 
-// words is what QEMU said, if it has ended.
+// words is how QEMU ended and what it said.
 func (v *vm) words() string {
 	select {
 	case <-v.ended:
-		return v.said.String()
+		return fmt.Sprintf("QEMU ended (%v): %s", v.err, v.said.String())
 	default:
-		return ""
+		return "QEMU runs on"
+	}
+}
+
+// must fails the test if a command to the guest failed.
+func (v *vm) must(err error) {
+	v.t.Helper()
+	if err != nil {
+		v.t.Fatalf("%v\n%s", err, v.words())
 	}
 }
 
@@ -120,18 +129,14 @@ func (v *vm) tell(command string) {
 func (v *vm) ready() console.Boot {
 	v.t.Helper()
 	b, err := v.console.WaitReady(deadline(v.t))
-	if err != nil {
-		v.t.Fatalf("%v\n%s", err, v.words())
-	}
+	v.must(err)
 	return b
 }
 
 func (v *vm) verify() console.Verdict {
 	v.t.Helper()
 	verdict, err := v.console.Verify(deadline(v.t))
-	if err != nil {
-		v.t.Fatal(err)
-	}
+	v.must(err)
 	if bad := v.console.Bad(); !verdict.OK || len(bad) > 0 {
 		v.t.Fatalf("%s\n%s", verdict.Text, strings.Join(bad, "\n"))
 	}
@@ -201,17 +206,13 @@ func TestGuestBootsAndSurvivesAPowerCut(t *testing.T) {
 		t.Fatalf("a fresh disk: %+v", b)
 	}
 	t.Logf("ready after %v", time.Since(began).Round(100*time.Millisecond))
-	if err := v.console.SetRate(deadline(t), console.Rate{Records: 200, Fsync: 7, Mem: 4, Set: 16}); err != nil {
-		t.Fatal(err)
-	}
+	v.must(v.console.SetRate(deadline(t), console.Rate{Records: 200, Fsync: 7, Mem: 4, Set: 16}))
 	if got := v.verify(); got.MemPages != 16<<20/4096 || got.Ticks == 0 {
 		t.Errorf("verdict: %s", got.Text)
 	}
 	waitTick(t, first, 300)
 	durable, err := v.console.Sync(deadline(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	v.must(err)
 	v.kill()
 	if _, told := v.console.Progress(); told > durable {
 		durable = told
@@ -226,9 +227,8 @@ func TestGuestBootsAndSurvivesAPowerCut(t *testing.T) {
 		t.Fatalf("after the power cut, %d records being durable: %+v", durable, b)
 	}
 	v.verify()
-	if durable, err = v.console.StopWriter(deadline(t)); err != nil {
-		t.Fatal(err)
-	}
+	durable, err = v.console.StopWriter(deadline(t))
+	v.must(err)
 	v.tell("system_powerdown")
 	v.waitEnd()
 
@@ -236,9 +236,8 @@ func TestGuestBootsAndSurvivesAPowerCut(t *testing.T) {
 	if b := v.ready(); b.Lost != 0 || b.Bad != 0 || b.Last != durable {
 		t.Fatalf("after the power button, %d records being written: %+v", durable, b)
 	}
-	if _, err := v.console.PowerOff(deadline(t)); err != nil {
-		t.Fatal(err)
-	}
+	_, err = v.console.PowerOff(deadline(t))
+	v.must(err)
 	v.waitEnd()
 }
 
@@ -249,9 +248,7 @@ func TestGuestMovesWithItsMemory(t *testing.T) {
 	tl := console.NewTimeline()
 	a := start(t, "A", disk, tl)
 	a.ready()
-	if err := a.console.SetRate(deadline(t), console.Rate{Records: 100, Fsync: 5, Mem: 2, Set: 16}); err != nil {
-		t.Fatal(err)
-	}
+	a.must(a.console.SetRate(deadline(t), console.Rate{Records: 100, Fsync: 5, Mem: 2, Set: 16}))
 	stream := filepath.Join(t.TempDir(), "stream")
 	b := start(t, "B", disk, tl, "-incoming", "unix:"+stream)
 	waitFile(t, stream)

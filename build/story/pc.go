@@ -160,9 +160,15 @@ func (p *PC) Stop() error {
 	select {
 	case <-ended:
 	case <-time.After(30 * time.Second):
-		_ = cmd.Process.Kill()
-		<-ended
-		return fmt.Errorf("the engine on %s didn't end when asked", p.Name)
+		// Go prints what every goroutine waits for, into the engine's log.
+		_ = cmd.Process.Signal(syscall.SIGQUIT)
+		select {
+		case <-ended:
+		case <-time.After(5 * time.Second):
+			_ = cmd.Process.Kill()
+			<-ended
+		}
+		return fmt.Errorf("the engine on %s didn't end when asked; its log tells what it waited for", p.Name)
 	}
 	p.watching.Wait()
 	return nil
@@ -180,7 +186,7 @@ func (p *PC) LastWords() string {
 		return ""
 	}
 	defer f.Close()
-	const tail = 6000
+	const tail = 60000
 	if st, err := f.Stat(); err == nil && st.Size() > tail {
 		_, _ = f.Seek(-tail, io.SeekEnd)
 	}

@@ -1,0 +1,205 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"tagalong.org/tagalong/build/guest/records"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// witnesses are all that commands talk to, without a guest around them; none of
+// them works by itself.
+func witnesses(t *testing.T) *commands {
+	t.Helper()
+	out := newOutput(&bytes.Buffer{})
+	disk, err := openDisk(t.TempDir(), out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(disk.close)
+	ram, err := newRAM(out, defaultMemRate, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &commands{out: out, disk: disk, ram: ram, clock: newClock(out)}
+}
+
+// said takes what has been queued.
+func said(o *output) string {
+	var b strings.Builder
+	for len(o.lines) > 0 {
+		b.WriteString(<-o.lines)
+	}
+	return b.String()
+}
+
+func TestCommandsAnswerWithTheirTag(t *testing.T) {
+	c := witnesses(t)
+	for range 3 {
+		c.disk.append()
+	}
+	for _, k := range []struct{ line, want string }{
+		{"", ""},
+		{"#7", ""},
+		{"sync #a", "R 3 3\nOK sync durable=3 #a\n"},
+		{"stop", "R 3 3\nOK stop durable=3\n"},
+		{"start #b", "OK start durable=3 #b\n"},
+		{"ticks #c", "K ticks=0 missing=0 doubled=0 gaps=0 maxgap_us=0 #c\n"},
+		{"rate #d", "OK rate recs=20 fsync=8 mem=1 set=1 #d\n"},
+		{"rate recs=9 set=2 #e", "OK rate recs=9 fsync=8 mem=1 set=2 #e\n"},
+		{"rate fsync=0 #f", "E rate fsync=0: not from 1 to 32 #f\n"},
+		{"rate mem=x", "E rate mem=x: not a number\n"},
+		{"rate speed=1", "E rate speed=1: unknown setting\n"},
+		{"rate recs", "E rate recs: not a number\n"},
+		{"dance now #g", "E unknown command \"dance\" #g\n"},
+	} {
+		c.do(k.line)
+		if got := said(c.out); got != k.want {
+			t.Errorf("%q: answer %q, want %q", k.line, got, k.want)
+		}
+	}
+	c.do("status")
+	if got := said(c.out); !strings.HasPrefix(got, "S ready run=") || !strings.Contains(got, " last=3 durable=3 stopped=false recs=9 ") {
+		t.Errorf("status: %q", got)
+	}
+}
+
+func TestStoppedWriterWritesNothing(t *testing.T) {
+	c := witnesses(t)
+	rest := 0.0
+	if n := c.disk.due(time.Second/2, &rest); n != defaultRecords/2 {
+		t.Errorf("%d records are due after half a second", n)
+	}
+	if n := c.disk.due(time.Hour, &rest); n != defaultRecords {
+		t.Errorf("%d records are due after an hour", n)
+	}
+	c.do("stop")
+	if n := c.disk.due(time.Second, &rest); n != 0 {
+		t.Errorf("%d records are due after a stop", n)
+	}
+	c.disk.append()
+	if n := c.disk.ring.Last(); n != 0 {
+		t.Errorf("%d records written after a stop", n)
+	}
+}
+
+func TestAFailingDiskStopsTheWriterAndIsReported(t *testing.T) {
+	c := witnesses(t)
+	c.disk.append()
+	c.disk.close()
+	c.disk.append()
+	if got := said(c.out); !strings.HasPrefix(got, "BAD disk: ") {
+		t.Errorf("said %q", got)
+	}
+	if !c.disk.stopped || c.disk.errs != 1 {
+		t.Errorf("stopped %t, %d errors", c.disk.stopped, c.disk.errs)
+	}
+}
+
+// What a start finds damaged stays in every later verdict.
+func TestDamageAtBootIsReported(t *testing.T) {
+	dir := t.TempDir()
+	out := newOutput(&bytes.Buffer{})
+	d, err := openDisk(dir, out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 20 {
+		d.append()
+	}
+	d.sync()
+	d.append()
+	if _, err := d.files[0].WriteAt(make([]byte, records.Size), 5*records.Size); err != nil {
+		t.Fatal(err)
+	}
+	d.close()
+	said(out)
+
+	d, err = openDisk(dir, out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.close()
+	if got := said(out); !strings.HasPrefix(got, "BAD at boot: record 5 is lost") {
+		t.Errorf("said %q", got)
+	}
+	if got := d.bootLine(); !strings.HasPrefix(got, "BOOT n=20 last=21 durable=20 lost=1 bad=0 run=") {
+		t.Errorf("boot line %q", got)
+	}
+}
+
+func TestOutputNeverBlocks(t *testing.T) {
+	o := newOutput(&bytes.Buffer{})
+	for range maxQueued + 5 {
+		o.Printf("T")
+	}
+	if n := o.dropped.Load(); n != 5 {
+		t.Errorf("%d dropped", n)
+	}
+}
+
+func TestReadLinesBoundsALine(t *testing.T) {
+	lines := make(chan string)
+	go readLines(context.Background(), strings.NewReader("verify\r\n"+strings.Repeat("x", 3*maxLine)+"\nsync"), lines)
+	var got []string
+	for l := range lines {
+		if len(l) > maxLine {
+			t.Errorf("a line of %d bytes", len(l))
+		}
+		got = append(got, l)
+	}
+	if got[0] != "verify" || got[len(got)-1] != "sync" {
+		t.Errorf("%d lines, from %q to %q", len(got), got[0], got[len(got)-1])
+	}
+}
+
+func TestThePowerKeyIsRecognised(t *testing.T) {
+	event := func(typ, code uint16, value uint32) []byte {
+		e := make([]byte, eventSize)
+		binary.LittleEndian.PutUint16(e[16:], typ)
+		binary.LittleEndian.PutUint16(e[18:], code)
+		binary.LittleEndian.PutUint32(e[20:], value)
+		return e
+	}
+	for _, c := range []struct {
+		name   string
+		events []byte
+		want   int
+	}{
+		{"nothing", nil, 0},
+		{"another key", event(eventKey, 30, keyPressed), 0},
+		{"released", event(eventKey, keyPower, 0), 0},
+		{"half an event", event(eventKey, keyPower, keyPressed)[:20], 0},
+		{"pressed twice", slices.Concat(event(0, 0, 0), event(eventKey, keyPower, keyPressed), event(eventKey, keyPower, keyPressed)), 1},
+	} {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write(c.events); err != nil {
+			t.Fatal(err)
+		}
+		w.Close()
+		pressed := make(chan struct{}, 1)
+		waitForKey(r, pressed)
+		if len(pressed) != c.want {
+			t.Errorf("%s: pressed %d times", c.name, len(pressed))
+		}
+		if err := r.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
+			t.Error(err)
+		}
+	}
+}

@@ -61,11 +61,13 @@ func parseSize(text string) (int64, error) {
 	return int64(v * float64(unit)), nil
 }
 
-// span is a length of time as one would say it.
+// span is a length of time as one would say it. Small ones are round trips, where a tenth counts.
 func span(d time.Duration) string {
 	switch {
 	case d < time.Millisecond:
 		return fmt.Sprintf("%d µs", d.Microseconds())
+	case d < 10*time.Millisecond:
+		return fmt.Sprintf("%.1f ms", float64(d.Microseconds())/1000)
 	case d < time.Second:
 		return fmt.Sprintf("%d ms", d.Milliseconds())
 	case d < time.Minute:

@@ -114,7 +114,7 @@ func nearest(text string, candidates []string) string {
 		if len(c) > longest {
 			continue
 		}
-		if d := distance(typed, c); d < bound && d < max(len(c), 2) {
+		if d := distance(typed, c); d < bound && d < max(len(c), len(typed)) {
 			best, bound = candidate, d
 		}
 	}

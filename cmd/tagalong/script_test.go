@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -39,23 +40,24 @@ func TestScripts(t *testing.T) {
 			return f.start(fleet())
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"exits":   cmdExits,
-			"engine":  cmdEngine,
-			"fail":    cmdFail,
-			"saw":     cmdSaw,
-			"seen":    cmdSeen,
-			"phase":   cmdPhase,
-			"job":     cmdJob,
-			"pairing": cmdPairing,
-			"emit":    cmdEmit,
-			"ready":   cmdReady,
+			"exits":     cmdExits,
+			"engine":    cmdEngine,
+			"fail":      cmdFail,
+			"saw":       cmdSaw,
+			"seen":      cmdSeen,
+			"phase":     cmdPhase,
+			"job":       cmdJob,
+			"pairing":   cmdPairing,
+			"emit":      cmdEmit,
+			"ready":     cmdReady,
+			"terminate": cmdTerminate,
 		},
 	})
 }
 
 // fleet is the state that scripts begin in.
 func fleet() api.Status {
-	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	at := time.Now().Add(-60 * time.Hour) // "2 days ago", however long a script takes
 	return api.Status{
 		Version: "1.2.3", DataDir: "/data",
 		Hypervisor: api.Hypervisor{Found: true, Version: "9.2.0", Accel: "kvm"},
@@ -63,7 +65,7 @@ func fleet() api.Status {
 		Devices: []api.Device{
 			{ID: "D1", Name: "desk", Self: true},
 			{ID: "D2", Name: "laptop", Connected: true, RTTMicros: 1200},
-			{ID: "D3", Name: "attic", LastSeen: time.Now().Add(-3*time.Hour - time.Minute)},
+			{ID: "D3", Name: "attic", LastSeen: at},
 		},
 		VMs: []api.VM{
 			{ID: "vm1", Name: "Work", State: api.VMRunning, Owner: "D2", OwnerName: "laptop", Term: 3, Position: api.Position{Term: 3, Barrier: 120},
@@ -132,14 +134,20 @@ func cmdExits(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// engine stop | start | empty | twins: the last two start another with no VM, or with two of a name.
+// engine stop | start | again | empty | twins: again keeps the state; the last two start another
+// with no VM, or with two of a name.
 func cmdEngine(ts *testscript.TestScript, _ bool, args []string) {
 	f, st := fakeOf(ts), fleet()
+	if args[0] == "again" {
+		now, err := f.Engine.Status(context.Background())
+		ts.Check(err)
+		st = *now
+	}
 	f.stop()
 	switch args[0] {
 	case "stop":
 		return
-	case "start":
+	case "start", "again":
 	case "empty":
 		st.VMs, st.Devices, st.Hypervisor = nil, st.Devices[:1], api.Hypervisor{Note: "Install QEMU."}
 	case "twins":
@@ -263,4 +271,11 @@ func cmdReady(ts *testscript.TestScript, _ bool, args []string) {
 	c := api.NewClient(api.SocketPath(filepath.Clean(args[0])))
 	defer c.Close()
 	ts.Check(c.WaitReady(ctx))
+}
+
+// terminate asks all programs in the background to end, as the system does at its own end.
+func cmdTerminate(ts *testscript.TestScript, _ bool, _ []string) {
+	for _, cmd := range ts.BackgroundCmds() {
+		ts.Check(cmd.Process.Signal(syscall.SIGTERM))
+	}
 }

@@ -29,6 +29,8 @@ type Options struct {
 	Rate console.Rate
 	// Mirroring, if not nil, is called once while the disk is being mirrored: the place for disasters.
 	Mirroring func(ctx context.Context, s *Story) error
+	// BeforeSwitches, if not nil, is called once when the mirror is live: the place for trouble.
+	BeforeSwitches func(ctx context.Context, s *Story) error
 	// Settle is how long the guest is left to run after each switch.
 	Settle time.Duration
 	// Quiet leaves progress out.
@@ -183,7 +185,7 @@ func (s *Story) say(format string, args ...any) {
 // Play plays all chapters.
 func (s *Story) Play(ctx context.Context) error {
 	for _, chapter := range []func(context.Context) error{
-		s.startEngines, s.pair, s.makeVM, s.boot, s.mirror, s.switches, s.end,
+		s.startEngines, s.pair, s.makeVM, s.boot, s.mirror, s.trouble, s.switches, s.end,
 	} {
 		if err := chapter(ctx); err != nil {
 			return err
@@ -337,6 +339,13 @@ func (s *Story) mirror(ctx context.Context) error {
 	}
 	s.say("the mirror is live: every write reaches %s as it happens", s.B.Name)
 	return nil
+}
+
+func (s *Story) trouble(ctx context.Context) error {
+	if s.o.BeforeSwitches == nil {
+		return nil
+	}
+	return s.o.BeforeSwitches(ctx, s)
 }
 
 // other is the PC that isn't p.

@@ -1,0 +1,11 @@
+// Package e2e holds the end-to-end tests: the built binary, real QEMU, real mDNS between network
+// namespaces, a guest that checks itself. It has no code of its own; package story plays.
+//
+// What passing guarantees: the path that the demo shows works from a cold build, with an engine killed
+// on either side while the disk is mirrored, a switch cancelled, a cable cut in the middle of one, and a
+// VM suspended and resumed; nothing is lost in any of them. What it doesn't: it tells nothing about
+// real networks' speed, or of KVM.
+//
+// It needs root, and the tools that build/deps.sh installs: it fails where they are missing.
+// Test with: go test ./build/e2e/
+package e2e

@@ -1,0 +1,192 @@
+//go:build linux
+
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"tagalong.org/tagalong/app/api"
+	"tagalong.org/tagalong/build/story"
+)
+
+// built is what TestMain has made for all tests.
+var built struct{ binary, image string }
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "tagalong-e2e-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	if err := build(dir); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return m.Run()
+}
+
+// build makes the binary and the test guest's disk.
+func build(dir string) error {
+	built.binary = filepath.Join(dir, "tagalong")
+	compile := exec.Command("go", "build", "-tags", "nogui", "-o", built.binary, "tagalong.org/tagalong/cmd/tagalong")
+	compile.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := compile.CombinedOutput(); err != nil {
+		return fmt.Errorf("build tagalong: %w\n%s", err, out)
+	}
+	var complaint bytes.Buffer
+	image := exec.Command("../testguest.sh")
+	image.Stderr = &complaint
+	out, err := image.Output()
+	if err != nil {
+		return fmt.Errorf("build the test guest (see build/deps.sh): %w\n%s", err, complaint.String())
+	}
+	built.image = strings.TrimSpace(string(out))
+	return nil
+}
+
+// patience bounds one story; it is far more than any takes, and says only that something hangs.
+const patience = 8 * time.Minute
+
+func play(t *testing.T, o story.Options) *story.Result {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	o.Binary, o.Image, o.Dir, o.Out, o.Quiet = built.binary, built.image, t.TempDir(), t.Output(), true
+	result, err := story.Run(ctx, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Log(result.Summary())
+	if result.Lost != 0 || result.Bad != 0 || result.Missing != 0 || result.Doubled != 0 || result.Records == 0 || result.Compared == 0 {
+		t.Fatalf("the witnesses don't agree: %+v", result)
+	}
+	return result
+}
+
+// TestThereAndBack is the path of the first light: pair, find each other, boot, mirror, switch live, switch back.
+func TestThereAndBack(t *testing.T) {
+	r := play(t, story.Options{})
+	if len(r.Switches) != 2 || r.Switches[0].To == r.Switches[1].To {
+		t.Fatalf("it didn't go there and back: %+v", r.Switches)
+	}
+	for _, s := range r.Switches {
+		if s.Memory == 0 || s.GuestPause == 0 {
+			t.Errorf("a switch without memory or pause wasn't a teleport: %+v", s)
+		}
+	}
+}
+
+// TestEngineKilledWhileMirroring kills either engine in the middle; the VM goes on, and nothing is lost.
+func TestEngineKilledWhileMirroring(t *testing.T) {
+	for _, victim := range []string{"desk", "laptop"} {
+		t.Run(victim, func(t *testing.T) {
+			r := play(t, story.Options{Mirroring: func(_ context.Context, s *story.Story) error { return s.KillEngine(victim) }})
+			if r.Restarts == 0 {
+				t.Error("no engine died: nothing was tested")
+			}
+		})
+	}
+}
+
+// TestTroubledSwitches cancels one switch, cuts the cable in the middle of another, suspends and
+// resumes the VM, and then switches as if nothing had been.
+func TestTroubledSwitches(t *testing.T) {
+	r := play(t, story.Options{BeforeSwitches: func(ctx context.Context, s *story.Story) error {
+		for _, trouble := range []func(context.Context, *story.Story) error{cancelled, cut, suspended} {
+			if err := trouble(ctx, s); err != nil {
+				return err
+			}
+		}
+		return nil
+	}})
+	if len(r.Switches) != 2 {
+		t.Fatalf("%d switches", len(r.Switches))
+	}
+}
+
+// cancelled begins a switch and calls it off while memory flows.
+func cancelled(ctx context.Context, s *story.Story) error {
+	begun, err := s.B.Client.Switch(ctx, api.SwitchVM{VM: story.VMName})
+	if err != nil {
+		return err
+	}
+	if _, err := s.AwaitPhase(ctx, s.B, api.PhaseMemory); err != nil {
+		return err
+	}
+	if err := s.B.Client.CancelSwitch(ctx, begun.ID); err != nil {
+		return err
+	}
+	ended, err := s.AwaitEnd(ctx, s.B)
+	if err != nil {
+		return err
+	}
+	if ended.Phase != api.PhaseCancelled {
+		return fmt.Errorf("the cancelled switch ended as %s: %v", ended.Phase, ended.Error)
+	}
+	return s.StillRuns(ctx, s.A)
+}
+
+// cut pulls the cable while memory flows, and plugs it in again.
+func cut(ctx context.Context, s *story.Story) error {
+	if _, err := s.B.Client.Switch(ctx, api.SwitchVM{VM: story.VMName}); err != nil {
+		return err
+	}
+	if _, err := s.AwaitPhase(ctx, s.B, api.PhaseMemory); err != nil {
+		return err
+	}
+	if err := s.Lab.Host("laptop").Cut(ctx); err != nil {
+		return err
+	}
+	for _, p := range []*story.PC{s.B, s.A} {
+		ended, err := s.AwaitEnd(ctx, p)
+		if err != nil {
+			return err
+		}
+		if ended.Phase != api.PhaseFailed || ended.Error == nil {
+			return fmt.Errorf("with the cable cut the switch ended as %s on %s", ended.Phase, p.Name)
+		}
+	}
+	if err := s.StillRuns(ctx, s.A); err != nil {
+		return err
+	}
+	if _, err := s.B.Client.Switch(ctx, api.SwitchVM{VM: story.VMName}); !errors.Is(err, &api.Error{Code: api.CodeUnreachable}) {
+		return fmt.Errorf("a switch without a cable: %w", err)
+	}
+	if err := s.Lab.Host("laptop").Heal(ctx); err != nil {
+		return err
+	}
+	return s.AwaitLive(ctx, s.A)
+}
+
+// suspended puts the VM to disk and takes it up again.
+func suspended(ctx context.Context, s *story.Story) error {
+	if err := s.A.Client.SuspendVM(ctx, story.VMName); err != nil {
+		return err
+	}
+	v, err := s.A.VM(ctx, story.VMName)
+	if err != nil {
+		return err
+	}
+	if v.State != api.VMSuspended {
+		return fmt.Errorf("a suspended VM is %s", v.State)
+	}
+	if err := s.A.Client.ResumeVM(ctx, story.VMName); err != nil {
+		return err
+	}
+	if err := s.Listen(ctx, s.A); err != nil {
+		return err
+	}
+	return s.StillRuns(ctx, s.A)
+}

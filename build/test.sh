@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# test.sh [--quick]
+#
+# Everything that is checked, on a bare Debian 12 with Go: formatting, vet, staticcheck, the rules about
+# who imports whom, builds for all systems, unit tests with the race detector, and the end-to-end
+# tests with real QEMU between network namespaces. It installs what it needs (and says what and why).
+#
+#   --quick  leaves out the builds for other systems and the end-to-end tests
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+quick=''
+case "${1-}" in
+'') ;;
+--quick) quick=yes ;;
+*)
+	sed -n '2,/^set -e/p' "$0" | sed 's/^# \{0,1\}//; /^set -e/d' >&2
+	exit 2
+	;;
+esac
+
+began=$SECONDS
+step() { printf '\n== %s (at %d s)\n' "$1" $((SECONDS - began)); }
+
+if ! command -v go >/dev/null; then
+	echo "test.sh: Go is missing: install 1.26 or later from https://go.dev/dl and try again." >&2
+	exit 1
+fi
+step "packages"
+./build/deps.sh run test guest gui-build gui-test
+export LANG=C.UTF-8 TAGALONG_ACCEL=tcg QUIC_GO_DISABLE_RECEIVE_BUFFER_WARNING=true
+
+step "gofmt"
+unformatted=$(git ls-files -z '*.go' | xargs -0 gofmt -l)
+if [ -n "$unformatted" ]; then
+	printf 'test.sh: gofmt would change:\n%s\n' "$unformatted" >&2
+	exit 1
+fi
+
+step "vet and staticcheck, without the window"
+go vet -tags nogui ./...
+go tool staticcheck -tags nogui ./...
+
+step "vet and staticcheck, with the window"
+go vet -tags migrated_fynedo ./ui/... ./assets/... ./cmd/...
+go tool staticcheck -tags migrated_fynedo ./ui/... ./assets/... ./cmd/...
+
+step "the rules about the source tree"
+go test -count=1 ./build/rules/
+
+step "unit tests, with the race detector"
+# The window's tests run below, in a build of their own; the end-to-end tests come last.
+packages=$(go list -tags nogui ./... | grep -v -e '/ui$' -e '/ui/' -e '/build/e2e$')
+# shellcheck disable=SC2086 # several words on purpose
+go test -race -tags nogui -timeout 20m $packages
+go test -race -tags ci,migrated_fynedo -timeout 10m ./ui/... ./assets/...
+
+step "the whole program, and the tray against a real panel"
+mkdir -p bin
+go build -tags migrated_fynedo -o bin/tagalong ./cmd/tagalong
+go test -tags migrated_fynedo -timeout 10m ./ui/
+
+if [ -n "$quick" ]; then
+	echo "test.sh: quick: builds for other systems and end-to-end tests were left out"
+	exit 0
+fi
+
+step "the engine without cgo, for every system"
+for system in linux darwin windows; do
+	for processor in amd64 arm64; do
+		CGO_ENABLED=0 GOOS=$system GOARCH=$processor go build -tags nogui -o /dev/null ./cmd/tagalong
+		echo "built for $system/$processor"
+	done
+done
+
+step "end to end: two PCs, real QEMU"
+go test -count=1 -v -timeout 25m ./build/e2e/
+
+printf '\ntest.sh: all passed in %d s\n' $((SECONDS - began))

@@ -1,3 +1,0 @@
-package p2p
-
-func deviceMain() int { return 0 }

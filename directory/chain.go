@@ -113,7 +113,7 @@ func (d *Directory) signTransfer(t Transfer) (SignedTransfer, error) {
 // Give signs the transfer that begins term, and stores it together with the
 // entries in one commit. Called again for the same receiver and attempt, it
 // returns the same transfer, and stores the entries. Errors: ErrNotOwner,
-// ErrChain (the chain is not at term-1), ErrUnknownDevice, ErrInvalid, ErrNoSpace, ErrClosed, and
+// ErrChain (the chain is not at term-1), ErrUnknownDevice, ErrInvalid, ErrNoSpace, ErrFull, ErrClosed, and
 // Sign's mean that nothing was written; ErrUnsure that it may have been.
 func (d *Directory) Give(vm string, term uint64, to, attempt string, pos Position, kind Kind, with ...Entry) (SignedTransfer, error) {
 	d.write.Lock()
@@ -195,6 +195,9 @@ func (d *Directory) appendTransfer(t SignedTransfer, with []Entry) error {
 	}
 	key := t.Record.Key
 	if t.Record.Writer == d.opt.Self {
+		if p, ok := d.pending[key]; ok && p.Hash() != t.Hash() {
+			return fmt.Errorf("another one may be stored: %w", ErrChain)
+		}
 		d.pending[key] = t
 	}
 	if err := d.commit(entries, true); err != nil {

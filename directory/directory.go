@@ -45,6 +45,7 @@ type Directory struct {
 	mu      sync.RWMutex
 	closed  bool
 	records map[string]Record // all that is sent to others
+	bytes   int               // of their values
 	devices map[string]Device
 	vms     map[string]VM
 	chains  map[string][]SignedTransfer // term t at t-1
@@ -247,6 +248,7 @@ func (d *Directory) remember(key string, value []byte) error {
 	if err != nil {
 		return err
 	}
+	d.bytes += len(r.Value) - len(d.records[key].Value)
 	d.records[key] = r
 	return nil
 }
@@ -286,9 +288,15 @@ func (d *Directory) verify(r Record) error {
 	return nil
 }
 
-// put adds a record to what will be committed.
+// put adds a record to what will be committed. A quarter of the room is kept for
+// what this device has to say itself.
 func (d *Directory) put(entries map[string][]byte, r Record) error {
-	if _, ok := d.records[r.Key]; !ok && len(d.records) >= MaxRecords {
+	records, bytes := MaxRecords, maxBytes
+	if r.Writer != d.opt.Self {
+		records, bytes = records/4*3, bytes/4*3
+	}
+	old, known := d.records[r.Key]
+	if !known && len(d.records)+len(entries) >= records || d.bytes+len(r.Value)-len(old.Value) > bytes {
 		return ErrFull
 	}
 	b, err := encodeValue(r)

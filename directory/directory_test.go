@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 )
@@ -102,6 +103,9 @@ func TestGiveSignsOnce(t *testing.T) {
 		}
 	}
 	// Until it is known, nobody else can get that term.
+	other, err := d.NewTransfer("v", id("c"), "u", Position{}, KindSwitch)
+	must(t, err)
+	wantErr(t, d.AppendTransfer(other), ErrChain)
 	_, err = d.Give("v", 2, id("c"), "u", Position{}, KindSwitch)
 	wantErr(t, err, ErrChain)
 	before := s.m[transferKey("v", 2)]
@@ -274,4 +278,25 @@ func TestOwnRecordsComeBack(t *testing.T) {
 	if got := b.Devices(); len(got) != 1 || got[0].Name != "new" {
 		t.Fatalf("devices %v", got)
 	}
+}
+
+// TestRoomIsBounded: a member that floods the others fills its part only.
+func TestRoomIsBounded(t *testing.T) {
+	a := fresh(t, "a", "evil")
+	create(t, a, "mine")
+	spec := json.RawMessage(`"` + strings.Repeat("x", MaxValue-2000) + `"`)
+	var last error
+	for i := 0; last == nil && i < 1000; i++ {
+		vm := fmt.Sprint("vm-", i)
+		c := forgeTransfer("evil", Transfer{VM: vm, Term: 1, To: id("evil"), Kind: KindCreated})
+		if last = a.Apply(id("evil"), c); last == nil {
+			head, _ := a.Transfer(vm, 1)
+			last = a.Apply(id("evil"), forgeVM("evil", VM{ID: vm, Term: 1, Owner: id("evil"), Head: head.Hash(), Spec: spec}, 1))
+		}
+	}
+	wantErr(t, last, ErrFull)
+	if a.bytes > maxBytes {
+		t.Fatalf("%d bytes", a.bytes)
+	}
+	must(t, a.PutVM(VM{ID: "mine", Name: "still"}))
 }

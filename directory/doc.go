@@ -43,5 +43,6 @@
 //
 // go test -race ./directory runs a model check, hostile records, two directories
 // in exchange, kill -9 of a writing process and, as root on Linux, a full disk.
-// FuzzApply looks for records that do harm.
+// FuzzApply looks for records that do harm (run it with -fuzzminimizetime=1x:
+// the coverage of its goroutines varies from run to run).
 package directory

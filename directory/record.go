@@ -16,6 +16,7 @@ const (
 	MaxValue   = 256 << 10 // bytes of a value
 	MaxSig     = 1024      // bytes of a signature
 	maxForks   = 16        // of one VM
+	maxBytes   = 64 << 20  // of all values
 )
 
 const domain = "tagalong record v1"

@@ -2,24 +2,24 @@ package baton
 
 // stepGiver handles what only a giver is asked. ok is false if the event is
 // the taker's.
-func (m *Machine) stepGiver(ev Event) (acts []Action, err error, ok bool) {
+func (m *Machine) stepGiver(ev Event) (acts []Action, ok bool, err error) {
 	switch ev.Kind {
 	case EvPeerAsk:
 		acts, err = m.peerAsk(ev)
-		return acts, err, true
+		return acts, true, err
 	case EvPeerReady:
-		return m.peerReady(ev), nil, true
+		return m.peerReady(ev), true, nil
 	case EvPrepared:
 		acts, err = m.prepared(ev)
-		return acts, err, true
+		return acts, true, err
 	case EvPeerLoaded, EvPeerQuery, EvPeerCancel:
-		return m.peerWaits(ev), nil, true
+		return m.peerWaits(ev), true, nil
 	case EvPeerAborted:
-		return m.peerAborted(ev), nil, true
+		return m.peerAborted(ev), true, nil
 	case EvPeerActive:
-		return m.peerActive(ev), nil, true
+		return m.peerActive(ev), true, nil
 	}
-	return nil, nil, false
+	return nil, false, nil
 }
 
 func (m *Machine) peerAsk(ev Event) ([]Action, error) {

@@ -107,8 +107,8 @@ const (
 	ReasonNotOwner  = "not owner"       // the asked device does not own the VM
 	ReasonCancelled = "cancelled"       // by a person, on either side
 	ReasonTimeout   = "timeout"         // nothing moved for too long
-	ReasonLinkLost  = "link lost"       //
-	ReasonDied      = "hypervisor died" //
+	ReasonLinkLost  = "link lost"       // between the two devices
+	ReasonDied      = "hypervisor died" // by itself
 	ReasonRestarted = "restarted"       // the engine was restarted in between
 	ReasonUnknown   = "unknown attempt" // the asked device knows nothing of it (any more)
 	ReasonFailed    = "failed"          // this side could not go on

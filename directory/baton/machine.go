@@ -186,10 +186,10 @@ func (m *Machine) Step(ev Event) ([]Action, error) {
 	case EvLocalFailed:
 		return m.localFailed(ev), nil
 	}
-	if acts, err, ok := m.stepGiver(ev); ok {
+	if acts, ok, err := m.stepGiver(ev); ok {
 		return acts, err
 	}
-	if acts, err, ok := m.stepTaker(ev); ok {
+	if acts, ok, err := m.stepTaker(ev); ok {
 		return acts, err
 	}
 	return nil, m.illegal(ev)

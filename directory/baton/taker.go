@@ -4,38 +4,38 @@ import "slices"
 
 // stepTaker handles what only a taker is told. ok is false if the event is
 // unknown.
-func (m *Machine) stepTaker(ev Event) (acts []Action, err error, ok bool) {
+func (m *Machine) stepTaker(ev Event) (acts []Action, ok bool, err error) {
 	switch ev.Kind {
 	case EvWant:
 		acts, err = m.want(ev)
-		return acts, err, true
+		return acts, true, err
 	case EvPeerOffer:
-		return m.peerOffer(ev), nil, true
+		return m.peerOffer(ev), true, nil
 	case EvPeerRefuse:
-		return m.peerRefuse(ev), nil, true
+		return m.peerRefuse(ev), true, nil
 	case EvPeerAbort:
-		return m.peerAbort(ev), nil, true
+		return m.peerAbort(ev), true, nil
 	case EvIncomingReady:
 		acts, err = m.incomingReady(ev)
-		return acts, err, true
+		return acts, true, err
 	case EvLoadedLocal:
 		acts, err = m.loadedLocal(ev)
-		return acts, err, true
+		return acts, true, err
 	case EvPeerTransfer, EvPeerReturned:
 		acts, err = m.peerTransfer(ev)
-		return acts, err, true
+		return acts, true, err
 	case EvLearned:
-		return m.learned(ev), nil, true
+		return m.learned(ev), true, nil
 	case EvClaim:
 		ev.GuestHeld = false
 		acts, err = m.peerTransfer(ev)
-		return acts, err, true
+		return acts, true, err
 	case EvGuestRuns:
-		return m.guestRuns(), nil, true
+		return m.guestRuns(), true, nil
 	case EvGuestFailed:
-		return m.guestFailed(ev), nil, true
+		return m.guestFailed(ev), true, nil
 	}
-	return nil, nil, false
+	return nil, false, nil
 }
 
 func (m *Machine) want(ev Event) ([]Action, error) {

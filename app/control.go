@@ -148,7 +148,7 @@ func (e *Engine) handleControl(ctx context.Context, s p2p.Stream) {
 	if current {
 		e.everyVM(e.ctx, baton.Event{Kind: baton.EvLinkLost, Peer: l.device})
 	}
-	if err != nil && e.ctx.Err() == nil && !errors.Is(err, io.EOF) && !errors.Is(err, context.Canceled) && !errors.Is(err, p2p.ErrConnLost) {
+	if e.ctx.Err() == nil && !errors.Is(err, io.EOF) && !errors.Is(err, context.Canceled) && !errors.Is(err, p2p.ErrConnLost) {
 		e.log.Warn("The control stream ended", "device", l.device, "error", err)
 	}
 }
@@ -170,6 +170,7 @@ func (l *link) write(ctx context.Context, conn *handoff.Conn) {
 	}
 }
 
+// readControl hears messages until the stream fails, and returns why.
 func (e *Engine) readControl(ctx context.Context, l *link, conn *handoff.Conn) error {
 	for {
 		m, err := conn.Recv(ctx)

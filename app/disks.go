@@ -52,6 +52,9 @@ func (b backend) Zero(off, n int64, mayTrim, fua bool) error {
 	return passing(b.disk.Zero(off, n, mayTrim, fua))
 }
 
+// Prompt is true: a complete disk waits for nothing but its file.
+func (b backend) Prompt(int64, int64, bool) bool { return true }
+
 func nbdServer(disk *vmdisk.Disk, log *slog.Logger) *nbd.Server {
 	return &nbd.Server{Backend: backend{disk}, Log: log.With("part", "nbd")}
 }

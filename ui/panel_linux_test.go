@@ -12,7 +12,7 @@ import (
 	"github.com/godbus/dbus/v5/prop"
 )
 
-// need skips a real test where the system lacks what it is made with.
+// need fails a real test where the system lacks what it is made with.
 func need(t *testing.T, tools ...string) {
 	t.Helper()
 	if testing.Short() {
@@ -20,7 +20,7 @@ func need(t *testing.T, tools ...string) {
 	}
 	for _, tool := range tools {
 		if _, err := exec.LookPath(tool); err != nil {
-			t.Skipf("needs %s", tool)
+			t.Fatalf("this test needs %s: run build/deps.sh gui-test", tool)
 		}
 	}
 }

@@ -130,7 +130,7 @@ func (s *Story) verify(ctx context.Context, p *PC) error {
 	defer cancel()
 	v, err := c.Verify(check)
 	if err != nil {
-		return fmt.Errorf("ask the guest to check itself: %w", err)
+		return fmt.Errorf("ask the guest to check itself: %w\n%s", err, s.heard(c))
 	}
 	s.result.Records, s.result.Last, s.result.Lost, s.result.Bad = v.Records, v.Last, v.Lost, v.Bad+v.MemBad+v.FSErrors
 	s.result.Ticks = v.Ticks

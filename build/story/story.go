@@ -275,7 +275,7 @@ func (s *Story) boot(ctx context.Context) error {
 	ready, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
 	if _, err := c.WaitReady(ready); err != nil {
-		return fmt.Errorf("boot the guest: %w", err)
+		return fmt.Errorf("boot the guest: %w\n%s", err, s.heard(c))
 	}
 	if err := c.SetRate(ctx, s.o.Rate); err != nil {
 		return err
@@ -283,6 +283,15 @@ func (s *Story) boot(ctx context.Context) error {
 	s.say("the guest has booted in %.1f s; it writes %d records/s (sync every %d), dirties %d MiB/s of memory, ticks every 10 ms",
 		time.Since(began).Seconds(), s.o.Rate.Records, s.o.Rate.Fsync, s.o.Rate.Mem)
 	return nil
+}
+
+// heard is what came over a console, for the report of a failure.
+func (s *Story) heard(c *console.Console) string {
+	text := fmt.Sprintf("--- heard from the guest: %d ticks and these lines ---\n", len(s.timeline.Ticks()))
+	for _, l := range c.Lines() {
+		text += fmt.Sprintf("%6.1fs  %q\n", l.At.Seconds(), l.Text)
+	}
+	return text
 }
 
 // listen connects to the guest's serial line on a PC.

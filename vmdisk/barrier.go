@@ -3,6 +3,7 @@ package vmdisk
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -66,15 +67,32 @@ func (d *Disk) runRound(r *round) error {
 		}
 		if wrote {
 			err = d.base.Sync()
+		} else {
+			// A new name for old content: without a write to tell of it, a restart would not know the name.
+			rerr = d.record(replicaRecord(true, [16]byte{}, pos))
 		}
 		d.mu.Lock()
-		if err != nil {
+		switch {
+		case err != nil:
 			err = d.fail("sync "+baseName, err)
-		} else {
+		case rerr != nil:
+			err = fmt.Errorf("name barrier: %w", rerr)
+			d.withdraw(r)
+		default:
 			d.position, d.syncing = pos, false
 		}
 		d.mu.Unlock()
 		return err
+	}
+}
+
+// withdraw takes the barriers of r out of the queues, with all else that is there. The caller holds d.mu.
+func (d *Disk) withdraw(r *round) {
+	for _, p := range d.peers {
+		if f := p.feed; f != nil && slices.ContainsFunc(f.queue, func(op *Op) bool { return op.round == r }) {
+			f.dropQueue()
+			f.signal()
+		}
 	}
 }
 

@@ -106,6 +106,10 @@ func (f *Feed) ready() bool {
 // overflow makes the whole queue dirty bits again. The caller holds d.mu.
 func (f *Feed) overflow() {
 	f.d.log.Info("Peer can't keep up, its queue is dropped", "disk", f.d.id, "peer", f.p.name, "bytes", f.queued)
+	f.dropQueue()
+}
+
+func (f *Feed) dropQueue() {
 	for _, op := range f.queue {
 		if op.Kind != OpBarrier {
 			f.p.todo.set(op.Off/Block, (op.Off+op.Len)/Block)

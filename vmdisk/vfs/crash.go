@@ -25,9 +25,17 @@ const sector = 512
 // Crash ends this file system (all its files fail with ErrGone from now on) and returns what is found
 // after the restart. Which subset survives follows from the seed.
 func (m *Mem) Crash(loss Loss, seed uint64) *Mem {
+	out := m.After(loss, seed)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.gone = true
+	return out
+}
+
+// After is what would be found after a crash now.
+func (m *Mem) After(loss Loss, seed uint64) *Mem {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	r := rand.New(rand.NewPCG(seed, 0x7461676c))
 	names := maps.Clone(m.stable)
 	if loss != LoseUnsynced {

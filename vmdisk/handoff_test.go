@@ -1,0 +1,233 @@
+package vmdisk
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"tagalong.org/tagalong/vmdisk/vfs"
+)
+
+// A hand-off with a third device that was away: nobody copies more than what changed.
+func TestHandOffCarriesSets(t *testing.T) {
+	d, r, f, a := pair(t, 4<<20, quiet(vfs.NewMem()))
+	third := newReplica(t, 4<<20, quiet(vfs.NewMem()))
+	ta, err := third.Apply()
+	must(t, err)
+	tf, err := d.Attach("third", ta.State())
+	must(t, err)
+	pump(t, tf, ta)
+	tf.Close()
+	must(t, ta.Close())
+	must(t, d.WriteAt(blockOf(4), 40*Block, true))
+	if _, err := d.ExportDirty(); !errors.Is(err, ErrNotFenced) {
+		t.Fatal(err)
+	}
+	must(t, d.Fence())
+	pump(t, f, a)
+	pos, err := d.Drain(t.Context(), "r")
+	must(t, err)
+	blob, err := d.ExportDirty()
+	must(t, err)
+	must(t, d.Give(1))
+	must(t, a.Close())
+	if r.Position() != pos {
+		t.Fatalf("drained to %s, at %s", pos, r.Position())
+	}
+	must(t, r.ImportDirty(blob, "r"))
+	must(t, r.Activate(2))
+	must(t, r.SetClean("owner", pos))
+	must(t, r.WriteAt(blockOf(5), 50*Block, true))
+	if err := r.SetClean("owner", pos); !errors.Is(err, ErrTooLate) {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		d    *Disk
+		want int64
+	}{"owner": {d, Block}, "third": {third, 2 * Block}} {
+		a, err := c.d.Apply()
+		must(t, err)
+		f, err := r.Attach(name, a.State())
+		must(t, err)
+		if g := f.Progress(); g.Remaining != c.want {
+			t.Fatalf("%s lacks %d bytes, want %d", name, g.Remaining, c.want)
+		}
+		pump(t, f, a)
+		if !bytes.Equal(content(t, c.d), content(t, r)) {
+			t.Fatalf("%s differs", name)
+		}
+		must(t, a.Close())
+	}
+}
+
+func TestImportRefusals(t *testing.T) {
+	d, r, f, a := pair(t, 1<<20, quiet(vfs.NewMem()))
+	must(t, d.Fence())
+	blob, err := d.ExportDirty()
+	must(t, err)
+	if err := d.ImportDirty(blob, "d"); !errors.Is(err, ErrActive) {
+		t.Fatal(err)
+	}
+	must(t, d.Unfence())
+	must(t, d.WriteAt(blockOf(1), 0, true))
+	pump(t, f, a)
+	must(t, a.Close())
+	if err := r.ImportDirty(blob, "r"); !errors.Is(err, ErrOldPosition) {
+		t.Fatal(err)
+	}
+	for i := range blob {
+		bad := bytes.Clone(blob)
+		bad[i] ^= 4
+		if err := r.ImportDirty(bad, "r"); err == nil || errors.Is(err, ErrOldPosition) {
+			t.Fatalf("flip of byte %d: %v", i, err)
+		}
+	}
+}
+
+// A set of a peer from an earlier ownership must not count in a later one.
+func TestOldSetsDontCount(t *testing.T) {
+	d, r, f, a := pair(t, 1<<20, quiet(vfs.NewMem()))
+	must(t, d.Fence())
+	pump(t, f, a)
+	pos, err := d.Drain(t.Context(), "r")
+	must(t, err)
+	must(t, d.Give(1))
+	must(t, a.Close())
+	must(t, r.Activate(2))
+	must(t, r.SetClean("owner", pos))
+	must(t, r.WriteAt(blockOf(1), 0, true))
+	da, err := d.Apply()
+	must(t, err)
+	of, err := r.Attach("owner", da.State())
+	must(t, err)
+	pump(t, of, da)
+	must(t, r.Fence())
+	must(t, r.Give(2))
+	must(t, da.Close())
+	must(t, d.Activate(3)) // without what r exported
+	a, err = r.Apply()
+	must(t, err)
+	f, err = d.Attach("r", a.State())
+	must(t, err)
+	if g := f.Progress(); g.Remaining != 1<<20 {
+		t.Fatalf("%+v", g)
+	}
+	pump(t, f, a)
+	must(t, a.Close())
+}
+
+func TestDamagedSetMeansEverything(t *testing.T) {
+	m := vfs.NewMem()
+	d, _, _, _ := pair(t, 1<<20, quiet(m))
+	must(t, d.Close())
+	b := file(t, m, dirtyName("r"))
+	b[len(b)/2] ^= 1
+	replaceFile(t, m, dirtyName("r"), b)
+	d = reopen(t, quiet(m))
+	if p := d.Peers(); len(p) != 0 {
+		t.Fatalf("%+v", p)
+	}
+}
+
+func FuzzImport(f *testing.F) {
+	m := vfs.NewMem()
+	d, err := Create("", ID{1}, 1<<20, quiet(m))
+	if err != nil {
+		f.Fatal(err)
+	}
+	if err := d.SetClean("peer", Position{}); err != nil {
+		f.Fatal(err)
+	}
+	blob, err := d.ExportDirty()
+	if err != nil {
+		f.Fatal(err)
+	}
+	if err := d.Close(); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(blob[setHeader : len(blob)-32])
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		_, ends, sets, err := parseExport(b, 256)
+		if err != nil && !errors.Is(err, ErrMalformed) {
+			t.Fatal(err)
+		}
+		if len(ends) > maxEnds || len(sets) > maxSets {
+			t.Fatal("too much")
+		}
+	})
+}
+
+func TestImportRaw(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "guest.raw")
+	want := make([]byte, 3<<20)
+	copy(want[1<<20+100:], "hello")
+	copy(want[2<<20:], bytes.Repeat([]byte{9}, 10000))
+	must(t, os.WriteFile(path, want[:3<<20-1000], 0o600))
+	m := vfs.NewMem()
+	d := newDisk(t, 4<<20, quiet(m))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := d.ImportRaw(ctx, path, nil); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	if err := d.Activate(1); !errors.Is(err, ErrIncomplete) {
+		t.Fatalf("half an import can be used: %v", err)
+	}
+	d = reopen(t, quiet(m.Crash(vfs.LoseUnsynced, 0)))
+	var done, total int64
+	must(t, d.ImportRaw(t.Context(), path, func(d, t int64) { done, total = d, t }))
+	if done != total || total != 3<<20-1000 {
+		t.Fatal(done, total)
+	}
+	if !bytes.Equal(content(t, d)[:3<<20], want) || !isZero(content(t, d)[3<<20:]) {
+		t.Fatal("differs")
+	}
+	if i := d.Info(); i.Allocated > 64<<10 {
+		t.Fatalf("%d bytes allocated", i.Allocated)
+	}
+	must(t, d.Activate(1))
+	if err := d.ImportRaw(t.Context(), path, nil); !errors.Is(err, ErrNotFresh) {
+		t.Fatal(err)
+	}
+	r := newReplica(t, 4<<20, quiet(vfs.NewMem()))
+	if err := r.ImportRaw(t.Context(), path, nil); !errors.Is(err, ErrNotFresh) {
+		t.Fatal(err)
+	}
+	small := newDisk(t, 1<<20, quiet(vfs.NewMem()))
+	if err := small.ImportRaw(t.Context(), path, nil); !errors.Is(err, ErrRange) {
+		t.Fatal(err)
+	}
+}
+
+// A hole and written zeros have the same hash; one changed byte has another.
+func TestHash(t *testing.T) {
+	d, e := newDisk(t, 5<<19, quiet(vfs.NewMem())), newDisk(t, 5<<19, quiet(vfs.NewMem()))
+	must(t, d.Activate(1))
+	must(t, e.Activate(1))
+	must(t, d.WriteAt([]byte("x"), 1<<20, false))
+	must(t, e.WriteAt([]byte("xy"), 1<<20, false))
+	must(t, e.Zero(1<<20+1, 1000, false, false))
+	if _, err := d.Hash(t.Context(), nil); !errors.Is(err, ErrActive) {
+		t.Fatal(err)
+	}
+	must(t, d.Fence())
+	must(t, e.Fence())
+	var last int64
+	a, err := d.Hash(t.Context(), func(done, _ int64) { last = done })
+	must(t, err)
+	b, err := e.Hash(t.Context(), nil)
+	must(t, err)
+	if a != b || last != 5<<19 {
+		t.Fatal("hashes differ")
+	}
+	must(t, e.Unfence())
+	must(t, e.WriteAt([]byte{1}, 5<<19-1, false))
+	must(t, e.Fence())
+	if b, err = e.Hash(t.Context(), nil); err != nil || a == b {
+		t.Fatal("hashes agree", err)
+	}
+}

@@ -9,7 +9,7 @@ import (
 
 var (
 	flagSeed  = flag.Uint64("seed", 0, "replay one seed of the explorer, with its log")
-	flagSeeds = flag.Uint64("seeds", 2000, "seeds that the explorer tries")
+	flagSeeds = flag.Uint64("seeds", 2000/slower, "seeds that the explorer tries")
 )
 
 // shake does one random thing.
@@ -313,13 +313,13 @@ func TestExplorerNotices(t *testing.T) {
 		"aborts do not resume": drop(ActResume),
 	} {
 		t.Run(name, func(t *testing.T) {
-			for seed := uint64(1); seed <= 2000; seed++ {
+			for seed := uint64(1); seed <= 4000; seed++ {
 				if w := explore(seed, sab); w.err != nil {
 					t.Logf("seed %d: %v", seed, w.err)
 					return
 				}
 			}
-			t.Fatal("not noticed in 2000 seeds")
+			t.Fatal("not noticed in 4000 seeds")
 		})
 	}
 }

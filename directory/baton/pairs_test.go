@@ -125,7 +125,7 @@ func TestPairsOfFaults(t *testing.T) {
 								continue
 							}
 							single := i == j && l == (k+1)%len(list) && g.name == "mend"
-							if nth++; !*flagPairs && !single && nth%331 != 0 {
+							if nth++; !*flagPairs && !single && nth%(331*slower) != 0 {
 								continue
 							}
 							runs++

@@ -1,0 +1,5 @@
+//go:build !race
+
+package baton
+
+const slower = 1

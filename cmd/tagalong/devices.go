@@ -26,7 +26,7 @@ func newDevices(c *cli) *cobra.Command {
 				return err
 			}
 			if *asJSON {
-				return c.out.json(st.Devices)
+				return c.out.json(allDevices(st))
 			}
 			c.deviceTable(st)
 			return nil
@@ -40,7 +40,7 @@ func (c *cli) deviceTable(st *api.Status) {
 	now := time.Now()
 	var rows [][]string
 	others := false
-	for _, d := range st.Devices {
+	for _, d := range allDevices(st) {
 		seen, trip := "", ""
 		switch {
 		case d.Self:

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -58,7 +60,7 @@ func (c *cli) events(ctx context.Context, client *api.Client, after uint64, coun
 					return err
 				}
 			} else {
-				c.out.say("%s  %-22s  %s", ev.Time.Local().Format(time.TimeOnly), ev.Kind, ev.Text)
+				c.out.say("%s", strings.TrimRight(fmt.Sprintf("%s  %-22s  %s", ev.Time.Local().Format(time.TimeOnly), ev.Kind, ev.Text), " "))
 			}
 			if printed++; printed == count {
 				return nil

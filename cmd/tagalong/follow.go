@@ -24,9 +24,10 @@ type follower struct {
 	client *api.Client
 	// after is the last event that is old news.
 	after uint64
-	// read looks at a snapshot, heard at an event; over ends the watch.
+	// read looks at a snapshot, heard at an event; over ends the watch. An event that isn't fresh
+	// is older than the last snapshot: what it says may still tell an end, but not progress.
 	read  func(*api.Status) (over bool, err error)
-	heard func(api.Event) (over bool, err error)
+	heard func(ev api.Event, fresh bool) (over bool, err error)
 	// interrupted is called at the n-th interrupt, from 1; an error ends the watch with it. The
 	// system's demand to end counts twice.
 	interrupted func(ctx context.Context, n int) error
@@ -41,7 +42,7 @@ func (f *follower) follow(ctx context.Context) error {
 	defer cancel()
 
 	var events <-chan api.Event
-	interrupts, lost := 0, time.Time{}
+	interrupts, lost, seen := 0, time.Time{}, uint64(0)
 	for {
 		if events == nil {
 			// A failure shows in the snapshot below.
@@ -50,7 +51,7 @@ func (f *follower) follow(ctx context.Context) error {
 		st, err := f.client.Status(ctx)
 		switch {
 		case err == nil:
-			lost = time.Time{}
+			lost, seen = time.Time{}, st.Seq
 			if over, err := f.read(st); over || err != nil {
 				return err
 			}
@@ -74,7 +75,7 @@ func (f *follower) follow(ctx context.Context) error {
 					break
 				}
 				f.after = ev.Seq
-				if over, err := f.heard(ev); over || err != nil {
+				if over, err := f.heard(ev, ev.Seq > seen); over || err != nil {
 					return err
 				}
 			case sig := <-signals:

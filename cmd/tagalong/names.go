@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -83,17 +84,29 @@ func findVM(st *api.Status, text string) (api.VM, error) {
 	return api.VM{}, noVM()
 }
 
+// allDevices are the devices of the fleet with this one, which an engine may leave to Status.Device.
+func allDevices(st *api.Status) []api.Device {
+	self := func(d api.Device) bool { return d.Self || d.ID == st.Device.ID }
+	if st.Device.ID == "" || slices.ContainsFunc(st.Devices, self) {
+		return st.Devices
+	}
+	own := st.Device
+	own.Self = true
+	return append([]api.Device{own}, st.Devices...)
+}
+
 // findDevice finds the device that the person means.
 func findDevice(st *api.Status, text string) (api.Device, error) {
-	things := make([]named, len(st.Devices))
-	for i, d := range st.Devices {
+	devices := allDevices(st)
+	things := make([]named, len(devices))
+	for i, d := range devices {
 		things[i] = named{d.ID, d.Name}
 	}
 	id, err := find("device", text, "tagalong devices", things)
 	if err != nil {
 		return api.Device{}, err
 	}
-	for _, d := range st.Devices {
+	for _, d := range devices {
 		if d.ID == id {
 			return d, nil
 		}
@@ -199,7 +212,7 @@ func vmNames(st *api.Status) []string {
 
 func deviceNames(st *api.Status) []string {
 	var names []string
-	for _, d := range st.Devices {
+	for _, d := range allDevices(st) {
 		names = append(names, d.Name)
 	}
 	return names

@@ -82,7 +82,7 @@ func (c *cli) pairShow(cmd *cobra.Command, asJSON bool) error {
 				return false, nil
 			}
 		},
-		heard: func(api.Event) (bool, error) { return false, nil },
+		heard: func(api.Event, bool) (bool, error) { return false, nil },
 		interrupted: func(ctx context.Context, _ int) error {
 			ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 			defer cancel()

@@ -149,7 +149,7 @@ func cmdEngine(ts *testscript.TestScript, _ bool, args []string) {
 		return
 	case "start", "again":
 	case "empty":
-		st.VMs, st.Devices, st.Hypervisor = nil, st.Devices[:1], api.Hypervisor{Note: "Install QEMU."}
+		st.VMs, st.Devices, st.Hypervisor = nil, nil, api.Hypervisor{Note: "Install QEMU."}
 	case "twins":
 		st.VMs[1].Name = "Work"
 	default:
@@ -198,6 +198,7 @@ func cmdSeen(ts *testscript.TestScript, _ bool, _ []string) {
 
 // phase PHASE [BYTES TOTAL] moves Work's switch on; gone takes it out of the snapshot.
 func cmdPhase(ts *testscript.TestScript, _ bool, args []string) {
+	var told api.Switch
 	fakeOf(ts).Update("switch.progress", "on", func(st *api.Status) {
 		vm := &st.VMs[0]
 		if args[0] == "gone" {
@@ -218,7 +219,11 @@ func cmdPhase(ts *testscript.TestScript, _ bool, args []string) {
 			sw.Error = &api.Error{Code: api.CodeUnreachable, Sentence: "The link to laptop broke.", Next: "Try again."}
 		}
 		vm.Switch = &sw
+		told = sw
 	})
+	if told.ID != "" {
+		fakeOf(ts).Emit(api.Event{Kind: "switch.progress", VM: "vm1", Text: "on", Switch: &told})
+	}
 }
 
 func number(ts *testscript.TestScript, text string) int64 {

@@ -103,8 +103,9 @@ func (w *switchWatch) follow(ctx context.Context, after uint64) error {
 		return nil
 	}
 	f := &follower{client: w.client, after: after, read: w.read, interrupted: w.interrupted,
-		heard: func(ev api.Event) (bool, error) {
-			return ev.Switch != nil && ev.Switch.ID == w.sw.ID && w.take(*ev.Switch), nil
+		heard: func(ev api.Event, fresh bool) (bool, error) {
+			news := ev.Switch != nil && ev.Switch.ID == w.sw.ID && (fresh || ev.Switch.Phase.Ended())
+			return news && w.take(*ev.Switch), nil
 		}}
 	return f.follow(ctx)
 }
@@ -171,7 +172,7 @@ func switchError(sw api.Switch) error {
 // switchSentence tells how a switch went.
 func switchSentence(sw api.Switch) string {
 	text := fmt.Sprintf("%q is on %s now.", sw.VMName, sw.ToName)
-	if sw.Pause > 0 {
+	if sw.Kind == "teleport" && sw.Pause > 0 { // a VM that didn't run can't stand still
 		text += fmt.Sprintf(" It stood still for %s.", span(sw.Pause))
 	}
 	if took := sw.Ended.Sub(sw.Started); sw.Bytes > 0 && took > 0 {

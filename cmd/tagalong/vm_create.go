@@ -202,8 +202,9 @@ func (w *jobWatch) follow(ctx context.Context, after uint64) error {
 		return nil
 	}
 	f := &follower{client: w.client, after: after, read: w.read, interrupted: w.interrupted,
-		heard: func(ev api.Event) (bool, error) {
-			return ev.Job != nil && ev.Job.ID == w.job.ID && w.take(*ev.Job), nil
+		heard: func(ev api.Event, fresh bool) (bool, error) {
+			news := ev.Job != nil && ev.Job.ID == w.job.ID && (fresh || ev.Job.Done)
+			return news && w.take(*ev.Job), nil
 		}}
 	return f.follow(ctx)
 }

@@ -1,6 +1,7 @@
 package vfs
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"io/fs"
@@ -305,7 +306,7 @@ func (f *memFile) next(off int64, hole bool) (int64, error) {
 	size := int64(len(f.n.now))
 	for off < size {
 		end := min(size, (off/memHole+1)*memHole)
-		if zero := !slices.ContainsFunc(f.n.now[off/memHole*memHole:end], func(b byte) bool { return b != 0 }); zero == hole {
+		if piece := f.n.now[off/memHole*memHole : end]; bytes.Equal(piece, zeros[:len(piece)]) == hole {
 			return off, nil
 		}
 		off = end
@@ -321,7 +322,7 @@ func (f *memFile) Allocated() (int64, error) {
 	defer f.m.mu.Unlock()
 	var n int64
 	for b := range slices.Chunk(f.n.now, memHole) {
-		if slices.ContainsFunc(b, func(b byte) bool { return b != 0 }) {
+		if !bytes.Equal(b, zeros[:len(b)]) {
 			n += int64(len(b))
 		}
 	}

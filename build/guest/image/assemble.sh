@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # assemble.sh: turns a boot folder and a root folder into a disk that boots under
 # a BIOS, without root and without mounting anything. To be sourced by bash; who
 # sources it has die and the tools that `deps.sh guest` installs.

@@ -76,7 +76,7 @@ cat >"$boot/syslinux.cfg" <<-'CFG'
 	LABEL desktop
 	LINUX vmlinuz
 	INITRD initrd.gz
-	APPEND root=LABEL=guest rw quiet console=ttyS0,115200 console=tty0
+	APPEND root=LABEL=guest rw quiet console=tty0 console=ttyS0,115200
 CFG
 assemble "$work/disk" "$bytes" 160 "$boot" "$root"
 cp --sparse=always --reflink=auto "$work/disk" "$out"

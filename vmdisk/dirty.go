@@ -186,10 +186,7 @@ func (d *Disk) storeLocked() error {
 	}
 	d.mu.Unlock()
 	for i, s := range sets {
-		f, err := writeNew(d.fs, dirtyName(s.name), seal(s.appendTo(d.sealed(dirtyMagic, dirtyVersion))))
-		if f != nil {
-			err = errors.Join(err, f.Close())
-		}
+		err := writeNew(d.fs, dirtyName(s.name), seal(s.appendTo(d.sealed(dirtyMagic, dirtyVersion))))
 		if err == nil {
 			continue
 		}

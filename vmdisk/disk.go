@@ -242,18 +242,11 @@ func (d *Disk) recover() error {
 // Close makes everything durable and closes the disk, its feeds and its applier. Writes under way end first. It may be
 // called more than once.
 func (d *Disk) Close() error {
-	d.mu.Lock()
-	a := d.applier
-	d.mu.Unlock()
-	var err error
-	if a != nil {
-		err = a.Close()
-	}
 	d.role.Lock()
 	defer d.role.Unlock()
 	d.gate.Lock()
 	d.mu.Lock()
-	again, active := d.closed, d.active && d.err == nil
+	again, active, a := d.closed, d.active && d.err == nil, d.applier
 	d.fenced, d.closed = true, true
 	for _, p := range d.peers {
 		if p.feed != nil {
@@ -267,6 +260,10 @@ func (d *Disk) Close() error {
 	}
 	close(d.stop)
 	d.wg.Wait()
+	var err error
+	if a != nil {
+		err = a.Close()
+	}
 	if active {
 		err = errors.Join(err, d.save(), d.j.syncTo(math.MaxUint64))
 	}

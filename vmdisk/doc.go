@@ -26,7 +26,7 @@
 // refuses everything with ErrFailed until it is opened again, and then counts all recently written regions
 // as dirty.
 //
-// Lock order, outermost first: Applier.mu, Disk.role, Disk.saveMu, Disk.syncMu, Disk.gate, claims, activity.mu,
+// Lock order, outermost first: Disk.role, Applier.mu, Disk.saveMu, Disk.syncMu, Disk.gate, claims, activity.mu,
 // Disk.rd, Disk.mu, journal.syncMu, journal.mu. No file is read or written under Disk.mu.
 //
 // Tests: go test -race ./vmdisk/... ; the seeds of the model tests are printed when they fail.

@@ -64,7 +64,9 @@ type mark struct {
 func openEpochs(fsys vfs.FS) (*epochLog, error) {
 	f, err := fsys.Open(epochsName)
 	if errors.Is(err, fs.ErrNotExist) {
-		f, err = writeNew(fsys, epochsName, newEpochsHeader())
+		if err = writeNew(fsys, epochsName, newEpochsHeader()); err == nil {
+			f, err = fsys.Open(epochsName)
+		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("epoch log: %w", err)

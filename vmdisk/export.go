@@ -110,6 +110,10 @@ func (d *Disk) importDirty(b []byte, self string) error {
 	if err := d.removeSets(gone...); err != nil {
 		return err
 	}
+	if err := d.j.commit(func(st *state) { clear(st.regions) }); err != nil {
+		return err
+	}
+	d.al.forget()
 	d.mu.Lock()
 	clear(d.peers)
 	for _, s := range sets {

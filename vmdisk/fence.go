@@ -59,6 +59,7 @@ func (d *Disk) activate(term uint64) error {
 	err = d.j.commit(func(st *state) {
 		if !restart {
 			st.end(pos)
+			clear(st.regions) // the sets that still count are stored with them
 		}
 		st.activated, st.position = term, pos
 		// What is written into a region that is still logged leaves no trace in the journal.
@@ -66,6 +67,9 @@ func (d *Disk) activate(term uint64) error {
 	})
 	if err != nil {
 		return err
+	}
+	if !restart {
+		d.al.forget()
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -157,8 +161,8 @@ func (d *Disk) give(term uint64) error {
 			st.position = pos
 		}
 		if !st.owned() {
+			// The activity log stays: the stored dirty sets are of use only with it.
 			st.exact = true
-			clear(st.regions)
 		}
 	})
 	if err != nil {
@@ -174,9 +178,6 @@ func (d *Disk) give(term uint64) error {
 	d.given = max(d.given, term)
 	if active {
 		d.active, d.fenced = false, false
-	}
-	if !d.j.snapshot().owned() {
-		d.al.forget()
 	}
 	return nil
 }

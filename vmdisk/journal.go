@@ -223,46 +223,65 @@ func (j *journal) replace(st *state) error {
 		body = appendRecord(body, sum, r, seq, 0)
 	}
 	h.durable = int64(len(body))
-	f, err := writeNew(j.fs, journalName, append(appendHeader(h), body...))
-	if err != nil && f == nil {
+	if err := stage(j.fs, journalName, append(appendHeader(h), body...)); err != nil {
 		return fmt.Errorf("journal: %w", err)
 	}
 	if j.f != nil {
-		_ = j.f.Close() // replaced
+		_ = j.f.Close() // some systems don't replace an open file
 	}
-	j.f, j.h, j.sum, j.st = f, h, sum, st
-	j.seq, j.synced = seq, seq
-	j.size = journalHeader + h.durable
-	j.limit = max(compactAbove, 2*j.size)
-	if err != nil {
-		j.err = fmt.Errorf("journal: %w: %w", ErrFailed, err)
+	placed, err := place(j.fs, journalName)
+	f, ferr := j.fs.Open(journalName)
+	if placed {
+		j.h, j.sum, j.st = h, sum, st
+		j.seq, j.synced = seq, seq
+		j.size = journalHeader + h.durable
+		j.limit = max(compactAbove, 2*j.size)
+	}
+	if j.f = f; ferr != nil || placed && err != nil {
+		j.err = fmt.Errorf("journal: %w: %w", ErrFailed, errors.Join(err, ferr))
 		return j.err
+	}
+	if err != nil {
+		return fmt.Errorf("journal: %w", err)
 	}
 	return nil
 }
 
-// writeNew stores a whole file under its name, atomically and durably. An error with a file says
-// that it has its name but may lose it.
-func writeNew(fsys vfs.FS, name string, b []byte) (vfs.File, error) {
+// writeNew stores a whole file under its name, atomically and durably.
+func writeNew(fsys vfs.FS, name string, b []byte) error {
+	if err := stage(fsys, name, b); err != nil {
+		return err
+	}
+	_, err := place(fsys, name)
+	return err
+}
+
+// stage stores b durably, beside the file called name.
+func stage(fsys vfs.FS, name string, b []byte) error {
 	temp := name + tempSuffix
 	_ = fsys.Remove(temp) // usually there is none; if it can't go, Create says so
 	f, err := fsys.Create(temp)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	_, err = f.WriteAt(b, 0)
 	if err == nil {
 		err = f.Sync()
 	}
-	if err == nil {
-		err = fsys.Rename(temp, name)
-	}
-	if err != nil {
-		_ = f.Close()         // given up
+	if err = errors.Join(err, f.Close()); err != nil {
 		_ = fsys.Remove(temp) // the next one tries again
-		return nil, err
 	}
-	return f, fsys.SyncDir()
+	return err
+}
+
+// place gives what was staged its name, durably if there is no error. placed says that it has the name.
+func place(fsys vfs.FS, name string) (placed bool, err error) {
+	temp := name + tempSuffix
+	if err := fsys.Rename(temp, name); err != nil {
+		_ = fsys.Remove(temp) // the next one tries again
+		return false, err
+	}
+	return true, fsys.SyncDir()
 }
 
 // commit applies change to the state and stores all of it, atomically and durably.

@@ -108,12 +108,11 @@ func (d *diskWitness) bootLine() string {
 // serve writes at the set rate; what it missed while the disk stood still it
 // does not make up for beyond a second's worth.
 func (d *diskWitness) serve(ctx context.Context) error {
-	start := time.Now()
-	done := 0.0 // records due and written since start, in records
-	last := start
+	last := time.Now()
+	rest := 0.0 // the part of a record that is due
 	for {
 		now := time.Now()
-		n := d.due(now.Sub(last), &done)
+		n := d.due(now.Sub(last), &rest)
 		last = now
 		for range n {
 			d.append()

@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	"log/slog"
 	"time"
 
 	"tagalong.org/tagalong/app/api"
@@ -15,6 +15,7 @@ import (
 	"tagalong.org/tagalong/p2p"
 	"tagalong.org/tagalong/p2p/exchange"
 	"tagalong.org/tagalong/p2p/handoff"
+	"tagalong.org/tagalong/p2p/wire"
 )
 
 // link is the control stream to one device: the words of all hand-offs between the two, in order.
@@ -106,9 +107,8 @@ func (e *Engine) tellConnection(device string, connected bool) {
 // handleExchange keeps the two directories alike while the stream lasts.
 func (e *Engine) handleExchange(ctx context.Context, s p2p.Stream) {
 	defer s.Reset()
-	if err := exchange.Serve(ctx, s, s.Peer(), records{e.dir}, e.log.With("part", "exchange")); err != nil && ctx.Err() == nil && !errors.Is(err, io.EOF) && !errors.Is(err, p2p.ErrConnLost) {
-		e.log.Warn("Exchanging records ended", "device", s.Peer(), "error", err)
-	}
+	err := exchange.Serve(ctx, s, s.Peer(), records{e.dir}, e.log.With("part", "exchange"))
+	e.log.Log(ctx, endLevel(err), "Exchanging records ended", "device", s.Peer(), "error", err)
 }
 
 // handleControl serves the control stream: it is the link to the device until it ends.
@@ -148,9 +148,16 @@ func (e *Engine) handleControl(ctx context.Context, s p2p.Stream) {
 	if current {
 		e.everyVM(e.ctx, baton.Event{Kind: baton.EvLinkLost, Peer: l.device})
 	}
-	if e.ctx.Err() == nil && !errors.Is(err, io.EOF) && !errors.Is(err, context.Canceled) && !errors.Is(err, p2p.ErrConnLost) {
-		e.log.Warn("The control stream ended", "device", l.device, "error", err)
+	e.log.Log(e.ctx, endLevel(err), "The control stream ended", "device", l.device, "error", err)
+}
+
+// endLevel tells nonsense from a peer, which somebody should look at, from the end of a
+// connection, which the network has told already.
+func endLevel(err error) slog.Level {
+	if errors.Is(err, wire.ErrMalformed) || errors.Is(err, wire.ErrTooLarge) || errors.Is(err, wire.ErrVersion) {
+		return slog.LevelWarn
 	}
+	return slog.LevelDebug
 }
 
 func (l *link) write(ctx context.Context, conn *handoff.Conn) {

@@ -139,11 +139,7 @@ func open(opt Options) (_ *Engine, err error) {
 
 // close undoes open.
 func (e *Engine) close() {
-	if e.host != nil {
-		if err := e.host.Close(); err != nil {
-			e.log.Warn("Closing the network failed", "error", err)
-		}
-	}
+	e.closeHost()
 	if e.dir != nil {
 		if err := e.dir.Close(); err != nil {
 			e.log.Warn("Closing the directory failed", "error", err)
@@ -151,6 +147,16 @@ func (e *Engine) close() {
 	}
 	if err := e.lock.Unlock(); err != nil {
 		e.log.Warn("Unlocking the data directory failed", "error", err)
+	}
+}
+
+// closeHost hangs up on everybody and waits for what handles their streams.
+func (e *Engine) closeHost() {
+	if e.host == nil {
+		return
+	}
+	if err := e.host.Close(); err != nil {
+		e.log.Warn("Closing the network failed", "error", err)
 	}
 }
 
@@ -167,8 +173,10 @@ func (e *Engine) serve(ctx context.Context, ready func()) error {
 		listener.Close()
 		return err
 	}
+	// The network first: its handlers live as long as their connections, and start things of ours.
 	defer e.closeVMs()
 	defer e.group.Wait()
+	defer e.closeHost()
 
 	e.host.Handle(mirror.Protocol, e.handleMirror)
 	e.host.Handle(handoff.Protocol, e.handleControl)

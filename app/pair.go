@@ -20,6 +20,7 @@ const pairWindow = 2 * time.Minute
 // pairingRun is a pairing window of this device, or how the last one ended.
 type pairingRun struct {
 	cancel context.CancelFunc
+	door   string // where it listens, "host:port"
 
 	// guarded by mu
 	mu sync.Mutex
@@ -47,7 +48,7 @@ func (e *Engine) PairStart(ctx context.Context, req api.PairStart) (*api.Pairing
 		return nil, fmt.Errorf("open the pairing door: %w", err)
 	}
 	doorCtx, cancel := context.WithTimeout(e.ctx, window)
-	run := &pairingRun{cancel: cancel, p: api.Pairing{Code: code, Expires: time.Now().Add(window)}}
+	run := &pairingRun{cancel: cancel, door: l.Addr().String(), p: api.Pairing{Code: code, Expires: time.Now().Add(window)}}
 	e.mu.Lock()
 	old := e.pairing
 	e.pairing = run

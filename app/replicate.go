@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"sync"
+	"syscall"
 	"time"
 
 	"tagalong.org/tagalong/app/api"
@@ -294,10 +296,11 @@ func (e *Engine) handleMirror(ctx context.Context, s p2p.Stream) {
 		close(run.done)
 	}
 	if err != nil && ctx.Err() == nil && !errors.Is(err, p2p.ErrConnLost) && !errors.Is(err, io.EOF) {
-		var refusal *mirror.Refusal
-		if !errors.As(err, &refusal) {
-			e.log.Warn("Receiving a mirror ended", "device", s.Peer(), "error", err)
+		level := slog.LevelDebug
+		if errors.Is(err, mirror.ErrProtocol) || errors.Is(err, vmdisk.ErrFailed) || errors.Is(err, syscall.ENOSPC) {
+			level = slog.LevelWarn
 		}
+		e.log.Log(ctx, level, "Receiving a mirror ended", "device", s.Peer(), "error", err)
 	}
 }
 

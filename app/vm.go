@@ -50,7 +50,7 @@ type vm struct {
 	applying  *applyRun           // while replica
 	expecting *incomingRun        // whose memory stream may come
 	dirty     *pendingDirty       // what came with the transfer
-	sealed    bool              // the replica is loaded and waits for the baton
+	sealed    bool                // the replica is loaded and waits for the baton
 	sw        *switchRun
 	starting  bool
 	recordDue bool

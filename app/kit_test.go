@@ -1,0 +1,459 @@
+package app
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"tagalong.org/tagalong/app/api"
+	"tagalong.org/tagalong/app/hypervisor"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m,
+		// Badger's and libp2p's own, which end a moment after their Close.
+		goleak.IgnoreAnyFunction("github.com/golang/glog.(*fileSink).flushDaemon"),
+		goleak.IgnoreAnyFunction("go.opencensus.io/stats/view.(*worker).start"),
+	)
+}
+
+// patience bounds waits for conditions; reaching it means that something hangs.
+const patience = 60 * time.Second
+
+// fakeHypervisor scripts a hypervisor: its guests are bytes of memory that outlive engines.
+type fakeHypervisor struct {
+	mu     sync.Mutex
+	guests map[string]*fakeGuest // by run directory
+	// memory is what a fresh guest has.
+	memory []byte
+	// breakLoad makes incoming guests refuse their memory.
+	breakLoad bool
+}
+
+func newFake() *fakeHypervisor {
+	return &fakeHypervisor{guests: map[string]*fakeGuest{}, memory: bytes.Repeat([]byte("memory "), 100_000)}
+}
+
+// fakeGuest implements hypervisor.Guest.
+type fakeGuest struct {
+	h       *fakeHypervisor
+	dir     string
+	exited  chan struct{}
+	changed chan struct{}
+	loaded  chan error
+
+	mu     sync.Mutex
+	state  hypervisor.State
+	memory []byte
+	runs   int // how often it was told to go on
+}
+
+func (h *fakeHypervisor) Probe(context.Context) (hypervisor.Facts, error) {
+	return hypervisor.Facts{Path: "fake", Version: "9.0.0", Major: 9, Accel: "tcg"}, nil
+}
+
+func (h *fakeHypervisor) add(c hypervisor.Config, state hypervisor.State, memory []byte) *fakeGuest {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	g := &fakeGuest{h: h, dir: c.Dir, exited: make(chan struct{}), changed: make(chan struct{}, 1), loaded: make(chan error, 1), state: state, memory: memory}
+	h.guests[c.Dir] = g
+	return g
+}
+
+func (h *fakeHypervisor) Start(_ context.Context, c hypervisor.Config) (hypervisor.Guest, error) {
+	return h.add(c, hypervisor.StateRunning, h.memory), nil
+}
+
+func (h *fakeHypervisor) StartIncoming(_ context.Context, c hypervisor.Config) (hypervisor.Guest, error) {
+	return h.add(c, hypervisor.StateIncoming, nil), nil
+}
+
+func (h *fakeHypervisor) Find(_ context.Context, c hypervisor.Config) (hypervisor.Guest, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if g := h.guests[c.Dir]; g != nil {
+		return g, nil
+	}
+	return nil, hypervisor.ErrNotRunning
+}
+
+func (h *fakeHypervisor) setBroken(broken bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.breakLoad = broken
+}
+
+// only is the one guest there is, or nil.
+func (h *fakeHypervisor) only() *fakeGuest {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, g := range h.guests {
+		return g
+	}
+	return nil
+}
+
+func (g *fakeGuest) set(s hypervisor.State) {
+	g.mu.Lock()
+	g.state = s
+	g.mu.Unlock()
+	select {
+	case g.changed <- struct{}{}:
+	default:
+	}
+}
+
+func (g *fakeGuest) get() hypervisor.State {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.state
+}
+
+func (g *fakeGuest) gone() bool {
+	select {
+	case <-g.exited:
+		return true
+	default:
+		return false
+	}
+}
+
+func (g *fakeGuest) State(context.Context) (hypervisor.State, error) {
+	if g.gone() {
+		return "", hypervisor.ErrNotRunning
+	}
+	return g.get(), nil
+}
+
+func (g *fakeGuest) Pause(context.Context) error { g.set(hypervisor.StatePaused); return nil }
+
+func (g *fakeGuest) Continue(context.Context) error {
+	if g.gone() {
+		return hypervisor.ErrNotRunning
+	}
+	g.mu.Lock()
+	g.runs++
+	g.mu.Unlock()
+	g.set(hypervisor.StateRunning)
+	return nil
+}
+
+func (g *fakeGuest) PowerDown(ctx context.Context) error { return g.Kill(ctx) }
+
+func (g *fakeGuest) Kill(context.Context) error {
+	g.h.mu.Lock()
+	defer g.h.mu.Unlock()
+	if !g.gone() {
+		close(g.exited)
+		if g.h.guests[g.dir] == g {
+			delete(g.h.guests, g.dir)
+		}
+	}
+	return nil
+}
+
+func (g *fakeGuest) Exited() <-chan struct{}      { return g.exited }
+func (g *fakeGuest) Changed() <-chan struct{}     { return g.changed }
+func (g *fakeGuest) Screen() string               { return "" }
+func (g *fakeGuest) Console() string              { return filepath.Join(g.dir, "console.sock") }
+func (g *fakeGuest) Settle(context.Context) error { return nil }
+func (g *fakeGuest) Close() error                 { return nil }
+
+// fakeOutgoing sends the memory, and the last byte when told to finish.
+type fakeOutgoing struct {
+	g      *fakeGuest
+	inner  net.Conn
+	outer  net.Conn
+	sent   chan struct{}
+	finish chan struct{}
+	done   chan struct{}
+	once   sync.Once
+}
+
+func (g *fakeGuest) Teleport(context.Context) (hypervisor.Outgoing, error) {
+	inner, outer := net.Pipe()
+	o := &fakeOutgoing{g: g, inner: inner, outer: outer, sent: make(chan struct{}), finish: make(chan struct{}), done: make(chan struct{})}
+	go func() {
+		defer close(o.done)
+		defer inner.Close()
+		if _, err := inner.Write(g.memory); err != nil {
+			return
+		}
+		close(o.sent)
+		<-o.finish
+		_, _ = inner.Write([]byte{'.'})
+	}()
+	return o, nil
+}
+
+func (o *fakeOutgoing) Stream() io.ReadWriteCloser { return o.outer }
+
+func (o *fakeOutgoing) Progress(context.Context) (hypervisor.Progress, error) {
+	p := hypervisor.Progress{Passes: 2, Total: int64(len(o.g.memory)), Remaining: parkBelow + 1}
+	select {
+	case <-o.sent:
+		p.Remaining = 0
+	case <-o.done:
+		return p, hypervisor.ErrTeleport
+	default:
+	}
+	return p, nil
+}
+
+func (o *fakeOutgoing) AtSwitchover(ctx context.Context) error {
+	select {
+	case <-o.sent:
+		return nil
+	case <-o.done:
+		return hypervisor.ErrTeleport
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (o *fakeOutgoing) Finish(context.Context) error {
+	o.once.Do(func() { close(o.finish) })
+	return nil
+}
+
+func (o *fakeOutgoing) Cancel(context.Context) error {
+	o.outer.Close()
+	o.inner.Close()
+	o.once.Do(func() { close(o.finish) })
+	<-o.done
+	return nil
+}
+
+func (g *fakeGuest) Incoming(context.Context) (io.ReadWriteCloser, error) {
+	inner, outer := net.Pipe()
+	go func() {
+		defer inner.Close()
+		b, err := bufio.NewReader(inner).ReadBytes('.')
+		g.h.mu.Lock()
+		broken := g.h.breakLoad
+		g.h.mu.Unlock()
+		switch {
+		case broken, err != nil:
+			g.loaded <- errors.Join(hypervisor.ErrTeleport, err)
+		default:
+			g.mu.Lock()
+			g.memory = b[:len(b)-1]
+			g.mu.Unlock()
+			g.set(hypervisor.StatePaused)
+			g.loaded <- nil
+		}
+	}()
+	return outer, nil
+}
+
+func (g *fakeGuest) Loaded(ctx context.Context) error {
+	select {
+	case err := <-g.loaded:
+		return err
+	case <-g.exited:
+		return hypervisor.ErrTeleport
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (g *fakeGuest) Save(_ context.Context, w io.Writer) error {
+	_, err := w.Write(g.memory)
+	return err
+}
+
+func (g *fakeGuest) Restore(_ context.Context, r io.Reader) error {
+	b, err := io.ReadAll(r)
+	g.mu.Lock()
+	g.memory = b
+	g.mu.Unlock()
+	g.set(hypervisor.StatePaused)
+	return err
+}
+
+// device is one engine in this process.
+type device struct {
+	t      *testing.T
+	name   string
+	dir    string
+	hv     *fakeHypervisor
+	engine *Engine
+	stop   func()
+}
+
+func newDevice(t *testing.T, name string) *device {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "te")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	d := &device{t: t, name: name, dir: dir, hv: newFake()}
+	d.start()
+	return d
+}
+
+func (d *device) options() Options {
+	return Options{DataDir: d.dir, Name: d.name, Listen: []string{"/ip4/127.0.0.1/tcp/0"}, Hypervisor: d.hv, Log: slog.New(slog.NewTextHandler(d.t.Output(), nil)).With("device", d.name), Reserve: 1}
+}
+
+// start starts the engine, a second time too, as after a crash or a restart.
+func (d *device) start() {
+	d.t.Helper()
+	e, err := open(d.options())
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancelCause(context.Background())
+	e.stop = cancel
+	ready, ended := make(chan struct{}), make(chan error, 1)
+	go func() { ended <- e.serve(ctx, func() { close(ready) }) }()
+	select {
+	case <-ready:
+	case err := <-ended:
+		d.t.Fatal(err)
+	}
+	d.engine = e
+	var once sync.Once
+	d.stop = func() {
+		once.Do(func() {
+			cancel(nil)
+			select {
+			case <-ended:
+			case <-time.After(patience):
+				d.t.Error("the engine doesn't end")
+			}
+		})
+	}
+	d.t.Cleanup(d.stop)
+}
+
+// until waits for a condition.
+func until(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	for !condition() {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited too long for %s", what)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+func (d *device) vm(name string) (api.VM, bool) {
+	d.t.Helper()
+	s, err := d.engine.Status(d.t.Context())
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	for _, v := range s.VMs {
+		if v.Name == name {
+			return v, true
+		}
+	}
+	return api.VM{}, false
+}
+
+// pair makes two devices one fleet, by address, and waits until they are connected.
+func pair(t *testing.T, a, b *device) {
+	t.Helper()
+	p, err := a.engine.PairStart(t.Context(), api.PairStart{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.engine.mu.Lock()
+	door := a.engine.pairing.door
+	a.engine.mu.Unlock()
+	joined, err := b.engine.PairJoin(t.Context(), api.PairJoin{Code: p.Code, Addr: door})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if joined.Peer.Name != a.name || len(joined.Words) != 4 {
+		t.Fatalf("paired with %+v", joined)
+	}
+	for _, d := range []*device{a, b} {
+		until(t, d.name+"'s control link", func() bool {
+			d.engine.mu.Lock()
+			defer d.engine.mu.Unlock()
+			return len(d.engine.links) == 1
+		})
+	}
+}
+
+const testDisk = 4 << 20
+
+// create makes a VM and waits until it is there.
+func (d *device) create(name string) api.VM {
+	d.t.Helper()
+	job, err := d.engine.CreateVM(d.t.Context(), api.CreateVM{Name: name, CPUs: 1, MemoryMiB: 64, DiskBytes: testDisk})
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	var v api.VM
+	until(d.t, "the VM "+name, func() bool {
+		for _, j := range d.engine.jobs {
+			if s := j.snapshot(); s.ID == job.ID && s.Error != nil {
+				d.t.Fatal(s.Error)
+			}
+		}
+		var ok bool
+		v, ok = d.vm(name)
+		return ok
+	})
+	return v
+}
+
+// live waits until the other device's copy is.
+func (d *device) live(name string) {
+	d.t.Helper()
+	until(d.t, "a live copy", func() bool {
+		v, _ := d.vm(name)
+		return len(v.Replicas) > 0 && v.Replicas[0].State == api.ReplicaLive && v.Replicas[0].Remaining == 0
+	})
+}
+
+// write changes the disk as the guest would.
+func (d *device) write(id string, block int64, fill byte) {
+	d.t.Helper()
+	if err := d.engine.vm(id).currentDisk().WriteAt(bytes.Repeat([]byte{fill}, blockSize), block*blockSize, true); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+func (d *device) read(id string, block int64) byte {
+	d.t.Helper()
+	b := make([]byte, blockSize)
+	if err := d.engine.vm(id).currentDisk().ReadAt(b, block*blockSize); err != nil {
+		d.t.Fatal(err)
+	}
+	if !bytes.Equal(b, bytes.Repeat(b[:1], blockSize)) {
+		d.t.Fatalf("block %d is a mixture", block)
+	}
+	return b[0]
+}
+
+// ended waits until the VM's switch has ended.
+func (d *device) ended(name string) api.Switch {
+	d.t.Helper()
+	var s api.Switch
+	until(d.t, "the switch to end on "+d.name, func() bool {
+		v, _ := d.vm(name)
+		if v.Switch == nil {
+			return false
+		}
+		s = *v.Switch
+		return s.Phase.Ended()
+	})
+	return s
+}

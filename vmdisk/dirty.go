@@ -150,7 +150,8 @@ func (d *Disk) loadSet(name string) (peerSet, error) {
 	if err != nil {
 		return peerSet{}, err
 	}
-	b, err := readAll(f, 1<<30)
+	// No set is bigger than all its chunks in their longest form.
+	b, err := readAll(f, d.blocks/chunkBits*(7+8*chunkWords)+64<<10)
 	if err = errors.Join(err, f.Close()); err != nil {
 		return peerSet{}, err
 	}

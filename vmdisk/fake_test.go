@@ -2,7 +2,9 @@ package vmdisk
 
 import (
 	"sync"
+	"sync/atomic"
 	"syscall"
+	"testing"
 
 	"tagalong.org/tagalong/vmdisk/vfs"
 )
@@ -40,11 +42,29 @@ func (f fullFile) WriteAt(p []byte, off int64) (int, error) {
 	return f.File.WriteAt(p, off)
 }
 
-// holdFS lets a test hold the syncs of base.raw, and see them.
+// holdFS lets a test hold the syncs of base.raw, and see them, from arm to release.
 type holdFS struct {
 	*vfs.Mem
+	armed   atomic.Bool
 	started chan struct{}
 	hold    chan error // nil lets a sync happen, an error makes it fail
+	free    chan struct{}
+}
+
+func newHoldFS() *holdFS {
+	return &holdFS{Mem: vfs.NewMem(), started: make(chan struct{}), hold: make(chan error), free: make(chan struct{})}
+}
+
+// arm begins to hold; a test that fails lets go.
+func (h *holdFS) arm(t *testing.T) {
+	h.armed.Store(true)
+	t.Cleanup(h.release)
+}
+
+func (h *holdFS) release() {
+	if h.armed.Swap(false) {
+		close(h.free)
+	}
 }
 
 func (h *holdFS) Open(name string) (vfs.File, error) {
@@ -61,12 +81,19 @@ type heldFile struct {
 }
 
 func (f heldFile) Sync() error {
-	if f.fs.started == nil {
+	if !f.fs.armed.Load() {
 		return f.File.Sync()
 	}
-	f.fs.started <- struct{}{}
-	if err := <-f.fs.hold; err != nil {
-		return err
+	select {
+	case f.fs.started <- struct{}{}:
+	case <-f.fs.free:
+	}
+	select {
+	case err := <-f.fs.hold:
+		if err != nil {
+			return err
+		}
+	case <-f.fs.free:
 	}
 	return f.File.Sync()
 }

@@ -44,11 +44,11 @@ func take(t *testing.T, f *Feed) (kinds []OpKind, ops []*Op) {
 // TestBarrierOrder fails if a barrier leaves before the writes it covers, with a write it doesn't cover, or before
 // those are durable here.
 func TestBarrierOrder(t *testing.T) {
-	h := &holdFS{Mem: vfs.NewMem()}
+	h := newHoldFS()
 	o := quiet(nil)
 	o.FS = h
 	d, _, f, _ := pair(t, 1<<20, o)
-	h.started, h.hold = make(chan struct{}), make(chan error)
+	h.arm(t)
 	must(t, d.WriteAt(blockOf(1), 0, false))
 	must(t, d.WriteAt(blockOf(2), Block, false))
 	flushed := make(chan error, 1)
@@ -90,7 +90,7 @@ func TestBarrierOrder(t *testing.T) {
 	if op.Kind != OpBarrier || op.Pos != d.Position() {
 		t.Fatalf("got kind %d %s, want the barrier %s", op.Kind, op.Pos, d.Position())
 	}
-	h.started = nil // the disk's last sync needs no holding
+	h.release()
 	kinds, ops := take(t, f)
 	if len(kinds) != 1 || kinds[0] != OpWrite || !bytes.Equal(ops[0].Data, blockOf(3)) {
 		t.Fatalf("after the barrier: %v", kinds)

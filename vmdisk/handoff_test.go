@@ -231,3 +231,32 @@ func TestHash(t *testing.T) {
 		t.Fatal("hashes agree", err)
 	}
 }
+
+// A very scattered set is widened before it is too big to travel; it still has every block.
+func TestExportIsBounded(t *testing.T) {
+	o := quiet(nil)
+	o.FS = vfs.OS(t.TempDir())
+	d := newDisk(t, 4096*chunkBits*Block, o)
+	must(t, d.SetClean("p", Position{}))
+	must(t, d.SetClean("q", Position{}))
+	todo := d.peers["p"].todo
+	for c := range int64(4096) {
+		for i := range int64(1100) {
+			todo.set(c*chunkBits+i*3, c*chunkBits+i*3+1)
+		}
+	}
+	d.peers["q"].todo.set(5, 7)
+	blob, err := d.ExportDirty()
+	must(t, err)
+	if len(blob) > exportGoal+4096 {
+		t.Fatalf("%d bytes", len(blob))
+	}
+	must(t, d.ImportDirty(blob, "self"))
+	got := d.peers["p"].todo
+	if unionCount(got, todo, newBitmap(d.blocks)) != got.count() || got.count() >= d.blocks {
+		t.Fatalf("%d blocks of %d", got.count(), todo.count())
+	}
+	if q := d.peers["q"].todo; q.count() != 2 {
+		t.Fatalf("the other set has %d blocks", q.count())
+	}
+}

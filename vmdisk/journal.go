@@ -177,7 +177,7 @@ func openJournal(fsys vfs.FS) (*journal, error) {
 	if err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
-	b, err := readAll(f, 1<<30)
+	b, err := readAll(f, 1<<28)
 	if err != nil {
 		_ = f.Close() // read only
 		return nil, fmt.Errorf("journal: %w", err)

@@ -13,7 +13,7 @@ import (
 )
 
 var (
-	modelRuns = flag.Int("model.runs", 20, "how many seeds the model test tries")
+	modelRuns = flag.Int("model.runs", 12, "how many seeds the model test tries")
 	modelSeed = flag.Uint64("model.seed", 0, "the only seed to try, or 0")
 )
 

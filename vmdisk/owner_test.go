@@ -302,7 +302,7 @@ func TestFailedWriteIsDirty(t *testing.T) {
 
 // After a failed sync nothing is accepted and no barrier leaves; a restart counts all of it as dirty.
 func TestSyncFailureIsFinal(t *testing.T) {
-	h := &holdFS{Mem: vfs.NewMem()}
+	h := newHoldFS()
 	o := quiet(nil)
 	o.FS = h
 	d := newDisk(t, 1<<20, o)
@@ -315,11 +315,15 @@ func TestSyncFailureIsFinal(t *testing.T) {
 	pump(t, f, a)
 	before := r.Position()
 	must(t, d.WriteAt(bytes.Repeat([]byte{3}, Block), 0, false))
-	h.started, h.hold = make(chan struct{}, 9), make(chan error, 9)
+	h.arm(t)
+	flushed := make(chan error, 1)
+	go func() { flushed <- d.Flush() }()
+	<-h.started
 	h.hold <- errors.New("boom")
-	if err := d.Flush(); !errors.Is(err, ErrFailed) {
+	if err := <-flushed; !errors.Is(err, ErrFailed) {
 		t.Fatal(err)
 	}
+	h.release()
 	for what, err := range map[string]error{"flush": d.Flush(), "write": d.WriteAt(make([]byte, 1), 0, false), "activate": d.Activate(1)} {
 		if !errors.Is(err, ErrFailed) {
 			t.Errorf("%s: %v", what, err)

@@ -55,7 +55,8 @@ type Engine struct {
 	ctx   context.Context
 	group sync.WaitGroup
 
-	facts factsCache
+	facts     factsCache
+	recordDue chan struct{} // 1-buffered: some VM's record may have to be written
 
 	// guarded by mu
 	mu      sync.Mutex
@@ -97,7 +98,7 @@ func open(opt Options) (_ *Engine, err error) {
 		return nil, &api.Error{Code: api.CodeEngineRunning, Sentence: "Another Tagalong engine already runs on " + opt.DataDir + ".",
 			Next: "Use that one (tagalong status), or give this one a directory of its own with --data."}
 	}
-	e := &Engine{opt: opt, log: opt.Log, name: opt.Name, lock: lock, vms: map[string]*vm{}, links: map[string]*link{}}
+	e := &Engine{opt: opt, log: opt.Log, name: opt.Name, lock: lock, vms: map[string]*vm{}, links: map[string]*link{}, recordDue: make(chan struct{}, 1)}
 	defer func() {
 		if err != nil {
 			e.close()

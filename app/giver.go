@@ -103,19 +103,23 @@ func (r *outgoingRun) prepare(ctx context.Context) (vmdisk.Position, error) {
 		return vmdisk.Position{}, err
 	}
 	v.switchPhase(phaseHandOff)
-	v.switchStopped(time.Now())
+	stopped := time.Now()
+	v.switchStopped(stopped)
 	if err := guest.Pause(ctx); err != nil {
 		return vmdisk.Position{}, fmt.Errorf("stop the guest: %w", err)
 	}
+	paused := time.Since(stopped)
 	// From here on the guest can't write memory: all of it leaves while the disk is sealed.
 	r.gate.Release()
 	pos, err := r.seal(ctx, feed)
 	if err != nil {
 		return pos, err
 	}
+	sealed := time.Since(stopped)
 	if err := r.out.AtSwitchover(ctx); err != nil {
 		return pos, err
 	}
+	v.log.Info("The guest stands still, all but its last state is there", "paused", paused, "sealed", sealed, "switchover", time.Since(stopped))
 	return pos, nil
 }
 

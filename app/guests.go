@@ -143,6 +143,6 @@ func (v *vm) noteGuest(g hypervisor.Guest) {
 	v.mu.Unlock()
 	if changed {
 		v.e.hub.publish(api.Event{Kind: "vm." + string(state), VM: v.id, Text: v.name() + " is " + string(state) + "."})
-		v.e.saveRecordSoon(v)
+		v.e.saveRecordSoon()
 	}
 }

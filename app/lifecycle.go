@@ -159,7 +159,7 @@ func (v *vm) guestExited(g hypervisor.Guest) {
 	v.dropGuest(g)
 	v.post(v.e.ctx, hypervisorDied)
 	v.e.hub.publish(api.Event{Kind: "vm.stopped", VM: v.id, Text: v.name() + " has stopped."})
-	v.e.saveRecordSoon(v)
+	v.e.saveRecordSoon()
 }
 
 // SuspendVM implements api.Engine.
@@ -256,12 +256,15 @@ func (e *Engine) followDirectory(ctx context.Context) error {
 	defer stop()
 	save := time.NewTicker(recordEvery)
 	defer save.Stop()
+	e.applyRecords()
 	for {
-		e.applyRecords()
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-changed:
+			e.applyRecords()
+		case <-e.recordDue:
+			e.saveRecords()
 		case <-save.C:
 			e.saveRecords()
 		}
@@ -288,17 +291,18 @@ func (e *Engine) applyRecords() {
 			e.log.Error("Deleting a removed VM failed", "vm", v.id, "error", err)
 		}
 	}
-	e.hub.publish(api.Event{Kind: "directory.changed"})
+	e.hub.publish(api.Event{Kind: "directory.changed", Text: "The fleet's records have changed."})
 }
 
-// recordEvery is how often an owner's record is brought up to date, when something changed.
+// recordEvery is how often an owner looks whether what its record says of the replicas still holds.
 const recordEvery = 2 * time.Second
 
-// saveRecordSoon asks for the VM's record to be written with the next round.
-func (e *Engine) saveRecordSoon(v *vm) {
-	v.mu.Lock()
-	v.recordDue = true
-	v.mu.Unlock()
+// saveRecordSoon has the VM's record written if something in it has changed.
+func (e *Engine) saveRecordSoon() {
+	select {
+	case e.recordDue <- struct{}{}:
+	default:
+	}
 }
 
 func (e *Engine) saveRecords() {
@@ -309,27 +313,41 @@ func (e *Engine) saveRecords() {
 	}
 	e.mu.Unlock()
 	for _, v := range vms {
-		v.mu.Lock()
-		due := v.recordDue && v.ownerLocked()
-		v.recordDue = v.recordDue && !due
-		v.mu.Unlock()
-		if !due {
+		if !v.owner() {
 			continue
 		}
 		if err := v.saveRecord(); err != nil {
 			e.log.Warn("Writing a VM's record failed", "vm", v.id, "error", err)
-			e.saveRecordSoon(v)
 		}
 	}
 }
 
-// saveRecord writes what the fleet is told of the VM: its state and how far each replica is.
+// gist is what makes a record worth writing: the state, and where each replica stands. Positions
+// move with every flush of the guest and are written along with it, not because of themselves.
+func gist(s api.VM) string {
+	text := fmt.Sprint(s.Term, s.State)
+	for _, r := range s.Replicas {
+		text += fmt.Sprint(" ", r.Device, r.State)
+	}
+	return text
+}
+
+// saveRecord writes what the fleet is told of the VM, its state and how far each replica is, if
+// the gist of it has changed.
 func (v *vm) saveRecord() error {
 	r, ok := v.record()
 	if !ok {
 		return nil
 	}
 	status := v.status()
+	now := gist(status)
+	v.mu.Lock()
+	same := v.told == now
+	v.told = now
+	v.mu.Unlock()
+	if same {
+		return nil
+	}
 	r.State = string(status.State)
 	r.Position = directory.Position(status.Position)
 	r.Replicas = map[string]directory.ReplicaInfo{}

@@ -132,7 +132,7 @@ func (v *vm) activateDisk(term uint64) {
 			v.log.Warn("The giver's replica will be checked whole", "device", giver.from, "error", err)
 		}
 	}
-	v.e.saveRecordSoon(v)
+	v.e.saveRecordSoon()
 }
 
 // fenceDisk lets no write pass any more. Of a disk that isn't active, which a restart leaves, the

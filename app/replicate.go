@@ -161,7 +161,7 @@ func (f *feedRun) report(err error) {
 	if news {
 		f.v.log.Info("Mirroring stopped", "device", f.device, "error", err)
 	}
-	f.v.e.saveRecordSoon(f.v)
+	f.v.e.saveRecordSoon()
 	f.v.e.hub.publish(api.Event{Kind: "replica.changed", VM: f.v.id, Device: f.device})
 }
 

@@ -197,6 +197,14 @@ func (v *vm) replicaOf(f *feedRun) api.Replica {
 		r.State = api.ReplicaAway
 	}
 	r.ETA = timeLeft(p.remaining, p.rate)
+	if r.State == api.ReplicaLive && r.Remaining == 0 {
+		// It has said that it has all there is, and its heart beats on the same connection.
+		for _, peer := range v.e.host.Peers() {
+			if peer.ID == f.device && peer.LastSeen.After(r.Heard) {
+				r.Heard = peer.LastSeen
+			}
+		}
+	}
 	return r
 }
 

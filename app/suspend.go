@@ -79,7 +79,7 @@ func (v *vm) suspend(ctx context.Context, guest hypervisor.Guest) (err error) {
 	}
 	v.dropGuest(guest)
 	v.e.hub.publish(api.Event{Kind: "vm.suspended", VM: v.id, Text: v.name() + " is suspended."})
-	v.e.saveRecordSoon(v)
+	v.e.saveRecordSoon()
 	return nil
 }
 

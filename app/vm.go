@@ -53,7 +53,7 @@ type vm struct {
 	sealed    bool                // the replica is loaded and waits for the baton
 	sw        *switchRun
 	starting  bool
-	recordDue bool
+	told      string // the gist of the record as last written
 }
 
 // batonTick is how often the machine is told the time.

@@ -73,8 +73,8 @@ func (p *progress) end() {
 func (r *Result) Summary() string {
 	text := "\n"
 	for i, s := range r.Switches {
-		text += fmt.Sprintf("  switch %d to %-8s  guest stood still %4d ms   click to running %.1f s   on the wire: memory %s, disk %s\n",
-			i+1, s.To, s.GuestPause.Milliseconds(), s.Took.Seconds(), size(s.Memory), size(s.Disk))
+		text += fmt.Sprintf("  switch %d to %-8s  guest stood still %4d ms (%d ms from stop to running)   click to running %.1f s   on the wire: memory %s, disk %s\n",
+			i+1, s.To, s.GuestPause.Milliseconds(), s.StopToRun.Milliseconds(), s.Took.Seconds(), size(s.Memory), size(s.Disk))
 	}
 	text += fmt.Sprintf("  disk mirrored       %s in all since the last connection\n", size(r.Mirrored))
 	text += fmt.Sprintf("  records             %d written, %d verified by the guest, %d lost, %d bad\n", r.Last, r.Records, r.Lost, r.Bad)

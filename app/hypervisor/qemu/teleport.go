@@ -16,7 +16,7 @@ import (
 
 // sendBuffer is the kernel's buffer on QEMU's end of the stream, in bytes. With the default
 // (208 KiB) QEMU runs on past the point where we stop reading.
-const sendBuffer = 4096
+const sendBuffer = 65536
 
 // capability names, as QEMU has them.
 const (

@@ -311,6 +311,9 @@ func (e *Engine) hear(ctx context.Context, device string, m handoff.Msg) error {
 	ev := baton.Event{Peer: device, Ask: m.Ask, Attempt: m.Attempt}
 	switch b := m.Body.(type) {
 	case handoff.Invite:
+		if device != v.ownerID() {
+			return errNotOwner
+		}
 		_, err := v.take(ctx)
 		return err
 	case handoff.Progress:
@@ -318,7 +321,7 @@ func (e *Engine) hear(ctx context.Context, device string, m handoff.Msg) error {
 		if err := json.Unmarshal(b.Switch, &s); err != nil {
 			return fmt.Errorf("read progress: %w", err)
 		}
-		v.switchRemote(s)
+		v.switchRemote(device, s)
 		ev.Kind = baton.EvProgress
 	case handoff.Ask:
 		return v.hearAsk(ctx, ev, b)
@@ -362,6 +365,8 @@ func (e *Engine) hear(ctx context.Context, device string, m handoff.Msg) error {
 	v.post(ctx, ev)
 	return nil
 }
+
+var errNotOwner = errors.New("only the VM's owner may say so")
 
 var errForeignTransfer = errors.New("a transfer of another VM, or between other devices")
 
@@ -409,8 +414,8 @@ func (v *vm) hearAsk(ctx context.Context, ev baton.Event, b handoff.Ask) error {
 		} else if v.suspended() {
 			return refuse(reasonSuspended)
 		}
-		if ev.Live && b.Taker.Hypervisor == "" {
-			return refuse(reasonNoHypervisor)
+		if reason := v.preflight(ctx, b.Taker); ev.Live && reason != "" {
+			return refuse(reason)
 		}
 		if err := v.begin(opSwitch); err != nil && !v.switching() {
 			return refuse(baton.ReasonBusy)
@@ -421,14 +426,37 @@ func (v *vm) hearAsk(ctx context.Context, ev baton.Event, b handoff.Ask) error {
 	return nil
 }
 
+// preflight says what stands in the way of a teleport to the taker, or "".
+func (v *vm) preflight(ctx context.Context, taker handoff.Facts) string {
+	own, err := v.e.facts.get(ctx, v.e.opt.Hypervisor)
+	if err != nil {
+		return reasonNotReady
+	}
+	r, ok := v.record()
+	if !ok {
+		return reasonNotReady
+	}
+	spec, err := specOf(r)
+	switch {
+	case err != nil:
+		return reasonNotReady
+	case taker.Hypervisor == "":
+		return reasonNoHypervisor
+	case taker.Accel != own.Accel:
+		return reasonAccel
+	case taker.FreeMemory != 0 && taker.FreeMemory < spec.MemoryKiB<<10:
+		return reasonMemory
+	default:
+		return ""
+	}
+}
+
 // switching says whether a hand-off holds the VM.
 func (v *vm) switching() bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.op == opSwitch
 }
-
-const reasonNoHypervisor = "no hypervisor"
 
 // offered begins to tell of the switch on the giver's side.
 func (v *vm) offered(to string, live bool) {

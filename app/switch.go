@@ -45,8 +45,11 @@ func (v *vm) take(ctx context.Context) (*api.Switch, error) {
 	if !v.e.linked(owner) {
 		return nil, errUnreachable(v.e.deviceName(owner))
 	}
-	if _, err := v.e.facts.get(ctx, v.e.opt.Hypervisor); err != nil {
-		return nil, explainHypervisor(err)
+	if r, ok := v.record(); ok && r.State != string(api.VMStopped) {
+		// A stopped VM is only handed over; a running one needs something to run it here.
+		if _, err := v.e.facts.get(ctx, v.e.opt.Hypervisor); err != nil {
+			return nil, explainHypervisor(err)
+		}
 	}
 	if err := v.begin(opSwitch); err != nil {
 		return nil, err

@@ -164,8 +164,14 @@ func (v *vm) switchRuns(at time.Time) {
 }
 
 // switchRemote takes over what the giver tells of the progress.
-func (v *vm) switchRemote(p api.Switch) {
+func (v *vm) switchRemote(from string, p api.Switch) {
+	if p.From != from {
+		return
+	}
 	s, ok := v.updateSwitch(func(r *switchRun) {
+		if r.s.From != from {
+			return
+		}
 		r.s.Phase, r.s.Kind = p.Phase, p.Kind
 		r.s.Bytes, r.s.Total, r.s.Memory, r.s.Disk, r.s.Rate, r.s.ETA = p.Bytes, p.Total, p.Memory, p.Disk, p.Rate, p.ETA
 	})
@@ -225,6 +231,11 @@ func explainEnd(s api.Switch, reason string) *api.Error {
 		return &api.Error{Code: api.CodeConflict, Sentence: s.VMName + " can't be moved just now: it neither runs nor is it stopped.", Next: "See what it needs with: tagalong vm show"}
 	case reasonMemory:
 		return &api.Error{Code: api.CodeConflict, Sentence: "There isn't enough free memory on " + s.ToName + ". " + stays, Next: "Close something there and try again."}
+	case reasonNoHypervisor:
+		return &api.Error{Code: api.CodeNoHypervisor, Sentence: "There is no usable QEMU on " + s.ToName + ". " + stays, Next: "Install QEMU 7.2 or later there and try again."}
+	case reasonAccel:
+		return &api.Error{Code: api.CodeConflict, Sentence: "One of the two devices emulates in software and the other doesn't, so running memory can't move. " + stays,
+			Next: "Shut " + s.VMName + " down (tagalong vm stop), switch it, and start it there."}
 	default:
 		return &api.Error{Code: api.CodeInternal, Sentence: "The switch failed. " + stays, Next: "Try again; the engine's log has the cause.", Cause: reason}
 	}
@@ -235,6 +246,9 @@ const (
 	reasonSuspended = "suspended"
 	reasonNotReady  = "neither running nor stopped"
 	reasonMemory    = "not enough memory"
+	// A memory image of one accelerator may not run under the other.
+	reasonAccel        = "another accelerator"
+	reasonNoHypervisor = "no hypervisor"
 )
 
 // maxRetries is how often an attempt begins anew that ended for no fault of either side.

@@ -18,6 +18,10 @@ import (
 // 104 bytes with the final zero.
 const maxSocketPath = 103
 
+// roomForVMs is how much longer the paths of a VM's own sockets are, which lie in a directory
+// beside this one: "0123456789ab/console.sock" in place of "api.sock".
+const roomForVMs = len("0123456789ab/console.sock") - len("api.sock")
+
 // DataDir is where the engine keeps everything: flag if it isn't empty, else $TAGALONG_DATA, else
 // the place the system has for such things. The result is absolute; nothing is created.
 func DataDir(flag string) (string, error) {
@@ -63,13 +67,13 @@ func SocketPath(dataDir string) string {
 		dataDir = abs
 	}
 	path := filepath.Join(dataDir, "run", "api.sock")
-	if len(path) <= maxSocketPath {
+	if len(path)+roomForVMs <= maxSocketPath {
 		return path
 	}
 	sum := sha256.Sum256(fmt.Appendf(nil, "%d %s", os.Getuid(), filepath.Clean(dataDir)))
 	name := "tagalong-" + hex.EncodeToString(sum[:8])
 	for _, parent := range shortDirs() {
-		if path := filepath.Join(parent, name, "api.sock"); len(path) <= maxSocketPath {
+		if path := filepath.Join(parent, name, "api.sock"); len(path)+roomForVMs <= maxSocketPath {
 			return path
 		}
 	}

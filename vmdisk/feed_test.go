@@ -56,10 +56,10 @@ func TestBarrierOrder(t *testing.T) {
 	<-h.started // the cut was made, and the sync is under way
 	must(t, d.WriteAt(blockOf(3), 2*Block, false))
 	for want := byte(1); want <= 2; want++ {
-		op, err := f.Next(t.Context())
+		op, _, _, err := f.decide(false)
 		must(t, err)
-		if op.Kind != OpWrite || !bytes.Equal(op.Data, blockOf(want)) {
-			t.Fatalf("got kind %d at %d, want write %d", op.Kind, op.Off, want)
+		if op == nil || op.Kind != OpWrite || !bytes.Equal(op.Data, blockOf(want)) {
+			t.Fatalf("got %+v, want write %d", op, want)
 		}
 		op.Release()
 	}
@@ -230,6 +230,10 @@ func TestFirstCopyResumes(t *testing.T) {
 		must(t, err)
 		f.Acked(ack)
 	}
+	acked := f.Progress().Remaining
+	if acked > 1<<40-(2<<30) {
+		t.Fatalf("%d bytes remain after three checkpoints", acked)
+	}
 	f.Close()
 	must(t, a.Close())
 	must(t, r.Close())
@@ -240,6 +244,9 @@ func TestFirstCopyResumes(t *testing.T) {
 	must(t, err)
 	f, err = d.Attach("r", a.State())
 	must(t, err)
+	if n := f.Progress().Remaining; n > acked {
+		t.Fatalf("%d bytes remain after the restart, %d before", n, acked)
+	}
 	for f.Progress().Phase != Live {
 		op, err := f.poll()
 		must(t, err)

@@ -24,6 +24,12 @@ func newIndex(st *api.Status, asked map[string]bool, up bool) *index {
 	for i := range st.Devices {
 		m.byID[st.Devices[i].ID] = &st.Devices[i]
 	}
+	if m.byID[st.Device.ID] == nil {
+		// The engine lists the others; this device is always in its own reach.
+		self := st.Device
+		self.Self = true
+		m.byID[self.ID] = &self
+	}
 	return m
 }
 

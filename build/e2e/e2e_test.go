@@ -182,10 +182,11 @@ func suspended(ctx context.Context, s *story.Story) error {
 	if v.State != api.VMSuspended {
 		return fmt.Errorf("a suspended VM is %s", v.State)
 	}
-	if err := s.A.Client.ResumeVM(ctx, story.VMName); err != nil {
-		return err
-	}
-	if err := s.Listen(ctx, s.A); err != nil {
+	// The line must have its listener before the guest goes on, or its first words are lost.
+	listening := make(chan error, 1)
+	go func() { listening <- s.Listen(ctx, s.A) }()
+	err = s.A.Client.ResumeVM(ctx, story.VMName)
+	if err := errors.Join(err, <-listening); err != nil {
 		return err
 	}
 	return s.StillRuns(ctx, s.A)

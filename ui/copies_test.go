@@ -1,0 +1,31 @@
+package ui
+
+import (
+	"testing"
+	"time"
+
+	"tagalong.org/tagalong/app/api"
+)
+
+// An owner's engine doesn't list its own device among the others; the copies elsewhere are in reach all the same.
+func TestCopiesOfAVMThatIsHere(t *testing.T) {
+	now := time.Now()
+	st := &api.Status{
+		Device:  api.Device{ID: "me", Name: "laptop"},
+		Devices: []api.Device{{ID: "you", Name: "desk", Connected: true}},
+		VMs: []api.VM{{ID: "v", Name: "Work", Here: true, Owner: "me", State: api.VMRunning,
+			Replicas: []api.Replica{{Device: "you", State: api.ReplicaLive, Heard: now}}}},
+	}
+	live := copyOf(&st.VMs[0].Replicas[0], true, now).Text
+	for _, row := range newIndex(st, nil, true).devices(now) {
+		if row.ID == "you" && (len(row.Copies) != 1 || row.Copies[0].Text != live) {
+			t.Errorf("a live copy reads %+v", row.Copies)
+		}
+	}
+	st.Devices[0].Connected = false
+	for _, row := range newIndex(st, nil, true).devices(now) {
+		if row.ID == "you" && row.Copies[0].Text == live {
+			t.Error("a copy out of reach is called live")
+		}
+	}
+}

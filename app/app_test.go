@@ -305,3 +305,54 @@ func TestHubCutsOffTheSlow(t *testing.T) {
 		t.Errorf("a late watcher got %d, want %d", late.Seq, h.last())
 	}
 }
+
+// TestTheLastWriteIsThere switches in the middle of a burst of writes that the network hasn't taken yet.
+func TestTheLastWriteIsThere(t *testing.T) {
+	a, b := newDevice(t, "desk"), newDevice(t, "laptop")
+	pair(t, a, b)
+	v := a.create("Work")
+	if err := a.engine.StartVM(t.Context(), "Work"); err != nil {
+		t.Fatal(err)
+	}
+	a.live("Work")
+	disk := a.engine.vm(v.ID).currentDisk()
+	// The guest writes until it is stopped: what its disk took before is what must be there.
+	guest, stop := a.hv.only(), make(chan int64)
+	go func() {
+		var n int64
+		for guest.get() == hypervisor.StateRunning {
+			block := n % (testDisk / blockSize)
+			if err := disk.WriteAt(bytes.Repeat([]byte{byte(n / 251), byte(n)}, blockSize/2), block*blockSize, false); err != nil {
+				break
+			}
+			n++
+		}
+		stop <- n
+	}()
+	if _, err := b.engine.Switch(t.Context(), api.SwitchVM{VM: "Work"}); err != nil {
+		t.Fatal(err)
+	}
+	s := b.ended("Work")
+	n := <-stop
+	if s.Phase != api.PhaseDone {
+		t.Fatalf("%+v", s)
+	}
+	if n < 100 {
+		t.Fatalf("only %d writes: nothing was tested", n)
+	}
+	got, want := make([]byte, testDisk), make([]byte, testDisk)
+	if err := b.engine.vm(v.ID).currentDisk().ReadAt(got, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := disk.ReadAt(want, 0); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want) {
+		t.Error("the new owner's disk isn't what the old one's was")
+	}
+	last := n - 1
+	block := last % (testDisk / blockSize) * blockSize
+	if got[block] != byte(last/251) || got[block+1] != byte(last) {
+		t.Error("the very last write is missing")
+	}
+}

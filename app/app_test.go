@@ -306,6 +306,31 @@ func TestHubCutsOffTheSlow(t *testing.T) {
 	}
 }
 
+// TestAHastyTeleportIsTriedAgain: memory that is all sent before we have stopped the guest ends the attempt, not the switch.
+func TestAHastyTeleportIsTriedAgain(t *testing.T) {
+	a, b := newDevice(t, "desk"), newDevice(t, "laptop")
+	pair(t, a, b)
+	a.create("Work")
+	if err := a.engine.StartVM(t.Context(), "Work"); err != nil {
+		t.Fatal(err)
+	}
+	a.live("Work")
+	a.hv.mu.Lock()
+	a.hv.hasty = 1
+	a.hv.mu.Unlock()
+	if _, err := b.engine.Switch(t.Context(), api.SwitchVM{VM: "Work"}); err != nil {
+		t.Fatal(err)
+	}
+	if s := b.ended("Work"); s.Phase != api.PhaseDone {
+		t.Fatalf("%+v", s)
+	}
+	a.hv.mu.Lock()
+	defer a.hv.mu.Unlock()
+	if a.hv.hasty != -1 {
+		t.Errorf("one attempt more than the hasty one was expected, %d are left", a.hv.hasty)
+	}
+}
+
 // TestTheLastWriteIsThere switches in the middle of a burst of writes that the network hasn't taken yet.
 func TestTheLastWriteIsThere(t *testing.T) {
 	a, b := newDevice(t, "desk"), newDevice(t, "laptop")

@@ -24,12 +24,18 @@ const (
 	// maxPasses ends the wait for a guest that writes memory faster than it leaves: it is stopped
 	// with what is left.
 	maxPasses = 30
-	// chunk is how many bytes the stream may advance between two looks at the progress, while much is left.
-	chunk = 4 << 20
-	// fineChunk is the same near the end, where the guest must not be drained by accident.
-	fineChunk = 64 << 10
-	// spentTimeout is how long a portion may take before the progress is looked at again.
-	spentTimeout = 50 * time.Millisecond
+	// minPortion and maxPortion bound how many bytes the stream may advance before the progress is
+	// looked at again.
+	minPortion = 64 << 10
+	maxPortion = 1 << 20
+	// zeroShare is how much more memory than bytes a stream can hold at most: an empty page of 4 KiB
+	// takes 9 bytes. A portion of this share of what remains can't reach the end of a pass.
+	zeroShare = 1024
+	// earlyStop is how much may be left, in bytes, when a guest is stopped within the first pass
+	// because it was too idle to be caught in a later one.
+	earlyStop = 16 << 20
+	// lookEvery is how long a portion may take before the progress is looked at again.
+	lookEvery = 2 * time.Millisecond
 	// catchUpPoll is how often the replica's progress is looked at.
 	catchUpPoll = 20 * time.Millisecond
 )
@@ -43,6 +49,7 @@ type outgoingRun struct {
 	attempt string
 	peer    string
 	live    bool
+	early   bool // stop the guest within the first pass
 	cancel  context.CancelFunc
 	done    chan struct{}
 
@@ -62,12 +69,20 @@ func (v *vm) startOutgoing(ctx context.Context, a baton.Action) {
 	ctx, cancel := context.WithCancel(ctx)
 	r := &outgoingRun{v: v, attempt: a.Attempt, peer: a.Peer, live: a.Live, cancel: cancel, done: make(chan struct{}), proceedc: make(chan struct{}, 1), gate: handoff.NewGate()}
 	v.outgoing = r
+	v.mu.Lock()
+	r.early, v.converged = v.converged, false
+	v.mu.Unlock()
 	v.e.spawn(func() {
 		defer close(r.done)
 		pos, err := r.prepare(ctx)
 		if err == nil {
 			v.post(ctx, baton.Event{Kind: baton.EvPrepared, Attempt: r.attempt, Position: baton.Position{Term: pos.Term, Barrier: pos.Barrier}})
 			err = r.finish(ctx)
+		}
+		if errors.Is(err, hypervisor.ErrConverged) {
+			v.mu.Lock()
+			v.converged = true
+			v.mu.Unlock()
 		}
 		if err != nil && ctx.Err() == nil {
 			v.log.Warn("Giving the VM away failed", "attempt", r.attempt, "error", err)
@@ -205,7 +220,7 @@ func (r *outgoingRun) converge(ctx context.Context, out hypervisor.Outgoing) err
 		if err != nil {
 			return err
 		}
-		if p.Passes >= minPasses && p.Remaining <= parkBelow || p.Passes >= maxPasses {
+		if p.Passes >= minPasses && p.Remaining <= parkBelow || p.Passes >= maxPasses || r.early && p.Remaining <= earlyStop {
 			return nil
 		}
 		if now := time.Now(); now.Sub(told) > batonTick {
@@ -213,18 +228,15 @@ func (r *outgoingRun) converge(ctx context.Context, out hypervisor.Outgoing) err
 			v.post(ctx, baton.Event{Kind: baton.EvProgress})
 			v.switchBytes(r.memory.Load(), v.feedCopied(r.peer), p.Remaining)
 		}
-		n := int64(chunk)
-		if p.Passes >= minPasses-1 && p.Remaining < 3*parkBelow {
-			n = fineChunk
-		}
-		r.gate.Give(n)
+		r.gate.Allow(min(max(p.Remaining/zeroShare, minPortion), maxPortion))
 		r.awaitSpent(ctx)
 	}
 }
 
-// awaitSpent waits until the portion has left, or for a while: QEMU may have nothing to send.
+// awaitSpent waits until the portion has left, or for a moment: a stream that never stands still
+// while it is looked at is faster.
 func (r *outgoingRun) awaitSpent(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, spentTimeout)
+	ctx, cancel := context.WithTimeout(ctx, lookEvery)
 	defer cancel()
 	r.gate.Spent(ctx)
 }

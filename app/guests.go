@@ -142,7 +142,14 @@ func (v *vm) noteGuest(g hypervisor.Guest) {
 	}
 	v.mu.Unlock()
 	if changed {
-		v.e.hub.publish(api.Event{Kind: "vm." + string(state), VM: v.id, Text: v.name() + " is " + string(state) + "."})
+		text := ""
+		switch state {
+		case hypervisor.StateRunning:
+			text = v.name() + " is running."
+		case hypervisor.StateIOError, hypervisor.StateFailed:
+			text = v.name() + " stands still."
+		}
+		v.e.hub.publish(api.Event{Kind: "vm." + string(state), VM: v.id, Text: text})
 		v.e.saveRecordSoon()
 	}
 }

@@ -39,6 +39,8 @@ type fakeHypervisor struct {
 	memory []byte
 	// breakLoad makes incoming guests refuse their memory.
 	breakLoad bool
+	// hasty is how many teleports converge before their guest is stopped.
+	hasty int
 }
 
 func newFake() *fakeHypervisor {
@@ -173,6 +175,7 @@ func (g *fakeGuest) Close() error                 { return nil }
 // fakeOutgoing sends the memory, and the last byte when told to finish.
 type fakeOutgoing struct {
 	g      *fakeGuest
+	hasty  bool
 	inner  net.Conn
 	outer  net.Conn
 	sent   chan struct{}
@@ -183,7 +186,11 @@ type fakeOutgoing struct {
 
 func (g *fakeGuest) Teleport(context.Context) (hypervisor.Outgoing, error) {
 	inner, outer := net.Pipe()
-	o := &fakeOutgoing{g: g, inner: inner, outer: outer, sent: make(chan struct{}), finish: make(chan struct{}), done: make(chan struct{})}
+	g.h.mu.Lock()
+	hasty := g.h.hasty > 0
+	g.h.hasty--
+	g.h.mu.Unlock()
+	o := &fakeOutgoing{g: g, hasty: hasty, inner: inner, outer: outer, sent: make(chan struct{}), finish: make(chan struct{}), done: make(chan struct{})}
 	go func() {
 		defer close(o.done)
 		defer inner.Close()
@@ -204,6 +211,9 @@ func (o *fakeOutgoing) Progress(context.Context) (hypervisor.Progress, error) {
 	select {
 	case <-o.sent:
 		p.Remaining = 0
+		if o.hasty {
+			return p, hypervisor.ErrConverged
+		}
 	case <-o.done:
 		return p, hypervisor.ErrTeleport
 	default:

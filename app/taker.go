@@ -96,24 +96,23 @@ func (r *incomingRun) load(ctx context.Context, guest hypervisor.Guest, stream h
 	}()
 	loaded := make(chan error, 1)
 	v.e.spawn(func() { loaded <- guest.Loaded(ctx) })
-	tick := time.NewTicker(batonTick)
-	defer tick.Stop()
-	for {
+	if err := <-loaded; err != nil {
+		// The giver's word, which ends ctx, says more than a broken stream does.
 		select {
-		case err := <-loaded:
-			if err != nil {
-				return err
-			}
-			v.post(ctx, baton.Event{Kind: baton.EvLoadedLocal, Attempt: r.attempt})
-			// The giver has fenced its disk and seen our acknowledgement of its last write, or it
-			// wouldn't have let the memory's end through: closing the replica overlaps with its answer.
-			v.seal()
-			return nil
-		case <-tick.C:
-			// The giver counts the bytes and tells; the time limit here only guards against silence.
+		case <-ctx.Done():
+		case <-time.After(wordTimeout):
 		}
+		return err
 	}
+	v.post(ctx, baton.Event{Kind: baton.EvLoadedLocal, Attempt: r.attempt})
+	// The giver has fenced its disk and seen our acknowledgement of its last write, or it
+	// wouldn't have let the memory's end through: closing the replica overlaps with its answer.
+	v.seal()
+	return nil
 }
+
+// wordTimeout is how long the giver's reason for a broken stream is waited for.
+const wordTimeout = time.Second
 
 // awaitReplica waits until this device's copy can stand for the disk.
 func (r *incomingRun) awaitReplica(ctx context.Context) error {

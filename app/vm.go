@@ -50,6 +50,7 @@ type vm struct {
 	applying  *applyRun           // while replica
 	expecting *incomingRun        // whose memory stream may come
 	dirty     *pendingDirty       // what came with the transfer
+	converged bool                // the last attempt to give it away ended because it was idle
 	sealed    bool                // the replica is loaded and waits for the baton
 	sw        *switchRun
 	starting  bool

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"tagalong.org/tagalong/app/api"
+	"tagalong.org/tagalong/build/guest/console"
 	"tagalong.org/tagalong/build/story"
 )
 
@@ -190,4 +191,13 @@ func suspended(ctx context.Context, s *story.Story) error {
 		return err
 	}
 	return s.StillRuns(ctx, s.A)
+}
+
+// TestAnIdleGuest switches a guest that does next to nothing: it converges at once, which must not keep it from
+// being stopped by its giver.
+func TestAnIdleGuest(t *testing.T) {
+	r := play(t, story.Options{Switches: 4, Rate: console.Rate{Records: 2, Fsync: 1, Mem: 0, Set: 1}})
+	if len(r.Switches) != 4 {
+		t.Fatalf("%d switches", len(r.Switches))
+	}
 }

@@ -2,7 +2,6 @@ package handoff
 
 import (
 	"context"
-	"math"
 	"sync"
 )
 
@@ -31,7 +30,7 @@ func (g *Gate) Open() {
 	g.wakeLocked()
 }
 
-// Park lets nothing pass any more, and forgets what was given. The piece whose
+// Park lets nothing pass any more, and forgets what was allowed. The piece whose
 // read is under way (at most 256 KiB) still passes. After Release it does
 // nothing and returns false.
 func (g *Gate) Park() bool {
@@ -44,21 +43,16 @@ func (g *Gate) Park() bool {
 	return true
 }
 
-// Give lets n more bytes pass although the gate is parked.
-func (g *Gate) Give(n int64) {
-	if n <= 0 {
-		return
-	}
+// Allow lets n bytes pass from now on although the gate is parked, in place of what
+// was allowed before and hasn't passed.
+func (g *Gate) Allow(n int64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.credit > math.MaxInt64-n {
-		n = math.MaxInt64 - g.credit
-	}
-	g.credit += n
+	g.credit = max(n, 0)
 	g.wakeLocked()
 }
 
-// Spent waits until everything given has passed, the gate opens, or ctx ends; whichever
+// Spent waits until everything allowed has passed, the gate opens, or ctx ends; whichever
 // it is, the caller looks for itself.
 func (g *Gate) Spent(ctx context.Context) {
 	for {
@@ -111,7 +105,7 @@ func (g *Gate) allowance(ctx context.Context, limit int) (int, error) {
 	}
 }
 
-// passed takes n bytes off what was given. An open gate doesn't count.
+// passed takes n bytes off what was allowed. An open gate doesn't count.
 func (g *Gate) passed(n int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -112,19 +112,19 @@ func TestGateHoldsAndTrickles(t *testing.T) {
 	}
 	around()
 	for _, n := range []int{1, 1000, 7} {
-		gate.Give(int64(n))
+		gate.Allow(int64(n))
 		if _, err := io.ReadFull(taker, make([]byte, n)); err != nil {
 			t.Fatal(err)
 		}
 		for left := n; left > 0; {
 			left -= soon(t, pieces, "count")
 			if left < 0 {
-				t.Fatalf("%d bytes more than given passed", -left)
+				t.Fatalf("%d bytes more than allowed passed", -left)
 			}
 		}
 		around()
 	}
-	gate.Give(-5)
+	gate.Allow(-5)
 	around()
 	gate.Release()
 	if gate.Park() {
@@ -167,9 +167,9 @@ func TestGateUnderFire(t *testing.T) {
 					case 0:
 						gate.Open()
 					case 1:
-						gate.Give(r.Int64N(50_000))
+						gate.Allow(r.Int64N(50_000))
 					case 2:
-						gate.Give(1 << 62)
+						gate.Allow(1 << 62)
 					default:
 						gate.Park()
 					}
@@ -251,8 +251,8 @@ func TestParkedPipeEndsWhenTheTakerBreaks(t *testing.T) {
 
 func TestGateSpent(t *testing.T) {
 	g := handoff.NewGate()
-	g.Spent(t.Context()) // nothing was given
-	g.Give(10)
+	g.Spent(t.Context()) // nothing was allowed
+	g.Allow(10)
 	ctx, cancel := context.WithCancel(t.Context())
 	waiting := make(chan struct{})
 	go func() {

@@ -22,6 +22,8 @@ type engineOptions struct {
 	Name string
 	// Listen are the "host:port" addresses for other devices; none for any address and a free port.
 	Listen []string
+	// Accel is auto, kvm or tcg; "" leaves it to $TAGALONG_ACCEL, and that to auto.
+	Accel string
 	// Version is this binary's, for Status.
 	Version string
 	Log     *slog.Logger
@@ -44,6 +46,7 @@ finds them again. It ends with Ctrl-C or with: tagalong engine stop`,
 	group(cmd, newEngineStop(c))
 	cmd.Flags().StringVar(&o.Name, "name", "", "what this device is `called` (default: the host's name)")
 	cmd.Flags().StringArrayVar(&o.Listen, "listen", nil, "`address` for other devices, host:port; may be repeated (default: any address, a free port)")
+	cmd.Flags().StringVar(&o.Accel, "accel", "", "`how` VMs run: auto, kvm, or tcg, which is software emulation (default: $TAGALONG_ACCEL, else auto)")
 	cmd.Flags().TextVar(&level, "log-level", slog.LevelInfo, "how much to log: debug, info, warn or error")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		dir, err := api.DataDir(c.dataFlag)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -18,11 +19,11 @@ var runEngine = func(ctx context.Context, o engineOptions) error {
 	if err != nil {
 		return err
 	}
-	accel := os.Getenv("TAGALONG_ACCEL")
+	accel := cmp.Or(o.Accel, os.Getenv("TAGALONG_ACCEL"), "auto")
 	switch accel {
-	case "", "auto", "kvm", "tcg":
+	case "auto", "kvm", "tcg":
 	default:
-		return &api.Error{Code: api.CodeUsage, Sentence: fmt.Sprintf("TAGALONG_ACCEL=%s means nothing.", accel), Next: "Set it to auto, kvm or tcg, or not at all."}
+		return &api.Error{Code: api.CodeUsage, Sentence: fmt.Sprintf("There is no way to run VMs called %q.", accel), Next: "Say --accel auto, kvm or tcg (or set TAGALONG_ACCEL)."}
 	}
 	return app.Run(ctx, app.Options{
 		DataDir: filepath.Clean(o.DataDir), Name: o.Name, Listen: listen, Log: o.Log, Version: o.Version,

@@ -3,6 +3,8 @@ package app
 import (
 	"bytes"
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -265,6 +267,53 @@ func TestRemovalReachesTheOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	until(t, "the copy to go", func() bool { return b.engine.vm(v.ID) == nil })
+}
+
+// A crash just before a new VM's last step finds the VM whole; one before its record leaves nothing.
+func TestACrashWhileAVMIsMade(t *testing.T) {
+	d := newDevice(t, "desk")
+	v := d.create("Work")
+	d.stop()
+	half := filepath.Join(d.dir, "vms", strings.Repeat("ab", 16))
+	for _, dir := range []string{half, filepath.Join(d.dir, "vms", v.ID)} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(marker(dir), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.start()
+	if got, ok := d.vm("Work"); !ok || got.ID != v.ID {
+		t.Error("a VM that was as good as finished is gone")
+	}
+	d.write(v.ID, 0, 'w')
+	if _, err := os.Stat(half); err == nil {
+		t.Error("half a VM was kept")
+	}
+}
+
+// A directory that was lost is no reason to delete a disk: only the owner's signed word is.
+func TestALostDirectoryDeletesNothing(t *testing.T) {
+	d := newDevice(t, "desk")
+	v := d.create("Work")
+	d.write(v.ID, 5, 'k')
+	d.stop()
+	if err := os.RemoveAll(filepath.Join(d.dir, "directory")); err != nil {
+		t.Fatal(err)
+	}
+	d.start()
+	// The engine has gone through its records when it answers to a change of them.
+	before := d.engine.hub.last()
+	d.engine.announce()
+	until(t, "the records to be gone through", func() bool { return d.engine.hub.last() > before })
+	base, err := os.ReadFile(filepath.Join(d.dir, "vms", v.ID, "disk", "base.raw"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if base[5*blockSize] != 'k' {
+		t.Error("the disk's content is gone")
+	}
 }
 
 func TestNearest(t *testing.T) {

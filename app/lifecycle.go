@@ -276,7 +276,9 @@ func (e *Engine) applyRecords() {
 	e.mu.Lock()
 	var gone []*vm
 	for _, v := range e.vms {
-		if _, there := e.dir.VM(v.id); !there && !v.owner() {
+		// Only the owner's signed word deletes anything: a directory that was lost, or hasn't
+		// heard of the VM yet, is no reason.
+		if e.dir.Removed(v.id) && !v.owner() {
 			gone = append(gone, v)
 		}
 	}

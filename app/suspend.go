@@ -165,6 +165,8 @@ func (v *vm) restore(ctx context.Context) error {
 	// The memory is used up before the guest goes on: it must never be loaded a second time on a
 	// disk that has moved on.
 	removeMemory(v)
+	// From here on there is no way back, whoever has lost patience.
+	ctx = context.WithoutCancel(ctx)
 	if err := guest.Continue(ctx); err != nil {
 		return errors.Join(explainHypervisor(err), guest.Kill(ctx), guest.Close())
 	}

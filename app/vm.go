@@ -244,14 +244,17 @@ func (e *Engine) openVMs() error {
 
 func (e *Engine) openVM(id string) error {
 	if unfinished(e.vmDir(id)) {
-		e.log.Info("Removing a VM that was never finished", "vm", id)
-		return os.RemoveAll(e.vmDir(id))
-	}
-	if _, _, known := e.dir.Owner(id); known {
-		if _, there := e.dir.VM(id); !there {
-			e.log.Info("Deleting a removed VM", "vm", id)
+		if _, published := e.dir.VM(id); !published {
+			e.log.Info("Removing a VM that was never finished", "vm", id)
 			return os.RemoveAll(e.vmDir(id))
 		}
+		if err := os.Remove(marker(e.vmDir(id))); err != nil {
+			return fmt.Errorf("finish the VM's directory: %w", err)
+		}
+	}
+	if e.dir.Removed(id) {
+		e.log.Info("Deleting a removed VM", "vm", id)
+		return os.RemoveAll(e.vmDir(id))
 	}
 	disk, err := vmdisk.Open(filepath.Join(e.vmDir(id), "disk"), e.diskOptions(id))
 	if err != nil {

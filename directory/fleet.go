@@ -128,6 +128,14 @@ func (d *Directory) VM(id string) (vm VM, ok bool) {
 	return d.vm(id)
 }
 
+// Removed says that the VM's owner has removed it: that word is here, signed. It is false of
+// a VM of which nothing is known (yet).
+func (d *Directory) Removed(id string) bool {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.vms[id].Removed
+}
+
 func (d *Directory) vm(id string) (VM, bool) {
 	vm, ok := d.vms[id]
 	if !ok || vm.Removed {

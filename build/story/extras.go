@@ -39,7 +39,7 @@ func (s *Story) OpenWindows(ctx context.Context) {
 			}
 			cmd := p.command(ctx, "--window")
 			cmd.Stdout, cmd.Stderr = p.log, p.log
-			if err := cmd.Run(); err != nil && ctx.Err() == nil {
+			if err := cmd.Run(); err != nil && ctx.Err() == nil && p.running() {
 				s.say("the window of %s ended: %v", p.Name, err)
 			}
 		}()

@@ -145,6 +145,13 @@ func (p *PC) Restarts() int {
 	return p.restarts
 }
 
+// running says that the engine is meant to run.
+func (p *PC) running() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.wanted
+}
+
 // Stop asks the engine to end and waits until it has.
 func (p *PC) Stop() error {
 	p.mu.Lock()

@@ -18,6 +18,7 @@ import (
 	"syscall"
 	"time"
 
+	"tagalong.org/tagalong/build/lab"
 	"tagalong.org/tagalong/build/story"
 )
 
@@ -29,6 +30,10 @@ func main() {
 }
 
 func run() error {
+	// Without root the PCs live in a user namespace, in which this program starts anew.
+	if err := lab.Enter(); err != nil {
+		return err
+	}
 	var o story.Options
 	var keep, window bool
 	var kill string

@@ -15,7 +15,7 @@ const entered = "TAGALONG_LAB_ENTERED"
 
 // Enter lets a test make hosts without root: it starts the program anew, with
 // the same arguments, as root of a user namespace of its own, where /run is
-// empty and the outer network out of reach. Call it first thing in TestMain. As
+// empty and the outer network out of reach. Call it first thing in main or TestMain. As
 // root it does nothing; otherwise it returns only if it fails: ErrPrivilege.
 func Enter() error {
 	if os.Geteuid() == 0 {

@@ -34,7 +34,7 @@ import (
 // What this package may answer.
 var (
 	// ErrPrivilege says that this process may not make network namespaces.
-	ErrPrivilege = errors.New("making test hosts needs root: run the test as root, or allow user namespaces and call lab.Enter")
+	ErrPrivilege = errors.New("making test hosts needs root: run this as root (sudo), or allow user namespaces (sysctl kernel.unprivileged_userns_clone=1)")
 	// ErrName says that a host's name cannot be used.
 	ErrName = errors.New("a host's name must be unique and 1 to 32 small letters and digits")
 	// ErrTooMany says that there are no addresses for so many hosts.

@@ -92,6 +92,8 @@ func (p *PC) Start(ctx context.Context) error {
 func (p *PC) launch() error {
 	cmd := p.command(context.Background(), "engine", "--name", p.Name)
 	cmd.Stdout, cmd.Stderr = p.log, p.log
+	// A Ctrl-C is for the story, which ends its engines itself.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start the engine on %s: %w", p.Name, err)
 	}

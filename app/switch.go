@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"tagalong.org/tagalong/app/api"
 	"tagalong.org/tagalong/directory/baton"
@@ -33,7 +34,7 @@ func (e *Engine) Switch(ctx context.Context, req api.SwitchVM) (*api.Switch, err
 		return nil, &api.Error{Code: api.CodeElsewhere, Sentence: fmt.Sprintf("%s is on %s.", v.name(), e.deviceName(owner)),
 			Next: fmt.Sprintf("Ask for it on %s itself, or send it from %s.", e.deviceName(to), e.deviceName(owner))}
 	}
-	return v.sendTo(to)
+	return v.sendTo(ctx, to)
 }
 
 // take asks the owner for the VM.
@@ -42,7 +43,7 @@ func (v *vm) take(ctx context.Context) (*api.Switch, error) {
 	if owner == v.e.host.ID() || owner == "" {
 		return nil, errConflict(fmt.Sprintf("%s is on this device already.", v.name()), "")
 	}
-	if !v.e.linked(owner) {
+	if !v.e.awaitLink(ctx, owner) {
 		return nil, errUnreachable(v.e.deviceName(owner))
 	}
 	if r, ok := v.record(); ok && r.State != string(api.VMStopped) {
@@ -60,12 +61,15 @@ func (v *vm) take(ctx context.Context) (*api.Switch, error) {
 }
 
 // sendTo asks another device to take the VM from here.
-func (v *vm) sendTo(device string) (*api.Switch, error) {
+func (v *vm) sendTo(ctx context.Context, device string) (*api.Switch, error) {
 	if v.switching() {
 		return nil, errBusy(v.name(), opSwitch)
 	}
 	if v.suspended() {
 		return nil, errConflict(v.name()+" is suspended.", "Resume it first.")
+	}
+	if !v.e.awaitLink(ctx, device) {
+		return nil, errUnreachable(v.e.deviceName(device))
 	}
 	s := v.beginSwitch(v.e.host.ID(), device, v.currentGuest() != nil)
 	if !v.e.tellDevice(device, handoff.Msg{VM: v.id, Body: handoff.Invite{}}) {
@@ -92,6 +96,33 @@ func (e *Engine) CancelSwitch(ctx context.Context, id string) error {
 	}
 	found.post(ctx, baton.Event{Kind: baton.EvCancel})
 	return nil
+}
+
+// linkTimeout is how long a device that is connected may take to have its control stream.
+const linkTimeout = 5 * time.Second
+
+// awaitLink waits for the control stream of a device that has just (re)appeared; it doesn't wait
+// for one that isn't connected.
+func (e *Engine) awaitLink(ctx context.Context, device string) bool {
+	ctx, cancel := context.WithTimeout(ctx, linkTimeout)
+	defer cancel()
+	for {
+		if e.linked(device) {
+			return true
+		}
+		connected := false
+		for _, p := range e.host.Peers() {
+			connected = connected || p.ID == device && p.Connected
+		}
+		if !connected {
+			return false
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 }
 
 // linked says whether the device has a control stream.

@@ -40,6 +40,14 @@ func (s *Story) Move(ctx context.Context, from, to *PC) error {
 	if err != nil {
 		return err
 	}
+	// The button is there only while the other PC is.
+	err = until(ctx, to.Name+" to see "+from.Name, time.Minute, func(ctx context.Context) (bool, error) {
+		status, err := to.Client.Status(ctx)
+		return err == nil && len(status.Devices) == 1 && status.Devices[0].Connected, err
+	})
+	if err != nil {
+		return err
+	}
 	s.say("Switch to this machine, pressed on %s", to.Name)
 	clicked := time.Now()
 	if _, err := to.Client.Switch(ctx, api.SwitchVM{VM: VMName}); err != nil {

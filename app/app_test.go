@@ -122,13 +122,7 @@ func TestAStoppedVMIsSwitchedByTheBatonAlone(t *testing.T) {
 }
 
 func TestARunningVMTakesItsMemoryAlong(t *testing.T) {
-	a, b := newDevice(t, "desk"), newDevice(t, "laptop")
-	pair(t, a, b)
-	v := a.create("Work")
-	if err := a.engine.StartVM(t.Context(), "Work"); err != nil {
-		t.Fatal(err)
-	}
-	a.live("Work")
+	a, b, v := twoDevices(t)
 	a.write(v.ID, 1, 'm')
 	given := a.hv.only()
 	if _, err := b.engine.Switch(t.Context(), api.SwitchVM{VM: "Work"}); err != nil {
@@ -152,13 +146,7 @@ func TestARunningVMTakesItsMemoryAlong(t *testing.T) {
 }
 
 func TestAFailedLoadLeavesTheVMWhereItWas(t *testing.T) {
-	a, b := newDevice(t, "desk"), newDevice(t, "laptop")
-	pair(t, a, b)
-	v := a.create("Work")
-	if err := a.engine.StartVM(t.Context(), "Work"); err != nil {
-		t.Fatal(err)
-	}
-	a.live("Work")
+	a, b, v := twoDevices(t)
 	b.hv.setBroken(true)
 	if _, err := b.engine.Switch(t.Context(), api.SwitchVM{VM: "Work"}); err != nil {
 		t.Fatal(err)
@@ -357,13 +345,7 @@ func TestHubCutsOffTheSlow(t *testing.T) {
 
 // TestAHastyTeleportIsTriedAgain: memory that is all sent before we have stopped the guest ends the attempt, not the switch.
 func TestAHastyTeleportIsTriedAgain(t *testing.T) {
-	a, b := newDevice(t, "desk"), newDevice(t, "laptop")
-	pair(t, a, b)
-	a.create("Work")
-	if err := a.engine.StartVM(t.Context(), "Work"); err != nil {
-		t.Fatal(err)
-	}
-	a.live("Work")
+	a, b, _ := twoDevices(t)
 	a.hv.mu.Lock()
 	a.hv.hasty = 1
 	a.hv.mu.Unlock()
@@ -382,13 +364,7 @@ func TestAHastyTeleportIsTriedAgain(t *testing.T) {
 
 // TestTheLastWriteIsThere switches in the middle of a burst of writes that the network hasn't taken yet.
 func TestTheLastWriteIsThere(t *testing.T) {
-	a, b := newDevice(t, "desk"), newDevice(t, "laptop")
-	pair(t, a, b)
-	v := a.create("Work")
-	if err := a.engine.StartVM(t.Context(), "Work"); err != nil {
-		t.Fatal(err)
-	}
-	a.live("Work")
+	a, b, v := twoDevices(t)
 	disk := a.engine.vm(v.ID).currentDisk()
 	// The guest writes until it is stopped: what its disk took before is what must be there.
 	guest, stop := a.hv.only(), make(chan int64)

@@ -433,6 +433,19 @@ func (d *device) live(name string) {
 	})
 }
 
+// twoDevices is a fleet of two: the VM runs on the first, the second's copy of it is live.
+func twoDevices(t *testing.T) (owner, other *device, v api.VM) {
+	t.Helper()
+	owner, other = newDevice(t, "desk"), newDevice(t, "laptop")
+	pair(t, owner, other)
+	v = owner.create("Work")
+	if err := owner.engine.StartVM(t.Context(), "Work"); err != nil {
+		t.Fatal(err)
+	}
+	owner.live("Work")
+	return owner, other, v
+}
+
 // write changes the disk as the guest would.
 func (d *device) write(id string, block int64, fill byte) {
 	d.t.Helper()

@@ -217,7 +217,7 @@ func (e *Engine) create(ctx context.Context, j *job, spec api.Spec, img image) (
 	if err := writeDurably(marker(dir), nil); err != nil {
 		return dataDirError(e.opt.DataDir, err)
 	}
-	var disk *vmdisk.Disk
+	var disk *vmdisk.Store
 	defer func() {
 		if err == nil {
 			return
@@ -249,7 +249,7 @@ func (e *Engine) create(ctx context.Context, j *job, spec api.Spec, img image) (
 }
 
 // publish makes the VM known: from here on it exists.
-func (e *Engine) publish(id, name string, spec api.Spec, disk *vmdisk.Disk) error {
+func (e *Engine) publish(id, name string, spec api.Spec, disk *vmdisk.Store) error {
 	raw, err := json.Marshal(spec)
 	if err != nil {
 		return err
@@ -286,7 +286,7 @@ func (e *Engine) publish(id, name string, spec api.Spec, disk *vmdisk.Disk) erro
 
 // fill copies an image through the disk's own server: holes stay holes, and every format that
 // qemu-img reads takes the same way.
-func (e *Engine) fill(ctx context.Context, j *job, disk *vmdisk.Disk, img image) error {
+func (e *Engine) fill(ctx context.Context, j *job, disk *vmdisk.Store, img image) error {
 	run := e.runDir(j.j.VM)
 	defer os.RemoveAll(run)
 	socket := filepath.Join(run, "import.sock")

@@ -21,7 +21,7 @@ func (e *Engine) diskOptions(id string) vmdisk.Options {
 }
 
 // backend lends a disk to the NBD server.
-type backend struct{ disk *vmdisk.Disk }
+type backend struct{ disk *vmdisk.Store }
 
 // passing turns what is only a matter of time into a hang-up: QEMU reconnects and sends the request
 // again, while an error would reach the guest's file system.
@@ -55,7 +55,7 @@ func (b backend) Zero(off, n int64, mayTrim, fua bool) error {
 // Prompt is true: a complete disk waits for nothing but its file.
 func (b backend) Prompt(int64, int64, bool) bool { return true }
 
-func nbdServer(disk *vmdisk.Disk, log *slog.Logger) *nbd.Server {
+func nbdServer(disk *vmdisk.Store, log *slog.Logger) *nbd.Server {
 	return &nbd.Server{Backend: backend{disk}, Log: log.With("part", "nbd")}
 }
 
@@ -79,7 +79,7 @@ func (v *vm) receiveDirty(from string, t directory.Transfer, sets []byte) {
 // importDirty makes what the giver knew of the other replicas this disk's own knowledge, before it
 // becomes active. Without it everything is copied to them again, which is slow but safe. It
 // returns what the giver said of itself, or nil.
-func (v *vm) importDirty(disk *vmdisk.Disk) *pendingDirty {
+func (v *vm) importDirty(disk *vmdisk.Store) *pendingDirty {
 	v.mu.Lock()
 	d := v.dirty
 	v.dirty = nil

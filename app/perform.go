@@ -284,7 +284,7 @@ func (v *vm) setProblem(p *api.Error) {
 	v.e.hub.publish(api.Event{Kind: "vm.problem", VM: v.id, Text: p.Error()})
 }
 
-func (v *vm) currentDisk() *vmdisk.Disk {
+func (v *vm) currentDisk() *vmdisk.Store {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.disk

@@ -44,7 +44,7 @@ type vm struct {
 	guest     hypervisor.Guest
 	guestWas  hypervisor.State
 	problem   *api.Error
-	disk      *vmdisk.Disk
+	disk      *vmdisk.Store
 	export    *export
 	feeds     map[string]*feedRun // by device, while owner
 	applying  *applyRun           // while replica
@@ -71,7 +71,7 @@ func (v *vm) memoryFile() string          { return filepath.Join(v.dir, "memory"
 func (e *Engine) runDir(id string) string { return filepath.Join(e.run, id[:12]) }
 
 // newVM makes the VM around a machine and starts its loop. first, if not nil, is the first event.
-func (e *Engine) newVM(id string, m *baton.Machine, disk *vmdisk.Disk, guest hypervisor.Guest, first *baton.Event) *vm {
+func (e *Engine) newVM(id string, m *baton.Machine, disk *vmdisk.Store, guest hypervisor.Guest, first *baton.Event) *vm {
 	ctx, cancel := context.WithCancel(e.ctx)
 	v := &vm{
 		e: e, id: id, dir: e.vmDir(id), run: e.runDir(id), log: e.log.With("vm", id),

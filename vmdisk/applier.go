@@ -10,7 +10,7 @@ import (
 // Applier lets a replica follow its owner. Its methods may be called from any goroutine, but order matters: it
 // is that of the owner's operations. After an error every further call fails; Close it and start again.
 type Applier struct {
-	d   *Disk
+	d   *Store
 	mu  sync.Mutex
 	err error
 }
@@ -19,7 +19,7 @@ func outOfSpace(err error) bool { return errors.Is(err, syscall.ENOSPC) }
 
 // Apply begins to follow an owner. There is at most one applier. Errors: ErrActive, also if this disk was active under
 // a term that it has not given away; ErrApplying; ErrFailed; syscall.ENOSPC.
-func (d *Disk) Apply() (*Applier, error) {
+func (d *Store) Apply() (*Applier, error) {
 	d.role.Lock()
 	defer d.role.Unlock()
 	owned := d.j.snapshot().owned()
@@ -50,7 +50,7 @@ func (d *Disk) Apply() (*Applier, error) {
 }
 
 // ReplicaState is what this disk has, for its owner.
-func (d *Disk) ReplicaState() ReplicaState {
+func (d *Store) ReplicaState() ReplicaState {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return ReplicaState{Disk: d.id, Complete: d.complete, Position: d.position, Copy: d.copy}
@@ -101,7 +101,7 @@ func (a *Applier) Begin(copy [16]byte) error {
 }
 
 // became notes what the journal now says. Callers hold the applier.
-func (d *Disk) became(complete bool, copy [16]byte, pos Position) {
+func (d *Store) became(complete bool, copy [16]byte, pos Position) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.complete, d.copy, d.position = complete, copy, pos
@@ -192,7 +192,7 @@ func (a *Applier) syncBase() error {
 }
 
 // failed is fail for who doesn't hold mu.
-func (d *Disk) failed(what string, err error) error {
+func (d *Store) failed(what string, err error) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.fail(what, err)
@@ -254,7 +254,7 @@ func (a *Applier) commit(pos Position) error {
 
 // applyEpochs brings base.raw to the last commit. Until that has worked nothing can be read. The caller holds rd, or is
 // alone.
-func (d *Disk) applyEpochs() error {
+func (d *Store) applyEpochs() error {
 	e := d.epochs
 	end, err := e.read(e.applied, e.committed.at, func(fr frame, data []byte, after mark) error {
 		var err error
@@ -281,7 +281,7 @@ func (d *Disk) applyEpochs() error {
 }
 
 // settle applies all committed epochs, makes base.raw durable and empties the log. Without an applier, or from it.
-func (d *Disk) settle() error {
+func (d *Store) settle() error {
 	e := d.epochs
 	if e.committed.at == epochsHeader {
 		return nil

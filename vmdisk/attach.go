@@ -22,7 +22,7 @@ func checkPeer(peer string) error {
 // it once reported, or that isn't known, gets everything, as one epoch. One that isn't whole goes on with
 // its first copy if that is known, else begins one. Errors: ErrInactive, ErrAttached, ErrWrongDisk, and
 // ErrDiverged if the replica has, or may have, what this disk's history lacks.
-func (d *Disk) Attach(peer string, r ReplicaState) (*Feed, error) {
+func (d *Store) Attach(peer string, r ReplicaState) (*Feed, error) {
 	if err := checkPeer(peer); err != nil {
 		return nil, err
 	}
@@ -38,7 +38,7 @@ func (d *Disk) Attach(peer string, r ReplicaState) (*Feed, error) {
 	return f, nil
 }
 
-func (d *Disk) attach(name string, r ReplicaState) (*Feed, error) {
+func (d *Store) attach(name string, r ReplicaState) (*Feed, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch {
@@ -84,7 +84,7 @@ func (d *Disk) attach(name string, r ReplicaState) (*Feed, error) {
 }
 
 // inHistory says whether this disk's history went through p. The caller holds d.mu.
-func (d *Disk) inHistory(p Position) bool {
+func (d *Store) inHistory(p Position) bool {
 	if p.Term == d.position.Term {
 		return p.Barrier <= d.position.Barrier
 	}
@@ -95,7 +95,7 @@ func (d *Disk) inHistory(p Position) bool {
 // Drain makes a last barrier and waits until the peer has acknowledged it and lacks nothing; it returns that
 // position. It ends only if nothing is written meanwhile: fence the disk first. Afterwards, while the disk is
 // fenced, its position changes only if another peer is drained. Errors: ErrDetached, ErrFailed, that of ctx.
-func (d *Disk) Drain(ctx context.Context, peer string) (Position, error) {
+func (d *Store) Drain(ctx context.Context, peer string) (Position, error) {
 	changed, stop := d.Watch(peer)
 	defer stop()
 	var drained *Feed
@@ -144,7 +144,7 @@ func (d *Disk) Drain(ctx context.Context, peer string) (Position, error) {
 
 // Watch returns a channel that is woken when something changed for the peer, and what ends that. An empty name
 // is all peers. A wake-up may stand for many changes.
-func (d *Disk) Watch(peer string) (<-chan struct{}, func()) {
+func (d *Store) Watch(peer string) (<-chan struct{}, func()) {
 	c := make(chan struct{}, 1)
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -157,7 +157,7 @@ func (d *Disk) Watch(peer string) (<-chan struct{}, func()) {
 }
 
 // notify wakes the watchers of a peer. The caller holds d.mu.
-func (d *Disk) notify(peer string) {
+func (d *Store) notify(peer string) {
 	for c, p := range d.watchers {
 		if p == peer || p == "" {
 			select {
@@ -169,7 +169,7 @@ func (d *Disk) notify(peer string) {
 }
 
 // Peers says what is known of each peer, in the order of their names.
-func (d *Disk) Peers() []PeerInfo {
+func (d *Store) Peers() []PeerInfo {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var out []PeerInfo
@@ -180,7 +180,7 @@ func (d *Disk) Peers() []PeerInfo {
 }
 
 // Forget ends the feed of a peer, if any, and drops what is known of it.
-func (d *Disk) Forget(peer string) error {
+func (d *Store) Forget(peer string) error {
 	d.saveMu.Lock()
 	defer d.saveMu.Unlock()
 	d.mu.Lock()

@@ -21,7 +21,7 @@ type round struct {
 
 // Flush makes all writes that returned before durable. If something was written since the last, this
 // makes the next barrier. Flushing a disk that isn't active does nothing. Errors: ErrFailed, ErrClosed.
-func (d *Disk) Flush() error {
+func (d *Store) Flush() error {
 	if err := d.barrier(); err != nil {
 		return fmt.Errorf("flush: %w", err)
 	}
@@ -29,7 +29,7 @@ func (d *Disk) Flush() error {
 }
 
 // barrier joins the next round, or leads it.
-func (d *Disk) barrier() error {
+func (d *Store) barrier() error {
 	d.mu.Lock()
 	r := d.next
 	if r != nil {
@@ -49,7 +49,7 @@ func (d *Disk) barrier() error {
 
 // runRound cuts the order of writes: no write is under way at that moment, so each is before or after it, here and in
 // the queues. What is before is then made durable; the barriers leave the queues only after that.
-func (d *Disk) runRound(r *round) error {
+func (d *Store) runRound(r *round) error {
 	for {
 		rerr := d.reserveNumbers()
 		d.gate.Lock()
@@ -87,7 +87,7 @@ func (d *Disk) runRound(r *round) error {
 }
 
 // withdraw takes the barriers of r out of the queues, with all else that is there. The caller holds d.mu.
-func (d *Disk) withdraw(r *round) {
+func (d *Store) withdraw(r *round) {
 	for _, p := range d.peers {
 		if f := p.feed; f != nil && slices.ContainsFunc(f.queue, func(op *Op) bool { return op.round == r }) {
 			f.dropQueue()
@@ -98,7 +98,7 @@ func (d *Disk) withdraw(r *round) {
 
 // cut ends the joining of round r and queues its barriers. fresh says that the barrier has a new
 // number. The caller holds gate and mu.
-func (d *Disk) cut(r *round, rerr error) (pos Position, wrote, fresh bool, err error) {
+func (d *Store) cut(r *round, rerr error) (pos Position, wrote, fresh bool, err error) {
 	d.next = nil
 	switch {
 	case d.err != nil:
@@ -141,7 +141,7 @@ func (d *Disk) cut(r *round, rerr error) (pos Position, wrote, fresh bool, err e
 }
 
 // fail makes err final. The caller holds d.mu.
-func (d *Disk) fail(what string, err error) error {
+func (d *Store) fail(what string, err error) error {
 	if d.err == nil {
 		d.err = fmt.Errorf("%s: %w: %w", what, ErrFailed, err)
 		d.log.Error("Disk failed, it must be opened again", "disk", d.id, "step", what, "err", err)
@@ -155,7 +155,7 @@ func (d *Disk) fail(what string, err error) error {
 }
 
 // reserveNumbers makes sure, durably, that enough barrier numbers are reserved.
-func (d *Disk) reserveNumbers() error {
+func (d *Store) reserveNumbers() error {
 	d.mu.Lock()
 	active, need := d.active && d.err == nil, d.reserved < d.counter+reserveRoom
 	upTo := d.counter + reserveStep
@@ -173,7 +173,7 @@ func (d *Disk) reserveNumbers() error {
 }
 
 // record appends to the journal, durably.
-func (d *Disk) record(r record) error {
+func (d *Store) record(r record) error {
 	seq, err := d.j.append(r)
 	if err != nil {
 		return err
@@ -182,7 +182,7 @@ func (d *Disk) record(r record) error {
 }
 
 // keepHouse makes barriers that are overdue and stores the dirty sets, until stop.
-func (d *Disk) keepHouse(stop <-chan struct{}) {
+func (d *Store) keepHouse(stop <-chan struct{}) {
 	ticks, stopTicks := ticker(d.o.BarrierEvery / 4)
 	defer stopTicks()
 	saves, stopSaves := ticker(d.o.SaveEvery)
@@ -213,7 +213,7 @@ func ticker(every time.Duration) (<-chan time.Time, func()) {
 }
 
 // overdue makes a barrier if peers wait too long for one.
-func (d *Disk) overdue() error {
+func (d *Store) overdue() error {
 	d.mu.Lock()
 	due := d.active && !d.fenced && d.wrote && d.queueing.Load() > 0 && time.Since(d.wroteAt) >= d.o.BarrierEvery
 	d.mu.Unlock()

@@ -12,7 +12,7 @@ import (
 func BenchmarkWrite4K(b *testing.B) {
 	const size = 1 << 30
 	p := blockOf(7)
-	open := func(b *testing.B) *Disk {
+	open := func(b *testing.B) *Store {
 		d, err := Create(b.TempDir(), NewID(), size, Options{})
 		if err == nil {
 			err = d.Activate(1)

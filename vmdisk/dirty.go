@@ -87,7 +87,7 @@ func parseSet(b []byte, blocks int64) (s peerSet, rest []byte, err error) {
 }
 
 // sealed begins a file or message with sets; seal ends it.
-func (d *Disk) sealed(magic string, version uint32) []byte {
+func (d *Store) sealed(magic string, version uint32) []byte {
 	le := binary.LittleEndian
 	b := append(make([]byte, 0, 4096), magic...)
 	b = le.AppendUint64(b, uint64(version))
@@ -102,7 +102,7 @@ func seal(b []byte) []byte {
 }
 
 // unseal checks what sealed and seal made and returns what is inside.
-func (d *Disk) unseal(b []byte, magic string, version uint32) ([]byte, error) {
+func (d *Store) unseal(b []byte, magic string, version uint32) ([]byte, error) {
 	le := binary.LittleEndian
 	if len(b) < setHeader+32 || string(b[:8]) != magic {
 		return nil, fmt.Errorf("no header: %w", ErrMalformed)
@@ -121,7 +121,7 @@ func (d *Disk) unseal(b []byte, magic string, version uint32) ([]byte, error) {
 }
 
 // loadPeers reads the stored sets. One that is damaged is left out: its peer isn't known then, and gets everything.
-func (d *Disk) loadPeers(names []string) error {
+func (d *Store) loadPeers(names []string) error {
 	for _, name := range names {
 		if !strings.HasPrefix(name, dirtyPrefix) || strings.HasSuffix(name, tempSuffix) {
 			continue
@@ -145,7 +145,7 @@ func (d *Disk) loadPeers(names []string) error {
 	return nil
 }
 
-func (d *Disk) loadSet(name string) (peerSet, error) {
+func (d *Store) loadSet(name string) (peerSet, error) {
 	f, err := d.fs.Open(name)
 	if err != nil {
 		return peerSet{}, err
@@ -166,14 +166,14 @@ func (d *Disk) loadSet(name string) (peerSet, error) {
 }
 
 // storePeers stores the sets that changed, durably.
-func (d *Disk) storePeers() error {
+func (d *Store) storePeers() error {
 	d.saveMu.Lock()
 	defer d.saveMu.Unlock()
 	return d.storeLocked()
 }
 
 // storeLocked is storePeers for who holds saveMu.
-func (d *Disk) storeLocked() error {
+func (d *Store) storeLocked() error {
 	d.mu.Lock()
 	if d.err != nil {
 		d.mu.Unlock()
@@ -204,7 +204,7 @@ func (d *Disk) storeLocked() error {
 }
 
 // removeSets deletes the files of peers. The caller holds saveMu.
-func (d *Disk) removeSets(peers ...string) error {
+func (d *Store) removeSets(peers ...string) error {
 	var errs []error
 	for _, p := range peers {
 		if err := d.fs.Remove(dirtyName(p)); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -219,7 +219,7 @@ func (d *Disk) removeSets(peers ...string) error {
 
 // keepPeers forgets the peers whose sets don't count when this disk becomes active under term at position at, and makes
 // the others count for that term, durably.
-func (d *Disk) keepPeers(term uint64, at Position, restart bool) error {
+func (d *Store) keepPeers(term uint64, at Position, restart bool) error {
 	d.saveMu.Lock()
 	defer d.saveMu.Unlock()
 	d.mu.Lock()
@@ -245,7 +245,7 @@ func (d *Disk) keepPeers(term uint64, at Position, restart bool) error {
 
 // save stores the dirty sets and drops from the activity log what was not written since. What a region contains
 // is made durable before it is dropped: a peer may have acknowledged what this disk could still lose.
-func (d *Disk) save() error {
+func (d *Store) save() error {
 	d.mu.Lock()
 	active := d.active && d.err == nil
 	d.mu.Unlock()

@@ -26,8 +26,8 @@
 // refuses everything with ErrFailed until it is opened again, and then counts all recently written regions
 // as dirty.
 //
-// Lock order, outermost first: Disk.role, Applier.mu, Disk.saveMu, Disk.syncMu, Disk.gate, claims, activity.mu,
-// Disk.rd, Disk.mu, journal.syncMu, journal.mu. No file is read or written under Disk.mu.
+// Lock order, outermost first: Store.role, Applier.mu, Store.saveMu, Store.syncMu, Store.gate, claims, activity.mu,
+// Store.rd, Store.mu, journal.syncMu, journal.mu. No file is read or written under Store.mu.
 //
 // Tests: go test -race ./vmdisk/... ; the seeds of the model tests are printed when they fail.
 package vmdisk

@@ -29,7 +29,7 @@ func sampleEpochs(t *testing.T) (m *vfs.Mem, log []byte, ends []int, contents []
 }
 
 // completeReplica has position 1/1 and an open applier.
-func completeReplica(t *testing.T, m *vfs.Mem) (*Disk, *Applier) {
+func completeReplica(t *testing.T, m *vfs.Mem) (*Store, *Applier) {
 	t.Helper()
 	d := newReplica(t, 64<<10, quiet(m))
 	a, err := d.Apply()

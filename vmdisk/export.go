@@ -18,7 +18,7 @@ const (
 // ExportDirty is what this disk knows of its peers and of the terms before, at its present position, for the next
 // owner. The disk must be fenced, or have given its term away, and everything must have its barrier (Drain). At most
 // 16 MiB: very scattered sets are made coarser. Errors: ErrNotFenced.
-func (d *Disk) ExportDirty() ([]byte, error) {
+func (d *Store) ExportDirty() ([]byte, error) {
 	d.mu.Lock()
 	if d.active && (!d.fenced || d.unflushed()) {
 		d.mu.Unlock()
@@ -67,7 +67,7 @@ func coarse(m *bitmap) *bitmap {
 // ImportDirty takes what the owner before exported, except for the peer called self. It replaces all that was known, and
 // counts if this disk becomes active at the position of the export, which it must have. Errors: ErrActive,
 // ErrMalformed, ErrVersion, ErrWrongDisk, ErrOldPosition.
-func (d *Disk) ImportDirty(b []byte, self string) error {
+func (d *Store) ImportDirty(b []byte, self string) error {
 	d.role.Lock()
 	defer d.role.Unlock()
 	if err := d.importDirty(b, self); err != nil {
@@ -76,7 +76,7 @@ func (d *Disk) ImportDirty(b []byte, self string) error {
 	return nil
 }
 
-func (d *Disk) importDirty(b []byte, self string) error {
+func (d *Store) importDirty(b []byte, self string) error {
 	if len(b) > maxExport {
 		return fmt.Errorf("%d bytes: %w", len(b), ErrMalformed)
 	}
@@ -159,7 +159,7 @@ func parseExport(b []byte, blocks int64) (at Position, ends []Position, sets []p
 
 // Ends are the last positions of all terms before the present one, as far as they are known, in order. They tell
 // which positions are part of this disk's history.
-func (d *Disk) Ends() []Position {
+func (d *Store) Ends() []Position {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var out []Position
@@ -171,7 +171,7 @@ func (d *Disk) Ends() []Position {
 
 // LearnEnds adds ends that another device knows of this disk's history (its Ends), durably. What is known already, and terms
 // from the present one on, are left as they are.
-func (d *Disk) LearnEnds(ends []Position) error {
+func (d *Store) LearnEnds(ends []Position) error {
 	d.role.Lock()
 	defer d.role.Unlock()
 	if err := d.learn(ends); err != nil {
@@ -180,7 +180,7 @@ func (d *Disk) LearnEnds(ends []Position) error {
 	return nil
 }
 
-func (d *Disk) learn(ends []Position) error {
+func (d *Store) learn(ends []Position) error {
 	present := d.Position().Term
 	err := d.j.commit(func(st *state) {
 		for _, e := range ends[:min(len(ends), maxEnds)] {
@@ -201,7 +201,7 @@ func (d *Disk) learn(ends []Position) error {
 
 // SetClean says that a peer is known to be this disk at pos, such as the owner before, after a hand-off. This disk must be
 // at pos, and nothing may have been written since it became active. Errors: ErrTooLate, ErrOldPosition, ErrAttached.
-func (d *Disk) SetClean(peer string, pos Position) error {
+func (d *Store) SetClean(peer string, pos Position) error {
 	if err := checkPeer(peer); err != nil {
 		return fmt.Errorf("set clean: %w", err)
 	}

@@ -18,7 +18,7 @@ const (
 // operations on a block is that of the disk. A barrier is queued only when nothing is left to
 // be copied: then the peer is live. If the queue overflows, all of it becomes dirty bits again.
 type Feed struct {
-	d    *Disk
+	d    *Store
 	p    *peer
 	turn chan struct{} // held by Next
 	wake chan struct{}

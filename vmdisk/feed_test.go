@@ -10,7 +10,7 @@ import (
 )
 
 // pair is an owner with size bytes and a replica that follows it live.
-func pair(t *testing.T, size int64, o Options) (d, r *Disk, f *Feed, a *Applier) {
+func pair(t *testing.T, size int64, o Options) (d, r *Store, f *Feed, a *Applier) {
 	t.Helper()
 	d = newDisk(t, size, o)
 	must(t, d.Activate(1))

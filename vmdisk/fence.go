@@ -8,7 +8,7 @@ import (
 // term may be activated again, if it was not given away. A new term must be higher than every term this disk
 // has seen, and drops what is known of peers unless it was imported for the present position. Errors:
 // ErrOldTerm, ErrFenced (given away), ErrIncomplete, ErrApplying, ErrActive (under another term).
-func (d *Disk) Activate(term uint64) error {
+func (d *Store) Activate(term uint64) error {
 	d.role.Lock()
 	defer d.role.Unlock()
 	if err := d.activate(term); err != nil {
@@ -18,7 +18,7 @@ func (d *Disk) Activate(term uint64) error {
 	return nil
 }
 
-func (d *Disk) activate(term uint64) error {
+func (d *Store) activate(term uint64) error {
 	st := d.j.snapshot()
 	d.mu.Lock()
 	pos := d.position
@@ -80,7 +80,7 @@ func (d *Disk) activate(term uint64) error {
 }
 
 // Fence stops the acceptance of writes, which get ErrFenced, and returns when those under way have ended. Feeds go on.
-func (d *Disk) Fence() error {
+func (d *Store) Fence() error {
 	d.role.Lock()
 	defer d.role.Unlock()
 	d.gate.Lock()
@@ -95,7 +95,7 @@ func (d *Disk) Fence() error {
 }
 
 // Unfence accepts writes again, under the same term.
-func (d *Disk) Unfence() error {
+func (d *Store) Unfence() error {
 	d.role.Lock()
 	defer d.role.Unlock()
 	d.mu.Lock()
@@ -118,7 +118,7 @@ func (d *Disk) Unfence() error {
 // Give makes it durable that this disk never writes under term, or a lower one, again. An active disk must be
 // fenced; its last writes get a barrier first, its feeds end, and it is a replica from now on. What was known
 // of peers can still be exported. A higher term may be activated later. Errors: ErrNotFenced, ErrFailed.
-func (d *Disk) Give(term uint64) error {
+func (d *Store) Give(term uint64) error {
 	d.role.Lock()
 	defer d.role.Unlock()
 	if err := d.give(term); err != nil {
@@ -128,7 +128,7 @@ func (d *Disk) Give(term uint64) error {
 	return nil
 }
 
-func (d *Disk) give(term uint64) error {
+func (d *Store) give(term uint64) error {
 	d.mu.Lock()
 	var err error
 	switch {

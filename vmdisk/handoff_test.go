@@ -45,7 +45,7 @@ func TestHandOffCarriesSets(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, c := range map[string]struct {
-		d    *Disk
+		d    *Store
 		want int64
 	}{"owner": {d, Block}, "third": {third, 2 * Block}} {
 		a, err := c.d.Apply()

@@ -12,7 +12,7 @@ const hashPiece = 1 << 20
 // Hash is a checksum of the whole content, to compare disks: BLAKE3 over the BLAKE3 sums of its 1 MiB pieces, so that
 // holes cost nothing. The disk must be complete and at rest: not active or fenced, and without an applier. progress, if
 // not nil, is called after each piece. Errors: ErrActive, ErrApplying, ErrIncomplete, those of reading and ctx.
-func (d *Disk) Hash(ctx context.Context, progress func(done, total int64)) ([32]byte, error) {
+func (d *Store) Hash(ctx context.Context, progress func(done, total int64)) ([32]byte, error) {
 	all, one := blake3.New(), blake3.New()
 	var zeroSum, sum [32]byte
 	piece := make([]byte, hashPiece)
@@ -48,7 +48,7 @@ func (d *Disk) Hash(ctx context.Context, progress func(done, total int64)) ([32]
 }
 
 // hashable says whether the disk is at rest, and whether the range is a hole.
-func (d *Disk) hashable(off, n int64) (bool, error) {
+func (d *Store) hashable(off, n int64) (bool, error) {
 	d.rd.RLock()
 	defer d.rd.RUnlock()
 	d.mu.Lock()

@@ -14,7 +14,7 @@ import (
 // disk; the rest is zeros. Holes and zeros take no space. While it runs, and if it fails, the disk is incomplete;
 // it can be tried again. progress, if not nil, is called now and then. Errors: ErrNotFresh, ErrRange (file too
 // big), syscall.ENOSPC, those of the files and ctx.
-func (d *Disk) ImportRaw(ctx context.Context, path string, progress func(done, total int64)) error {
+func (d *Store) ImportRaw(ctx context.Context, path string, progress func(done, total int64)) error {
 	d.role.Lock()
 	defer d.role.Unlock()
 	f, err := os.Open(path)
@@ -28,7 +28,7 @@ func (d *Disk) ImportRaw(ctx context.Context, path string, progress func(done, t
 	return nil
 }
 
-func (d *Disk) importFrom(ctx context.Context, f *os.File, progress func(done, total int64)) error {
+func (d *Store) importFrom(ctx context.Context, f *os.File, progress func(done, total int64)) error {
 	size, err := f.Seek(0, io.SeekEnd) // works for block devices too
 	if err != nil {
 		return err
@@ -72,7 +72,7 @@ func (d *Disk) importFrom(ctx context.Context, f *os.File, progress func(done, t
 	return mark(true)
 }
 
-func (d *Disk) copyIn(ctx context.Context, f *os.File, size int64, progress func(done, total int64)) error {
+func (d *Store) copyIn(ctx context.Context, f *os.File, size int64, progress func(done, total int64)) error {
 	buf := make([]byte, 1<<20)
 	for off := int64(0); off < size; {
 		if err := ctx.Err(); err != nil {
@@ -98,7 +98,7 @@ func (d *Disk) copyIn(ctx context.Context, f *os.File, size int64, progress func
 }
 
 // putIn writes the blocks of p that aren't zeros, in runs.
-func (d *Disk) putIn(p []byte, off int64) error {
+func (d *Store) putIn(p []byte, off int64) error {
 	for at := 0; at < len(p); {
 		end := min(len(p), at+Block)
 		if isZero(p[at:end]) {

@@ -14,7 +14,7 @@ func quiet(m *vfs.Mem) Options {
 	return Options{FS: m, BarrierEvery: -1, SaveEvery: -1, QueueBytes: 1 << 20, EpochLogBytes: 64 << 10, attachBelow: 64 << 10, checkpointEvery: 128 << 10}
 }
 
-func newDisk(t *testing.T, size int64, o Options) *Disk {
+func newDisk(t *testing.T, size int64, o Options) *Store {
 	t.Helper()
 	d, err := Create("", ID{1}, size, o)
 	if err != nil {
@@ -24,7 +24,7 @@ func newDisk(t *testing.T, size int64, o Options) *Disk {
 	return d
 }
 
-func newReplica(t *testing.T, size int64, o Options) *Disk {
+func newReplica(t *testing.T, size int64, o Options) *Store {
 	t.Helper()
 	d, err := CreateReplica("", ID{1}, size, o)
 	if err != nil {
@@ -34,7 +34,7 @@ func newReplica(t *testing.T, size int64, o Options) *Disk {
 	return d
 }
 
-func reopen(t *testing.T, o Options) *Disk {
+func reopen(t *testing.T, o Options) *Store {
 	t.Helper()
 	d, err := Open("", o)
 	if err != nil {
@@ -52,7 +52,7 @@ func must(t *testing.T, err error) {
 }
 
 // content is all that the disk reads as.
-func content(t *testing.T, d *Disk) []byte {
+func content(t *testing.T, d *Store) []byte {
 	t.Helper()
 	b := make([]byte, d.Size())
 	must(t, d.ReadAt(b, 0))

@@ -29,7 +29,7 @@ const (
 var windows = [3]int64{0, 4<<20 - modelWindow/2, modelDisk - modelWindow}
 
 // look reads the windows.
-func look(d *Disk) ([]byte, error) {
+func look(d *Store) ([]byte, error) {
 	b := make([]byte, modelSize)
 	for i, at := range windows {
 		if err := d.ReadAt(b[i*modelWindow:(i+1)*modelWindow], at); err != nil {
@@ -43,7 +43,7 @@ func look(d *Disk) ([]byte, error) {
 type device struct {
 	name string
 	mem  *vfs.Mem
-	disk *Disk
+	disk *Store
 	// Of the connection from the owner:
 	feed    *Feed
 	applier *Applier

@@ -85,7 +85,7 @@ func TestClaimsOrderWrites(t *testing.T) {
 
 // Fence and flush wait for the writes under way.
 func TestFenceWaits(t *testing.T) {
-	for name, call := range map[string]func(*Disk) error{"fence": (*Disk).Fence, "flush": (*Disk).Flush} {
+	for name, call := range map[string]func(*Store) error{"fence": (*Store).Fence, "flush": (*Store).Flush} {
 		t.Run(name, func(t *testing.T) {
 			s := newSlowFS()
 			o := quiet(nil)

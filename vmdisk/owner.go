@@ -20,7 +20,7 @@ func readFull(f vfs.File, p []byte, off int64) error {
 }
 
 // bounds checks a range of the disk.
-func (d *Disk) bounds(off, n int64) error {
+func (d *Store) bounds(off, n int64) error {
 	if off < 0 || n < 0 || n > d.size || off > d.size-n {
 		return fmt.Errorf("%d bytes at %d of %d: %w", n, off, d.size, ErrRange)
 	}
@@ -28,15 +28,15 @@ func (d *Disk) bounds(off, n int64) error {
 }
 
 // Size of the disk in bytes.
-func (d *Disk) Size() int64 { return d.size }
+func (d *Store) Size() int64 { return d.size }
 
 // ID of the disk.
-func (d *Disk) ID() ID { return d.id }
+func (d *Store) ID() ID { return d.id }
 
 // ReadAt reads len(p) bytes at off, of any alignment. It works on every complete disk, active or not; on a
 // replica it reads the last committed epoch. A read that overlaps a write under way may see
 // either or a mixture. Errors: ErrIncomplete, ErrRange, ErrClosed, that of the file.
-func (d *Disk) ReadAt(p []byte, off int64) error {
+func (d *Store) ReadAt(p []byte, off int64) error {
 	if err := d.bounds(off, int64(len(p))); err != nil {
 		return fmt.Errorf("read: %w", err)
 	}
@@ -55,7 +55,7 @@ func (d *Disk) ReadAt(p []byte, off int64) error {
 }
 
 // readable says whether base.raw is the disk. The caller holds mu.
-func (d *Disk) readable() error {
+func (d *Store) readable() error {
 	switch {
 	case d.closed:
 		return ErrClosed
@@ -68,7 +68,7 @@ func (d *Disk) readable() error {
 // WriteAt writes p at off, of any alignment. When it returns, p is in the kernel; with fua it is durable, and so is what
 // was written before. Whole blocks of zeros become holes. p is the caller's again when it returns. Errors: ErrInactive,
 // ErrFenced, ErrRange, ErrFailed, syscall.ENOSPC and others of the file; then what the range contains is unknown.
-func (d *Disk) WriteAt(p []byte, off int64, fua bool) error {
+func (d *Store) WriteAt(p []byte, off int64, fua bool) error {
 	n := int64(len(p))
 	zero := n > 0 && off%Block == 0 && n%Block == 0 && isZero(p)
 	err := d.change(off, n, zero, p, func() error {
@@ -86,7 +86,7 @@ func (d *Disk) WriteAt(p []byte, off int64, fua bool) error {
 
 // Zero makes n bytes at off read as zeros. With mayTrim their space is given back, otherwise it is kept, or taken, where
 // the file system can do that. Errors are those of WriteAt.
-func (d *Disk) Zero(off, n int64, mayTrim, fua bool) error {
+func (d *Store) Zero(off, n int64, mayTrim, fua bool) error {
 	err := d.change(off, n, true, nil, func() error {
 		if mayTrim {
 			return d.base.Punch(off, n)
@@ -100,12 +100,12 @@ func (d *Disk) Zero(off, n int64, mayTrim, fua bool) error {
 }
 
 // Trim gives the space of n bytes at off back; they read as zeros afterwards. Errors are those of WriteAt.
-func (d *Disk) Trim(off, n int64, fua bool) error {
+func (d *Store) Trim(off, n int64, fua bool) error {
 	err := d.change(off, n, true, nil, func() error { return d.base.Punch(off, n) })
 	return d.finish("trim", err, fua)
 }
 
-func (d *Disk) finish(what string, err error, fua bool) error {
+func (d *Store) finish(what string, err error, fua bool) error {
 	if err == nil && fua {
 		err = d.barrier()
 	}
@@ -117,7 +117,7 @@ func (d *Disk) finish(what string, err error, fua bool) error {
 
 // change does one write: logged, claimed, and told to the peers. zero says that the range reads as zeros
 // afterwards, else p is its content.
-func (d *Disk) change(off, n int64, zero bool, p []byte, do func() error) error {
+func (d *Store) change(off, n int64, zero bool, p []byte, do func() error) error {
 	if err := d.bounds(off, n); err != nil {
 		return err
 	}
@@ -155,7 +155,7 @@ func (d *Disk) change(off, n int64, zero bool, p []byte, do func() error) error 
 }
 
 // writable says whether writes are accepted.
-func (d *Disk) writable() error {
+func (d *Store) writable() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch {
@@ -173,7 +173,7 @@ func (d *Disk) writable() error {
 
 // capture is the content of the blocks [a, b) after a write of p (or zeros) at off: p itself, and what is around it
 // from the file. It is nil if that can't be read: then the blocks are copied later.
-func (d *Disk) capture(a, b, off int64, p []byte) []*buffer {
+func (d *Store) capture(a, b, off int64, p []byte) []*buffer {
 	var bufs []*buffer
 	for at := a * Block; at < b*Block; {
 		n := min(b*Block-at, MaxOp)
@@ -193,7 +193,7 @@ func (d *Disk) capture(a, b, off int64, p []byte) []*buffer {
 }
 
 // holeEnd is where the hole that begins at block a ends, at most b; it is a if there is none.
-func (d *Disk) holeEnd(a, b int64) int64 {
+func (d *Store) holeEnd(a, b int64) int64 {
 	data, err := d.base.NextData(a * Block)
 	if err != nil {
 		return a // it will be read, and that says what is wrong

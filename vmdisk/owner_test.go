@@ -150,7 +150,7 @@ func TestFence(t *testing.T) {
 	if p := d.Position(); p != (Position{3, 2}) {
 		t.Fatalf("given at %s", p)
 	}
-	check := func(d *Disk) {
+	check := func(d *Store) {
 		t.Helper()
 		for term := range uint64(4) {
 			if err := d.Activate(term); !errors.Is(err, ErrFenced) {

@@ -4,7 +4,7 @@ import (
 	"time"
 )
 
-// peer is what the owner knows of one peer's replica. Guarded by Disk.mu.
+// peer is what the owner knows of one peer's replica. Guarded by Store.mu.
 //
 // The peer lacks at most todo ∪ cur ∪ out. todo is still to be sent; cur and out were sent or are in
 // the feed's queue: those in out before the barrier or checkpoint tag, those in cur perhaps later.
@@ -110,7 +110,7 @@ type PeerInfo struct {
 	Progress
 }
 
-func (d *Disk) progress(p *peer) Progress {
+func (d *Store) progress(p *peer) Progress {
 	g := Progress{Remaining: p.lacks(), Acked: p.acked}
 	f := p.feed
 	if f == nil {
@@ -131,7 +131,7 @@ func (d *Disk) progress(p *peer) Progress {
 
 // track notes that the blocks [a, b) changed: zero says to zeros, else bufs is their content in order; without
 // either they must be read again. The caller holds the claim. The references to bufs stay the caller's.
-func (d *Disk) track(a, b int64, zero bool, bufs []*buffer) {
+func (d *Store) track(a, b int64, zero bool, bufs []*buffer) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if !d.wrote {

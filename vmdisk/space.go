@@ -42,7 +42,7 @@ func (s *space) take(n int64) (bool, error) {
 }
 
 // room says whether the range can be written: below the reserve only where it takes no new space.
-func (d *Disk) room(off, n int64) error {
+func (d *Store) room(off, n int64) error {
 	ok, err := d.space.take(n)
 	if ok || err != nil {
 		return err

@@ -23,8 +23,8 @@ const (
 	lockName = "lock"
 )
 
-// Disk is one open disk. Its methods may be called from any goroutine.
-type Disk struct {
+// Store is one open disk of this device: what a directory holds. Its methods may be called from any goroutine.
+type Store struct {
 	id     ID
 	size   int64
 	blocks int64
@@ -77,16 +77,16 @@ func keys[K comparable, V any](m map[K]V) iter.Seq[K] { return maps.Keys(m) }
 
 // Create makes a new disk of size bytes, all zeros, in the directory dir (made if missing), and opens it. It is complete
 // and not active. Errors: ErrExists, ErrInUse, ErrRange.
-func Create(dir string, id ID, size int64, o Options) (*Disk, error) {
+func Create(dir string, id ID, size int64, o Options) (*Store, error) {
 	return create(dir, id, size, o, true)
 }
 
 // CreateReplica is Create for a replica that has nothing yet.
-func CreateReplica(dir string, id ID, size int64, o Options) (*Disk, error) {
+func CreateReplica(dir string, id ID, size int64, o Options) (*Store, error) {
 	return create(dir, id, size, o, false)
 }
 
-func create(dir string, id ID, size int64, o Options, complete bool) (*Disk, error) {
+func create(dir string, id ID, size int64, o Options, complete bool) (*Store, error) {
 	if err := checkSize(size); err != nil {
 		return nil, fmt.Errorf("create disk: %w", err)
 	}
@@ -142,7 +142,7 @@ func createFiles(fsys vfs.FS, h header, complete bool) error {
 
 // Open opens the disk in dir. It is not active. What a crash left behind is put right: committed epochs are applied,
 // recently written regions count as dirty for all peers. Errors: ErrNoDisk, ErrInUse, ErrCorrupt, ErrVersion.
-func Open(dir string, o Options) (*Disk, error) {
+func Open(dir string, o Options) (*Store, error) {
 	o = o.withDefaults(dir)
 	if _, err := o.FS.List(); errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("open disk in %s: %w", dir, ErrNoDisk)
@@ -155,8 +155,8 @@ func Open(dir string, o Options) (*Disk, error) {
 }
 
 // open takes over the lock.
-func open(dir string, o Options, lock io.Closer) (*Disk, error) {
-	d := &Disk{
+func open(dir string, o Options, lock io.Closer) (*Store, error) {
+	d := &Store{
 		o: o, fs: o.FS, log: o.Log, lock: lock,
 		space: &space{fs: o.FS, reserve: o.Reserve},
 		peers: map[string]*peer{}, watchers: map[chan struct{}]string{},
@@ -169,7 +169,7 @@ func open(dir string, o Options, lock io.Closer) (*Disk, error) {
 	return d, nil
 }
 
-func (d *Disk) load() error {
+func (d *Store) load() error {
 	names, err := d.fs.List()
 	if err != nil {
 		return err
@@ -214,7 +214,7 @@ func (d *Disk) load() error {
 
 // recover stores the journal anew, which drops a torn end, and gives a disk that was written when its
 // owner died a position of its own: no other device has it, so nobody takes that content for theirs.
-func (d *Disk) recover() error {
+func (d *Store) recover() error {
 	st := d.j.snapshot()
 	died := st.owned() && !st.exact
 	if died {
@@ -241,7 +241,7 @@ func (d *Disk) recover() error {
 
 // Close makes everything durable and closes the disk, its feeds and its applier. Writes under way end first. It may be
 // called more than once.
-func (d *Disk) Close() error {
+func (d *Store) Close() error {
 	d.role.Lock()
 	defer d.role.Unlock()
 	d.gate.Lock()
@@ -277,7 +277,7 @@ func (d *Disk) Close() error {
 }
 
 // release closes the files, after the reads under way.
-func (d *Disk) release() error {
+func (d *Store) release() error {
 	d.rd.Lock()
 	defer d.rd.Unlock()
 	var errs []error
@@ -313,7 +313,7 @@ type Info struct {
 }
 
 // Info says what there is to know.
-func (d *Disk) Info() Info {
+func (d *Store) Info() Info {
 	i := Info{ID: d.id, Size: d.size, Peers: d.Peers()}
 	i.Allocated, _ = d.base.Allocated() // 0 if that can't be told
 	st := d.j.snapshot()
@@ -329,10 +329,10 @@ func (d *Disk) Info() Info {
 }
 
 // unflushed says that the disk isn't at position. The caller holds mu.
-func (d *Disk) unflushed() bool { return d.wrote || d.syncing }
+func (d *Store) unflushed() bool { return d.wrote || d.syncing }
 
 // Position is the newest barrier of an owner, or what a replica is. For an incomplete replica it is its last checkpoint.
-func (d *Disk) Position() Position {
+func (d *Store) Position() Position {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.position

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/zeebo/blake3"
+	"tagalong.org/tagalong/vmdisk/blockset"
 )
 
 const (
@@ -34,7 +35,7 @@ type peerSet struct {
 	at    Position
 	acked Position
 	copy  [16]byte
-	dirty *bitmap
+	dirty *blockset.Set
 }
 
 func (p *peer) set() peerSet {
@@ -42,7 +43,7 @@ func (p *peer) set() peerSet {
 }
 
 func (s peerSet) peer() *peer {
-	p := newPeer(s.name, s.dirty.blocks)
+	p := newPeer(s.name, s.dirty.Blocks())
 	p.term, p.at, p.acked, p.copy, p.todo = s.term, s.at, s.acked, s.copy, s.dirty
 	return p
 }
@@ -56,7 +57,7 @@ func (s peerSet) appendTo(b []byte) []byte {
 	b = appendPosition(b, s.acked)
 	b = append(b, s.copy[:]...)
 	at := len(b)
-	b = s.dirty.appendTo(le.AppendUint64(b, 0))
+	b = s.dirty.AppendTo(le.AppendUint64(b, 0))
 	le.PutUint64(b[at:], uint64(len(b)-at-8))
 	return b
 }
@@ -82,8 +83,10 @@ func parseSet(b []byte, blocks int64) (s peerSet, rest []byte, err error) {
 	if b = b[64:]; size > uint64(len(b)) {
 		return s, nil, short
 	}
-	s.dirty, err = decodeBitmap(b[:size], blocks)
-	return s, b[size:], err
+	if s.dirty, err = blockset.Decode(b[:size], blocks); err != nil {
+		return s, nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	return s, b[size:], nil
 }
 
 // sealed begins a file or message with sets; seal ends it.
@@ -137,7 +140,7 @@ func (d *Store) loadPeers(names []string) error {
 		p := s.peer()
 		p.changed = false
 		d.al.each(d.blocks, func(from, to int64) {
-			p.todo.set(from, to)
+			p.todo.Add(from, to)
 			p.changed = true
 		})
 		d.peers[s.name] = p
@@ -151,7 +154,7 @@ func (d *Store) loadSet(name string) (peerSet, error) {
 		return peerSet{}, err
 	}
 	// No set is bigger than all its chunks in their longest form.
-	b, err := readAll(f, d.blocks/chunkBits*(7+8*chunkWords)+64<<10)
+	b, err := readAll(f, blockset.MaxEncoded(d.blocks)+64<<10)
 	if err = errors.Join(err, f.Close()); err != nil {
 		return peerSet{}, err
 	}

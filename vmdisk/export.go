@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+
+	"tagalong.org/tagalong/vmdisk/blockset"
 )
 
 const (
@@ -53,12 +55,12 @@ func (d *Store) ExportDirty() ([]byte, error) {
 }
 
 // coarse is m with whole regions.
-func coarse(m *bitmap) *bitmap {
+func coarse(m *blockset.Set) *blockset.Set {
 	const grain = regionSize / Block
-	c := newBitmap(m.blocks)
-	for x := m.next(0, true); x < m.blocks; x = m.next(x, true) {
-		end := min(m.blocks, (x/grain+1)*grain)
-		c.set(x/grain*grain, end)
+	c := blockset.New(m.Blocks())
+	for x := m.Next(0, true); x < m.Blocks(); x = m.Next(x, true) {
+		end := min(m.Blocks(), (x/grain+1)*grain)
+		c.Add(x/grain*grain, end)
 		x = end
 	}
 	return c

@@ -58,7 +58,7 @@ func (f *Feed) push(op *Op) {
 	f.queue = append(f.queue, op)
 	f.queued += op.cost()
 	if op.Kind != OpBarrier {
-		f.p.cur.set(op.Off/Block, (op.Off+op.Len)/Block)
+		f.p.cur.Add(op.Off/Block, (op.Off+op.Len)/Block)
 		f.needBarrier, f.sent = true, true
 	}
 }
@@ -74,7 +74,7 @@ func (f *Feed) pushWrite(a, b int64, bufs []*buffer) bool {
 		f.overflow()
 		return false
 	}
-	f.p.todo.clear(a, b)
+	f.p.todo.Remove(a, b)
 	if bufs == nil {
 		f.push(&Op{Kind: OpZero, Off: a * Block, Len: (b - a) * Block})
 		return true
@@ -100,7 +100,7 @@ func (f *Feed) pushBarrier(pos Position, r *round) {
 
 // ready says that barriers may be queued: the peer lacks nothing but what is in the queue. The caller holds d.mu.
 func (f *Feed) ready() bool {
-	return f.queueing && f.p.todo.empty() && (!f.d.fenced || f.draining)
+	return f.queueing && f.p.todo.Empty() && (!f.d.fenced || f.draining)
 }
 
 // overflow makes the whole queue dirty bits again. The caller holds d.mu.
@@ -112,7 +112,7 @@ func (f *Feed) overflow() {
 func (f *Feed) dropQueue() {
 	for _, op := range f.queue {
 		if op.Kind != OpBarrier {
-			f.p.todo.set(op.Off/Block, (op.Off+op.Len)/Block)
+			f.p.todo.Add(op.Off/Block, (op.Off+op.Len)/Block)
 		}
 		op.Release()
 	}
@@ -182,7 +182,7 @@ func (f *Feed) decide(copied bool) (op *Op, do func() (*Op, error), wait <-chan 
 			}
 			return f.checkpoint(), nil, nil, nil
 		}
-		if p.todo.count()*Block > d.o.attachBelow {
+		if p.todo.Count()*Block > d.o.attachBelow {
 			return nil, f.copyRun, nil, nil
 		}
 		f.queueing = true
@@ -201,11 +201,11 @@ func (f *Feed) decide(copied bool) (op *Op, do func() (*Op, error), wait <-chan 
 				wait = head.round.done
 			}
 		}
-		if wait == nil && (copied || p.todo.empty() || !room) {
+		if wait == nil && (copied || p.todo.Empty() || !room) {
 			return f.pop(), nil, nil, nil
 		}
 	}
-	if !p.todo.empty() && room {
+	if !p.todo.Empty() && room {
 		return nil, f.copyRun, nil, nil
 	}
 	return nil, nil, wait, nil
@@ -245,7 +245,7 @@ func (f *Feed) checkpoint() *Op {
 func (f *Feed) copyRun() (*Op, error) {
 	d, p := f.d, f.p
 	d.mu.Lock()
-	a, b, ok := p.todo.run(f.cursor, maxRunBlocks)
+	a, b, ok := p.todo.Run(f.cursor, maxRunBlocks)
 	d.mu.Unlock()
 	if !ok {
 		return nil, nil
@@ -279,13 +279,13 @@ func (f *Feed) copyRun() (*Op, error) {
 		return nil, fmt.Errorf("feed of %s: %w", p.name, ErrClosed)
 	}
 	f.cursor = b
-	p.todo.clear(a, b)
+	p.todo.Remove(a, b)
 	p.changed = true
 	if f.queueing {
 		f.push(op)
 		return nil, nil
 	}
-	p.cur.set(a, b)
+	p.cur.Add(a, b)
 	f.needBarrier, f.sent = true, true
 	f.unsaved += op.cost()
 	return op, nil
@@ -303,11 +303,11 @@ func (f *Feed) Acked(pos Position) {
 		p.acked = pos
 	}
 	p.changed = true
-	if !p.out.empty() && pos.Compare(p.tag) >= 0 {
-		p.out.reset()
+	if !p.out.Empty() && pos.Compare(p.tag) >= 0 {
+		p.out.Reset()
 	}
-	if p.out.empty() && !f.needBarrier && pos.Compare(f.lastBarrier) >= 0 {
-		p.cur.reset()
+	if p.out.Empty() && !f.needBarrier && pos.Compare(f.lastBarrier) >= 0 {
+		p.cur.Reset()
 	}
 	if f.firstBarrier != (Position{}) && pos.Compare(f.firstBarrier) >= 0 {
 		p.copy = [16]byte{}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"tagalong.org/tagalong/vmdisk/blockset"
 	"tagalong.org/tagalong/vmdisk/vfs"
 )
 
@@ -236,16 +237,16 @@ func TestHash(t *testing.T) {
 func TestExportIsBounded(t *testing.T) {
 	o := quiet(nil)
 	o.FS = vfs.OS(t.TempDir())
-	d := newDisk(t, 4096*chunkBits*Block, o)
+	d := newDisk(t, 4096*blockset.ChunkBlocks*Block, o)
 	must(t, d.SetClean("p", Position{}))
 	must(t, d.SetClean("q", Position{}))
 	todo := d.peers["p"].todo
 	for c := range int64(4096) {
 		for i := range int64(1100) {
-			todo.set(c*chunkBits+i*3, c*chunkBits+i*3+1)
+			todo.Add(c*blockset.ChunkBlocks+i*3, c*blockset.ChunkBlocks+i*3+1)
 		}
 	}
-	d.peers["q"].todo.set(5, 7)
+	d.peers["q"].todo.Add(5, 7)
 	blob, err := d.ExportDirty()
 	must(t, err)
 	if len(blob) > exportGoal+4096 {
@@ -253,10 +254,22 @@ func TestExportIsBounded(t *testing.T) {
 	}
 	must(t, d.ImportDirty(blob, "self"))
 	got := d.peers["p"].todo
-	if unionCount(got, todo, newBitmap(d.blocks)) != got.count() || got.count() >= d.blocks {
-		t.Fatalf("%d blocks of %d", got.count(), todo.count())
+	if blockset.UnionCount(got, todo, blockset.New(d.blocks)) != got.Count() || got.Count() >= d.blocks {
+		t.Fatalf("%d blocks of %d", got.Count(), todo.Count())
 	}
-	if q := d.peers["q"].todo; q.count() != 2 {
-		t.Fatalf("the other set has %d blocks", q.count())
+	if q := d.peers["q"].todo; q.Count() != 2 {
+		t.Fatalf("the other set has %d blocks", q.Count())
+	}
+}
+
+// A coarse set has all that the fine one has, and nothing outside of its regions.
+func TestCoarse(t *testing.T) {
+	const grain = regionSize / Block
+	m := blockset.New(3*grain - 5)
+	m.Add(7, 9)
+	m.Add(3*grain-6, 3*grain-5)
+	c := coarse(m)
+	if c.Count() != 2*grain-5 || !c.Has(0) || !c.Has(grain-1) || c.Has(grain) || !c.Has(2*grain) {
+		t.Fatalf("%d blocks", c.Count())
 	}
 }

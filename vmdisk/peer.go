@@ -2,6 +2,8 @@ package vmdisk
 
 import (
 	"time"
+
+	"tagalong.org/tagalong/vmdisk/blockset"
 )
 
 // peer is what the owner knows of one peer's replica. Guarded by Store.mu.
@@ -11,7 +13,7 @@ import (
 // An acknowledgement of tag clears out, and so never a bit that was set again since.
 type peer struct {
 	name           string
-	todo, cur, out *bitmap
+	todo, cur, out *blockset.Set
 	tag            Position
 	acked          Position
 	copy           [16]byte // the unfinished first copy, zero if there is none
@@ -24,42 +26,42 @@ type peer struct {
 }
 
 func newPeer(name string, blocks int64) *peer {
-	return &peer{name: name, todo: newBitmap(blocks), cur: newBitmap(blocks), out: newBitmap(blocks), changed: true}
+	return &peer{name: name, todo: blockset.New(blocks), cur: blockset.New(blocks), out: blockset.New(blocks), changed: true}
 }
 
 // flip starts a new generation at pos, if the peer has acknowledged the last.
 func (p *peer) flip(pos Position) {
-	if p.out.empty() {
+	if p.out.Empty() {
 		p.cur, p.out, p.tag = p.out, p.cur, pos
 	}
 }
 
 // recall makes everything that is under way something to be sent again.
 func (p *peer) recall() {
-	p.todo.or(p.cur)
-	p.todo.or(p.out)
-	p.cur.reset()
-	p.out.reset()
+	p.todo.Or(p.cur)
+	p.todo.Or(p.out)
+	p.cur.Reset()
+	p.out.Reset()
 }
 
 // lacks is the number of bytes that the peer may lack.
-func (p *peer) lacks() int64 { return unionCount(p.todo, p.cur, p.out) * Block }
+func (p *peer) lacks() int64 { return blockset.UnionCount(p.todo, p.cur, p.out) * Block }
 
-func (p *peer) clean() bool { return p.todo.empty() && p.cur.empty() && p.out.empty() }
+func (p *peer) clean() bool { return p.todo.Empty() && p.cur.Empty() && p.out.Empty() }
 
 // everything says that the peer may lack all of the disk.
 func (p *peer) everything() {
-	p.cur.reset()
-	p.out.reset()
-	p.todo.set(0, p.todo.blocks)
+	p.cur.Reset()
+	p.out.Reset()
+	p.todo.Add(0, p.todo.Blocks())
 	p.acked, p.changed = Position{}, true
 }
 
 // dirty is a copy of all that the peer may lack.
-func (p *peer) dirty() *bitmap {
-	m := p.todo.clone()
-	m.or(p.cur)
-	m.or(p.out)
+func (p *peer) dirty() *blockset.Set {
+	m := p.todo.Clone()
+	m.Or(p.cur)
+	m.Or(p.out)
 	return m
 }
 
@@ -142,7 +144,7 @@ func (d *Store) track(a, b int64, zero bool, bufs []*buffer) {
 		p.changed = true
 		f := p.feed
 		if f == nil || !f.queueing || !zero && bufs == nil || !f.pushWrite(a, b, bufs) {
-			p.todo.set(a, b)
+			p.todo.Add(a, b)
 			if f != nil {
 				f.live = false
 			}

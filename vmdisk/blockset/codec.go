@@ -1,19 +1,28 @@
-package vmdisk
+package blockset
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 )
 
-// The forms in which a chunk of a bitmap is written; FORMAT.md.
+// ErrMalformed says that bytes are no encoded set of that disk.
+var ErrMalformed = errors.New("blockset: malformed")
+
+// MaxEncoded is the most bytes that a set of a disk of that many blocks takes when it is encoded.
+func MaxEncoded(blocks int64) int64 {
+	return (blocks + ChunkBlocks - 1) / ChunkBlocks * (7 + 8*chunkWords)
+}
+
+// The forms in which a chunk of a set is written; FORMAT.md.
 const (
 	formFull  = 1
 	formWords = 2
 	formRuns  = 3
 )
 
-// appendTo appends the encoded set to b.
-func (m *bitmap) appendTo(b []byte) []byte {
+// AppendTo appends the encoded set to b; vmdisk/FORMAT.md has the encoding.
+func (m *Set) AppendTo(b []byte) []byte {
 	le := binary.LittleEndian
 	for i, c := range m.chunks {
 		if c == nil {
@@ -26,12 +35,12 @@ func (m *bitmap) appendTo(b []byte) []byte {
 		}
 		head := len(b)
 		b = append(b, formRuns, 0, 0)
-		runs, base, end := 0, int64(i)*chunkBits, int64(i)*chunkBits+m.room(int64(i))
-		for x := m.next(base, true); x < end && runs < chunkWords*2; runs++ {
-			y := min(end, m.next(x, false))
+		runs, base, end := 0, int64(i)*ChunkBlocks, int64(i)*ChunkBlocks+m.room(int64(i))
+		for x := m.Next(base, true); x < end && runs < chunkWords*2; runs++ {
+			y := min(end, m.Next(x, false))
 			b = le.AppendUint16(b, uint16(x-base))
 			b = le.AppendUint16(b, uint16(y-x-1))
-			x = m.next(y, true)
+			x = m.Next(y, true)
 		}
 		if runs < chunkWords*2 {
 			le.PutUint16(b[head+1:], uint16(runs))
@@ -45,10 +54,10 @@ func (m *bitmap) appendTo(b []byte) []byte {
 	return b
 }
 
-// decodeBitmap reads what appendTo wrote: all of b.
-func decodeBitmap(b []byte, blocks int64) (*bitmap, error) {
+// Decode reads what AppendTo wrote: all of b. Its errors are ErrMalformed.
+func Decode(b []byte, blocks int64) (*Set, error) {
 	le := binary.LittleEndian
-	m := newBitmap(blocks)
+	m := New(blocks)
 	for last := int64(-1); len(b) > 0; {
 		if len(b) < 7 {
 			return nil, fmt.Errorf("block set ends early: %w", ErrMalformed)
@@ -59,17 +68,17 @@ func decodeBitmap(b []byte, blocks int64) (*bitmap, error) {
 			return nil, fmt.Errorf("block set has chunk %d after %d: %w", i, last, ErrMalformed)
 		}
 		last = i
-		base := i * chunkBits
+		base := i * ChunkBlocks
 		switch {
 		case form == formFull:
-			m.set(base, base+m.room(i))
+			m.Add(base, base+m.room(i))
 		case form == formRuns && len(b) >= 4*runs:
 			for ; runs > 0; runs-- {
 				x, n := int64(le.Uint16(b)), int64(le.Uint16(b[2:]))+1
 				if x+n > m.room(i) {
 					return nil, fmt.Errorf("block set has a run of %d at %d: %w", n, x, ErrMalformed)
 				}
-				m.set(base+x, base+x+n)
+				m.Add(base+x, base+x+n)
 				b = b[4:]
 			}
 		case form == formWords && len(b) >= 8*chunkWords:
@@ -77,7 +86,7 @@ func decodeBitmap(b []byte, blocks int64) (*bitmap, error) {
 				v := le.Uint64(b[8*w:])
 				for x := base + 64*w; v != 0; x, v = x+1, v>>1 {
 					if v&1 != 0 && x < blocks {
-						m.set(x, x+1)
+						m.Add(x, x+1)
 					}
 				}
 			}

@@ -1,12 +1,11 @@
-package vmdisk
+package blockset
 
 import "math/bits"
 
-// A chunk covers 128 MiB of disk in 4 KiB of memory.
-const (
-	chunkBits  = 1 << 15
-	chunkWords = chunkBits / 64
-)
+// ChunkBlocks is how many blocks share a chunk, which takes 4 KiB of memory: 128 MiB of disk.
+const ChunkBlocks = 1 << 15
+
+const chunkWords = ChunkBlocks / 64
 
 type chunk struct {
 	words [chunkWords]uint64
@@ -16,24 +15,38 @@ type chunk struct {
 // fullChunk stands for a chunk with all its bits set. It is never written.
 var fullChunk = &chunk{}
 
-// bitmap is a set of blocks. Chunks that are empty or full take no memory. Not safe for concurrent use.
-type bitmap struct {
+// Set is a set of the blocks [0, Blocks()). Not safe for concurrent use.
+type Set struct {
 	blocks int64
 	chunks []*chunk
 	n      int64
 }
 
-func newBitmap(blocks int64) *bitmap {
-	return &bitmap{blocks: blocks, chunks: make([]*chunk, (blocks+chunkBits-1)/chunkBits)}
+// New is an empty set of a disk of that many blocks.
+func New(blocks int64) *Set {
+	return &Set{blocks: blocks, chunks: make([]*chunk, (blocks+ChunkBlocks-1)/ChunkBlocks)}
 }
 
 // room is the number of bits that chunk i has.
-func (m *bitmap) room(i int64) int64 { return min(chunkBits, m.blocks-i*chunkBits) }
+func (m *Set) room(i int64) int64 { return min(ChunkBlocks, m.blocks-i*ChunkBlocks) }
 
-func (m *bitmap) count() int64 { return m.n }
-func (m *bitmap) empty() bool  { return m.n == 0 }
+// Blocks is how many blocks the disk has.
+func (m *Set) Blocks() int64 { return m.blocks }
 
-func (m *bitmap) reset() {
+// Count is how many blocks are in the set.
+func (m *Set) Count() int64 { return m.n }
+
+// Empty says that none is.
+func (m *Set) Empty() bool { return m.n == 0 }
+
+// Has says whether block x, of the disk, is in the set.
+func (m *Set) Has(x int64) bool {
+	c := m.chunks[x/ChunkBlocks]
+	return c == fullChunk || c != nil && c.words[x%ChunkBlocks/64]>>(x%64)&1 != 0
+}
+
+// Reset makes the set empty.
+func (m *Set) Reset() {
 	if m.n > 0 {
 		clear(m.chunks)
 		m.n = 0
@@ -41,7 +54,7 @@ func (m *bitmap) reset() {
 }
 
 // own makes chunk i writable.
-func (m *bitmap) own(i int64) *chunk {
+func (m *Set) own(i int64) *chunk {
 	c := m.chunks[i]
 	switch c {
 	case nil:
@@ -57,7 +70,7 @@ func (m *bitmap) own(i int64) *chunk {
 }
 
 // tidy drops the memory of a chunk that became empty or full.
-func (m *bitmap) tidy(i int64) {
+func (m *Set) tidy(i int64) {
 	switch c := m.chunks[i]; {
 	case c == nil || c == fullChunk:
 	case c.n == 0:
@@ -88,12 +101,12 @@ func wordMask(a, b int64) (mask uint64, next int64) {
 	return mask, next
 }
 
-// set adds the blocks [a, b).
-func (m *bitmap) set(a, b int64) {
+// Add adds the blocks [a, b).
+func (m *Set) Add(a, b int64) {
 	b = min(b, m.blocks)
 	for a < b {
-		i := a / chunkBits
-		base := i * chunkBits
+		i := a / ChunkBlocks
+		base := i * ChunkBlocks
 		end := min(b, base+m.room(i))
 		switch {
 		case m.chunks[i] == fullChunk:
@@ -111,7 +124,7 @@ func (m *bitmap) set(a, b int64) {
 	}
 }
 
-func (m *bitmap) chunkCount(i int64) int64 {
+func (m *Set) chunkCount(i int64) int64 {
 	switch c := m.chunks[i]; c {
 	case nil:
 		return 0
@@ -122,12 +135,12 @@ func (m *bitmap) chunkCount(i int64) int64 {
 	}
 }
 
-// clear removes the blocks [a, b).
-func (m *bitmap) clear(a, b int64) {
+// Remove removes the blocks [a, b).
+func (m *Set) Remove(a, b int64) {
 	b = min(b, m.blocks)
 	for a < b {
-		i := a / chunkBits
-		base := i * chunkBits
+		i := a / ChunkBlocks
+		base := i * ChunkBlocks
 		end := min(b, base+m.room(i))
 		switch {
 		case m.chunks[i] == nil:
@@ -150,14 +163,14 @@ func (m *bitmap) clear(a, b int64) {
 	}
 }
 
-// or adds all of o, which has the same number of blocks.
-func (m *bitmap) or(o *bitmap) {
+// Or adds all of o, which has the same number of blocks.
+func (m *Set) Or(o *Set) {
 	for i, oc := range o.chunks {
 		i := int64(i)
 		switch {
 		case oc == nil || m.chunks[i] == fullChunk:
 		case oc == fullChunk:
-			m.set(i*chunkBits, i*chunkBits+m.room(i))
+			m.Add(i*ChunkBlocks, i*ChunkBlocks+m.room(i))
 		default:
 			c := m.own(i)
 			var n int64
@@ -172,14 +185,15 @@ func (m *bitmap) or(o *bitmap) {
 	}
 }
 
-func (m *bitmap) clone() *bitmap {
-	c := newBitmap(m.blocks)
-	c.or(m)
+// Clone is a copy that shares nothing with m.
+func (m *Set) Clone() *Set {
+	c := New(m.blocks)
+	c.Or(m)
 	return c
 }
 
-// unionCount is how many blocks are in any of the three.
-func unionCount(a, b, c *bitmap) int64 {
+// UnionCount is how many blocks are in any of the three.
+func UnionCount(a, b, c *Set) int64 {
 	var n int64
 	for i := range a.chunks {
 		x, y, z := a.chunks[i], b.chunks[i], c.chunks[i]
@@ -208,34 +222,34 @@ func (c *chunk) word(w int) uint64 {
 	return c.words[w]
 }
 
-// run finds the first run of blocks from 'from' on, going round at the end. A run is not longer than limit.
-func (m *bitmap) run(from, limit int64) (a, b int64, ok bool) {
+// Run finds the first run of blocks from 'from' on, going round at the end. A run is not longer than limit.
+func (m *Set) Run(from, limit int64) (a, b int64, ok bool) {
 	if m.n == 0 {
 		return 0, 0, false
 	}
 	if from < 0 || from >= m.blocks {
 		from = 0
 	}
-	a = m.next(from, true)
+	a = m.Next(from, true)
 	if a == m.blocks {
-		a = m.next(0, true)
+		a = m.Next(0, true)
 	}
-	return a, min(m.next(a, false), a+limit), true
+	return a, min(m.Next(a, false), a+limit), true
 }
 
-// next is the first block from x on that is in the set (or, if !in, isn't), or the number of blocks.
-func (m *bitmap) next(x int64, in bool) int64 {
+// Next is the first block from x on that is in the set (or, if !in, isn't), or the number of blocks.
+func (m *Set) Next(x int64, in bool) int64 {
 	for x < m.blocks {
-		i := x / chunkBits
+		i := x / ChunkBlocks
 		c := m.chunks[i]
 		if c == nil || c == fullChunk {
 			if (c == fullChunk) == in {
 				return x
 			}
-			x = (i + 1) * chunkBits
+			x = (i + 1) * ChunkBlocks
 			continue
 		}
-		w := c.words[x%chunkBits/64]
+		w := c.words[x%ChunkBlocks/64]
 		if !in {
 			w = ^w
 		}

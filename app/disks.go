@@ -1,9 +1,9 @@
 package app
 
 import (
-	"errors"
 	"log/slog"
 
+	"tagalong.org/tagalong/app/disknbd"
 	"tagalong.org/tagalong/directory"
 	"tagalong.org/tagalong/vmdisk"
 	"tagalong.org/tagalong/vmdisk/nbd"
@@ -20,43 +20,8 @@ func (e *Engine) diskOptions(id string) vmdisk.Options {
 	return vmdisk.Options{Reserve: reserve, Log: e.log.With("part", "disk", "vm", id)}
 }
 
-// backend lends a disk to the NBD server.
-type backend struct{ disk *vmdisk.Store }
-
-// passing turns what is only a matter of time into a hang-up: QEMU reconnects and sends the request
-// again, while an error would reach the guest's file system.
-func passing(err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, vmdisk.ErrFenced), errors.Is(err, vmdisk.ErrInactive), errors.Is(err, vmdisk.ErrClosed):
-		return errors.Join(nbd.ErrHangUp, err)
-	default:
-		return err
-	}
-}
-
-func (b backend) Size() int64 { return b.disk.Size() }
-
-func (b backend) ReadAt(p []byte, off int64) error { return passing(b.disk.ReadAt(p, off)) }
-
-func (b backend) WriteAt(p []byte, off int64, fua bool) error {
-	return passing(b.disk.WriteAt(p, off, fua))
-}
-
-func (b backend) Flush() error { return passing(b.disk.Flush()) }
-
-func (b backend) Trim(off, n int64, fua bool) error { return passing(b.disk.Trim(off, n, fua)) }
-
-func (b backend) Zero(off, n int64, mayTrim, fua bool) error {
-	return passing(b.disk.Zero(off, n, mayTrim, fua))
-}
-
-// Prompt is true: a complete disk waits for nothing but its file.
-func (b backend) Prompt(int64, int64, bool) bool { return true }
-
 func nbdServer(disk *vmdisk.Store, log *slog.Logger) *nbd.Server {
-	return &nbd.Server{Backend: backend{disk}, Log: log.With("part", "nbd")}
+	return &nbd.Server{Backend: disknbd.Backend{Disk: disk}, Log: log.With("part", "nbd")}
 }
 
 // nbdServer serves the VM's disk; the caller holds v.mu.

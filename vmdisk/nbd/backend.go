@@ -77,6 +77,14 @@ type CacheBackend interface {
 	Cache(off, n int64) error
 }
 
+// ReadOnlyBackend is a Backend that clients are told not to write to. What changes it must return
+// fs.ErrPermission: clients need not listen.
+type ReadOnlyBackend interface {
+	Backend
+	// ReadOnly only marks.
+	ReadOnly()
+}
+
 // PromptBackend is a Backend that can tell a quick request from one that may wait (for another device,
 // say). Quick ones run in the goroutine that reads the connection, which saves two thread switches.
 type PromptBackend interface {

@@ -44,10 +44,15 @@ func (c *conn) enter(name string, b Backend) error {
 	return nil
 }
 
-// transmissionFlags says what can be done with b. The export is never read-only: a device that doesn't
+// transmissionFlags says what can be done with b. An engine's export is never read-only: a device that doesn't
 // own the disk yet serves it to a hypervisor that waits, and that would not start on a read-only one.
 func (c *conn) transmissionFlags(b Backend) uint16 {
-	flags := flagHasFlags | flagFlush | flagFUA | flagTrim | flagWriteZeroes | flagMultiConn
+	flags := flagHasFlags | flagFlush | flagFUA | flagMultiConn
+	if _, ok := b.(ReadOnlyBackend); ok {
+		flags |= flagReadOnly
+	} else {
+		flags |= flagTrim | flagWriteZeroes
+	}
 	if c.structured {
 		flags |= flagDF
 	}

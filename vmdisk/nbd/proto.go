@@ -20,6 +20,7 @@ const (
 // Transmission flags.
 const (
 	flagHasFlags    uint16 = 1 << 0
+	flagReadOnly    uint16 = 1 << 1
 	flagFlush       uint16 = 1 << 2
 	flagFUA         uint16 = 1 << 3
 	flagTrim        uint16 = 1 << 5

@@ -1,0 +1,109 @@
+// Package disknbd lends a disk to the NBD server: the engine's to QEMU, and that of `tagalong disk serve`
+// to whoever connects.
+//
+// It guarantees that passing trouble (writes are fenced off for a switch, the disk isn't active yet, or is being
+// closed) becomes a hang-up: QEMU reconnects and sends the request again, while an error would reach the
+// guest's file system. Everything else that a disk says reaches the client as the protocol's error.
+//
+// It keeps nothing, closes nothing and decides nothing: who serves a disk sees to it that it is active,
+// or serves it with ReadOnly.
+package disknbd
+
+import (
+	"errors"
+	"io/fs"
+
+	"tagalong.org/tagalong/vmdisk"
+	"tagalong.org/tagalong/vmdisk/nbd"
+)
+
+// Backend is a disk for reading and writing. Two of the same Disk are equal, so the server keeps the order of
+// requests across them.
+type Backend struct{ Disk vmdisk.Disk }
+
+var (
+	_ nbd.StatusBackend   = Backend{}
+	_ nbd.PromptBackend   = Backend{}
+	_ nbd.StatusBackend   = ReadOnly{}
+	_ nbd.ReadOnlyBackend = ReadOnly{}
+)
+
+// passing turns what is only a matter of time into a hang-up.
+func passing(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, vmdisk.ErrFenced), errors.Is(err, vmdisk.ErrInactive), errors.Is(err, vmdisk.ErrClosed):
+		return errors.Join(nbd.ErrHangUp, err)
+	default:
+		return err
+	}
+}
+
+// Size implements nbd.Backend.
+func (b Backend) Size() int64 { return b.Disk.Size() }
+
+// ReadAt implements nbd.Backend.
+func (b Backend) ReadAt(p []byte, off int64) error { return passing(b.Disk.ReadAt(p, off)) }
+
+// WriteAt implements nbd.Backend.
+func (b Backend) WriteAt(p []byte, off int64, fua bool) error {
+	return passing(b.Disk.WriteAt(p, off, fua))
+}
+
+// Flush implements nbd.Backend.
+func (b Backend) Flush() error { return passing(b.Disk.Flush()) }
+
+// Trim implements nbd.Backend.
+func (b Backend) Trim(off, n int64, fua bool) error { return passing(b.Disk.Trim(off, n, fua)) }
+
+// Zero implements nbd.Backend.
+func (b Backend) Zero(off, n int64, mayTrim, fua bool) error {
+	return passing(b.Disk.Zero(off, n, mayTrim, fua))
+}
+
+// BlockStatus implements nbd.StatusBackend.
+func (b Backend) BlockStatus(off, n int64) ([]nbd.Extent, error) { return status(b.Disk, off, n) }
+
+// Prompt is true: a complete disk waits for nothing but its file.
+func (b Backend) Prompt(int64, int64, bool) bool { return true }
+
+// ReadOnly is a disk, or a cut of one, that only is read. Clients are told, and a write gets EPERM.
+type ReadOnly struct{ Reader vmdisk.Reader }
+
+// ReadOnly implements nbd.ReadOnlyBackend.
+func (ReadOnly) ReadOnly() {}
+
+// Size implements nbd.Backend.
+func (b ReadOnly) Size() int64 { return b.Reader.Size() }
+
+// ReadAt implements nbd.Backend.
+func (b ReadOnly) ReadAt(p []byte, off int64) error { return passing(b.Reader.ReadAt(p, off)) }
+
+// WriteAt implements nbd.Backend.
+func (ReadOnly) WriteAt([]byte, int64, bool) error { return fs.ErrPermission }
+
+// Flush does nothing: there is nothing to make durable.
+func (ReadOnly) Flush() error { return nil }
+
+// Trim implements nbd.Backend.
+func (ReadOnly) Trim(int64, int64, bool) error { return fs.ErrPermission }
+
+// Zero implements nbd.Backend.
+func (ReadOnly) Zero(int64, int64, bool, bool) error { return fs.ErrPermission }
+
+// BlockStatus implements nbd.StatusBackend.
+func (b ReadOnly) BlockStatus(off, n int64) ([]nbd.Extent, error) { return status(b.Reader, off, n) }
+
+// status says where there is data. Holes read as zeros.
+func status(r vmdisk.Reader, off, n int64) ([]nbd.Extent, error) {
+	list, err := r.Extents(off, n)
+	if err != nil {
+		return nil, passing(err)
+	}
+	out := make([]nbd.Extent, len(list))
+	for i, x := range list {
+		out[i] = nbd.Extent{Len: x.Len, Hole: x.Hole, Zero: x.Hole}
+	}
+	return out, nil
+}

@@ -135,7 +135,7 @@ func (e *epochLog) parseFrame(h []byte) (frame, bool) {
 // read calls visit for the good frames between m and the byte 'to', and returns where they end. data is valid during
 // the call.
 func (e *epochLog) read(m mark, to int64, visit func(fr frame, data []byte, after mark) error) (mark, error) {
-	r := bufio.NewReaderSize(io.NewSectionReader(e.f, m.at, to-m.at), epochsBuffer)
+	r := bufio.NewReaderSize(io.NewSectionReader(e.f, m.at, to-m.at), int(max(0, min(to-m.at, epochsBuffer))))
 	h, data := make([]byte, frameHeader), []byte(nil)
 	first := m.at == epochsHeader
 	for {
@@ -217,7 +217,7 @@ func (e *epochLog) scan(base Position, size int64) error {
 // frames of an epoch are written only when the epoch before is durable.
 func (e *epochLog) proveTorn(m mark, total int64) error {
 	lowest, known := m.epoch, m.at > epochsHeader
-	buf := make([]byte, epochsBuffer+frameHeader)
+	buf := make([]byte, max(0, min(total-m.at, epochsBuffer+frameHeader)))
 	for at := m.at; at < total; at += epochsBuffer {
 		n := min(int64(len(buf)), total-at)
 		if err := readFull(e.f, buf[:n], at); err != nil {

@@ -51,35 +51,48 @@ func (m *Mem) After(loss Loss, seed uint64) *Mem {
 	out.free = m.free
 	for _, name := range slices.Sorted(maps.Keys(names)) {
 		c := names[name].survive(loss, r)
-		n := &node{stable: c, now: slices.Clone(c)}
+		n := &node{stable: c.copy(), now: c}
 		out.names[name], out.stable[name] = n, n
 	}
 	return out
 }
 
-func (n *node) survive(loss Loss, r *rand.Rand) []byte {
+func (n *node) survive(loss Loss, r *rand.Rand) sparse {
 	switch loss {
 	case LoseNothing:
-		return slices.Clone(n.now)
+		return n.now.copy()
 	case LoseUnsynced:
-		return slices.Clone(n.stable)
+		return n.stable.copy()
 	}
-	b := slices.Clone(n.stable)
+	c := n.stable.copy()
 	// Often all or nothing of an operation survives; sometimes a piece does.
 	for _, op := range n.ops {
 		switch mode := r.IntN(4); {
 		case mode == 0:
-		case mode == 1 || op.data == nil:
-			b = op.apply(b)
+		case mode == 1 || op.kind == opTruncate:
+			op.apply(&c)
 		default:
-			for off := op.off; off < op.off+int64(len(op.data)); {
-				end := min(op.off+int64(len(op.data)), (off/sector+1)*sector)
-				if r.IntN(2) == 0 {
-					b = fileOp{off, op.data[off-op.off : end-op.off]}.apply(b)
-				}
-				off = end
-			}
+			op.tear(&c, r)
 		}
 	}
-	return b
+	return c
+}
+
+// tear applies an arbitrary subset of an operation's sectors; of much zeroing, of bigger pieces.
+func (op fileOp) tear(c *sparse, r *rand.Rand) {
+	grain := int64(sector)
+	if op.n > 1<<20 {
+		grain = 64 << 10
+	}
+	for off := op.off; off < op.off+op.n; {
+		end := min(op.off+op.n, (off/grain+1)*grain)
+		if r.IntN(2) == 0 {
+			piece := fileOp{kind: op.kind, off: off, n: end - off}
+			if op.kind == opWrite {
+				piece.data = op.data[off-op.off : end-op.off]
+			}
+			piece.apply(c)
+		}
+		off = end
+	}
 }

@@ -1,7 +1,6 @@
 package vfs
 
 import (
-	"bytes"
 	"fmt"
 	"io"
 	"io/fs"
@@ -23,19 +22,30 @@ type Mem struct {
 	failAt  int
 	failErr error
 	forever bool
+	trace   func(*Mem)
 }
 
 // node is one file: the content that was synced, the content that a reader sees, and the
 // operations that lead from the first to the second.
 type node struct {
-	stable, now []byte
+	stable, now sparse
 	ops         []fileOp
 }
 
+// fileOp is one change of a file. Its data never changes.
 type fileOp struct {
-	off  int64
-	data []byte // nil: truncate to off
+	kind   opKind
+	off, n int64
+	data   []byte
 }
+
+type opKind int
+
+const (
+	opWrite    opKind = 1 // data at off
+	opZero     opKind = 2 // n bytes at off
+	opTruncate opKind = 3 // to off
+)
 
 type dirOp struct {
 	name string
@@ -62,7 +72,11 @@ func (m *Mem) FailAt(n int, err error, forever bool) {
 // Calls is the number of changing calls since the last FailAt.
 func (m *Mem) Calls() int { m.mu.Lock(); defer m.mu.Unlock(); return m.calls }
 
-// enter counts a changing call. The caller holds m.mu.
+// Trace calls fn after every changing call, also one that failed, with what would be there if nothing more happened: a
+// copy, which costs little, to be asked for After. fn must not use m. nil ends it.
+func (m *Mem) Trace(fn func(*Mem)) { m.mu.Lock(); defer m.mu.Unlock(); m.trace = fn }
+
+// enter counts a changing call. The caller holds m.mu, and calls leave if the answer isn't ErrGone.
 func (m *Mem) enter() error {
 	if m.gone {
 		return ErrGone
@@ -72,6 +86,39 @@ func (m *Mem) enter() error {
 		return m.failErr
 	}
 	return nil
+}
+
+// leave ends a changing call. The caller holds m.mu.
+func (m *Mem) leave() {
+	if m.trace != nil && !m.gone {
+		m.trace(m.copy())
+	}
+}
+
+// copy is the same state once more. The caller holds m.mu.
+func (m *Mem) copy() *Mem {
+	out := NewMem()
+	out.free = m.free
+	twins := map[*node]*node{}
+	twin := func(n *node) *node {
+		if n == nil {
+			return nil
+		}
+		if twins[n] == nil {
+			twins[n] = &node{n.stable.copy(), n.now.copy(), n.ops[:len(n.ops):len(n.ops)]}
+		}
+		return twins[n]
+	}
+	for name, n := range m.names {
+		out.names[name] = twin(n)
+	}
+	for name, n := range m.stable {
+		out.stable[name] = twin(n)
+	}
+	for _, op := range m.dirOps {
+		out.dirOps = append(out.dirOps, dirOp{op.name, twin(op.n), op.old})
+	}
+	return out
 }
 
 // Open is FS.Open.
@@ -92,6 +139,7 @@ func (m *Mem) Open(name string) (File, error) {
 func (m *Mem) Create(name string) (File, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	defer m.leave()
 	if err := m.enter(); err != nil {
 		return nil, err
 	}
@@ -108,6 +156,7 @@ func (m *Mem) Create(name string) (File, error) {
 func (m *Mem) Rename(old, new string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	defer m.leave()
 	if err := m.enter(); err != nil {
 		return err
 	}
@@ -125,6 +174,7 @@ func (m *Mem) Rename(old, new string) error {
 func (m *Mem) Remove(name string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	defer m.leave()
 	if err := m.enter(); err != nil {
 		return err
 	}
@@ -155,6 +205,7 @@ func (m *Mem) List() ([]string, error) {
 func (m *Mem) SyncDir() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	defer m.leave()
 	if err := m.enter(); err != nil {
 		return err
 	}
@@ -199,39 +250,29 @@ type memFile struct {
 	n *node
 }
 
-const memHole = 4096
-
 func (f *memFile) ReadAt(p []byte, off int64) (int, error) {
 	f.m.mu.Lock()
 	defer f.m.mu.Unlock()
 	if f.m.gone {
 		return 0, ErrGone
 	}
-	if off < 0 || off >= int64(len(f.n.now)) {
-		return 0, io.EOF
-	}
-	n := copy(p, f.n.now[off:])
-	if n < len(p) {
-		return n, io.EOF
-	}
-	return n, nil
+	return f.n.now.readAt(p, off)
 }
 
 func (n *node) do(op fileOp) {
-	n.now = op.apply(n.now)
+	op.apply(&n.now)
 	n.ops = append(n.ops, op)
 }
 
-func (op fileOp) apply(b []byte) []byte {
-	end := op.off + int64(len(op.data))
-	if op.data == nil && end < int64(len(b)) {
-		return b[:end:end]
+func (op fileOp) apply(c *sparse) {
+	switch op.kind {
+	case opWrite:
+		c.writeAt(op.data, op.off)
+	case opZero:
+		c.zero(op.off, op.n)
+	default:
+		c.truncate(op.off)
 	}
-	if end > int64(len(b)) {
-		b = append(b, make([]byte, end-int64(len(b)))...)
-	}
-	copy(b[op.off:], op.data)
-	return b
 }
 
 func (f *memFile) WriteAt(p []byte, off int64) (int, error) {
@@ -240,14 +281,15 @@ func (f *memFile) WriteAt(p []byte, off int64) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
+	defer f.m.leave()
 	if err := f.m.enter(); err != nil {
 		if half := len(p) / 2; half > 0 && !f.m.gone {
-			f.n.do(fileOp{off, slices.Clone(p[:half])})
+			f.n.do(fileOp{kind: opWrite, off: off, n: int64(half), data: slices.Clone(p[:half])})
 			return half, err
 		}
 		return 0, err
 	}
-	f.n.do(fileOp{off, slices.Clone(p)})
+	f.n.do(fileOp{kind: opWrite, off: off, n: int64(len(p)), data: slices.Clone(p)})
 	return len(p), nil
 }
 
@@ -259,12 +301,13 @@ func (f *memFile) Size() (int64, error) {
 	if f.m.gone {
 		return 0, ErrGone
 	}
-	return int64(len(f.n.now)), nil
+	return f.n.now.size, nil
 }
 
 func (f *memFile) change(op fileOp) error {
 	f.m.mu.Lock()
 	defer f.m.mu.Unlock()
+	defer f.m.leave()
 	if err := f.m.enter(); err != nil {
 		return err
 	}
@@ -272,13 +315,13 @@ func (f *memFile) change(op fileOp) error {
 	return nil
 }
 
-func (f *memFile) Truncate(size int64) error { return f.change(fileOp{off: size}) }
+func (f *memFile) Truncate(size int64) error { return f.change(fileOp{kind: opTruncate, off: size}) }
 
 func (f *memFile) Punch(off, n int64) error {
 	if n <= 0 {
 		return nil
 	}
-	return f.change(fileOp{off, make([]byte, n)})
+	return f.change(fileOp{kind: opZero, off: off, n: n})
 }
 
 func (f *memFile) ZeroRange(off, n int64) error { return f.Punch(off, n) }
@@ -286,32 +329,23 @@ func (f *memFile) ZeroRange(off, n int64) error { return f.Punch(off, n) }
 func (f *memFile) Sync() error {
 	f.m.mu.Lock()
 	defer f.m.mu.Unlock()
+	defer f.m.leave()
 	if err := f.m.enter(); err != nil {
 		return err
 	}
-	for _, op := range f.n.ops {
-		f.n.stable = op.apply(f.n.stable)
+	if len(f.n.ops) > 0 {
+		f.n.stable, f.n.ops = f.n.now.copy(), nil
 	}
-	f.n.ops = nil
 	return nil
 }
 
-// next finds the first aligned piece from off on that is a hole, or isn't.
 func (f *memFile) next(off int64, hole bool) (int64, error) {
 	f.m.mu.Lock()
 	defer f.m.mu.Unlock()
 	if f.m.gone {
 		return 0, ErrGone
 	}
-	size := int64(len(f.n.now))
-	for off < size {
-		end := min(size, (off/memHole+1)*memHole)
-		if piece := f.n.now[off/memHole*memHole : end]; bytes.Equal(piece, zeros[:len(piece)]) == hole {
-			return off, nil
-		}
-		off = end
-	}
-	return size, nil
+	return f.n.now.next(off, hole), nil
 }
 
 func (f *memFile) NextData(off int64) (int64, error) { return f.next(off, false) }
@@ -320,11 +354,5 @@ func (f *memFile) NextHole(off int64) (int64, error) { return f.next(off, true) 
 func (f *memFile) Allocated() (int64, error) {
 	f.m.mu.Lock()
 	defer f.m.mu.Unlock()
-	var n int64
-	for b := range slices.Chunk(f.n.now, memHole) {
-		if !bytes.Equal(b, zeros[:len(b)]) {
-			n += int64(len(b))
-		}
-	}
-	return n, nil
+	return int64(len(f.n.now.pages)) * memPage, nil
 }

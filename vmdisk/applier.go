@@ -15,8 +15,6 @@ type Applier struct {
 	err error
 }
 
-func outOfSpace(err error) bool { return errors.Is(err, syscall.ENOSPC) }
-
 // Apply begins to follow an owner. There is at most one applier. Errors: ErrActive, also if this disk was active under
 // a term that it has not given away; ErrApplying; ErrFailed; syscall.ENOSPC.
 func (d *Store) Apply() (*Applier, error) {
@@ -193,6 +191,7 @@ func (a *Applier) syncBase() error {
 
 // failed is fail for who doesn't hold mu.
 func (d *Store) failed(what string, err error) error {
+	_ = d.troubled(what, err)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.fail(what, err)
@@ -270,7 +269,7 @@ func (d *Store) applyEpochs() error {
 		err = fmt.Errorf("%s: frame at byte %d: %w", epochsName, end.at, ErrCorrupt)
 	}
 	if err != nil {
-		err = fmt.Errorf("apply epoch: %w", err)
+		err = fmt.Errorf("apply epoch: %w", d.troubled("apply epoch", err))
 	} else {
 		e.applied = e.committed
 	}

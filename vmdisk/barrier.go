@@ -66,7 +66,7 @@ func (d *Store) runRound(r *round) error {
 			return err
 		}
 		if wrote {
-			err = d.base.Sync()
+			err = d.troubled("sync", d.base.Sync())
 		} else {
 			// A new name for old content: without a write to tell of it, a restart would not know the name.
 			rerr = d.record(replicaRecord(true, [16]byte{}, pos))
@@ -195,7 +195,11 @@ func (d *Store) keepHouse(stop <-chan struct{}) {
 		case <-ticks:
 			err = d.overdue()
 		case <-saves:
-			err = d.save()
+			err = errors.Join(d.mark(), d.save())
+		case reason := <-d.trouble:
+			if d.o.Troubled != nil {
+				d.o.Troubled(reason)
+			}
 		}
 		if err != nil && !errors.Is(err, ErrFailed) && !errors.Is(err, ErrClosed) {
 			d.log.Warn("Housekeeping of the disk failed, it is tried again", "disk", d.id, "err", err)

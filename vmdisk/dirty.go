@@ -15,11 +15,9 @@ import (
 )
 
 const (
-	dirtyPrefix  = "dirty-"
-	dirtyMagic   = "TAGDIRT\n"
-	dirtyVersion = 1
-	setHeader    = 48 // of a file with sets, before what it holds
-	maxSets      = 1024
+	dirtyPrefix = "dirty-"
+	setHeader   = 48 // of a file with sets, before what it holds
+	maxSets     = 1024
 )
 
 // dirtyName is the file of a peer.
@@ -90,10 +88,9 @@ func parseSet(b []byte, blocks int64) (s peerSet, rest []byte, err error) {
 }
 
 // sealed begins a file or message with sets; seal ends it.
-func (d *Store) sealed(magic string, version uint32) []byte {
+func (d *Store) sealed(f format) []byte {
 	le := binary.LittleEndian
-	b := append(make([]byte, 0, 4096), magic...)
-	b = le.AppendUint64(b, uint64(version))
+	b := f.begin(make([]byte, 0, 4096))
 	b = append(b, d.id[:]...)
 	b = le.AppendUint64(b, uint64(d.blocks))
 	return le.AppendUint64(b, 0)
@@ -105,13 +102,15 @@ func seal(b []byte) []byte {
 }
 
 // unseal checks what sealed and seal made and returns what is inside.
-func (d *Store) unseal(b []byte, magic string, version uint32) ([]byte, error) {
+func (d *Store) unseal(b []byte, f format) ([]byte, error) {
 	le := binary.LittleEndian
-	if len(b) < setHeader+32 || string(b[:8]) != magic {
-		return nil, fmt.Errorf("no header: %w", ErrMalformed)
-	}
-	if v := le.Uint32(b[8:]); v > version {
-		return nil, fmt.Errorf("version %d: %w", v, ErrVersion)
+	switch _, err := f.version(b); {
+	case errors.Is(err, ErrForeign):
+		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+	case err != nil:
+		return nil, err
+	case len(b) < setHeader+32:
+		return nil, fmt.Errorf("header: %w", ErrMalformed)
 	}
 	end := len(b) - 32
 	if sum := blake3.Sum256(b[:end]); string(sum[:]) != string(b[end:]) {
@@ -158,7 +157,7 @@ func (d *Store) loadSet(name string) (peerSet, error) {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return peerSet{}, err
 	}
-	if b, err = d.unseal(b, dirtyMagic, dirtyVersion); err != nil {
+	if b, err = d.unseal(b, dirtyFormat); err != nil {
 		return peerSet{}, err
 	}
 	s, rest, err := parseSet(b, d.blocks)
@@ -190,7 +189,7 @@ func (d *Store) storeLocked() error {
 	}
 	d.mu.Unlock()
 	for i, s := range sets {
-		err := writeNew(d.fs, dirtyName(s.name), seal(s.appendTo(d.sealed(dirtyMagic, dirtyVersion))))
+		err := writeNew(d.fs, dirtyName(s.name), seal(s.appendTo(d.sealed(dirtyFormat))))
 		if err == nil {
 			continue
 		}

@@ -15,14 +15,12 @@ import (
 )
 
 const (
-	epochsName    = "epochs"
-	epochsMagic   = "TAGEPCH\n"
-	epochsVersion = 1
-	epochsHeader  = 80
-	frameMagic    = "TgEf"
-	frameHeader   = 56
-	headSum       = 8
-	epochsBuffer  = 256 << 10
+	epochsName   = "epochs"
+	epochsHeader = 80
+	frameMagic   = "TgEf"
+	frameHeader  = 56
+	headSum      = 8
+	epochsBuffer = 256 << 10
 
 	frameWrite  = 1
 	frameZero   = 2
@@ -79,8 +77,7 @@ func openEpochs(fsys vfs.FS) (*epochLog, error) {
 }
 
 func newEpochsHeader() []byte {
-	b := append(make([]byte, 0, epochsHeader), epochsMagic...)
-	b = binary.LittleEndian.AppendUint64(b, epochsVersion)
+	b := epochsFormat.begin(make([]byte, 0, epochsHeader))
 	var salt [32]byte
 	_, _ = rand.Read(salt[:]) // never fails
 	b = append(b, salt[:]...)
@@ -93,11 +90,11 @@ func readEpochs(f vfs.File) (*epochLog, error) {
 	if err := readFull(f, h, 0); err != nil {
 		return nil, fmt.Errorf("%s: header: %w: %w", epochsName, ErrCorrupt, err)
 	}
-	if string(h[:8]) != epochsMagic {
-		return nil, fmt.Errorf("%s: no header: %w", epochsName, ErrCorrupt)
-	}
-	if v := binary.LittleEndian.Uint32(h[8:]); v > epochsVersion {
-		return nil, fmt.Errorf("%s: version %d: %w", epochsName, v, ErrVersion)
+	switch _, err := epochsFormat.version(h); {
+	case errors.Is(err, ErrForeign):
+		return nil, fmt.Errorf("%s: %w: %w", epochsName, ErrCorrupt, err)
+	case err != nil:
+		return nil, fmt.Errorf("%s: %w", epochsName, err)
 	}
 	if sum := blake3.Sum256(h[:48]); string(sum[:]) != string(h[48:]) {
 		return nil, fmt.Errorf("%s: header: %w", epochsName, ErrCorrupt)

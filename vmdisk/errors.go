@@ -17,6 +17,8 @@ var (
 	ErrCorrupt = errors.New("vmdisk: damaged")
 	// ErrVersion: a file was written by a newer version of this program.
 	ErrVersion = errors.New("vmdisk: format is newer than this program")
+	// ErrForeign: a file doesn't begin as it must: another program's, or damaged.
+	ErrForeign = errors.New("vmdisk: not one of our files")
 	// ErrRange: an offset, length or size is outside of what is possible.
 	ErrRange = errors.New("vmdisk: out of range")
 	// ErrFailed: an earlier failure left it unknown what is stored; only opening the disk again helps.

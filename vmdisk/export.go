@@ -10,8 +10,6 @@ import (
 )
 
 const (
-	exportMagic   = "TAGSETS\n"
-	exportVersion = 1
 	// maxExport bounds what travels, exportGoal is where sets are made coarser, both in bytes.
 	maxExport  = 16 << 20
 	exportGoal = 8 << 20
@@ -27,7 +25,7 @@ func (d *Store) ExportDirty() ([]byte, error) {
 		return nil, fmt.Errorf("export dirty sets: %w", ErrNotFenced)
 	}
 	le := binary.LittleEndian
-	b := appendPosition(d.sealed(exportMagic, exportVersion), d.position)
+	b := appendPosition(d.sealed(exportFormat), d.position)
 	b = le.AppendUint32(b, uint32(len(d.ends)))
 	for _, t := range slices.Sorted(maps.Keys(d.ends)) {
 		b = appendPosition(b, Position{t, d.ends[t]})
@@ -82,7 +80,7 @@ func (d *Store) importDirty(b []byte, self string) error {
 	if len(b) > maxExport {
 		return fmt.Errorf("%d bytes: %w", len(b), ErrMalformed)
 	}
-	b, err := d.unseal(b, exportMagic, exportVersion)
+	b, err := d.unseal(b, exportFormat)
 	if err != nil {
 		return err
 	}

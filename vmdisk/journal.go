@@ -13,14 +13,12 @@ import (
 )
 
 const (
-	journalName    = "journal"
-	journalMagic   = "TAGJRNL\n"
-	journalVersion = 1
-	journalHeader  = 112
-	recordHeader   = 24
-	sumSize        = 16
-	compactAbove   = 1 << 20
-	tempSuffix     = ".new"
+	journalName   = "journal"
+	journalHeader = 112
+	recordHeader  = 24
+	sumSize       = 16
+	compactAbove  = 1 << 20
+	tempSuffix    = ".new"
 )
 
 // header is the fixed beginning of the journal: which disk this is.
@@ -31,6 +29,7 @@ type header struct {
 	// durable is how many bytes after the header were stored before the file got its name; if any of
 	// these is unreadable the file is damaged, not torn.
 	durable int64
+	version uint32 // of the file
 }
 
 // journal is the disk's durable memory: an append-only file of checksummed records. Safe for concurrent use.
@@ -52,9 +51,7 @@ type journal struct {
 
 func appendHeader(h header) []byte {
 	le := binary.LittleEndian
-	b := append(make([]byte, 0, journalHeader), journalMagic...)
-	b = le.AppendUint32(b, journalVersion)
-	b = le.AppendUint32(b, 0)
+	b := journalFormat.begin(make([]byte, 0, journalHeader))
 	b = append(b, h.id[:]...)
 	b = le.AppendUint64(b, uint64(h.size))
 	b = append(b, h.salt[:]...)
@@ -65,16 +62,19 @@ func appendHeader(h header) []byte {
 
 func parseHeader(b []byte) (header, error) {
 	le := binary.LittleEndian
-	if len(b) < journalHeader || string(b[:8]) != journalMagic {
-		return header{}, fmt.Errorf("%s: no header: %w", journalName, ErrCorrupt)
-	}
-	if v := le.Uint32(b[8:]); v > journalVersion {
-		return header{}, fmt.Errorf("%s: version %d: %w", journalName, v, ErrVersion)
+	v, err := journalFormat.version(b)
+	switch {
+	case errors.Is(err, ErrForeign):
+		return header{}, fmt.Errorf("%s: %w: %w", journalName, ErrCorrupt, err)
+	case err != nil:
+		return header{}, fmt.Errorf("%s: %w", journalName, err)
+	case len(b) < journalHeader:
+		return header{}, fmt.Errorf("%s: header: %w", journalName, ErrCorrupt)
 	}
 	if sum := blake3.Sum256(b[:80]); string(sum[:]) != string(b[80:112]) {
 		return header{}, fmt.Errorf("%s: header: %w", journalName, ErrCorrupt)
 	}
-	h := header{id: ID(b[16:32]), size: int64(le.Uint64(b[32:])), salt: [32]byte(b[40:72]), durable: int64(le.Uint64(b[72:]))}
+	h := header{id: ID(b[16:32]), size: int64(le.Uint64(b[32:])), salt: [32]byte(b[40:72]), durable: int64(le.Uint64(b[72:])), version: v}
 	if err := checkSize(h.size); err != nil || h.durable < 0 || h.durable > 1<<40 {
 		return header{}, fmt.Errorf("%s: header: %w", journalName, ErrCorrupt)
 	}
@@ -141,7 +141,12 @@ func parseJournal(b []byte) (header, *state, error) {
 		if !ok || seq == 0 || last != 0 && seq != last+1 {
 			break
 		}
-		if err := st.apply(r); err != nil {
+		if r.kind > journalKinds[h.version] {
+			err = fmt.Errorf("journal record of kind %d in version %d: %w", r.kind, h.version, ErrCorrupt)
+		} else {
+			err = st.apply(r)
+		}
+		if err != nil {
 			return h, nil, fmt.Errorf("%s: record %d: %w", journalName, seq, err)
 		}
 		last, at = seq, at+n
@@ -222,7 +227,7 @@ func (j *journal) replace(st *state) error {
 		seq++
 		body = appendRecord(body, sum, r, seq, 0)
 	}
-	h.durable = int64(len(body))
+	h.durable, h.version = int64(len(body)), journalFormat.newest()
 	if err := stage(j.fs, journalName, append(appendHeader(h), body...)); err != nil {
 		return fmt.Errorf("journal: %w", err)
 	}

@@ -102,7 +102,7 @@ func TestJournalDamage(t *testing.T) {
 
 func TestJournalNewerVersion(t *testing.T) {
 	b, _, _ := sampleJournal(t)
-	b[8] = journalVersion + 1
+	b[8] = byte(journalFormat.newest()) + 1
 	if _, _, err := parseJournal(b); !errors.Is(err, ErrVersion) {
 		t.Fatal(err)
 	}
@@ -186,7 +186,7 @@ func FuzzJournal(f *testing.F) {
 	}
 	f.Add(b)
 	f.Add(b[:len(b)-3])
-	f.Add([]byte(journalMagic))
+	f.Add([]byte(journalFormat.magic))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		_, st, err := parseJournal(b)
 		if err != nil && !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrVersion) {

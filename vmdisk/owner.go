@@ -46,7 +46,7 @@ func (d *Store) ReadAt(p []byte, off int64) error {
 	err := d.readable()
 	d.mu.Unlock()
 	if err == nil && len(p) > 0 {
-		err = readFull(d.base, p, off)
+		err = d.troubled("read", readFull(d.base, p, off))
 	}
 	if err != nil {
 		return fmt.Errorf("read: %w", err)
@@ -126,7 +126,7 @@ func (d *Store) change(off, n int64, zero bool, p []byte, do func() error) error
 	}
 	held, err := d.al.enter(off, n)
 	if err != nil {
-		return err
+		return d.troubled("log a write", err)
 	}
 	defer d.al.leave(held)
 	d.gate.RLock()
@@ -138,7 +138,7 @@ func (d *Store) change(off, n int64, zero bool, p []byte, do func() error) error
 	a, b := off/Block, (off+n+Block-1)/Block
 	c := d.claims.take(a, b)
 	defer c.release()
-	err = do()
+	err = d.troubled("write", do())
 	if err == nil && zero && off%Block == 0 && n%Block == 0 {
 		d.track(a, b, true, nil)
 		return nil

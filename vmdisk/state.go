@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 )
 
 // The kinds of journal records. Explicit numbers: they are on disk.
@@ -16,8 +17,10 @@ const (
 	recRetired  = 5 // regions left it
 	recQuiet    = 6 // none are left in it, and base.raw is the disk at this position
 	recReplica  = 7 // position and completeness of a replica
+	recCheck    = 8 // why the disk needs checking; nothing: it doesn't
 	maxEnds     = 4096
 	maxRecord   = 1 << 20
+	maxReason   = 1 << 10
 	maxRegions  = int(MaxSize / regionSize)
 	regionBatch = 1 << 16
 )
@@ -40,6 +43,7 @@ type state struct {
 	activated uint64 // highest term that this disk was active under
 	given     uint64 // highest term that was given away
 	reserved  uint64 // highest barrier number that may be in use
+	check     string // why the disk needs checking, or nothing
 	ends      map[uint64]uint64
 	regions   map[uint32]struct{}
 }
@@ -110,6 +114,9 @@ func (s *state) records() []record {
 	for part := range slices.Chunk(slices.Sorted(maps.Keys(s.regions)), regionBatch) {
 		out = append(out, regionRecord(recAdded, part))
 	}
+	if s.check != "" {
+		out = append(out, checkRecord(s.check))
+	}
 	// Last, because adding regions takes exactness away.
 	return append(out, record{recState, b})
 }
@@ -134,6 +141,11 @@ func replicaRecord(complete bool, copy [16]byte, p Position) record {
 		b[0] = flagComplete
 	}
 	return record{recReplica, appendPosition(append(b, copy[:]...), p)}
+}
+
+// checkRecord says why the disk needs checking, in at most maxReason bytes.
+func checkRecord(reason string) record {
+	return record{recCheck, []byte(reason[:min(len(reason), maxReason)])}
 }
 
 // apply replays one record. The state is unchanged if it fails.
@@ -188,6 +200,11 @@ func (s *state) apply(r record) error {
 		s.complete = r.body[0]&flagComplete != 0
 		s.copy = [16]byte(r.body[1:17])
 		s.position = readPosition(r.body[17:])
+	case recCheck:
+		if len(r.body) > maxReason {
+			return bad
+		}
+		s.check = strings.ToValidUTF8(string(r.body), "?")
 	default:
 		return bad
 	}

@@ -62,15 +62,19 @@ type Store struct {
 	position  Position
 	copy      [16]byte
 	ends      map[uint64]uint64
-	err       error // final
-	unapplied error // why the epoch log could not be applied
+	err       error  // final
+	unapplied error  // why the epoch log could not be applied
+	check     string // why the disk needs checking, or nothing
+	unmarked  bool   // check isn't in the journal yet
+	troubles  uint64 // how often there was reason to check
 	next      *round
 	peers     map[string]*peer
 	watchers  map[chan struct{}]string
 	applier   *Applier
 
-	stop chan struct{}
-	wg   sync.WaitGroup
+	trouble chan string // for Options.Troubled
+	stop    chan struct{}
+	wg      sync.WaitGroup
 }
 
 func keys[K comparable, V any](m map[K]V) iter.Seq[K] { return maps.Keys(m) }
@@ -160,7 +164,7 @@ func open(dir string, o Options, lock io.Closer) (*Store, error) {
 		o: o, fs: o.FS, log: o.Log, lock: lock,
 		space: &space{fs: o.FS, reserve: o.Reserve},
 		peers: map[string]*peer{}, watchers: map[chan struct{}]string{},
-		stop: make(chan struct{}),
+		trouble: make(chan string, 1), stop: make(chan struct{}),
 	}
 	if err := d.load(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open disk in %s: %w", dir, err), d.release())
@@ -235,6 +239,7 @@ func (d *Store) recover() error {
 	st = d.j.snapshot()
 	d.complete, d.copy, d.position, d.ends, d.given = st.complete, st.copy, st.position, st.ends, st.given
 	d.reserved, d.counter = st.reserved, max(st.reserved, st.position.Barrier)
+	d.check = st.check
 	d.al = newActivity(d.j, st.regions)
 	return nil
 }
@@ -308,8 +313,10 @@ type Info struct {
 	// Unflushed says that something was written after Position.
 	Unflushed bool
 	// Err is why the disk refuses to work, if it does.
-	Err   error
-	Peers []PeerInfo
+	Err error
+	// NeedsCheck is the first I/O error since the last clean check (Check), or nothing. It is kept when the disk is closed.
+	NeedsCheck string
+	Peers      []PeerInfo
 }
 
 // Info says what there is to know.
@@ -320,7 +327,7 @@ func (d *Store) Info() Info {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	i.Complete, i.Active, i.Fenced, i.Applying = d.complete, d.active, d.fenced, d.applier != nil
-	i.Position, i.Unflushed, i.Err = d.position, d.unflushed(), d.err
+	i.Position, i.Unflushed, i.Err, i.NeedsCheck = d.position, d.unflushed(), d.err, d.check
 	i.Term, i.Given = max(st.newest(), d.position.Term), st.given
 	if i.Err == nil {
 		i.Err = d.unapplied

@@ -84,6 +84,9 @@ type Options struct {
 	SaveEvery time.Duration
 	// EpochLogBytes is the size from which on a replica's epoch log is emptied; 0 is 64 MiB.
 	EpochLogBytes int64
+	// Troubled, if not nil, is called with Info.NeedsCheck when the disk begins to need checking: not for the mark of an earlier
+	// time, and not more than once until the mark is cleared. It may use the disk, but not close it.
+	Troubled func(reason string)
 	// Log gets what happens; nil is silence.
 	Log *slog.Logger
 

@@ -1,0 +1,51 @@
+package vmdisk
+
+import (
+	"encoding/binary"
+	"fmt"
+)
+
+// format is one kind of what this package stores or sends: 8 bytes that it begins with, a u32 version, and from there on what
+// FORMAT.md says. All formats of all versions are in this file. Older versions are read, and become the newest when they are
+// stored again; newer ones are refused. testdata has a disk of each old version, and a test opens them.
+type format struct {
+	name  string
+	magic string
+	// rungs are the names of the versions, from 1 on. A released rung never changes.
+	rungs []string
+}
+
+// The ladder. A version's name is that of the release or of the work that brought it.
+var (
+	journalFormat = format{journalName, "TAGJRNL\n", []string{"first light", "the disk"}}
+	epochsFormat  = format{epochsName, "TAGEPCH\n", []string{"first light"}}
+	dirtyFormat   = format{"dirty set", "TAGDIRT\n", []string{"first light"}}
+	exportFormat  = format{"dirty export", "TAGSETS\n", []string{"first light"}}
+	hashesFormat  = format{"hashes", "TAGHASH\n", []string{"the disk"}}
+)
+
+// journalKinds is the highest kind of record that a journal of each version has.
+var journalKinds = []byte{0, recReplica, recCheck}
+
+// newest is the version that is written.
+func (f format) newest() uint32 { return uint32(len(f.rungs)) }
+
+// begin appends the magic number, the newest version and a u32 of zero.
+func (f format) begin(b []byte) []byte {
+	return binary.LittleEndian.AppendUint64(append(b, f.magic...), uint64(f.newest()))
+}
+
+// version reads what begin wrote, at the beginning of b. Errors: ErrForeign; ErrVersion, which says both versions.
+func (f format) version(b []byte) (uint32, error) {
+	if len(b) < 16 || string(b[:8]) != f.magic {
+		return 0, ErrForeign
+	}
+	v := binary.LittleEndian.Uint32(b[8:])
+	if v == 0 {
+		return 0, ErrForeign
+	}
+	if v > f.newest() {
+		return v, fmt.Errorf("version %d, this program knows up to %d: %w", v, f.newest(), ErrVersion)
+	}
+	return v, nil
+}

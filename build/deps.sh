@@ -1,13 +1,13 @@
 #!/bin/sh
 # deps.sh GROUP...: installs the Debian packages that a task needs and this
-# system lacks. Groups: run, test, guest, desktop, gui-build, gui-test.
+# system lacks. Groups: run, test, bench, guest, desktop, gui-build, gui-test.
 #
 # It says what it installs and why, touches the network only if something is
 # missing, and needs root (or sudo) only then.
 set -eu
 
 usage() {
-	echo "usage: $0 GROUP...   (run, test, guest, desktop, gui-build, gui-test)" >&2
+	echo "usage: $0 GROUP...   (run, test, bench, guest, desktop, gui-build, gui-test)" >&2
 	exit 2
 }
 
@@ -27,6 +27,12 @@ packages_of() {
 		iproute2 makes test hosts out of network namespaces
 		libnbd-bin checks the disk server with nbdinfo and nbdcopy
 		fio writes and verifies under load
+	LIST
+	bench) cat <<-'LIST' ;;
+		qemu-utils has qemu-nbd to compare with and qemu-img to measure with
+		nbdkit is the other server to compare with
+		fio makes the load
+		libnbd-bin copies disks over the wire
 	LIST
 	guest) cat <<-'LIST' ;;
 		busybox-static is the test guest's user land

@@ -108,6 +108,8 @@ func top(dir string) string {
 func mayImport(from, to string) bool {
 	fromTop, toTop := top(from), top(to)
 	switch {
+	case from == "build/bench": // measures the disk itself, in the state that no command brings about (three peers that only count)
+		return toTop == "vmdisk" || to == "app/disknbd"
 	case fromTop == "build": // scripts, test hosts and end-to-end tests stand outside of the product
 		return toTop == "build" || to == "app/api"
 	case toTop == "build":
@@ -148,7 +150,7 @@ func TestTheRulesCanFail(t *testing.T) {
 	for _, pair := range [][2]string{
 		{"ui", "p2p"}, {"ui", "app"}, {"p2p/mirror", "vmdisk"}, {"vmdisk/nbd", "p2p"}, {"directory", "p2p"},
 		{"p2p", "app/api"}, {"app/api", "app"}, {"app/hypervisor/qemu", "vmdisk"}, {"vmdisk", "build/lab"},
-		{"build/demo", "vmdisk"}, {"cmd/tagalong", "vmdisk"},
+		{"build/demo", "vmdisk"}, {"build/bench", "app"}, {"cmd/tagalong", "vmdisk"},
 	} {
 		if mayImport(pair[0], pair[1]) {
 			t.Errorf("%s may import %s", pair[0], pair[1])

@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# bench.sh NAME [--rounds N] [--seconds S] [--only TEXT] [--mib N] [--scratch DIR] [--fast DIR]
+#
+# Measures the disk against what other people use, in one run on this computer. One line a figure:
+#
+#   nbd/r4k-d1 ratio=3.54 ours=27711 theirs=7821 unit=iops peer=qemu-nbd spread=3.1-3.9 rounds=5 aim=3.5
+#
+# ratio is the median over the rounds of ours/theirs within a round, spread its least and greatest; ours and
+# theirs are medians. Rounds are interleaved, their order turns around each time, all are warmed up.
+# "ours" is an owner's disk with everything on: dirty tracking for three peers, activity log, barriers, fence.
+#
+# NAME is one of
+#   nbd     the server against qemu-nbd and nbdkit's file plugin: fio over the Unix socket, and qemu-img bench
+#           against QEMU on the bare file (peer=file). Images on tmpfs
+#   flush   4 KiB writes, each with a flush, against the same peers, on a disk file system
+#   memory  what a 1 TiB disk with three peers and 10 % of its blocks dirty takes, beyond buffers
+#
+# Only ratios mean something elsewhere. Images lie on tmpfs because what reclaims the page cache behind our back
+# (DAMON, on some VMs) and the file system's own writing would be measured otherwise; flushes need a real disk.
+#
+#   --rounds N      (5)         --seconds S     of each measurement (2)
+#   --only TEXT     only the cells whose name has TEXT
+#   --mib N         size of each image (512); there are up to five
+#   --fast DIR      a tmpfs (/dev/shm)
+#   --scratch DIR   on a disk, for flush ($TMPDIR or /tmp)
+#
+# It installs what it needs (and says what and why) and leaves nothing behind.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+case "${1-}" in
+'' | -*)
+	sed -n '2,/^set -e/p' "$0" | sed 's/^# \{0,1\}//; /^set -e/d' >&2
+	exit 2
+	;;
+esac
+if ! command -v go >/dev/null; then
+	echo "bench.sh: Go is missing: install 1.26 or later from https://go.dev/dl and try again." >&2
+	exit 1
+fi
+./build/deps.sh bench
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+CGO_ENABLED=0 go build -tags nogui -o "$folder/bench" ./build/bench
+"$folder/bench" "$@"

@@ -1,0 +1,83 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+)
+
+// contender is one who is measured. Its figure is a rate: more is better.
+type contender struct {
+	name    string
+	measure func(ctx context.Context) (float64, error)
+	// aim is the ratio that ours shall reach against it; 0 is none.
+	aim float64
+}
+
+// cell is one comparison. The first contender is ours, the others are its peers.
+type cell struct {
+	name, unit string
+	contenders []contender
+}
+
+// compare measures the cells that s asks for and prints one line for each peer as soon as it can.
+func compare(ctx context.Context, s settings, cells []cell) error {
+	found := false
+	for _, c := range cells {
+		if !strings.Contains(c.name, s.only) {
+			continue
+		}
+		found = true
+		if err := c.compare(ctx, s.rounds); err != nil {
+			return err
+		}
+	}
+	if !found {
+		return fmt.Errorf("no cell has %q in its name", s.only)
+	}
+	return nil
+}
+
+func (c cell) compare(ctx context.Context, rounds int) error {
+	values := make([][]float64, len(c.contenders))
+	// Round 0 warms up.
+	for round := range rounds + 1 {
+		for i := range c.contenders {
+			if round%2 == 1 {
+				i = len(c.contenders) - 1 - i
+			}
+			v, err := c.contenders[i].measure(ctx)
+			if err != nil {
+				return fmt.Errorf("%s with %s: %w", c.name, c.contenders[i].name, err)
+			}
+			if v <= 0 {
+				return fmt.Errorf("%s with %s: nothing was done", c.name, c.contenders[i].name)
+			}
+			if round > 0 {
+				values[i] = append(values[i], v)
+			}
+		}
+	}
+	for i, peer := range c.contenders[1:] {
+		ratios := make([]float64, rounds)
+		for r := range ratios {
+			ratios[r] = values[0][r] / values[i+1][r]
+		}
+		line := fmt.Sprintf("%s ratio=%.2f ours=%.0f theirs=%.0f unit=%s peer=%s spread=%.2f-%.2f rounds=%d", c.name, median(ratios),
+			median(values[0]), median(values[i+1]), c.unit, peer.name, slices.Min(ratios), slices.Max(ratios), rounds)
+		if peer.aim > 0 {
+			line += fmt.Sprintf(" aim=%g", peer.aim)
+		}
+		if _, err := fmt.Fprintln(os.Stdout, line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func median(v []float64) float64 {
+	v = slices.Sorted(slices.Values(v))
+	return (v[(len(v)-1)/2] + v[len(v)/2]) / 2
+}

@@ -1,27 +1,24 @@
 package app
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"tagalong.org/tagalong/app/api"
+	"tagalong.org/tagalong/app/diskimage"
 	"tagalong.org/tagalong/app/hypervisor/qemu"
+	"tagalong.org/tagalong/app/meter"
 	"tagalong.org/tagalong/directory"
 	"tagalong.org/tagalong/directory/baton"
 	"tagalong.org/tagalong/vmdisk"
-	"tagalong.org/tagalong/vmdisk/nbd"
 )
 
 // job is a VM on its way into being.
@@ -31,7 +28,7 @@ type job struct {
 	// guarded by mu
 	mu    sync.Mutex
 	j     api.Job
-	meter meter
+	meter meter.Meter
 }
 
 const (
@@ -41,12 +38,7 @@ const (
 	maxNameRunes = 64
 	// keptJobs is how many ended jobs Status still shows.
 	keptJobs = 5
-	// importTool converts images; it comes with QEMU.
-	importTool = "qemu-img"
 )
-
-// imageFormats are those that qemu-img reads and people have.
-var imageFormats = map[string]bool{"raw": true, "qcow2": true, "vdi": true, "vmdk": true, "vhdx": true}
 
 func (j *job) snapshot() api.Job {
 	j.mu.Lock()
@@ -59,11 +51,14 @@ func (e *Engine) CreateVM(ctx context.Context, req api.CreateVM) (*api.Job, erro
 	if err := e.checkCreate(req); err != nil {
 		return nil, err
 	}
-	image, err := inspectImage(ctx, req)
-	if err != nil {
-		return nil, err
+	var image diskimage.Image
+	if req.Image != "" {
+		var err error
+		if image, err = diskimage.Inspect(ctx, req.Image, req.Format); err != nil {
+			return nil, err
+		}
 	}
-	size := max(req.DiskBytes, image.size)
+	size := max(req.DiskBytes, image.Size)
 	if size <= 0 {
 		return nil, &api.Error{Code: api.CodeUsage, Sentence: "A new VM needs a disk size.", Next: "Say how large its disk may grow: --disk 40G"}
 	}
@@ -80,7 +75,7 @@ func (e *Engine) CreateVM(ctx context.Context, req api.CreateVM) (*api.Job, erro
 	if req.Image != "" {
 		kind = "import"
 	}
-	j := &job{cancel: cancel, j: api.Job{ID: newID(), Kind: kind, VM: newID(), VMName: req.Name, Phase: kind, Started: time.Now(), Total: image.size}}
+	j := &job{cancel: cancel, j: api.Job{ID: newID(), Kind: kind, VM: newID(), VMName: req.Name, Phase: kind, Started: time.Now(), Total: image.Size}}
 	e.mu.Lock()
 	e.jobs = append(trimJobs(e.jobs), j)
 	e.mu.Unlock()
@@ -104,8 +99,8 @@ func (e *Engine) checkCreate(req api.CreateVM) error {
 		return usage("That isn't a sensible amount of memory.", "Give at least 32M, for instance --memory 2G.")
 	case req.CPUs < 0 || req.CPUs > maxCPUs:
 		return usage("That isn't a sensible number of processors.", "Give between 1 and 64.")
-	case req.Format != "" && !imageFormats[req.Format]:
-		return usage(fmt.Sprintf("Images of the format %q can't be imported.", req.Format), "Tagalong takes raw, qcow2, vdi, vmdk and vhdx.")
+	case req.Format != "" && !diskimage.Known(req.Format):
+		return diskimage.ErrFormat(req.Format)
 	}
 	for _, r := range e.records() {
 		if r.Name == name {
@@ -140,64 +135,6 @@ func trimJobs(jobs []*job) []*job {
 	return kept
 }
 
-// image is what qemu-img says of a file.
-type image struct {
-	path   string
-	format string
-	size   int64 // of the disk inside, in bytes
-}
-
-// inspectImage reads an image's kind and size. An image that points to other files is refused: it
-// could name any file of this device, whose content would then be copied to all others.
-func inspectImage(ctx context.Context, req api.CreateVM) (image, error) {
-	if req.Image == "" {
-		return image{}, nil
-	}
-	if _, err := os.Stat(req.Image); err != nil {
-		return image{}, &api.Error{Code: api.CodeNotFound, Sentence: fmt.Sprintf("There is no image %s that can be read.", req.Image), Next: "Check the path.", Cause: err.Error()}
-	}
-	args := []string{"info", "--output=json"}
-	if req.Format != "" {
-		args = append(args, "-f", req.Format)
-	}
-	out, err := exec.CommandContext(ctx, importTool, append(args, "file:"+req.Image)...).Output()
-	if err != nil {
-		return image{}, explainTool(err)
-	}
-	var info struct {
-		Format  string `json:"format"`
-		Size    int64  `json:"virtual-size"`
-		Backing string `json:"backing-filename"`
-		Data    struct {
-			Data struct {
-				DataFile string `json:"data-file"`
-			} `json:"data"`
-		} `json:"format-specific"`
-	}
-	if err := json.Unmarshal(out, &info); err != nil {
-		return image{}, fmt.Errorf("read qemu-img's answer: %w", err)
-	}
-	switch {
-	case info.Backing != "" || info.Data.Data.DataFile != "":
-		return image{}, &api.Error{Code: api.CodeUsage, Sentence: "This image is only a part: it stands on another file.", Next: "Make a whole one first, for instance with: qemu-img convert"}
-	case !imageFormats[info.Format]:
-		return image{}, &api.Error{Code: api.CodeUsage, Sentence: fmt.Sprintf("Images of the format %q can't be imported.", info.Format), Next: "Tagalong takes raw, qcow2, vdi, vmdk and vhdx."}
-	}
-	return image{path: req.Image, format: info.Format, size: info.Size}, nil
-}
-
-func explainTool(err error) error {
-	if errors.Is(err, exec.ErrNotFound) {
-		return &api.Error{Code: api.CodeNoHypervisor, Sentence: "qemu-img isn't installed on this device.", Next: "Install it (on Debian and Ubuntu: sudo apt install qemu-utils) and try again.", Cause: err.Error()}
-	}
-	cause := err.Error()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
-		cause = strings.TrimSpace(string(exit.Stderr))
-	}
-	return &api.Error{Code: api.CodeUsage, Sentence: "The image can't be read.", Next: "Check that it is a disk image and isn't in use.", Cause: cause}
-}
-
 // marker says that a VM's directory holds something unfinished: a crash before its removal
 // leaves what the next engine deletes.
 func marker(dir string) string { return filepath.Join(dir, "unfinished") }
@@ -208,7 +145,7 @@ func unfinished(dir string) bool {
 }
 
 // create makes the disk, fills it, and only then lets the fleet know.
-func (e *Engine) create(ctx context.Context, j *job, spec api.Spec, img image) (err error) {
+func (e *Engine) create(ctx context.Context, j *job, spec api.Spec, img diskimage.Image) (err error) {
 	id, name := j.j.VM, j.j.VMName
 	dir := e.vmDir(id)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -237,7 +174,7 @@ func (e *Engine) create(ctx context.Context, j *job, spec api.Spec, img image) (
 	if err := disk.Activate(1); err != nil {
 		return fmt.Errorf("activate the disk: %w", err)
 	}
-	if img.path != "" {
+	if img.Path != "" {
 		if err := e.fill(ctx, j, disk, img); err != nil {
 			return err
 		}
@@ -284,78 +221,22 @@ func (e *Engine) publish(id, name string, spec api.Spec, disk *vmdisk.Store) err
 	return nil
 }
 
-// fill copies an image through the disk's own server: holes stay holes, and every format that
-// qemu-img reads takes the same way.
-func (e *Engine) fill(ctx context.Context, j *job, disk *vmdisk.Store, img image) error {
+// fill copies an image in.
+func (e *Engine) fill(ctx context.Context, j *job, disk *vmdisk.Store, img diskimage.Image) error {
 	run := e.runDir(j.j.VM)
 	defer os.RemoveAll(run)
-	socket := filepath.Join(run, "import.sock")
-	l, err := nbd.Listen(socket)
-	if err != nil {
-		return fmt.Errorf("open the disk's socket: %w", err)
+	err := diskimage.Fill(ctx, disk, img, run, e.log, func(done int64) { e.jobProgress(j, done) })
+	if errors.Is(err, syscall.ENOSPC) {
+		return errNoSpace(err)
 	}
-	serveCtx, stop := context.WithCancel(ctx)
-	served := make(chan error, 1)
-	e.spawn(func() { served <- nbdServer(disk, e.log).Serve(serveCtx, l) })
-	defer func() { stop(); <-served }()
-
-	target := (&url.URL{Scheme: "nbd+unix", Path: "/", RawQuery: url.Values{"socket": {socket}}.Encode()}).String()
-	cmd := exec.CommandContext(ctx, importTool, "convert", "-n", "-p", "-W", "-f", img.format, "-O", "raw", "--target-is-zero", "file:"+img.path, target)
-	var complaint bytes.Buffer
-	cmd.Stderr = &complaint
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return err
-	}
-	if err := cmd.Start(); err != nil {
-		return explainTool(err)
-	}
-	lines := bufio.NewScanner(out)
-	lines.Split(splitProgress)
-	for lines.Scan() {
-		if percent, ok := parsePercent(lines.Text()); ok {
-			e.jobProgress(j, int64(percent/100*float64(img.size)))
-		}
-	}
-	if err := cmd.Wait(); err != nil {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		text := strings.TrimSpace(complaint.String())
-		if strings.Contains(text, "No space left") {
-			return errNoSpace(errors.New(text))
-		}
-		return &api.Error{Code: api.CodeInternal, Sentence: "Copying the image failed.", Next: "Nothing was made; the cause tells what to mend.", Cause: text}
-	}
-	return nil
-}
-
-// splitProgress cuts qemu-img's output where it returns the carriage.
-func splitProgress(data []byte, atEOF bool) (int, []byte, error) {
-	if i := bytes.IndexAny(data, "\r\n"); i >= 0 {
-		return i + 1, data[:i], nil
-	}
-	if atEOF && len(data) > 0 {
-		return len(data), data, nil
-	}
-	return 0, nil, nil
-}
-
-// parsePercent reads "    (12.34/100%)".
-func parsePercent(s string) (float64, bool) {
-	s, ok := strings.CutSuffix(strings.TrimSpace(s), "/100%)")
-	if !ok {
-		return 0, false
-	}
-	p, err := strconv.ParseFloat(strings.TrimPrefix(s, "("), 64)
-	return p, err == nil && p >= 0 && p <= 100
+	return err
 }
 
 func (e *Engine) jobProgress(j *job, bytes int64) {
 	j.mu.Lock()
 	j.j.Bytes = bytes
-	j.j.Rate = j.meter.update(time.Now(), bytes)
-	j.j.ETA = timeLeft(j.j.Total-bytes, j.j.Rate)
+	j.j.Rate = j.meter.Update(time.Now(), bytes)
+	j.j.ETA = meter.TimeLeft(j.j.Total-bytes, j.j.Rate)
 	s := j.j
 	j.mu.Unlock()
 	e.hub.publish(api.Event{Kind: "job.progress", VM: s.VM, Job: &s})

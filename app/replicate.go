@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"tagalong.org/tagalong/app/api"
+	"tagalong.org/tagalong/app/meter"
 	"tagalong.org/tagalong/p2p"
 	"tagalong.org/tagalong/p2p/mirror"
 	"tagalong.org/tagalong/vmdisk"
@@ -29,7 +30,7 @@ type feedRun struct {
 
 	// guarded by mu
 	mu    sync.Mutex
-	meter meter
+	meter meter.Meter
 	heard time.Time
 	why   string // the last refusal, so that it is logged once
 }
@@ -223,7 +224,7 @@ func (f *feedRun) progress() feedProgress {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	p.rate = f.meter.update(time.Now(), p.copied)
+	p.rate = f.meter.Update(time.Now(), p.copied)
 	p.heard = f.heard
 	return p
 }

@@ -8,6 +8,7 @@ import (
 
 	"tagalong.org/tagalong/app/api"
 	"tagalong.org/tagalong/app/hypervisor"
+	"tagalong.org/tagalong/app/meter"
 	"tagalong.org/tagalong/directory"
 	"tagalong.org/tagalong/directory/baton"
 	"tagalong.org/tagalong/vmdisk"
@@ -196,7 +197,7 @@ func (v *vm) replicaOf(f *feedRun) api.Replica {
 	default:
 		r.State = api.ReplicaAway
 	}
-	r.ETA = timeLeft(p.remaining, p.rate)
+	r.ETA = meter.TimeLeft(p.remaining, p.rate)
 	if r.State == api.ReplicaLive && r.Remaining == 0 {
 		// It has said that it has all there is, and its heart beats on the same connection.
 		for _, peer := range v.e.host.Peers() {

@@ -7,13 +7,14 @@ import (
 	"time"
 
 	"tagalong.org/tagalong/app/api"
+	"tagalong.org/tagalong/app/meter"
 	"tagalong.org/tagalong/directory/baton"
 )
 
 // switchRun is what is told of one switch, on either side of it.
 type switchRun struct {
 	s       api.Switch
-	meter   meter
+	meter   meter.Meter
 	base    int64     // disk bytes that were copied before it began
 	stopped time.Time // when the guest was stopped, by this device's clock
 	stood   time.Duration
@@ -107,8 +108,8 @@ func (v *vm) switchBytes(memory, disk, remaining int64) {
 		r.s.Memory, r.s.Disk = memory, disk-r.base
 		r.s.Bytes = r.s.Memory + r.s.Disk
 		r.s.Total = r.s.Bytes + remaining
-		r.s.Rate = r.meter.update(now, r.s.Bytes)
-		r.s.ETA = timeLeft(remaining, r.s.Rate)
+		r.s.Rate = r.meter.Update(now, r.s.Bytes)
+		r.s.ETA = meter.TimeLeft(remaining, r.s.Rate)
 		publish = now.Sub(r.told) >= toldEvery
 		if publish {
 			r.told = now

@@ -4,18 +4,16 @@ import (
 	"log/slog"
 
 	"tagalong.org/tagalong/app/disknbd"
+	"tagalong.org/tagalong/app/disktool"
 	"tagalong.org/tagalong/directory"
 	"tagalong.org/tagalong/vmdisk"
 	"tagalong.org/tagalong/vmdisk/nbd"
 )
 
-// defaultReserve is how much of the file system is left free, in bytes.
-const defaultReserve = 1 << 30
-
 func (e *Engine) diskOptions(id string) vmdisk.Options {
 	reserve := e.opt.Reserve
 	if reserve == 0 {
-		reserve = defaultReserve
+		reserve = disktool.DefaultReserve
 	}
 	return vmdisk.Options{Reserve: reserve, Log: e.log.With("part", "disk", "vm", id)}
 }

@@ -307,6 +307,8 @@ type Info struct {
 	Active    bool
 	Fenced    bool
 	Applying  bool
+	// Owned says that the disk was active under Term, and has not given it away.
+	Owned bool
 	// Term is the highest this disk has seen, Given the highest that it gave away.
 	Term, Given uint64
 	Position    Position
@@ -329,6 +331,7 @@ func (d *Store) Info() Info {
 	i.Complete, i.Active, i.Fenced, i.Applying = d.complete, d.active, d.fenced, d.applier != nil
 	i.Position, i.Unflushed, i.Err, i.NeedsCheck = d.position, d.unflushed(), d.err, d.check
 	i.Term, i.Given = max(st.newest(), d.position.Term), st.given
+	i.Owned = st.owned() && st.activated == i.Term
 	if i.Err == nil {
 		i.Err = d.unapplied
 	}

@@ -16,7 +16,7 @@ var exits = []struct {
 	exit  int
 	means string
 }{
-	{api.CodeInternal, 1, "something went wrong inside Tagalong"},
+	{api.CodeInternal, 1, "something went wrong inside Tagalong, or a disk is damaged"},
 	{api.CodeUsage, 2, "the command line can't be obeyed"},
 	{api.CodeNotFound, 3, "there is no VM, device, switch or file of that name"},
 	{api.CodeConflict, 4, "not possible in the present state"},
@@ -29,6 +29,7 @@ var exits = []struct {
 	{api.CodeRefused, 11, "the other device said no"},
 	{api.CodeSpace, 12, "the disk is full"},
 	{api.CodeEngineRunning, 13, "an engine runs here already"},
+	{code: api.CodeDamaged, exit: 1}, // told with the first
 }
 
 // exitCode is 0 for no error, 1 for a kind that this version doesn't know.
@@ -62,6 +63,9 @@ func printError(w io.Writer, err error) {
 func exitCodesTopic() *cobra.Command {
 	text := "Every verb ends with one of these:\n\n   0  it worked\n"
 	for _, e := range exits {
+		if e.means == "" {
+			continue
+		}
 		text += fmt.Sprintf("  %2d  %s\n", e.exit, e.means)
 	}
 	return &cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: text}

@@ -54,7 +54,7 @@ func newRoot(c *cli) *cobra.Command {
 		Short: "Your desktop tags along with you",
 		Long: `Tagalong runs your desktop in a virtual machine that follows you from PC to PC.
 
-Without a verb it opens the tray. All verbs but "engine" talk to the engine that
+Without a verb it opens the tray. All verbs but "engine" and "disk" talk to the engine that
 runs on this device.`,
 		Example: `  tagalong engine            run the engine in this terminal
   tagalong pair              let another device join this one
@@ -71,7 +71,7 @@ runs on this device.`,
 		return usage(sentence(err.Error()), "See: "+cmd.CommandPath()+" --help")
 	})
 	root.AddCommand(
-		newStatus(c), newSwitch(c), newVM(c), newDevices(c), newPair(c), newHistory(c), newEvents(c),
+		newStatus(c), newSwitch(c), newVM(c), newDisk(c), newDevices(c), newPair(c), newHistory(c), newEvents(c),
 		newEngine(c), newVersion(c), exitCodesTopic(),
 	)
 	root.InitDefaultCompletionCmd()

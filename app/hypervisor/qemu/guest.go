@@ -103,6 +103,12 @@ func (q *QEMU) start(ctx context.Context, c hypervisor.Config, incoming bool) (h
 	return g, nil
 }
 
+// Running says whether the QEMU that was started for the run directory dir lives. It asks the system, not QEMU.
+func Running(dir string) bool {
+	pid := readPID(dir)
+	return pid != 0 && alive(pid, dir)
+}
+
 // Find implements hypervisor.Hypervisor.
 func (q *QEMU) Find(ctx context.Context, c hypervisor.Config) (hypervisor.Guest, error) {
 	pid := readPID(c.Dir)

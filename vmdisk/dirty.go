@@ -12,6 +12,7 @@ import (
 
 	"github.com/zeebo/blake3"
 	"tagalong.org/tagalong/vmdisk/blockset"
+	"tagalong.org/tagalong/vmdisk/vfs"
 )
 
 const (
@@ -125,7 +126,7 @@ func (d *Store) unseal(b []byte, f format) ([]byte, error) {
 // loadPeers reads the stored sets. One that is damaged is left out: its peer isn't known then, and gets everything.
 func (d *Store) loadPeers(names []string) error {
 	for _, name := range names {
-		if !strings.HasPrefix(name, dirtyPrefix) || strings.HasSuffix(name, tempSuffix) {
+		if !strings.HasPrefix(name, dirtyPrefix) || strings.HasSuffix(name, vfs.TempSuffix) {
 			continue
 		}
 		s, err := d.loadSet(name)
@@ -189,7 +190,7 @@ func (d *Store) storeLocked() error {
 	}
 	d.mu.Unlock()
 	for i, s := range sets {
-		err := writeNew(d.fs, dirtyName(s.name), seal(s.appendTo(d.sealed(dirtyFormat))))
+		err := vfs.WriteNew(d.fs, dirtyName(s.name), seal(s.appendTo(d.sealed(dirtyFormat))))
 		if err == nil {
 			continue
 		}

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 
 	"github.com/zeebo/blake3"
+	"tagalong.org/tagalong/vmdisk/reclog"
 	"tagalong.org/tagalong/vmdisk/vfs"
 )
 
@@ -20,6 +21,7 @@ const (
 	frameMagic   = "TgEf"
 	frameHeader  = 56
 	headSum      = 8
+	sumSize      = 16
 	epochsBuffer = 256 << 10
 
 	frameWrite  = 1
@@ -62,7 +64,7 @@ type mark struct {
 func openEpochs(fsys vfs.FS) (*epochLog, error) {
 	f, err := fsys.Open(epochsName)
 	if errors.Is(err, fs.ErrNotExist) {
-		if err = writeNew(fsys, epochsName, newEpochsHeader()); err == nil {
+		if err = vfs.WriteNew(fsys, epochsName, newEpochsHeader()); err == nil {
 			f, err = fsys.Open(epochsName)
 		}
 	}
@@ -100,7 +102,7 @@ func readEpochs(f vfs.File) (*epochLog, error) {
 		return nil, fmt.Errorf("%s: header: %w", epochsName, ErrCorrupt)
 	}
 	start := mark{at: epochsHeader}
-	return &epochLog{f: f, sum: newHasher([32]byte(h[16:48])), size: epochsHeader, committed: start, applied: start}, nil
+	return &epochLog{f: f, sum: reclog.NewHasher([32]byte(h[16:48])), size: epochsHeader, committed: start, applied: start}, nil
 }
 
 func (e *epochLog) appendFrame(b []byte, fr frame, chain [sumSize]byte, data []byte) []byte {
@@ -110,8 +112,8 @@ func (e *epochLog) appendFrame(b []byte, fr frame, chain [sumSize]byte, data []b
 	b = le.AppendUint64(b, fr.epoch)
 	b = le.AppendUint64(b, fr.off)
 	b = le.AppendUint64(b, fr.n)
-	b = tag(e.sum, b, headSum, b[start:])
-	b = tag(e.sum, b, sumSize, chain[:], b[start:], data)
+	b = reclog.Tag(e.sum, b, headSum, b[start:])
+	b = reclog.Tag(e.sum, b, sumSize, chain[:], b[start:], data)
 	return append(b, data...)
 }
 
@@ -122,7 +124,7 @@ func (e *epochLog) parseFrame(h []byte) (frame, bool) {
 		return frame{}, false
 	}
 	var sum [headSum]byte
-	if string(tag(e.sum, sum[:0], headSum, h[:32])) != string(h[32:40]) {
+	if string(reclog.Tag(e.sum, sum[:0], headSum, h[:32])) != string(h[32:40]) {
 		return frame{}, false
 	}
 	fr := frame{h[4], le.Uint64(h[8:]), le.Uint64(h[16:]), le.Uint64(h[24:])}
@@ -154,7 +156,7 @@ func (e *epochLog) read(m mark, to int64, visit func(fr frame, data []byte, afte
 			}
 		}
 		var sum [sumSize]byte
-		if string(tag(e.sum, sum[:0], sumSize, m.chain[:], h[:40], data)) != string(h[40:]) {
+		if string(reclog.Tag(e.sum, sum[:0], sumSize, m.chain[:], h[:40], data)) != string(h[40:]) {
 			return m, nil
 		}
 		first = false

@@ -9,16 +9,14 @@ import (
 	"sync"
 
 	"github.com/zeebo/blake3"
+	"tagalong.org/tagalong/vmdisk/reclog"
 	"tagalong.org/tagalong/vmdisk/vfs"
 )
 
 const (
 	journalName   = "journal"
 	journalHeader = 112
-	recordHeader  = 24
-	sumSize       = 16
 	compactAbove  = 1 << 20
-	tempSuffix    = ".new"
 )
 
 // header is the fixed beginning of the journal: which disk this is.
@@ -81,87 +79,26 @@ func parseHeader(b []byte) (header, error) {
 	return h, nil
 }
 
-func newHasher(salt [32]byte) *blake3.Hasher {
-	h, err := blake3.NewKeyed(salt[:])
-	if err != nil { // only for a key that isn't 32 bytes
-		return blake3.New()
-	}
-	return h
-}
-
-// tag is the first bytes of the keyed hash over parts.
-func tag(h *blake3.Hasher, dst []byte, n int, parts ...[]byte) []byte {
-	h.Reset()
-	for _, p := range parts {
-		_, _ = h.Write(p) // never fails
-	}
-	var out [32]byte
-	return append(dst, h.Sum(out[:0])[:n]...)
-}
-
-func appendRecord(b []byte, h *blake3.Hasher, r record, seq, synced uint64) []byte {
-	le, start := binary.LittleEndian, len(b)
-	b = le.AppendUint32(b, uint32(len(r.body)))
-	b = append(b, r.kind, 0, 0, 0)
-	b = le.AppendUint64(b, seq)
-	b = le.AppendUint64(b, synced)
-	b = append(b, r.body...)
-	return tag(h, b, sumSize, b[start:])
-}
-
-// parseRecord reads the record at the beginning of b; ok says that it is whole and undamaged.
-func parseRecord(b []byte, h *blake3.Hasher) (r record, seq, synced uint64, n int, ok bool) {
-	le := binary.LittleEndian
-	if len(b) < recordHeader+sumSize || b[5]|b[6]|b[7] != 0 {
-		return r, 0, 0, 0, false
-	}
-	body := int(le.Uint32(b))
-	if body > maxRecord || len(b) < recordHeader+body+sumSize {
-		return r, 0, 0, 0, false
-	}
-	n = recordHeader + body + sumSize
-	var sum [sumSize]byte
-	if string(tag(h, sum[:0], sumSize, b[:n-sumSize])) != string(b[n-sumSize:n]) {
-		return r, 0, 0, 0, false
-	}
-	return record{b[4], b[recordHeader : recordHeader+body]}, le.Uint64(b[8:]), le.Uint64(b[16:]), n, true
-}
-
 // parseJournal replays the bytes of a journal. A torn end is left out; damage before it is ErrCorrupt.
 func parseJournal(b []byte) (header, *state, error) {
 	h, err := parseHeader(b)
 	if err != nil {
 		return h, nil, err
 	}
-	sum, st := newHasher(h.salt), newState()
-	var last uint64
-	at := journalHeader
-	for at < len(b) {
-		r, seq, _, n, ok := parseRecord(b[at:], sum)
-		if !ok || seq == 0 || last != 0 && seq != last+1 {
-			break
+	st := newState()
+	_, last, err := reclog.Replay(b[journalHeader:], reclog.NewHasher(h.salt), h.durable, func(kind byte, body []byte) error {
+		if kind > journalKinds[h.version] {
+			return fmt.Errorf("journal record of kind %d in version %d: %w", kind, h.version, ErrCorrupt)
 		}
-		if r.kind > journalKinds[h.version] {
-			err = fmt.Errorf("journal record of kind %d in version %d: %w", r.kind, h.version, ErrCorrupt)
-		} else {
-			err = st.apply(r)
-		}
-		if err != nil {
-			return h, nil, fmt.Errorf("%s: record %d: %w", journalName, seq, err)
-		}
-		last, at = seq, at+n
-	}
-	if int64(at) < journalHeader+h.durable || last == 0 {
-		return h, nil, fmt.Errorf("%s: record %d at byte %d: %w", journalName, last+1, at, ErrCorrupt)
-	}
-	// A readable record that knows the unreadable one to have been durable proves damage.
-	for x := at + 1; x+recordHeader+sumSize <= len(b); x++ {
-		if seq := binary.LittleEndian.Uint64(b[x+8:]); seq <= last || seq > last+1<<20 {
-			continue
-		}
-		if _, _, synced, _, ok := parseRecord(b[x:], sum); ok && synced > last {
-			return h, nil, fmt.Errorf("%s: record %d at byte %d: %w", journalName, last+1, at, ErrCorrupt)
-		}
+		return st.apply(record{kind, body})
+	})
+	switch {
+	case err == nil && last == 0:
+		return h, nil, fmt.Errorf("%s: no record: %w", journalName, ErrCorrupt)
+	case errors.Is(err, reclog.ErrDamaged):
+		return h, nil, fmt.Errorf("%s: %w: %w", journalName, ErrCorrupt, err)
+	case err != nil:
+		return h, nil, fmt.Errorf("%s: %w", journalName, err)
 	}
 	return h, st, nil
 }
@@ -219,22 +156,22 @@ func (j *journal) replace(st *state) error {
 	}
 	h := j.h
 	_, _ = rand.Read(h.salt[:])
-	sum := newHasher(h.salt)
+	sum := reclog.NewHasher(h.salt)
 	recs := st.records()
 	var body []byte
 	seq := j.seq // numbers go on, so that who waits for one isn't misled
 	for _, r := range recs {
 		seq++
-		body = appendRecord(body, sum, r, seq, 0)
+		body = reclog.Append(body, sum, r.kind, r.body, seq, 0)
 	}
 	h.durable, h.version = int64(len(body)), journalFormat.newest()
-	if err := stage(j.fs, journalName, append(appendHeader(h), body...)); err != nil {
+	if err := vfs.Stage(j.fs, journalName, append(appendHeader(h), body...)); err != nil {
 		return fmt.Errorf("journal: %w", err)
 	}
 	if j.f != nil {
 		_ = j.f.Close() // some systems don't replace an open file
 	}
-	placed, err := place(j.fs, journalName)
+	placed, err := vfs.Place(j.fs, journalName)
 	f, ferr := j.fs.Open(journalName)
 	if placed {
 		j.h, j.sum, j.st = h, sum, st
@@ -250,43 +187,6 @@ func (j *journal) replace(st *state) error {
 		return fmt.Errorf("journal: %w", err)
 	}
 	return nil
-}
-
-// writeNew stores a whole file under its name, atomically and durably.
-func writeNew(fsys vfs.FS, name string, b []byte) error {
-	if err := stage(fsys, name, b); err != nil {
-		return err
-	}
-	_, err := place(fsys, name)
-	return err
-}
-
-// stage stores b durably, beside the file called name.
-func stage(fsys vfs.FS, name string, b []byte) error {
-	temp := name + tempSuffix
-	_ = fsys.Remove(temp) // usually there is none; if it can't go, Create says so
-	f, err := fsys.Create(temp)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteAt(b, 0)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		_ = fsys.Remove(temp) // the next one tries again
-	}
-	return err
-}
-
-// place gives what was staged its name, durably if there is no error. placed says that it has the name.
-func place(fsys vfs.FS, name string) (placed bool, err error) {
-	temp := name + tempSuffix
-	if err := fsys.Rename(temp, name); err != nil {
-		_ = fsys.Remove(temp) // the next one tries again
-		return false, err
-	}
-	return true, fsys.SyncDir()
 }
 
 // commit applies change to the state and stores all of it, atomically and durably.
@@ -307,7 +207,7 @@ func (j *journal) append(r record) (seq uint64, err error) {
 	if j.err != nil {
 		return 0, j.err
 	}
-	b := appendRecord(nil, j.sum, r, j.seq+1, j.synced)
+	b := reclog.Append(nil, j.sum, r.kind, r.body, j.seq+1, j.synced)
 	if _, err := j.f.WriteAt(b, j.size); err != nil {
 		if terr := j.f.Truncate(j.size); terr != nil {
 			j.err = fmt.Errorf("journal: %w: %w", ErrFailed, terr)

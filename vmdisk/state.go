@@ -19,7 +19,6 @@ const (
 	recReplica  = 7 // position and completeness of a replica
 	recCheck    = 8 // why the disk needs checking; nothing: it doesn't
 	maxEnds     = 4096
-	maxRecord   = 1 << 20
 	maxReason   = 1 << 10
 	maxRegions  = int(MaxSize / regionSize)
 	regionBatch = 1 << 16

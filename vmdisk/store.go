@@ -185,7 +185,7 @@ func (d *Store) load() error {
 		return err
 	}
 	for _, n := range names {
-		if strings.HasSuffix(n, tempSuffix) {
+		if strings.HasSuffix(n, vfs.TempSuffix) {
 			_ = d.fs.Remove(n) // left by a crash; it would only take space
 		}
 	}

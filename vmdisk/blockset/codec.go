@@ -23,10 +23,22 @@ const (
 
 // AppendTo appends the encoded set to b; vmdisk/FORMAT.md has the encoding.
 func (m *Set) AppendTo(b []byte) []byte {
+	b, _ = m.AppendPart(b, 0, int(MaxEncoded(m.blocks)))
+	return b
+}
+
+// AppendPart is AppendTo from chunk 'from' on, until at least limit bytes were appended; next is the chunk to go on with, -1 if
+// there is none. A part is an encoded set too.
+func (m *Set) AppendPart(b []byte, from, limit int) (part []byte, next int) {
 	le := binary.LittleEndian
-	for i, c := range m.chunks {
+	start := len(b)
+	for i := from; i < len(m.chunks); i++ {
+		c := m.chunks[i]
 		if c == nil {
 			continue
+		}
+		if len(b)-start >= limit {
+			return b, i
 		}
 		b = le.AppendUint32(b, uint32(i))
 		if c == fullChunk {
@@ -51,21 +63,29 @@ func (m *Set) AppendTo(b []byte) []byte {
 			b = le.AppendUint64(b, w)
 		}
 	}
-	return b
+	return b, -1
 }
 
 // Decode reads what AppendTo wrote: all of b. Its errors are ErrMalformed.
 func Decode(b []byte, blocks int64) (*Set, error) {
-	le := binary.LittleEndian
 	m := New(blocks)
+	if err := m.AddEncoded(b); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// AddEncoded adds what AppendTo or AppendPart wrote: all of b. After an error (ErrMalformed) part of it may have been added.
+func (m *Set) AddEncoded(b []byte) error {
+	le := binary.LittleEndian
 	for last := int64(-1); len(b) > 0; {
 		if len(b) < 7 {
-			return nil, fmt.Errorf("block set ends early: %w", ErrMalformed)
+			return fmt.Errorf("block set ends early: %w", ErrMalformed)
 		}
 		i, form, runs := int64(le.Uint32(b)), b[4], int(le.Uint16(b[5:]))
 		b = b[7:]
 		if i <= last || i >= int64(len(m.chunks)) {
-			return nil, fmt.Errorf("block set has chunk %d after %d: %w", i, last, ErrMalformed)
+			return fmt.Errorf("block set has chunk %d after %d: %w", i, last, ErrMalformed)
 		}
 		last = i
 		base := i * ChunkBlocks
@@ -76,7 +96,7 @@ func Decode(b []byte, blocks int64) (*Set, error) {
 			for ; runs > 0; runs-- {
 				x, n := int64(le.Uint16(b)), int64(le.Uint16(b[2:]))+1
 				if x+n > m.room(i) {
-					return nil, fmt.Errorf("block set has a run of %d at %d: %w", n, x, ErrMalformed)
+					return fmt.Errorf("block set has a run of %d at %d: %w", n, x, ErrMalformed)
 				}
 				m.Add(base+x, base+x+n)
 				b = b[4:]
@@ -85,15 +105,15 @@ func Decode(b []byte, blocks int64) (*Set, error) {
 			for w := range int64(chunkWords) {
 				v := le.Uint64(b[8*w:])
 				for x := base + 64*w; v != 0; x, v = x+1, v>>1 {
-					if v&1 != 0 && x < blocks {
+					if v&1 != 0 && x < m.blocks {
 						m.Add(x, x+1)
 					}
 				}
 			}
 			b = b[8*chunkWords:]
 		default:
-			return nil, fmt.Errorf("block set has a chunk of form %d: %w", form, ErrMalformed)
+			return fmt.Errorf("block set has a chunk of form %d: %w", form, ErrMalformed)
 		}
 	}
-	return m, nil
+	return nil
 }

@@ -70,6 +70,14 @@ func TestSet(t *testing.T) {
 			t.Fatal(err)
 		}
 		same(t, c, want)
+		c = New(m.blocks)
+		for part, at := []byte(nil), 0; at >= 0; {
+			part, at = m.AppendPart(nil, at, 1)
+			if err := c.AddEncoded(part); err != nil {
+				t.Fatal(err)
+			}
+		}
+		same(t, c, want)
 		from := rapid.Int64Range(0, m.blocks).Draw(t, "from")
 		a, b, ok := m.Run(from, 100)
 		if ok != !m.Empty() || ok && (b <= a || b-a > 100 || !want[a] || !want[b-1]) {

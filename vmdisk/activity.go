@@ -3,6 +3,8 @@ package vmdisk
 import (
 	"slices"
 	"sync"
+
+	"tagalong.org/tagalong/vmdisk/blockset"
 )
 
 // regionSize is the grain of the activity log, in bytes (the thesis, §4.1).
@@ -140,4 +142,24 @@ func (a *activity) each(blocks int64, fn func(from, to int64)) {
 		from := int64(i) * (regionSize / Block)
 		fn(min(from, blocks), min(from+regionSize/Block, blocks))
 	}
+}
+
+// has says whether a region is logged.
+func (a *activity) has(i uint32) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.regions[i] != nil
+}
+
+// logged are the logged regions of a disk of so many; with idle, only those that retire may drop.
+func (a *activity) logged(regions int64, idle bool) *blockset.Set {
+	s := blockset.New(regions)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for i, r := range a.regions {
+		if !idle || !r.touched && r.pins == 0 {
+			s.Add(int64(i), min(int64(i)+1, regions))
+		}
+	}
+	return s
 }

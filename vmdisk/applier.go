@@ -257,6 +257,9 @@ func (d *Store) applyEpochs() error {
 	e := d.epochs
 	end, err := e.read(e.applied, e.committed.at, func(fr frame, data []byte, after mark) error {
 		var err error
+		if fr.kind != frameCommit {
+			d.hashes.touch(int64(fr.off), int64(fr.n))
+		}
 		switch fr.kind {
 		case frameWrite:
 			_, err = d.base.WriteAt(data, int64(fr.off))
@@ -293,6 +296,9 @@ func (d *Store) settle() error {
 	}
 	if err := d.base.Sync(); err != nil {
 		return d.failed("sync "+baseName, err)
+	}
+	if err := d.hashes.settle(); err != nil {
+		return err
 	}
 	if err := d.j.commit(func(s *state) { s.position = maxPosition(s.position, e.last) }); err != nil {
 		return err

@@ -265,6 +265,9 @@ func (d *Store) save() error {
 	if err := d.storeLocked(); err != nil {
 		return err
 	}
+	if err := d.hashes.forget(d.al.logged(regionsOf(d.size), true)); err != nil {
+		return err
+	}
 	return d.al.retire(func() (Position, bool) {
 		d.mu.Lock()
 		defer d.mu.Unlock()

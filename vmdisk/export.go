@@ -110,6 +110,9 @@ func (d *Store) importDirty(b []byte, self string) error {
 	if err := d.removeSets(gone...); err != nil {
 		return err
 	}
+	if err := d.hashes.forget(d.al.logged(regionsOf(d.size), false)); err != nil {
+		return err
+	}
 	if err := d.j.commit(func(st *state) { clear(st.regions) }); err != nil {
 		return err
 	}

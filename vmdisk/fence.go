@@ -56,6 +56,11 @@ func (d *Store) activate(term uint64) error {
 	if err := d.keepPeers(term, pos, restart); err != nil {
 		return err
 	}
+	if !restart {
+		if err := d.hashes.forget(d.al.logged(regionsOf(d.size), false)); err != nil {
+			return err
+		}
+	}
 	err = d.j.commit(func(st *state) {
 		if !restart {
 			st.end(pos)

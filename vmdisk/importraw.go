@@ -57,7 +57,7 @@ func (d *Store) importFrom(ctx context.Context, f *os.File, progress func(done, 
 		d.became(complete, [16]byte{}, Position{})
 		return nil
 	}
-	if err := mark(false); err != nil {
+	if err := errors.Join(mark(false), d.hashes.reset()); err != nil {
 		return err
 	}
 	if err := d.base.Punch(0, d.size); err != nil {

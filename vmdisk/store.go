@@ -38,10 +38,12 @@ type Store struct {
 	space  *space
 	claims claims
 	epochs *epochLog
+	hashes *hashes
 
 	role     sync.Mutex   // changes of what this disk is
 	saveMu   sync.Mutex   // storing dirty sets
 	syncMu   sync.Mutex   // rounds
+	scrubMu  sync.Mutex   // held by the one Scrub at a time
 	gate     sync.RWMutex // held for reading by every write under way
 	rd       sync.RWMutex // held for writing while an epoch is applied
 	queueing atomic.Int64 // feeds that want the content of writes
@@ -200,6 +202,9 @@ func (d *Store) load() error {
 	if err := d.recover(); err != nil {
 		return err
 	}
+	if err := d.openHashes(); err != nil {
+		return err
+	}
 	if d.epochs, err = openEpochs(d.fs); err != nil {
 		return err
 	}
@@ -288,6 +293,9 @@ func (d *Store) release() error {
 	var errs []error
 	if d.epochs != nil {
 		errs = append(errs, d.epochs.f.Close())
+	}
+	if d.hashes != nil {
+		errs = append(errs, d.hashes.close())
 	}
 	if d.base != nil {
 		errs = append(errs, d.base.Close())

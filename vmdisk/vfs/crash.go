@@ -32,6 +32,21 @@ func (m *Mem) Crash(loss Loss, seed uint64) *Mem {
 	return out
 }
 
+// Unsynced says whether a power cut now could take anything.
+func (m *Mem) Unsynced() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.dirOps) > 0 {
+		return true
+	}
+	for _, n := range m.stable {
+		if len(n.ops) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // After is what would be found after a crash now.
 func (m *Mem) After(loss Loss, seed uint64) *Mem {
 	m.mu.Lock()

@@ -1,0 +1,197 @@
+package hydrate
+
+import "tagalong.org/tagalong/vmdisk/blockset"
+
+const (
+	// nearBlocks is how far around the last demand the background looks first.
+	nearBlocks = 16 << 20 / Block
+	// heatBlocks is the grain in which reads are counted.
+	heatBlocks = 4 << 20 / Block
+	maxBlocks  = MaxFetch / Block
+)
+
+// job is one fetch: the blocks [a, b), at most maxBlocks.
+type job struct {
+	a, b   int64
+	demand bool
+}
+
+// waiter is somebody who needs the blocks [a, b).
+type waiter struct {
+	a, b int64
+	done chan struct{} // closed when none of them is stale
+}
+
+// plan is the order of fetching. Not safe for concurrent use.
+type plan struct {
+	blocks int64
+	// flying blocks are being fetched; failed ones are stale and could not be fetched the last time.
+	stale, flying, failed *blockset.Set
+	waiting               []*waiter // whose turn it is comes first
+	near                  int64     // where the last demand ended
+	heat                  map[int64]int
+	hot                   int64 // the region that is being fetched because of its heat, or -1
+	linear, retry         int64 // where the background goes on
+}
+
+func newPlan(stale *blockset.Set) *plan {
+	n := stale.Blocks()
+	return &plan{
+		blocks: n, stale: stale.Clone(), flying: blockset.New(n), failed: blockset.New(n),
+		near: n, heat: map[int64]int{}, hot: -1,
+	}
+}
+
+// lacks says whether any of the blocks [a, b) is stale.
+func (p *plan) lacks(a, b int64) bool { return p.stale.Next(a, true) < b }
+
+// read counts a read of the blocks [a, b).
+func (p *plan) read(a, b int64) {
+	for r := a / heatBlocks; r*heatBlocks < b; r++ {
+		if _, known := p.heat[r]; known || p.lacks(r*heatBlocks, min(p.blocks, (r+1)*heatBlocks)) {
+			p.heat[r]++
+		}
+	}
+}
+
+// free is the first block of [a, b) that is stale and not in flight, b if there is none. failed says which of them: those
+// that failed, or the others.
+func (p *plan) free(a, b int64, failed bool) int64 {
+	for a < b {
+		if a = p.stale.Next(a, true); a >= b {
+			break
+		}
+		if x := p.flying.Next(a, false); x > a {
+			a = x
+			continue
+		}
+		if x := p.failed.Next(a, failed); x > a {
+			a = x
+			continue
+		}
+		return a
+	}
+	return b
+}
+
+// runEnd is where the run of blocks ends that begins with a, which is free and didn't fail; at most limit.
+func (p *plan) runEnd(a, limit int64) int64 {
+	return min(limit, p.stale.Next(a, false), p.flying.Next(a, true), p.failed.Next(a, true))
+}
+
+func (p *plan) start(j job) (job, bool) {
+	p.flying.Add(j.a, j.b)
+	return j, true
+}
+
+// demand is the next fetch for those who wait, with up to ahead blocks of what follows.
+func (p *plan) demand(ahead int64) (job, bool) {
+	for i, w := range p.waiting {
+		j := job{demand: true}
+		if j.a = p.free(w.a, w.b, false); j.a < w.b {
+			j.b = p.runEnd(j.a, min(j.a+maxBlocks, max(w.b, j.a+ahead)))
+		} else if j.a = p.free(w.a, w.b, true); j.a < w.b {
+			j.b = j.a + 1
+		} else {
+			continue
+		}
+		copy(p.waiting[i:], p.waiting[i+1:])
+		p.waiting[len(p.waiting)-1] = w
+		p.near = j.b
+		return p.start(j)
+	}
+	return job{}, false
+}
+
+// background is the next fetch that nobody waits for.
+func (p *plan) background() (job, bool) {
+	for _, in := range [][2]int64{{p.near, p.near + nearBlocks}, {p.near - nearBlocks, p.near}} {
+		if j, ok := p.first(max(0, in[0]), min(p.blocks, in[1])); ok {
+			return p.start(j)
+		}
+	}
+	for p.hot >= 0 || p.heatUp() {
+		if j, ok := p.first(p.hot*heatBlocks, min(p.blocks, (p.hot+1)*heatBlocks)); ok {
+			return p.start(j)
+		}
+		delete(p.heat, p.hot)
+		p.hot = -1
+	}
+	for _, from := range [2]int64{p.linear, 0} {
+		if j, ok := p.first(from, p.blocks); ok {
+			p.linear = j.b
+			return p.start(j)
+		}
+	}
+	for _, from := range [2]int64{p.retry, 0} {
+		if a := p.free(from, p.blocks, true); a < p.blocks {
+			p.retry = a + 1
+			return p.start(job{a: a, b: a + 1})
+		}
+	}
+	return job{}, false
+}
+
+func (p *plan) first(a, b int64) (job, bool) {
+	if a = p.free(a, b, false); a >= b {
+		return job{}, false
+	}
+	return job{a: a, b: p.runEnd(a, min(b, a+maxBlocks))}, true
+}
+
+// heatUp chooses the region that was read most often, the first of several.
+func (p *plan) heatUp() bool {
+	for r, n := range p.heat {
+		if p.hot < 0 || n > p.heat[p.hot] || n == p.heat[p.hot] && r < p.hot {
+			p.hot = r
+		}
+	}
+	return p.hot >= 0
+}
+
+// wanted is what of a job that has arrived is still stale, in order.
+func (p *plan) wanted(j job) []job {
+	var out []job
+	for a := p.stale.Next(j.a, true); a < j.b; a = p.stale.Next(a, true) {
+		b := min(j.b, p.stale.Next(a, false))
+		out = append(out, job{a: a, b: b})
+		a = b
+	}
+	return out
+}
+
+// end ends a job. If it worked, its blocks are here; else they are to be fetched again.
+func (p *plan) end(j job, worked bool) {
+	p.flying.Remove(j.a, j.b)
+	if !worked {
+		p.failed.Add(j.a, j.b)
+		return
+	}
+	p.drop(j.a, j.b)
+}
+
+// drop says that the blocks [a, b) aren't stale any more. It wakes who has all that it waits for.
+func (p *plan) drop(a, b int64) {
+	p.stale.Remove(a, b)
+	p.failed.Remove(a, b)
+	kept := p.waiting[:0]
+	for _, w := range p.waiting {
+		if w.a < b && a < w.b && !p.lacks(w.a, w.b) {
+			close(w.done)
+			continue
+		}
+		kept = append(kept, w)
+	}
+	clear(p.waiting[len(kept):])
+	p.waiting = kept
+}
+
+// leave takes somebody who gave up out of those who wait.
+func (p *plan) leave(w *waiter) {
+	for i, o := range p.waiting {
+		if o == w {
+			p.waiting = append(p.waiting[:i], p.waiting[i+1:]...)
+			return
+		}
+	}
+}

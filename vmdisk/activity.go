@@ -3,6 +3,7 @@ package vmdisk
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"tagalong.org/tagalong/vmdisk/blockset"
 )
@@ -11,25 +12,55 @@ import (
 const regionSize = 4 << 20
 
 // activity is the log of the regions that may have been written since the dirty sets were stored. A
-// region is logged durably before its first write. Safe for concurrent use.
+// region is logged durably before its first write. Safe for concurrent use. A write into a region that is logged takes no lock.
 type activity struct {
-	j       *journal
+	j     *journal
+	pages []atomic.Pointer[regionPage] // of those that were ever logged
+	era   atomic.Uint64                // how often forget emptied it
+
 	mu      sync.Mutex
-	regions map[uint32]*region
+	n       int               // regions that are logged
+	pending map[uint32]uint64 // logged, perhaps not durably: the journal's record
 }
 
-type region struct {
-	seq     uint64 // of the journal record that logs it
-	pins    int    // writes under way
-	touched bool   // since the last mark
-}
+const pageRegions = 1024
 
-func newActivity(j *journal, logged map[uint32]struct{}) *activity {
-	a := &activity{j: j, regions: make(map[uint32]*region)}
-	for r := range logged {
-		a.regions[r] = &region{}
+type regionPage [pageRegions]region
+
+// region is the state of one region. Without activity.mu only this changes: a pin is taken away, or added together with
+// touched while the region is durable.
+type region struct{ atomic.Uint32 }
+
+const (
+	regionLogged  = 1 << 0
+	regionDurable = 1 << 1 // it is logged, durably
+	regionTouched = 1 << 2 // since the last mark
+	regionPin     = 1 << 3 // one write under way; the rest of the number counts them
+)
+
+func newActivity(j *journal, size int64, logged map[uint32]struct{}) *activity {
+	regions := (size + regionSize - 1) / regionSize
+	a := &activity{
+		j: j, pages: make([]atomic.Pointer[regionPage], (regions+pageRegions-1)/pageRegions),
+		pending: make(map[uint32]uint64),
+	}
+	for i := range logged {
+		if int64(i) < regions {
+			a.region(i).Store(regionLogged | regionDurable)
+			a.n++
+		}
 	}
 	return a
+}
+
+// region is the state of region i. The caller holds mu, or knows that its page is there.
+func (a *activity) region(i uint32) *region {
+	p := a.pages[i/pageRegions].Load()
+	if p == nil {
+		p = new(regionPage)
+		a.pages[i/pageRegions].Store(p)
+	}
+	return &p[i%pageRegions]
 }
 
 // span is the range of regions that n > 0 bytes at off touch: [first, last].
@@ -37,52 +68,113 @@ func span(off, n int64) (first, last uint32) {
 	return uint32(off / regionSize), uint32((off + n - 1) / regionSize)
 }
 
-// enter logs the regions of a write durably, and holds them until they are handed to leave.
-func (a *activity) enter(off, n int64) ([]*region, error) {
+// enter logs the regions of a write durably, and holds them until leave.
+func (a *activity) enter(off, n int64) error {
 	first, last := span(off, n)
-	var missing []uint32
-	var need uint64
-	a.mu.Lock()
 	for i := first; i <= last; i++ {
-		if a.regions[i] == nil {
+		if p := a.pages[i/pageRegions].Load(); p == nil || !p[i%pageRegions].pin() {
+			if err := a.log(i, last); err != nil {
+				a.unpin(first, i)
+				return err
+			}
+			break
+		}
+	}
+	return nil
+}
+
+// pin notes a write under way if the region is logged durably.
+func (r *region) pin() bool {
+	for {
+		old := r.Load()
+		if old&regionDurable == 0 {
+			return false
+		}
+		if r.CompareAndSwap(old, (old|regionTouched)+regionPin) {
+			return true
+		}
+	}
+}
+
+// log is enter for the regions [first, last], of which some aren't logged durably.
+func (a *activity) log(first, last uint32) error {
+	need, err := a.append(first, last)
+	if err != nil {
+		return err
+	}
+	if need > 0 && !a.j.durableTo(need) {
+		if err := a.j.syncTo(need); err != nil {
+			a.unpin(first, last+1)
+			return err
+		}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for i := first; i <= last; i++ {
+		if seq, ok := a.pending[i]; ok && seq <= need {
+			delete(a.pending, i)
+			a.region(i).Or(regionDurable)
+		}
+	}
+	return nil
+}
+
+// append adds the regions [first, last] that aren't logged to the journal, and pins them all. They are durable with the record
+// that it returns, if that isn't 0.
+func (a *activity) append(first, last uint32) (need uint64, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var missing []uint32
+	for i := first; i <= last; i++ {
+		if a.region(i).Load()&regionLogged == 0 {
 			missing = append(missing, i)
 		}
 	}
 	for part := range slices.Chunk(missing, regionBatch) {
 		seq, err := a.j.append(regionRecord(recAdded, part))
 		if err != nil {
-			a.mu.Unlock()
-			return nil, err
+			return 0, err
 		}
 		for _, i := range part {
-			a.regions[i] = &region{seq: seq}
+			a.region(i).Or(regionLogged)
+			a.pending[i] = seq
 		}
+		a.n += len(part)
 	}
-	held := make([]*region, 0, last-first+1)
 	for i := first; i <= last; i++ {
-		r := a.regions[i]
-		r.pins++
-		r.touched = true
-		need = max(need, r.seq)
-		held = append(held, r)
+		r := a.region(i)
+		r.Or(regionTouched)
+		r.Add(regionPin)
+		need = max(need, a.pending[i])
 	}
-	a.mu.Unlock()
-	if need == 0 || a.j.durableTo(need) {
-		return held, nil
-	}
-	if err := a.j.syncTo(need); err != nil {
-		a.leave(held)
-		return nil, err
-	}
-	return held, nil
+	return need, nil
 }
 
-// leave ends what enter began.
-func (a *activity) leave(held []*region) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for _, r := range held {
-		r.pins--
+// leave ends what enter of the same range began.
+func (a *activity) leave(off, n int64) {
+	first, last := span(off, n)
+	a.unpin(first, last+1)
+}
+
+// unpin takes a pin from the regions [first, end).
+func (a *activity) unpin(first, end uint32) {
+	for i := first; i < end; i++ {
+		a.pages[i/pageRegions].Load()[i%pageRegions].Add(^uint32(regionPin - 1))
+	}
+}
+
+// all visits the regions that are logged. The caller holds mu.
+func (a *activity) all(visit func(i uint32, r *region)) {
+	for p := range a.pages {
+		page := a.pages[p].Load()
+		if page == nil {
+			continue
+		}
+		for i := range page {
+			if page[i].Load()&regionLogged != 0 {
+				visit(uint32(p*pageRegions+i), &page[i])
+			}
+		}
 	}
 }
 
@@ -90,10 +182,13 @@ func (a *activity) leave(held []*region) {
 func (a *activity) mark() int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, r := range a.regions {
-		r.touched = r.pins > 0
-	}
-	return len(a.regions)
+	a.all(func(_ uint32, r *region) {
+		// A write that pins between the two is seen, or touches after.
+		if r.And(^uint32(regionTouched)); r.Load() >= regionPin {
+			r.Or(regionTouched)
+		}
+	})
+	return a.n
 }
 
 // retire drops the regions that were not touched since mark. The caller has made their content and all dirty sets
@@ -102,53 +197,74 @@ func (a *activity) retire(exact func() (Position, bool)) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var gone []uint32
-	for i, r := range a.regions {
-		if !r.touched && r.pins == 0 {
+	a.all(func(i uint32, r *region) {
+		// From here on a write into it waits for mu.
+		if r.CompareAndSwap(regionLogged|regionDurable, regionLogged) {
 			gone = append(gone, i)
 		}
-	}
-	if len(gone) == len(a.regions) {
+	})
+	if len(gone) == a.n {
 		if p, ok := exact(); ok {
 			if _, err := a.j.append(quietRecord(p)); err != nil {
+				a.keep(gone)
 				return err
 			}
-			clear(a.regions)
+			a.drop(gone)
 			return nil
 		}
 	}
-	for part := range slices.Chunk(gone, regionBatch) {
+	for len(gone) > 0 {
+		part := gone[:min(len(gone), regionBatch)]
 		if _, err := a.j.append(regionRecord(recRetired, part)); err != nil {
+			a.keep(gone)
 			return err
 		}
-		for _, i := range part {
-			delete(a.regions, i)
-		}
+		a.drop(part)
+		gone = gone[len(part):]
 	}
 	return nil
 }
 
-// forget empties the log in memory; the caller has done so in the journal.
+// keep undoes the beginning of retiring.
+func (a *activity) keep(regions []uint32) {
+	for _, i := range regions {
+		a.region(i).Or(regionDurable)
+	}
+}
+
+// drop ends retiring.
+func (a *activity) drop(regions []uint32) {
+	for _, i := range regions {
+		a.region(i).And(^uint32(regionLogged))
+	}
+	a.n -= len(regions)
+}
+
+// forget empties the log in memory; the caller has done so in the journal, and nothing is written meanwhile. Who has entered
+// before, and waits to write, sees that era changed and must enter again.
 func (a *activity) forget() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	clear(a.regions)
+	a.era.Add(1)
+	a.all(func(_ uint32, r *region) { r.And(^uint32(regionLogged | regionDurable)) })
+	clear(a.pending)
+	a.n = 0
 }
 
 // each calls fn for the blocks [from, to) of every logged region.
 func (a *activity) each(blocks int64, fn func(from, to int64)) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for i := range a.regions {
+	a.all(func(i uint32, _ *region) {
 		from := int64(i) * (regionSize / Block)
 		fn(min(from, blocks), min(from+regionSize/Block, blocks))
-	}
+	})
 }
 
 // has says whether a region is logged.
 func (a *activity) has(i uint32) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.regions[i] != nil
+	p := a.pages[i/pageRegions].Load()
+	return p != nil && p[i%pageRegions].Load()&regionLogged != 0
 }
 
 // logged are the logged regions of a disk of so many; with idle, only those that retire may drop.
@@ -156,10 +272,10 @@ func (a *activity) logged(regions int64, idle bool) *blockset.Set {
 	s := blockset.New(regions)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for i, r := range a.regions {
-		if !idle || !r.touched && r.pins == 0 {
+	a.all(func(i uint32, r *region) {
+		if state := r.Load(); !idle || state < regionPin && state&regionTouched == 0 {
 			s.Add(int64(i), min(int64(i)+1, regions))
 		}
-	}
+	})
 	return s
 }

@@ -103,6 +103,7 @@ func (d *Store) became(complete bool, copy [16]byte, pos Position) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.complete, d.copy, d.position = complete, copy, pos
+	d.reconsider()
 }
 
 // span checks the range of an operation: whole blocks within the disk.
@@ -279,6 +280,7 @@ func (d *Store) applyEpochs() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.unapplied = err
+	d.reconsider()
 	return err
 }
 

@@ -144,6 +144,7 @@ func (d *Store) cut(r *round, rerr error) (pos Position, wrote, fresh bool, err 
 func (d *Store) fail(what string, err error) error {
 	if d.err == nil {
 		d.err = fmt.Errorf("%s: %w: %w", what, ErrFailed, err)
+		d.reconsider()
 		d.log.Error("Disk failed, it must be opened again", "disk", d.id, "step", what, "err", err)
 		for _, p := range d.peers {
 			if p.feed != nil {

@@ -46,10 +46,7 @@ func (d *Store) Extents(off, n int64) ([]Extent, error) {
 	}
 	d.rd.RLock()
 	defer d.rd.RUnlock()
-	d.mu.Lock()
-	err := d.readable()
-	d.mu.Unlock()
-	if err != nil {
+	if err := d.mayRead(); err != nil {
 		return nil, fmt.Errorf("extents: %w", err)
 	}
 	var out []Extent

@@ -81,6 +81,7 @@ func (d *Store) activate(term uint64) error {
 	d.ends = d.j.snapshot().ends
 	d.term, d.active, d.fenced, d.pristine = term, true, false, true
 	d.counter = max(d.counter, pos.Barrier)
+	d.reconsider()
 	return nil
 }
 
@@ -96,6 +97,7 @@ func (d *Store) Fence() error {
 		return fmt.Errorf("fence: %w", ErrInactive)
 	}
 	d.fenced = true
+	d.reconsider()
 	return nil
 }
 
@@ -112,6 +114,7 @@ func (d *Store) Unfence() error {
 		return fmt.Errorf("unfence: %w", ErrInactive)
 	}
 	d.fenced = false
+	d.reconsider()
 	for _, p := range d.peers {
 		if p.feed != nil {
 			p.feed.signal()
@@ -183,6 +186,7 @@ func (d *Store) give(term uint64) error {
 	d.given = max(d.given, term)
 	if active {
 		d.active, d.fenced = false, false
+		d.reconsider()
 	}
 	return nil
 }

@@ -49,13 +49,6 @@ func (f slowFile) WriteAt(p []byte, off int64) (int, error) {
 	return f.File.WriteAt(p, off)
 }
 
-// claimed is how many claims are held or waited for.
-func claimed(c *claims) int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return len(c.list)
-}
-
 // A write waits for an earlier one that it overlaps, and comes after it; others go on.
 func TestClaimsOrderWrites(t *testing.T) {
 	s := newSlowFS()
@@ -69,7 +62,7 @@ func TestClaimsOrderWrites(t *testing.T) {
 	go func() { errs <- d.WriteAt(bytes.Repeat([]byte{1}, 2*Block), 0, false) }()
 	<-s.started
 	go func() { errs <- d.WriteAt(bytes.Repeat([]byte{2}, Block), Block, false) }()
-	for claimed(&d.claims) < 2 && s.arrived.Load() < 2 {
+	for d.claims.held() < 2 && s.arrived.Load() < 2 {
 	}
 	must(t, d.WriteAt(blockOf(3), 5*Block, false)) // elsewhere
 	if n := s.arrived.Load(); n != 2 {
@@ -185,13 +178,12 @@ func TestSaveKeepsWhatIsWritten(t *testing.T) {
 func TestSaveKeepsWritesUnderWay(t *testing.T) {
 	d := newDisk(t, 16<<20, quiet(vfs.NewMem()))
 	must(t, d.Activate(1))
-	held, err := d.al.enter(0, Block)
-	must(t, err)
+	must(t, d.al.enter(0, Block))
 	must(t, d.save())
 	if got := d.j.snapshot(); len(got.regions) != 1 || got.exact {
 		t.Fatalf("%+v", got)
 	}
-	d.al.leave(held)
+	d.al.leave(0, Block)
 	must(t, d.save())
 	if got := d.j.snapshot(); len(got.regions) != 0 {
 		t.Fatalf("%+v", got)

@@ -42,9 +42,7 @@ func (d *Store) ReadAt(p []byte, off int64) error {
 	}
 	d.rd.RLock()
 	defer d.rd.RUnlock()
-	d.mu.Lock()
-	err := d.readable()
-	d.mu.Unlock()
+	err := d.mayRead()
 	if err == nil && len(p) > 0 {
 		err = d.troubled("read", readFull(d.base, p, off))
 	}
@@ -52,6 +50,16 @@ func (d *Store) ReadAt(p []byte, off int64) error {
 		return fmt.Errorf("read: %w", err)
 	}
 	return nil
+}
+
+// mayRead says whether base.raw is the disk: readable, for who doesn't hold mu. The caller holds rd.
+func (d *Store) mayRead() error {
+	if d.legible.Load() {
+		return nil
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.readable()
 }
 
 // readable says whether base.raw is the disk. The caller holds mu.
@@ -65,44 +73,39 @@ func (d *Store) readable() error {
 	return d.unapplied
 }
 
+// How a range is changed.
+type change uint8
+
+const (
+	changeData  change = 1 // to content
+	changeZero  change = 2 // to zeros, keeping the space
+	changePunch change = 3 // to zeros, giving the space back
+)
+
 // WriteAt writes p at off, of any alignment. When it returns, p is in the kernel; with fua it is durable, and so is what
 // was written before. Whole blocks of zeros become holes. p is the caller's again when it returns. Errors: ErrInactive,
 // ErrFenced, ErrRange, ErrFailed, syscall.ENOSPC and others of the file; then what the range contains is unknown.
 func (d *Store) WriteAt(p []byte, off int64, fua bool) error {
-	n := int64(len(p))
-	zero := n > 0 && off%Block == 0 && n%Block == 0 && isZero(p)
-	err := d.change(off, n, zero, p, func() error {
-		if zero {
-			return d.base.Punch(off, n)
-		}
-		if err := d.room(off, n); err != nil {
-			return err
-		}
-		_, err := d.base.WriteAt(p, off)
-		return err
-	})
-	return d.finish("write", err, fua)
+	how, n := changeData, int64(len(p))
+	if off%Block == 0 && n%Block == 0 && isZero(p) {
+		how = changePunch
+	}
+	return d.finish("write", d.change(how, off, n, p), fua)
 }
 
 // Zero makes n bytes at off read as zeros. With mayTrim their space is given back, otherwise it is kept, or taken, where
 // the file system can do that. Errors are those of WriteAt.
 func (d *Store) Zero(off, n int64, mayTrim, fua bool) error {
-	err := d.change(off, n, true, nil, func() error {
-		if mayTrim {
-			return d.base.Punch(off, n)
-		}
-		if err := d.room(off, n); err != nil {
-			return err
-		}
-		return d.base.ZeroRange(off, n)
-	})
-	return d.finish("zero", err, fua)
+	how := changeZero
+	if mayTrim {
+		how = changePunch
+	}
+	return d.finish("zero", d.change(how, off, n, nil), fua)
 }
 
 // Trim gives the space of n bytes at off back; they read as zeros afterwards. Errors are those of WriteAt.
 func (d *Store) Trim(off, n int64, fua bool) error {
-	err := d.change(off, n, true, nil, func() error { return d.base.Punch(off, n) })
-	return d.finish("trim", err, fua)
+	return d.finish("trim", d.change(changePunch, off, n, nil), fua)
 }
 
 func (d *Store) finish(what string, err error, fua bool) error {
@@ -115,49 +118,97 @@ func (d *Store) finish(what string, err error, fua bool) error {
 	return nil
 }
 
-// change does one write: logged, claimed, and told to the peers. zero says that the range reads as zeros
-// afterwards, else p is its content.
-func (d *Store) change(off, n int64, zero bool, p []byte, do func() error) error {
+// change does one write: logged, claimed, and told to the peers. p is the content of changeData. It takes no memory unless
+// feeds want the content.
+func (d *Store) change(how change, off, n int64, p []byte) error {
 	if err := d.bounds(off, n); err != nil {
 		return err
 	}
-	if err := d.writable(); err != nil || n == 0 {
+	if err := d.mayWrite(); err != nil || n == 0 {
 		return err
 	}
-	held, err := d.al.enter(off, n)
-	if err != nil {
-		return d.troubled("log a write", err)
-	}
-	defer d.al.leave(held)
-	d.gate.RLock()
-	defer d.gate.RUnlock()
-	// Asked again: now that the gate is held, a fence waits for us.
-	if err := d.writable(); err != nil {
+	if err := d.begin(off, n); err != nil {
 		return err
 	}
 	a, b := off/Block, (off+n+Block-1)/Block
 	c := d.claims.take(a, b)
-	defer c.release()
-	err = d.troubled("write", do())
-	if err == nil && zero && off%Block == 0 && n%Block == 0 {
-		d.track(a, b, true, nil)
-		return nil
-	}
-	var bufs []*buffer
-	if err == nil && d.queueing.Load() > 0 && (b-a)*Block <= d.o.QueueBytes {
-		bufs = d.capture(a, b, off, p)
-	}
-	d.track(a, b, false, bufs)
-	for _, buf := range bufs {
-		buf.release()
-	}
+	err := d.troubled("write", d.put(how, off, n, p))
+	d.tell(how, a, b, off, n, p, err == nil)
+	c.release()
+	d.end(off, n)
 	return err
 }
 
-// writable says whether writes are accepted.
-func (d *Store) writable() error {
+// begin lets a write into the activity log and through the gate; end ends that.
+func (d *Store) begin(off, n int64) error {
+	for {
+		era := d.al.era.Load()
+		if err := d.al.enter(off, n); err != nil {
+			return d.troubled("log a write", err)
+		}
+		d.gate.RLock()
+		// Asked again: now that the gate is held, a fence waits for us. If one came and went, so may have the log.
+		err := d.mayWrite()
+		if err == nil && d.al.era.Load() == era {
+			return nil
+		}
+		d.end(off, n)
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (d *Store) end(off, n int64) {
+	d.gate.RUnlock()
+	d.al.leave(off, n)
+}
+
+// put changes base.raw.
+func (d *Store) put(how change, off, n int64, p []byte) error {
+	if how == changePunch {
+		return d.base.Punch(off, n)
+	}
+	if err := d.room(off, n); err != nil {
+		return err
+	}
+	if how == changeZero {
+		return d.base.ZeroRange(off, n)
+	}
+	_, err := d.base.WriteAt(p, off)
+	return err
+}
+
+// tell notes a change of the blocks [a, b), the bytes [off, off+n), for the peers. If it failed the blocks have to be read again.
+// The caller holds the claim.
+func (d *Store) tell(how change, a, b, off, n int64, p []byte, ok bool) {
+	switch {
+	case ok && how != changeData && off%Block == 0 && n%Block == 0:
+		d.track(a, b, true, nil)
+	case ok && d.queueing.Load() > 0 && (b-a)*Block <= d.o.QueueBytes:
+		var few [4]*buffer
+		bufs := d.capture(few[:0], a, b, off, p)
+		d.track(a, b, false, bufs)
+		for _, buf := range bufs {
+			buf.release()
+		}
+	default:
+		d.track(a, b, false, nil)
+	}
+}
+
+// mayWrite says whether writes are accepted: writable, for who doesn't hold mu.
+func (d *Store) mayWrite() error {
+	if d.open.Load() {
+		return nil
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	return d.writable()
+}
+
+// writable says whether writes are accepted. The caller holds mu.
+func (d *Store) writable() error {
 	switch {
 	case d.closed:
 		return ErrClosed
@@ -171,10 +222,15 @@ func (d *Store) writable() error {
 	return nil
 }
 
+// reconsider must be called after every change of closed, active, fenced, complete, err or unapplied, in the same section of mu.
+func (d *Store) reconsider() {
+	d.open.Store(d.writable() == nil)
+	d.legible.Store(d.readable() == nil)
+}
+
 // capture is the content of the blocks [a, b) after a write of p (or zeros) at off: p itself, and what is around it
-// from the file. It is nil if that can't be read: then the blocks are copied later.
-func (d *Store) capture(a, b, off int64, p []byte) []*buffer {
-	var bufs []*buffer
+// from the file. It is appended to bufs, which is empty. It is nil if that can't be read: then the blocks are copied later.
+func (d *Store) capture(bufs []*buffer, a, b, off int64, p []byte) []*buffer {
 	for at := a * Block; at < b*Block; {
 		n := min(b*Block-at, MaxOp)
 		buf := newBuffer(int(n))

@@ -47,6 +47,8 @@ type Store struct {
 	gate     sync.RWMutex // held for reading by every write under way
 	rd       sync.RWMutex // held for writing while an epoch is applied
 	queueing atomic.Int64 // feeds that want the content of writes
+	open     atomic.Bool  // writable says nil; see reconsider
+	legible  atomic.Bool  // readable says nil
 
 	mu        sync.Mutex // guards all below, and peers and feeds
 	closed    bool
@@ -245,7 +247,8 @@ func (d *Store) recover() error {
 	d.complete, d.copy, d.position, d.ends, d.given = st.complete, st.copy, st.position, st.ends, st.given
 	d.reserved, d.counter = st.reserved, max(st.reserved, st.position.Barrier)
 	d.check = st.check
-	d.al = newActivity(d.j, st.regions)
+	d.reconsider()
+	d.al = newActivity(d.j, d.size, st.regions)
 	return nil
 }
 
@@ -258,6 +261,7 @@ func (d *Store) Close() error {
 	d.mu.Lock()
 	again, active, a := d.closed, d.active && d.err == nil, d.applier
 	d.fenced, d.closed = true, true
+	d.reconsider()
 	for _, p := range d.peers {
 		if p.feed != nil {
 			p.feed.close()
@@ -279,6 +283,7 @@ func (d *Store) Close() error {
 	}
 	d.mu.Lock()
 	d.active = false
+	d.reconsider()
 	d.mu.Unlock()
 	if err = errors.Join(err, d.release()); err != nil {
 		return fmt.Errorf("close disk: %w", err)

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"syscall"
 
 	"github.com/gofrs/flock"
 )
@@ -24,7 +25,7 @@ func (o osFS) open(name string, flag int) (File, error) {
 		return nil, err
 	}
 	prepare(f, flag&os.O_CREATE != 0)
-	return &osFile{f}, nil
+	return newFile(f)
 }
 
 func (o osFS) Open(name string) (File, error)   { return o.open(name, 0) }
@@ -73,7 +74,15 @@ func (o osFS) Lock(name string) (io.Closer, error) {
 
 func (o osFS) Free() (int64, error) { return free(o.dir) }
 
-type osFile struct{ f *os.File }
+type osFile struct {
+	f    *os.File
+	conn syscall.RawConn
+}
+
+func newFile(f *os.File) (*osFile, error) {
+	conn, err := f.SyscallConn()
+	return &osFile{f, conn}, err
+}
 
 func (o *osFile) ReadAt(p []byte, off int64) (int, error) { return o.f.ReadAt(p, off) }
 func (o *osFile) WriteAt(p []byte, off int64) (int, error) {
@@ -93,12 +102,8 @@ func (o *osFile) Size() (int64, error) {
 
 // control runs fn on the file's descriptor, which stays open meanwhile.
 func (o *osFile) control(fn func(fd uintptr) error) error {
-	c, err := o.f.SyscallConn()
-	if err != nil {
-		return err
-	}
 	var ferr error
-	if err := c.Control(func(fd uintptr) { ferr = fn(fd) }); err != nil {
+	if err := o.conn.Control(func(fd uintptr) { ferr = fn(fd) }); err != nil {
 		return err
 	}
 	return ferr
@@ -107,7 +112,11 @@ func (o *osFile) control(fn func(fd uintptr) error) error {
 // DataAt is the first offset from off on that may hold something else than a hole of f, a file that isn't part of an FS;
 // off itself if that can't be told.
 func DataAt(f *os.File, off int64) int64 {
-	data, err := (&osFile{f}).NextData(off)
+	o, err := newFile(f)
+	if err != nil {
+		return off
+	}
+	data, err := o.NextData(off)
 	if err != nil {
 		return off
 	}

@@ -3,6 +3,8 @@ package vfs
 import (
 	"errors"
 	"os"
+	"sync"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -12,24 +14,16 @@ func prepare(*os.File, bool) {}
 // full maps the operating system's "disk full" to syscall.ENOSPC.
 func full(err error) error { return err }
 
-func again(fn func() error) error {
-	for {
-		if err := fn(); !errors.Is(err, unix.EINTR) {
-			return err
-		}
-	}
-}
-
 func (o *osFile) Sync() error {
-	return o.control(func(fd uintptr) error {
-		return again(func() error { return unix.Fdatasync(int(fd)) })
-	})
+	c := newCall(callSync, 0, 0, 0)
+	defer c.free()
+	return c.on(o.conn)
 }
 
 func (o *osFile) fallocate(mode uint32, off, n int64) error {
-	err := o.control(func(fd uintptr) error {
-		return again(func() error { return unix.Fallocate(int(fd), mode|unix.FALLOC_FL_KEEP_SIZE, off, n) })
-	})
+	c := newCall(callAllocate, mode, off, n)
+	err := c.on(o.conn)
+	c.free()
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
 		return writeZeros(o, off, n)
 	}
@@ -81,4 +75,58 @@ func (o *osFile) Allocated() (int64, error) {
 		return err
 	})
 	return n, err
+}
+
+// call is one system call on a file's descriptor. Calls are used again, so that they take no memory.
+type call struct {
+	kind   callKind
+	mode   uint32
+	off, n int64
+	err    error
+	run    func(fd uintptr) // do, bound once
+}
+
+type callKind int
+
+const (
+	callSync     callKind = 1 // fdatasync
+	callAllocate callKind = 2 // fallocate with mode, off, n
+)
+
+var calls = sync.Pool{New: func() any {
+	c := &call{}
+	c.run = c.do
+	return c
+}}
+
+func newCall(kind callKind, mode uint32, off, n int64) *call {
+	c, ok := calls.Get().(*call)
+	if !ok {
+		panic("vfs: a stranger in the pool of calls")
+	}
+	c.kind, c.mode, c.off, c.n, c.err = kind, mode, off, n, nil
+	return c
+}
+
+func (c *call) free() { calls.Put(c) }
+
+func (c *call) do(fd uintptr) {
+	for {
+		if c.kind == callSync {
+			c.err = unix.Fdatasync(int(fd))
+		} else {
+			c.err = unix.Fallocate(int(fd), c.mode|unix.FALLOC_FL_KEEP_SIZE, c.off, c.n)
+		}
+		if !errors.Is(c.err, unix.EINTR) {
+			return
+		}
+	}
+}
+
+// on makes the call on a file's descriptor, which stays open meanwhile.
+func (c *call) on(conn syscall.RawConn) error {
+	if err := conn.Control(c.run); err != nil {
+		return err
+	}
+	return c.err
 }

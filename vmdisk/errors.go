@@ -1,6 +1,10 @@
 package vmdisk
 
-import "errors"
+import (
+	"errors"
+
+	"tagalong.org/tagalong/vmdisk/vfs"
+)
 
 // The errors of this package; they are wrapped, so ask with errors.Is. What the operating system says
 // (syscall.ENOSPC, syscall.EIO) passes through the same way.
@@ -9,7 +13,17 @@ var (
 	ErrExists = errors.New("vmdisk: there is a disk already")
 	// ErrNoDisk: there is no disk in the directory.
 	ErrNoDisk = errors.New("vmdisk: no disk here")
-	// ErrInUse: the disk is open, here or in another process.
+	// ErrNoJournal: there is a base.raw without its journal. It is an ErrNoDisk too.
+	ErrNoJournal = errors.New("vmdisk: the journal is missing")
+	// ErrNoBase: there is a journal without its base.raw.
+	ErrNoBase = errors.New("vmdisk: base.raw is missing")
+	// ErrBaseSize: base.raw isn't as long as the disk. It is an ErrCorrupt too.
+	ErrBaseSize = errors.New("vmdisk: base.raw has another size than the disk")
+	// ErrNotDir: the disk's directory isn't one.
+	ErrNotDir = vfs.ErrNotDir
+	// ErrNotFile: one of the disk's files isn't a plain file, but a directory, a link or a pipe.
+	ErrNotFile = vfs.ErrNotFile
+	// ErrInUse: the disk is open, here or in another process. If it is known which, there is a *vfs.LockedError too.
 	ErrInUse = errors.New("vmdisk: disk in use")
 	// ErrClosed: the disk, feed or applier was closed.
 	ErrClosed = errors.New("vmdisk: closed")

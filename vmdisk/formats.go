@@ -2,7 +2,11 @@ package vmdisk
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"strings"
+
+	"tagalong.org/tagalong/vmdisk/vfs"
 )
 
 // format is one kind of what this package stores or sends: 8 bytes that it begins with, a u32 version, and from there on what
@@ -48,4 +52,43 @@ func (f format) version(b []byte) (uint32, error) {
 		return v, fmt.Errorf("version %d, this program knows up to %d: %w", v, f.newest(), ErrVersion)
 	}
 	return v, nil
+}
+
+// formatOf is the format of a disk's file, by its name.
+func formatOf(name string) (f format, ok bool) {
+	switch {
+	case name == journalName:
+		return journalFormat, true
+	case name == epochsName:
+		return epochsFormat, true
+	case name == hashesName:
+		return hashesFormat, true
+	case strings.HasPrefix(name, dirtyPrefix) && !strings.HasSuffix(name, vfs.TempSuffix):
+		return dirtyFormat, true
+	}
+	return format{}, false
+}
+
+// refuseNewer makes sure that no file is of a newer version, before anything of the disk is changed. What is wrong otherwise is
+// found by who reads the file.
+func refuseNewer(fsys vfs.FS, names []string) error {
+	for _, name := range names {
+		want, ok := formatOf(name)
+		if !ok {
+			continue
+		}
+		f, err := fsys.Open(name)
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		head := make([]byte, 16)
+		n, err := f.ReadAt(head, 0)
+		if err = errors.Join(ended(err), f.Close()); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		if _, err := want.version(head[:n]); errors.Is(err, ErrVersion) {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return nil
 }

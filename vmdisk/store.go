@@ -10,6 +10,7 @@ import (
 	"maps"
 	"math"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -117,7 +118,7 @@ func create(dir string, id ID, size int64, o Options, complete bool) (*Store, er
 func takeLock(fsys vfs.FS) (io.Closer, error) {
 	lock, err := fsys.Lock(lockName)
 	if errors.Is(err, vfs.ErrLocked) {
-		return nil, ErrInUse
+		return nil, fmt.Errorf("%w: %w", ErrInUse, err)
 	}
 	return lock, err
 }
@@ -149,17 +150,61 @@ func createFiles(fsys vfs.FS, h header, complete bool) error {
 }
 
 // Open opens the disk in dir. It is not active. What a crash left behind is put right: committed epochs are applied,
-// recently written regions count as dirty for all peers. Errors: ErrNoDisk, ErrInUse, ErrCorrupt, ErrVersion.
+// recently written regions count as dirty for all peers. A directory that has no disk is left as it is. Errors: ErrNoDisk,
+// ErrNoJournal, ErrNoBase, ErrBaseSize, ErrNotDir, ErrNotFile, ErrInUse, ErrCorrupt, ErrForeign, ErrVersion, those of the files.
 func Open(dir string, o Options) (*Store, error) {
 	o = o.withDefaults(dir)
-	if _, err := o.FS.List(); errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("open disk in %s: %w", dir, ErrNoDisk)
+	if err := findDisk(o.FS); err != nil {
+		return nil, fmt.Errorf("open disk in %s: %w", dir, err)
 	}
 	lock, err := takeLock(o.FS)
 	if err != nil {
 		return nil, fmt.Errorf("open disk in %s: %w", dir, err)
 	}
 	return open(dir, o, lock)
+}
+
+// findDisk makes sure that there is something like a disk.
+func findDisk(fsys vfs.FS) error {
+	names, err := fsys.List()
+	if errors.Is(err, fs.ErrNotExist) {
+		return ErrNoDisk
+	}
+	if err == nil && !slices.Contains(names, journalName) && !slices.Contains(names, baseName) {
+		// Either may be a directory, which isn't listed.
+		f, err := fsys.Open(journalName)
+		if errors.Is(err, fs.ErrNotExist) {
+			return ErrNoDisk
+		}
+		if err == nil {
+			err = f.Close()
+		}
+		return err
+	}
+	return err
+}
+
+// openBase opens base.raw of a disk of size bytes.
+func openBase(fsys vfs.FS, size int64) (vfs.File, error) {
+	f, err := fsys.Open(baseName)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, ErrNoBase
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", baseName, err)
+	}
+	n, err := f.Size()
+	switch {
+	case err != nil:
+		err = fmt.Errorf("%s: %w", baseName, err)
+	case n < size:
+		err = fmt.Errorf("%s: %d of %d bytes are missing: %w: %w", baseName, size-n, size, ErrBaseSize, ErrCorrupt)
+	case n > size:
+		err = fmt.Errorf("%s: %d bytes more than the %d of the disk: %w: %w", baseName, n-size, size, ErrBaseSize, ErrCorrupt)
+	default:
+		return f, nil
+	}
+	return nil, errors.Join(err, f.Close())
 }
 
 // open takes over the lock.
@@ -184,8 +229,11 @@ func (d *Store) load() error {
 	}
 	if d.j, err = openJournal(d.fs); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			return ErrNoDisk
+			return fmt.Errorf("%w: %w", ErrNoJournal, ErrNoDisk)
 		}
+		return err
+	}
+	if err := refuseNewer(d.fs, names); err != nil {
 		return err
 	}
 	for _, n := range names {
@@ -195,19 +243,16 @@ func (d *Store) load() error {
 	}
 	d.id, d.size = d.j.h.id, d.j.h.size
 	d.blocks = d.size / Block
-	if d.base, err = d.fs.Open(baseName); err != nil {
+	if d.base, err = openBase(d.fs, d.size); err != nil {
 		return err
 	}
-	if n, err := d.base.Size(); err != nil || n != d.size {
-		return errors.Join(err, fmt.Errorf("%s: %d bytes instead of %d: %w", baseName, n, d.size, ErrCorrupt))
+	if d.epochs, err = openEpochs(d.fs); err != nil {
+		return err
 	}
 	if err := d.recover(); err != nil {
 		return err
 	}
 	if err := d.openHashes(); err != nil {
-		return err
-	}
-	if d.epochs, err = openEpochs(d.fs); err != nil {
 		return err
 	}
 	if err := d.epochs.scan(d.position, d.size); err != nil {

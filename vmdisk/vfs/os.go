@@ -2,14 +2,13 @@ package vfs
 
 import (
 	"errors"
-	"io"
+	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"syscall"
-
-	"github.com/gofrs/flock"
 )
 
 // OS is the directory dir of the operating system, which must exist.
@@ -20,7 +19,7 @@ type osFS struct{ dir string }
 func (o osFS) path(name string) string { return filepath.Join(o.dir, name) }
 
 func (o osFS) open(name string, flag int) (File, error) {
-	f, err := os.OpenFile(o.path(name), os.O_RDWR|flag, 0o600)
+	f, err := os.OpenFile(o.path(name), flag, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -28,14 +27,55 @@ func (o osFS) open(name string, flag int) (File, error) {
 	return newFile(f)
 }
 
-func (o osFS) Open(name string) (File, error)   { return o.open(name, 0) }
-func (o osFS) Create(name string) (File, error) { return o.open(name, os.O_CREATE|os.O_EXCL) }
-func (o osFS) Rename(old, new string) error     { return os.Rename(o.path(old), o.path(new)) }
-func (o osFS) Remove(name string) error         { return os.Remove(o.path(name)) }
+func (o osFS) Open(name string) (File, error) {
+	if err := o.plain(name); err != nil {
+		return nil, err
+	}
+	return o.open(name, os.O_RDWR)
+}
+
+// plain makes sure that there is a plain file: opening a pipe may block, and a link leads out of the directory.
+func (o osFS) plain(name string) error {
+	st, err := os.Lstat(o.path(name))
+	if err != nil {
+		return err
+	}
+	if what := kind(st.Mode()); what != "" {
+		return fmt.Errorf("open %s: it is %s: %w", o.path(name), what, ErrNotFile)
+	}
+	return nil
+}
+
+// kind is what isn't a plain file.
+func kind(m fs.FileMode) string {
+	switch {
+	case m.IsRegular():
+		return ""
+	case m.IsDir():
+		return "a directory"
+	case m&fs.ModeSymlink != 0:
+		return "a symbolic link"
+	case m&fs.ModeNamedPipe != 0:
+		return "a pipe"
+	case m&fs.ModeSocket != 0:
+		return "a socket"
+	default:
+		return "a device"
+	}
+}
+
+func (o osFS) Create(name string) (File, error) {
+	return o.open(name, os.O_RDWR|os.O_CREATE|os.O_EXCL)
+}
+func (o osFS) Rename(old, new string) error { return os.Rename(o.path(old), o.path(new)) }
+func (o osFS) Remove(name string) error     { return os.Remove(o.path(name)) }
 
 func (o osFS) List() ([]string, error) {
 	es, err := os.ReadDir(o.dir)
 	if err != nil {
+		if st, serr := os.Stat(o.dir); serr == nil && !st.IsDir() {
+			err = fmt.Errorf("%s: %w", o.dir, ErrNotDir)
+		}
 		return nil, err
 	}
 	var names []string
@@ -58,18 +98,6 @@ func (o osFS) SyncDir() error {
 	}
 	err = f.Sync()
 	return errors.Join(err, f.Close())
-}
-
-func (o osFS) Lock(name string) (io.Closer, error) {
-	l := flock.New(o.path(name), flock.SetPermissions(0o600))
-	ok, err := l.TryLock()
-	if err != nil {
-		return nil, err
-	}
-	if !ok {
-		return nil, ErrLocked
-	}
-	return l, nil
 }
 
 func (o osFS) Free() (int64, error) { return free(o.dir) }

@@ -19,13 +19,19 @@ import (
 var (
 	// ErrLocked says that another process (or another open disk of this one) holds the lock.
 	ErrLocked = errors.New("vfs: locked by another")
+	// ErrNotFile says that there is something else than a plain file under the name: a directory, a symbolic link, a pipe.
+	ErrNotFile = errors.New("vfs: not a plain file")
+	// ErrNotDir says that there is something else than a directory.
+	ErrNotDir = errors.New("vfs: not a directory")
+	// ErrReadOnly says that a file system made by ReadOnly was to be changed.
+	ErrReadOnly = errors.New("vfs: opened for reading only")
 	// ErrGone says that the in-memory file system has crashed under its user.
 	ErrGone = errors.New("vfs: the file system crashed")
 )
 
 // FS is one directory of files. Names have no separators. Safe for concurrent use.
 type FS interface {
-	// Open opens an existing file for reading and writing; an error that is fs.ErrNotExist says there is none.
+	// Open opens an existing file for reading and writing; an error that is fs.ErrNotExist says there is none. ErrNotFile.
 	Open(name string) (File, error)
 	// Create makes a file, which must not exist yet (fs.ErrExist), for reading and writing.
 	Create(name string) (File, error)
@@ -33,11 +39,12 @@ type FS interface {
 	Rename(old, new string) error
 	// Remove deletes a file. Durable after SyncDir.
 	Remove(name string) error
-	// List names all files, in order.
+	// List names all files, in order: whatever isn't a directory. ErrNotDir.
 	List() ([]string, error)
 	// SyncDir makes creations, renames and removals durable.
 	SyncDir() error
-	// Lock takes the exclusive lock called name until the returned closer is closed; ErrLocked if it is taken.
+	// Lock takes the exclusive lock called name until the returned closer is closed; ErrLocked, in a LockedError if
+	// the holder is known, if it is taken.
 	Lock(name string) (io.Closer, error)
 	// Free is the number of bytes that can still be stored.
 	Free() (int64, error)

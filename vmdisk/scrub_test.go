@@ -419,7 +419,7 @@ func TestScrubWhileWriting(t *testing.T) {
 		})
 	}
 	var all Scrub
-	for range 40 {
+	for i := 0; i < 40 || all.Busy == 0; i++ {
 		res := scrub(t, d, true)
 		if len(res.Damaged) > 0 {
 			t.Fatalf("found %+v", res)
@@ -432,8 +432,5 @@ func TestScrubWhileWriting(t *testing.T) {
 	must(t, d.save())
 	if res := scrub(t, d, true); len(res.Damaged) > 0 || res.Busy > 0 {
 		t.Fatalf("found %+v", res)
-	}
-	if all.Busy == 0 {
-		t.Fatal("the writers never met the scrub")
 	}
 }

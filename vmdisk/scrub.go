@@ -104,12 +104,20 @@ func (s *scrubber) run(ctx context.Context) error {
 		}
 		if r = next; r < all {
 			if err := s.region(ctx, r); err != nil {
-				return errors.Join(err, s.hashes.sync())
+				return errors.Join(err, s.keep())
 			}
 		}
 		if s.o.Progress != nil {
 			s.o.Progress(min(s.size, int64(min(r+1, all))*regionSize), s.size)
 		}
+	}
+	return s.keep()
+}
+
+// keep makes durable what was recorded.
+func (s *scrubber) keep() error {
+	if s.res.Recorded == 0 {
+		return nil
 	}
 	return s.hashes.sync()
 }

@@ -69,9 +69,10 @@ type Store struct {
 	ends      map[uint64]uint64
 	err       error  // final
 	unapplied error  // why the epoch log could not be applied
-	check     string // why the disk needs checking, or nothing
-	unmarked  bool   // check isn't in the journal yet
+	doubt     string // why the disk needs checking, or nothing
+	unmarked  bool   // doubt isn't in the journal yet
 	troubles  uint64 // how often there was reason to check
+	looking   bool   // files are only looked at: nothing is marked
 	next      *round
 	peers     map[string]*peer
 	watchers  map[chan struct{}]string
@@ -291,7 +292,7 @@ func (d *Store) recover() error {
 	st = d.j.snapshot()
 	d.complete, d.copy, d.position, d.ends, d.given = st.complete, st.copy, st.position, st.ends, st.given
 	d.reserved, d.counter = st.reserved, max(st.reserved, st.position.Barrier)
-	d.check = st.check
+	d.doubt = st.check
 	d.reconsider()
 	d.al = newActivity(d.j, d.size, st.regions)
 	return nil
@@ -387,7 +388,7 @@ func (d *Store) Info() Info {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	i.Complete, i.Active, i.Fenced, i.Applying = d.complete, d.active, d.fenced, d.applier != nil
-	i.Position, i.Unflushed, i.Err, i.NeedsCheck = d.position, d.unflushed(), d.err, d.check
+	i.Position, i.Unflushed, i.Err, i.NeedsCheck = d.position, d.unflushed(), d.err, d.doubt
 	i.Term, i.Given = max(st.newest(), d.position.Term), st.given
 	i.Owned = st.owned() && st.activated == i.Term
 	if i.Err == nil {

@@ -21,12 +21,12 @@ func (d *Store) troubled(step string, err error) error {
 	}
 	d.mu.Lock()
 	d.troubles++
-	first := d.check == "" && !d.closed
+	first := d.doubt == "" && !d.closed && !d.looking
 	if first {
-		d.check = checkReason(step, err)
+		d.doubt = checkReason(step, err)
 		d.unmarked = true
 	}
-	reason := d.check
+	reason := d.doubt
 	d.mu.Unlock()
 	if !first {
 		return err
@@ -51,7 +51,7 @@ func checkReason(step string, err error) string {
 // mark stores that the disk needs checking, if that isn't stored yet.
 func (d *Store) mark() error {
 	d.mu.Lock()
-	reason, needed := d.check, d.unmarked
+	reason, needed := d.doubt, d.unmarked
 	d.mu.Unlock()
 	if !needed {
 		return nil
@@ -61,7 +61,7 @@ func (d *Store) mark() error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.check == reason {
+	if d.doubt == reason {
 		d.unmarked = false
 	}
 	return nil
@@ -73,10 +73,10 @@ func (d *Store) unmark(troubles uint64) error {
 	d.mu.Lock()
 	if d.troubles != troubles {
 		defer d.mu.Unlock()
-		return fmt.Errorf("clear the mark: trouble came meanwhile: %s", d.check)
+		return fmt.Errorf("clear the mark: trouble came meanwhile: %s", d.doubt)
 	}
-	marked := d.check != ""
-	d.check, d.unmarked = "", false
+	marked := d.doubt != ""
+	d.doubt, d.unmarked = "", false
 	d.mu.Unlock()
 	if !marked {
 		return nil

@@ -1,0 +1,182 @@
+package vmdisk
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"reflect"
+	"strings"
+
+	"tagalong.org/tagalong/vmdisk/vfs"
+)
+
+// checkFiles reads all metadata of a closed disk into d, whose fs changes nothing. whole says that the disk can be opened. d.base,
+// d.hashes and d.al are there if the content can be checked.
+func (d *Store) checkFiles(r *Report) (whole bool) {
+	names, err := d.fs.List()
+	if err != nil {
+		r.wrong("", fmt.Sprintf("The directory can't be read: %v.", err), nextDrive, err)
+		return false
+	}
+	d.formats(names, r)
+	j, err := openJournal(d.fs)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = ErrNoJournal
+	}
+	if err != nil {
+		r.unusable(journalName, err)
+		return false
+	}
+	d.j = j
+	st := j.st
+	d.id, d.size, d.blocks = j.h.id, j.h.size, j.h.size/Block
+	d.complete, d.position = st.complete, st.position
+	d.al = newActivity(j, d.size, st.regions)
+	r.ID, r.Size, r.Position, r.NeedsCheck = d.id, d.size, d.position, st.check
+	d.nameFiles(names, r)
+	d.checkState(st, r)
+	if d.base, err = openBase(d.fs, d.size); err != nil {
+		r.unusable(baseName, err)
+	}
+	if d.hashes, err = openHashes(d.fs, d.id, d.size); errors.Is(err, ErrMalformed) {
+		r.wrong(hashesName, fmt.Sprintf("The recorded hashes can't be used: %v.", err), nextNoHashes, err)
+	} else if err != nil {
+		r.unusable(hashesName, err)
+	}
+	d.checkEpochs(r)
+	d.checkSets(names, r)
+	if !d.complete {
+		r.note(baseName, "The first copy of the disk hasn't ended, so there is no content to check.", "")
+	}
+	// A damaged set or file of hashes keeps nobody from opening the disk.
+	for _, f := range r.Findings {
+		if !errors.Is(f.Err, ErrMalformed) {
+			return false
+		}
+	}
+	return true
+}
+
+// unusable is explain for who has no better use for the error.
+func (r *Report) unusable(file string, err error) {
+	if err := r.explain(file, err); err != nil {
+		r.wrong(file, fmt.Sprintf("The system doesn't let it be read: %v.", err), "Check who owns the disk's directory and files: they must be yours.", err)
+	}
+}
+
+// checkState makes sure that what the journal says can be.
+func (d *Store) checkState(st *state, r *Report) {
+	bad := func(text string) { r.wrong(journalName, text, nextReplace, ErrCorrupt) }
+	if st.owned() && !st.complete {
+		bad("The disk is owned by this device, and isn't whole.")
+	}
+	for i := range st.regions {
+		if int64(i) >= regionsOf(d.size) {
+			bad(fmt.Sprintf("Region %d was written, which is beyond the end of the disk.", i))
+			break
+		}
+	}
+	if st.owned() && !st.exact {
+		r.note(journalName, "The disk was in use when its device or its engine ended: what was written lately counts as changed for all peers.", "")
+	}
+	if st.importing {
+		r.note(journalName, "An import was under way, so the disk has no content yet.", "Import again.")
+	}
+}
+
+// checkEpochs reads the epoch log, and takes note of what it will change.
+func (d *Store) checkEpochs(r *Report) {
+	f, err := d.fs.Open(epochsName)
+	if errors.Is(err, fs.ErrNotExist) {
+		return // made when the disk is opened
+	}
+	if err != nil {
+		r.unusable(epochsName, err)
+		return
+	}
+	e, err := readEpochs(f)
+	if err != nil {
+		r.unusable(epochsName, errors.Join(err, f.Close()))
+		return
+	}
+	d.epochs = e
+	if err := e.scan(d.position, d.size); err != nil {
+		r.unusable(epochsName, err)
+		return
+	}
+	d.position = e.last
+	r.Position = e.last
+	if d.hashes == nil {
+		return
+	}
+	_, err = e.read(e.applied, e.committed.at, func(fr frame, _ []byte, _ mark) error {
+		if fr.kind != frameCommit {
+			d.hashes.touch(int64(fr.off), int64(fr.n))
+		}
+		return nil
+	})
+	if err != nil {
+		r.unusable(epochsName, err)
+	}
+}
+
+// checkSets reads what is known of peers.
+func (d *Store) checkSets(names []string, r *Report) {
+	d.saveMu.Lock()
+	defer d.saveMu.Unlock()
+	for _, name := range names {
+		if !strings.HasPrefix(name, dirtyPrefix) || strings.HasSuffix(name, vfs.TempSuffix) {
+			continue
+		}
+		_, err := d.loadSet(name)
+		switch {
+		case err == nil || errors.Is(err, fs.ErrNotExist): // forgotten meanwhile
+		case errors.Is(err, ErrMalformed) || errors.Is(err, ErrWrongDisk):
+			r.wrong(name, fmt.Sprintf("What was known of a peer is damaged: %v.", err), nextNoDirty, errors.Join(err, ErrMalformed))
+		default:
+			r.unusable(name, err)
+		}
+	}
+}
+
+// nameFiles notes the files that don't belong to the disk.
+func (d *Store) nameFiles(names []string, r *Report) {
+	for _, name := range names {
+		_, known := formatOf(strings.TrimSuffix(name, vfs.TempSuffix))
+		switch {
+		case known && strings.HasSuffix(name, vfs.TempSuffix):
+			r.note(name, "A crash left the file behind.", "It is removed when the disk is opened.")
+		case !known && name != baseName && name != lockName:
+			r.note(name, "The file doesn't belong to the disk.", "Move it away if you know what it is; it does no harm.")
+		}
+	}
+}
+
+// formats tells the versions of all files.
+func (d *Store) formats(names []string, r *Report) {
+	for _, name := range names {
+		want, ok := formatOf(name)
+		if !ok {
+			continue
+		}
+		f, err := d.fs.Open(name)
+		if err != nil {
+			continue // who reads it says so
+		}
+		head := make([]byte, 16)
+		n, _ := f.ReadAt(head, 0) // what is missing is no header
+		v, err := want.version(head[:n])
+		_ = f.Close() // read only
+		if err == nil {
+			r.Formats = append(r.Formats, FileFormat{name, v, want.rungs[v-1]})
+		}
+	}
+}
+
+// equal compares two states.
+func (s *state) equal(o *state) bool {
+	a, b := *s, *o
+	a.ends, a.regions, b.ends, b.regions = nil, nil, nil, nil
+	return reflect.DeepEqual(a, b) && maps.Equal(s.ends, o.ends) && maps.Equal(s.regions, o.regions)
+}

@@ -96,6 +96,9 @@ func (c *visitor) open(mem *vfs.Mem, look func(*vmdisk.Store) (values, vmdisk.Po
 		return nil, vmdisk.Position{}, err
 	}
 	v, pos, err := look(d)
+	if names, _ := mem.List(); err == nil && slices.Contains(names, "hashes") && d.Info().Complete {
+		err = healthy(d, false)
+	}
 	mem.Trace(nil)
 	return v, pos, errors.Join(err, d.Close())
 }

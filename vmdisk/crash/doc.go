@@ -9,8 +9,10 @@
 //   - a position stands for one content, for ever, also when two devices say it;
 //   - a term that was given away can't be written under, and the present one can;
 //   - what the owner takes for missing on the peer is at least what is missing: when it has sent that, both are equal;
+//   - nothing differs from the hashes that were recorded of it;
 //   - a second crash, while the first is put right, changes nothing.
 //
-// TestExhaustive takes all workloads of up to three operations, TestRandom longer ones by seeds (-crash.seeds, -crash.seed), and
-// TestKill kills real processes that write to a real directory (-crash.rounds).
+// TestExhaustive takes all workloads of up to three operations, TestRandom longer ones by seeds (-crash.seeds, -crash.seed),
+// TestFaults makes every call fail, once or for ever, and TestKill kills real processes that write to a real directory
+// (-crash.rounds).
 package crash

@@ -47,6 +47,7 @@ var operations = []operation{
 	{'a', (*world).attach},
 	{'p', (*world).deliver},
 	{'k', (*world).ack},
+	{'h', (*world).hash},
 }
 
 // start is what disks contain when a workload begins.
@@ -70,7 +71,7 @@ func (s start) world() (*world, error) {
 	return w, err
 }
 
-// starts are: a new disk with a new replica; one that is followed; and one whose owner died while it was followed, with
+// starts are: a new disk with a new replica; one that is followed, with recorded hashes; and one whose owner died while it was followed, with
 // regions logged and something not sent.
 func starts(t *testing.T) []start {
 	t.Helper()
@@ -99,6 +100,7 @@ func starts(t *testing.T) []start {
 	dead.om, dead.rm, dead.m = w.om.After(vfs.LoseNothing, 0), w.rm.After(vfs.LoseNothing, 0), w.m.flushed()
 	must(t, w.ack())
 	must(t, w.attach())
+	must(t, w.hash())
 	must(t, w.close())
 	live := start{name: "live", om: w.om, rm: w.rm, m: w.m.flushed(), stamp: 200, open: func(w *world) error {
 		if err := w.attach(); err != nil {

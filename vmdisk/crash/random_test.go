@@ -111,8 +111,10 @@ func (w *world) any(r *rand.Rand) error {
 		}
 	case x < 53:
 		return w.flush()
-	case x < 57:
+	case x < 56:
 		return w.save()
+	case x < 57:
+		return w.hash()
 	case x < 75:
 		return w.deliver()
 	case x < 85:

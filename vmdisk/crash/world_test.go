@@ -168,6 +168,28 @@ func (w *world) durable(do func() error) error {
 func (w *world) flush() error { return w.durable(func() error { return w.owner.Flush() }) }
 func (w *world) save() error  { return w.durable(func() error { return w.owner.Save() }) }
 
+// hash records the hashes of both disks, where they have none.
+func (w *world) hash() error {
+	for _, d := range []*vmdisk.Store{w.owner, w.replica} {
+		if !d.Info().Complete {
+			continue
+		}
+		if err := healthy(d, true); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// healthy compares a disk with its recorded hashes.
+func healthy(d *vmdisk.Store, record bool) error {
+	s, err := d.Scrub(context.Background(), vmdisk.ScrubOptions{Record: record})
+	if err == nil && len(s.Damaged) > 0 {
+		err = fmt.Errorf("undamaged, and yet not as it was recorded: %+v", s)
+	}
+	return errors.Join(err, s.Unrecorded)
+}
+
 // fence fences, or ends that.
 func (w *world) fence() error {
 	if !w.m.active {

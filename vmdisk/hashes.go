@@ -34,16 +34,17 @@ const (
 //
 // An unreadable slot is none: it may be torn. Safe for concurrent use.
 type hashes struct {
-	fs       vfs.FS
-	id       ID
-	size     int64
-	mu       sync.Mutex
-	f        vfs.File // nil: nothing is recorded
-	sum      *blake3.Hasher
-	stale    *blockset.Set // regions that were touched since settle
-	readings map[*reading]struct{}
-	doomed   bool // the file must go before anything is counted on
-	buffer   []byte
+	fs        vfs.FS
+	id        ID
+	size      int64
+	mu        sync.Mutex
+	f         vfs.File // nil: nothing is recorded
+	sum       *blake3.Hasher
+	stale     *blockset.Set // regions that were touched since settle
+	readings  map[*reading]struct{}
+	doomed    bool // the file must go before anything is counted on
+	inherited bool // what the file reads as may not be durable: a process that was killed may have left it so
+	buffer    []byte
 }
 
 // reading is one look at a region; lost says that the region changed meanwhile.
@@ -79,7 +80,7 @@ func openHashes(fsys vfs.FS, id ID, size int64) (*hashes, error) {
 		}
 		return h, err
 	}
-	h.f, h.sum = f, reclog.NewHasher(salt)
+	h.f, h.sum, h.inherited = f, reclog.NewHasher(salt), true
 	return h, nil
 }
 
@@ -304,10 +305,14 @@ func (h *hashes) eraseSlots(regions *blockset.Set) error {
 		}
 		r++
 	}
-	if !erased {
+	if !erased && !h.inherited {
 		return nil
 	}
-	return h.f.Sync()
+	if err := h.f.Sync(); err != nil {
+		return err
+	}
+	h.inherited = false
+	return nil
 }
 
 // reset forgets everything, durably.

@@ -61,41 +61,49 @@ func (c *visitor) visit(p point) error {
 	return nil
 }
 
-// recover opens a disk and has look check it. With again, every crash point of that is then visited too: there, look must
-// find the same.
-func (c *visitor) recover(mem *vfs.Mem, again bool, look func(*vmdisk.Store) (values, vmdisk.Position, error)) (values, error) {
+// looker checks an open disk after a crash, and says what it is. power says that the power was cut.
+type looker func(d *vmdisk.Store, power bool) (values, vmdisk.Position, error)
+
+// recover opens a disk after the crash l and has look check it. With again, every crash point of that is then visited
+// too: from when the disk was open, and if the power was cut from the beginning, look must find the same.
+func (c *visitor) recover(mem *vfs.Mem, l loss, again bool, look looker) error {
 	var states []*vfs.Mem
 	if again {
 		mem.Trace(func(s *vfs.Mem) { states = append(states, s) })
 	}
-	v, pos, err := c.open(mem, look)
+	power, opened := l.kind != vfs.LoseNothing, 0
+	v, pos, err := c.open(mem, func(d *vmdisk.Store, power bool) (values, vmdisk.Position, error) {
+		opened = len(states)
+		return look(d, power)
+	}, power)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	mem.Trace(nil)
 	for i, s := range states {
 		c.count++
 		l := loss{vfs.Loss(c.r.IntN(3)), c.r.Uint64()}
-		v2, pos2, err := c.open(s.After(l.kind, l.seed), look)
-		if err == nil && !maps.Equal(v, v2) {
-			err = fmt.Errorf("the content differs: %s", differ(v2, v))
-		}
-		if err == nil && pos2.Compare(pos) < 0 {
+		v2, pos2, err := c.open(s.After(l.kind, l.seed), look, power || l.kind != vfs.LoseNothing)
+		same := power || i+1 >= opened
+		switch {
+		case err != nil:
+		case same && pos2.Compare(pos) < 0:
 			err = fmt.Errorf("at %s instead of %s", pos2, pos)
+		case same && !maps.Equal(v, v2):
+			err = fmt.Errorf("at %s, and before at %s: %s", pos2, pos, differ(v2, v))
 		}
 		if err != nil {
-			return nil, fmt.Errorf("after a second crash, at call %d of recovery, %s: %w", i+1, l, err)
+			return fmt.Errorf("after a second crash, at call %d of recovery, %s: %w", i+1, l, err)
 		}
 	}
-	return v, nil
+	return nil
 }
 
-func (c *visitor) open(mem *vfs.Mem, look func(*vmdisk.Store) (values, vmdisk.Position, error)) (values, vmdisk.Position, error) {
+func (c *visitor) open(mem *vfs.Mem, look looker, power bool) (values, vmdisk.Position, error) {
 	d, err := vmdisk.Open("", options(mem))
 	if err != nil {
 		return nil, vmdisk.Position{}, err
 	}
-	v, pos, err := look(d)
+	v, pos, err := look(d, power)
 	if names, _ := mem.List(); err == nil && slices.Contains(names, "hashes") && d.Info().Complete {
 		err = healthy(d, false)
 	}
@@ -106,7 +114,7 @@ func (c *visitor) open(mem *vfs.Mem, look func(*vmdisk.Store) (values, vmdisk.Po
 // owner checks the owner after a crash at p.
 func (c *visitor) owner(p point, l loss, again bool) error {
 	m, mem := p.m, p.mems[0].After(l.kind, l.seed)
-	look := func(d *vmdisk.Store) (v values, pos vmdisk.Position, err error) {
+	look := func(d *vmdisk.Store, power bool) (v values, pos vmdisk.Position, err error) {
 		if v, err = scan(d); err != nil {
 			return nil, pos, err
 		}
@@ -114,7 +122,7 @@ func (c *visitor) owner(p point, l loss, again bool) error {
 		if i.Err != nil || !i.Complete || i.Active || i.ID != diskID {
 			return nil, pos, fmt.Errorf("not a complete, inactive disk: %+v", i)
 		}
-		if err := m.owner(v, l.kind != vfs.LoseNothing); err != nil {
+		if err := m.owner(v, power); err != nil {
 			return nil, pos, err
 		}
 		if err := m.known(i.Position, v); err != nil {
@@ -133,8 +141,7 @@ func (c *visitor) owner(p point, l loss, again bool) error {
 		mem.Trace(nil) // what follows is no recovery
 		return v, i.Position, m.writeOn(d)
 	}
-	_, err := c.recover(mem, again, look)
-	return err
+	return c.recover(mem, l, again, look)
 }
 
 // fence checks that what was given away can't be written under, and says what term can.
@@ -192,7 +199,7 @@ func (m *told) writeOn(d *vmdisk.Store) error {
 // replica checks the replica after a crash at p, then connects it to an owner that was killed at the same time.
 func (c *visitor) replica(p point, l loss, again bool) error {
 	m := p.m
-	look := func(d *vmdisk.Store) (v values, pos vmdisk.Position, err error) {
+	look := func(d *vmdisk.Store, _ bool) (v values, pos vmdisk.Position, err error) {
 		i, st := d.Info(), d.ReplicaState()
 		if i.Err != nil || i.Active || i.ID != diskID {
 			return nil, pos, fmt.Errorf("not a good replica: %+v", i)
@@ -219,7 +226,7 @@ func (c *visitor) replica(p point, l loss, again bool) error {
 		return v, st.Position, nil
 	}
 	mem := p.mems[1].After(l.kind, l.seed)
-	if _, err := c.recover(mem, again, look); err != nil {
+	if err := c.recover(mem, l, again, look); err != nil {
 		return err
 	}
 	if m.given == m.term {

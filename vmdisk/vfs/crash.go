@@ -11,7 +11,8 @@ type Loss int
 
 // What a crash may take.
 const (
-	// LoseNothing is the death of the process: what it wrote is in the kernel and survives.
+	// LoseNothing is the death of the process: what it wrote is in the kernel and survives, until a power cut: what was not
+	// synced still isn't.
 	LoseNothing Loss = 0
 	// LoseUnsynced is a power cut that takes everything that was not synced.
 	LoseUnsynced Loss = 1
@@ -51,14 +52,13 @@ func (m *Mem) Unsynced() bool {
 func (m *Mem) After(loss Loss, seed uint64) *Mem {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if loss == LoseNothing {
+		return m.copy()
+	}
 	r := rand.New(rand.NewPCG(seed, 0x7461676c))
 	names := maps.Clone(m.stable)
-	if loss != LoseUnsynced {
-		keep := len(m.dirOps)
-		if loss == LoseSome {
-			keep = r.IntN(keep + 1)
-		}
-		for _, op := range m.dirOps[:keep] {
+	if loss == LoseSome {
+		for _, op := range m.dirOps[:r.IntN(len(m.dirOps)+1)] {
 			op.apply(names)
 		}
 	}
@@ -73,13 +73,10 @@ func (m *Mem) After(loss Loss, seed uint64) *Mem {
 }
 
 func (n *node) survive(loss Loss, r *rand.Rand) sparse {
-	switch loss {
-	case LoseNothing:
-		return n.now.copy()
-	case LoseUnsynced:
-		return n.stable.copy()
-	}
 	c := n.stable.copy()
+	if loss == LoseUnsynced {
+		return c
+	}
 	// Often all or nothing of an operation survives; sometimes a piece does.
 	for _, op := range n.ops {
 		switch mode := r.IntN(4); {

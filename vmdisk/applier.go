@@ -135,8 +135,7 @@ func (a *Applier) Write(off int64, p []byte) error {
 			if err := a.d.room(off, n); err != nil {
 				return err
 			}
-			_, err := a.d.base.WriteAt(p, off)
-			return err
+			return a.d.stack.writeAt(p, off)
 		}
 		// Both the log and base.raw may need it.
 		if ok, err := a.d.space.take(2 * n); !ok {
@@ -153,7 +152,7 @@ func (a *Applier) Zero(off, n int64) error {
 			return err
 		}
 		if !a.State().Complete {
-			return a.d.base.Punch(off, n)
+			return a.d.stack.zeroAt(off, n, false)
 		}
 		return a.d.epochs.add(frame{kind: frameZero, off: uint64(off), n: uint64(n)}, nil)
 	})
@@ -172,7 +171,7 @@ func (a *Applier) Checkpoint(pos Position) error {
 		case pos.Compare(st.Position) < 0:
 			return fmt.Errorf("%s after %s: %w", pos, st.Position, ErrOldPosition)
 		}
-		if err := a.syncBase(); err != nil {
+		if err := a.d.syncAll(); err != nil {
 			return err
 		}
 		if err := a.d.record(replicaRecord(false, st.Copy, pos)); err != nil {
@@ -183,9 +182,12 @@ func (a *Applier) Checkpoint(pos Position) error {
 	})
 }
 
-func (a *Applier) syncBase() error {
-	if err := a.d.base.Sync(); err != nil {
-		return a.d.failed("sync "+baseName, err)
+// syncAll makes what was applied durable, in all layers.
+func (d *Store) syncAll() error {
+	d.syncMu.Lock()
+	defer d.syncMu.Unlock()
+	if err := d.stack.sync(); err != nil {
+		return d.failed("make durable", err)
 	}
 	return nil
 }
@@ -220,7 +222,7 @@ func (a *Applier) Barrier(pos Position) error {
 		case st.Copy == [16]byte{}:
 			return ErrNoCopy
 		}
-		if err := a.syncBase(); err != nil {
+		if err := a.d.syncAll(); err != nil {
 			return err
 		}
 		err := a.d.j.commit(func(s *state) { s.complete, s.copy, s.position = true, [16]byte{}, pos })
@@ -242,10 +244,12 @@ func (a *Applier) commit(pos Position) error {
 		return d.failed("sync "+epochsName, err)
 	}
 	e.accept(pos)
+	d.gate.RLock()
 	d.rd.Lock()
 	d.became(true, [16]byte{}, pos)
 	err := d.applyEpochs()
 	d.rd.Unlock()
+	d.gate.RUnlock()
 	if err == nil && e.size > d.o.EpochLogBytes {
 		err = d.settle()
 	}
@@ -263,9 +267,9 @@ func (d *Store) applyEpochs() error {
 		}
 		switch fr.kind {
 		case frameWrite:
-			_, err = d.base.WriteAt(data, int64(fr.off))
+			err = d.stack.writeAt(data, int64(fr.off))
 		case frameZero:
-			err = d.base.Punch(int64(fr.off), int64(fr.n))
+			err = d.stack.zeroAt(int64(fr.off), int64(fr.n), false)
 		}
 		return err
 	})
@@ -290,14 +294,16 @@ func (d *Store) settle() error {
 	if e.committed.at == epochsHeader {
 		return nil
 	}
+	d.gate.RLock()
 	d.rd.Lock()
 	err := d.applyEpochs()
 	d.rd.Unlock()
+	d.gate.RUnlock()
 	if err != nil {
 		return err
 	}
-	if err := d.base.Sync(); err != nil {
-		return d.failed("sync "+baseName, err)
+	if err := d.syncAll(); err != nil {
+		return err
 	}
 	if err := d.hashes.settle(); err != nil {
 		return err

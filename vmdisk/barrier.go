@@ -66,7 +66,7 @@ func (d *Store) runRound(r *round) error {
 			return err
 		}
 		if wrote {
-			err = d.troubled("sync", d.base.Sync())
+			err = d.troubled("sync", d.stack.sync())
 		} else {
 			// A new name for old content: without a write to tell of it, a restart would not know the name.
 			rerr = d.record(replicaRecord(true, [16]byte{}, pos))

@@ -51,7 +51,7 @@ func (d *Store) Extents(off, n int64) ([]Extent, error) {
 	}
 	var out []Extent
 	for end := off + n; off < end && len(out) < maxExtents; {
-		data, err := d.base.NextData(off)
+		data, err := d.stack.nextData(off)
 		if err != nil {
 			return nil, fmt.Errorf("extents: %w", err)
 		}
@@ -60,7 +60,7 @@ func (d *Store) Extents(off, n int64) ([]Extent, error) {
 			off = data
 			continue
 		}
-		hole, err := d.base.NextHole(off)
+		hole, err := d.stack.nextHole(off)
 		if err != nil {
 			return nil, fmt.Errorf("extents: %w", err)
 		}

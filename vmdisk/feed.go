@@ -261,7 +261,10 @@ func (f *Feed) copyRun() (*Op, error) {
 	if d.holeEnd(a, b) != b {
 		b = min(b, a+copyBlocks)
 		buf := newBuffer(int((b - a) * Block))
-		if err := readFull(d.base, buf.data, op.Off); err != nil {
+		d.rd.RLock()
+		err := d.stack.readAt(buf.data, op.Off)
+		d.rd.RUnlock()
+		if err != nil {
 			buf.release()
 			return nil, fmt.Errorf("copy to %s: %w", p.name, err)
 		}

@@ -29,7 +29,7 @@ var (
 )
 
 // journalKinds is the highest kind of record that a journal of each version has.
-var journalKinds = []byte{0, recReplica, recCheck}
+var journalKinds = []byte{0, recReplica, recLayers}
 
 // newest is the version that is written.
 func (f format) newest() uint32 { return uint32(len(f.rungs)) }

@@ -64,6 +64,6 @@ func (d *Store) hashable(off, n int64) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	data, err := d.base.NextData(off)
+	data, err := d.stack.nextData(off)
 	return err == nil && data >= off+n, nil
 }

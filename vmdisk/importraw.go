@@ -60,14 +60,14 @@ func (d *Store) importFrom(ctx context.Context, f *os.File, progress func(done, 
 	if err := errors.Join(mark(false), d.hashes.reset()); err != nil {
 		return err
 	}
-	if err := d.base.Punch(0, d.size); err != nil {
+	if err := d.stack.zeroAt(0, d.size, false); err != nil {
 		return err
 	}
 	if err := d.copyIn(ctx, f, size, progress); err != nil {
 		return err
 	}
-	if err := d.base.Sync(); err != nil {
-		return d.failed("sync "+baseName, err)
+	if err := d.syncAll(); err != nil {
+		return err
 	}
 	return mark(true)
 }
@@ -111,7 +111,7 @@ func (d *Store) putIn(p []byte, off int64) error {
 		if err := d.room(off+int64(at), int64(end-at)); err != nil {
 			return err
 		}
-		if _, err := d.base.WriteAt(p[at:end], off+int64(at)); err != nil {
+		if err := d.stack.writeAt(p[at:end], off+int64(at)); err != nil {
 			return err
 		}
 		at = end

@@ -44,7 +44,7 @@ func (d *Store) ReadAt(p []byte, off int64) error {
 	defer d.rd.RUnlock()
 	err := d.mayRead()
 	if err == nil && len(p) > 0 {
-		err = d.troubled("read", readFull(d.base, p, off))
+		err = d.troubled("read", d.stack.readAt(p, off))
 	}
 	if err != nil {
 		return fmt.Errorf("read: %w", err)
@@ -52,7 +52,7 @@ func (d *Store) ReadAt(p []byte, off int64) error {
 	return nil
 }
 
-// mayRead says whether base.raw is the disk: readable, for who doesn't hold mu. The caller holds rd.
+// mayRead says whether the layers are the disk: readable, for who doesn't hold mu. The caller holds rd.
 func (d *Store) mayRead() error {
 	if d.legible.Load() {
 		return nil
@@ -62,7 +62,7 @@ func (d *Store) mayRead() error {
 	return d.readable()
 }
 
-// readable says whether base.raw is the disk. The caller holds mu.
+// readable says whether the layers are the disk. The caller holds mu.
 func (d *Store) readable() error {
 	switch {
 	case d.closed:
@@ -164,19 +164,18 @@ func (d *Store) end(off, n int64) {
 	d.al.leave(off, n)
 }
 
-// put changes base.raw.
+// put changes the layers.
 func (d *Store) put(how change, off, n int64, p []byte) error {
 	if how == changePunch {
-		return d.base.Punch(off, n)
+		return d.stack.zeroAt(off, n, false)
 	}
 	if err := d.room(off, n); err != nil {
 		return err
 	}
 	if how == changeZero {
-		return d.base.ZeroRange(off, n)
+		return d.stack.zeroAt(off, n, true)
 	}
-	_, err := d.base.WriteAt(p, off)
-	return err
+	return d.stack.writeAt(p, off)
 }
 
 // tell notes a change of the blocks [a, b), the bytes [off, off+n), for the peers. If it failed the blocks have to be read again.
@@ -237,7 +236,7 @@ func (d *Store) capture(bufs []*buffer, a, b, off int64, p []byte) []*buffer {
 		bufs = append(bufs, buf)
 		if from, to := at-off, at-off+n; from >= 0 && to <= int64(len(p)) {
 			copy(buf.data, p[from:to])
-		} else if err := readFull(d.base, buf.data, at); err != nil {
+		} else if err := d.stack.readAt(buf.data, at); err != nil {
 			for _, buf := range bufs {
 				buf.release()
 			}
@@ -250,7 +249,9 @@ func (d *Store) capture(bufs []*buffer, a, b, off int64, p []byte) []*buffer {
 
 // holeEnd is where the hole that begins at block a ends, at most b; it is a if there is none.
 func (d *Store) holeEnd(a, b int64) int64 {
-	data, err := d.base.NextData(a * Block)
+	d.rd.RLock()
+	data, err := d.stack.nextData(a * Block)
+	d.rd.RUnlock()
 	if err != nil {
 		return a // it will be read, and that says what is wrong
 	}

@@ -71,7 +71,7 @@ type scrubber struct {
 func (d *Store) Scrub(ctx context.Context, o ScrubOptions) (Scrub, error) {
 	d.scrubMu.Lock()
 	defer d.scrubMu.Unlock()
-	s := scrubber{base: d.base, size: d.size, hashes: d.hashes, busy: d.al.has, o: o, held: func(read func() error) error {
+	s := scrubber{base: d.stack.base, size: d.size, hashes: d.hashes, busy: d.al.has, o: o, held: func(read func() error) error {
 		d.rd.RLock()
 		defer d.rd.RUnlock()
 		d.mu.Lock()

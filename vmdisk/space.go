@@ -47,12 +47,12 @@ func (d *Store) room(off, n int64) error {
 	if ok || err != nil {
 		return err
 	}
-	hole, err := d.base.NextHole(off)
-	if err != nil {
+	if fits, err := d.stack.fits(off, n); fits || err != nil {
 		return err
 	}
-	if hole >= off+n {
-		return nil
-	}
+	return d.noRoom()
+}
+
+func (d *Store) noRoom() error {
 	return fmt.Errorf("reserve of %d bytes reached: %w", d.o.Reserve, syscall.ENOSPC)
 }

@@ -18,6 +18,8 @@ const (
 	recQuiet    = 6 // none are left in it, and base.raw is the disk at this position
 	recReplica  = 7 // position and completeness of a replica
 	recCheck    = 8 // why the disk needs checking; nothing: it doesn't
+	recLayers   = 9 // all layers, top first
+	maxLayers   = 64
 	maxEnds     = 4096
 	maxReason   = 1 << 10
 	maxRegions  = int(MaxSize / regionSize)
@@ -34,15 +36,16 @@ const (
 type state struct {
 	complete  bool
 	importing bool
-	// exact says that base.raw (with the epoch log) is the disk at position. A disk that is
+	// exact says that base.raw and the layers (with the epoch log) are the disk at position. A disk that is
 	// written loses it until the activity log is empty again.
 	exact     bool
 	copy      [16]byte
 	position  Position
-	activated uint64 // highest term that this disk was active under
-	given     uint64 // highest term that was given away
-	reserved  uint64 // highest barrier number that may be in use
-	check     string // why the disk needs checking, or nothing
+	activated uint64     // highest term that this disk was active under
+	given     uint64     // highest term that was given away
+	reserved  uint64     // highest barrier number that may be in use
+	check     string     // why the disk needs checking, or nothing
+	layers    []layerRef // top first
 	ends      map[uint64]uint64
 	regions   map[uint32]struct{}
 }
@@ -54,6 +57,7 @@ func newState() *state {
 func (s *state) clone() *state {
 	c := *s
 	c.ends, c.regions = maps.Clone(s.ends), maps.Clone(s.regions)
+	c.layers = slices.Clone(s.layers)
 	return &c
 }
 
@@ -115,6 +119,9 @@ func (s *state) records() []record {
 	}
 	if s.check != "" {
 		out = append(out, checkRecord(s.check))
+	}
+	if len(s.layers) > 0 {
+		out = append(out, layersRecord(s.layers))
 	}
 	// Last, because adding regions takes exactness away.
 	return append(out, record{recState, b})
@@ -204,6 +211,12 @@ func (s *state) apply(r record) error {
 			return bad
 		}
 		s.check = strings.ToValidUTF8(string(r.body), "?")
+	case recLayers:
+		refs, err := parseLayers(r.body)
+		if err != nil {
+			return fmt.Errorf("%w: %w", bad, err)
+		}
+		s.layers = refs
 	default:
 		return bad
 	}

@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"tagalong.org/tagalong/vmdisk/layer"
 	"tagalong.org/tagalong/vmdisk/vfs"
 )
 
@@ -33,7 +34,7 @@ type Store struct {
 	fs     vfs.FS
 	log    *slog.Logger
 	lock   io.Closer
-	base   vfs.File
+	stack  stack
 	j      *journal
 	al     *activity
 	space  *space
@@ -78,9 +79,12 @@ type Store struct {
 	watchers  map[chan struct{}]string
 	applier   *Applier
 
-	trouble chan string // for Options.Troubled
-	stop    chan struct{}
-	wg      sync.WaitGroup
+	incoming *layer.Layer // of an unfinished catch-up; the applier's, or role's where there is none
+
+	trouble   chan string // for Options.Troubled
+	stop      chan struct{}
+	mergeWake chan struct{}
+	wg        sync.WaitGroup
 }
 
 func keys[K comparable, V any](m map[K]V) iter.Seq[K] { return maps.Keys(m) }
@@ -214,12 +218,15 @@ func open(dir string, o Options, lock io.Closer) (*Store, error) {
 		o: o, fs: o.FS, log: o.Log, lock: lock,
 		space: &space{fs: o.FS, reserve: o.Reserve},
 		peers: map[string]*peer{}, watchers: map[chan struct{}]string{},
-		trouble: make(chan string, 1), stop: make(chan struct{}),
+		trouble: make(chan string, 1), stop: make(chan struct{}), mergeWake: make(chan struct{}, 1),
 	}
 	if err := d.load(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open disk in %s: %w", dir, err), d.release())
 	}
 	d.wg.Go(func() { d.keepHouse(d.stop) })
+	if !o.mergeByHand {
+		d.wg.Go(d.mergeLayers)
+	}
 	return d, nil
 }
 
@@ -244,10 +251,14 @@ func (d *Store) load() error {
 	}
 	d.id, d.size = d.j.h.id, d.j.h.size
 	d.blocks = d.size / Block
-	if d.base, err = openBase(d.fs, d.size); err != nil {
+	if d.stack.base, err = openBase(d.fs, d.size); err != nil {
 		return err
 	}
 	if d.epochs, err = openEpochs(d.fs); err != nil {
+		return err
+	}
+	d.stack.size = d.size
+	if err := d.openLayers(names); err != nil {
 		return err
 	}
 	if err := d.recover(); err != nil {
@@ -256,6 +267,7 @@ func (d *Store) load() error {
 	if err := d.openHashes(); err != nil {
 		return err
 	}
+	d.touchLayers()
 	if err := d.epochs.scan(d.position, d.size); err != nil {
 		return err
 	}
@@ -275,8 +287,8 @@ func (d *Store) recover() error {
 	st := d.j.snapshot()
 	died := st.owned() && !st.exact
 	if died {
-		if err := d.base.Sync(); err != nil {
-			return fmt.Errorf("sync %s: %w", baseName, err)
+		if err := d.stack.sync(); err != nil {
+			return err
 		}
 	}
 	err := d.j.commit(func(st *state) {
@@ -348,8 +360,9 @@ func (d *Store) release() error {
 	if d.hashes != nil {
 		errs = append(errs, d.hashes.close())
 	}
-	if d.base != nil {
-		errs = append(errs, d.base.Close())
+	errs = append(errs, d.stack.close())
+	if d.incoming != nil {
+		errs = append(errs, d.incoming.Close())
 	}
 	if d.j != nil {
 		errs = append(errs, d.j.close())
@@ -361,7 +374,7 @@ func (d *Store) release() error {
 type Info struct {
 	ID        ID
 	Size      int64 // bytes
-	Allocated int64 // bytes that base.raw takes
+	Allocated int64 // bytes that base.raw and the layers above it take
 	Complete  bool
 	Active    bool
 	Fenced    bool
@@ -383,7 +396,9 @@ type Info struct {
 // Info says what there is to know.
 func (d *Store) Info() Info {
 	i := Info{ID: d.id, Size: d.size, Peers: d.Peers()}
-	i.Allocated, _ = d.base.Allocated() // 0 if that can't be told
+	d.rd.RLock()
+	i.Allocated, _ = d.stack.allocated() // 0 if that can't be told
+	d.rd.RUnlock()
 	st := d.j.snapshot()
 	d.mu.Lock()
 	defer d.mu.Unlock()

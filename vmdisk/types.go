@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"time"
 
+	"tagalong.org/tagalong/vmdisk/throttle"
 	"tagalong.org/tagalong/vmdisk/vfs"
 )
 
@@ -87,12 +88,16 @@ type Options struct {
 	// Troubled, if not nil, is called with Info.NeedsCheck when the disk begins to need checking: not for the mark of an earlier
 	// time, and not more than once until the mark is cleared. It may use the disk, but not close it.
 	Troubled func(reason string)
+	// Background limits what this disk copies by itself, such as merging layers; nil is no limit.
+	Background *throttle.Limit
 	// Log gets what happens; nil is silence.
 	Log *slog.Logger
 
 	// attachBelow is how little must be left to be copied before writes are queued; checkpointEvery is how much of a first
 	// copy is sent before the peer makes it durable. In bytes; 0 is the usual.
 	attachBelow, checkpointEvery int64
+	// mergeByHand leaves merging to who calls mergeBottom.
+	mergeByHand bool
 }
 
 func (o Options) withDefaults(dir string) Options {

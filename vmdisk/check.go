@@ -100,8 +100,8 @@ func check(ctx context.Context, dir string, oo Options, o CheckOptions, r *Repor
 	d := &Store{fs: ro, log: oo.Log, lock: io.NopCloser(nil), space: &space{fs: ro}, looking: true}
 	defer func() { err = errors.Join(err, d.release()) }()
 	whole := d.checkFiles(r)
-	if d.base == nil || !whole || !o.Scrub.Record {
-		if d.base != nil && d.hashes != nil && d.complete {
+	if d.stack.base == nil || !whole || !o.Scrub.Record {
+		if d.stack.base != nil && d.hashes != nil && d.complete {
 			err = d.checkContent(ctx, o.Scrub, r)
 		}
 		if err != nil || !r.OK() || !o.Clear || !d.complete || r.NeedsCheck == "" {
@@ -165,7 +165,7 @@ func (d *Store) check(ctx context.Context, o CheckOptions, r *Report) error {
 	if err := d.j.verify(); err != nil {
 		r.wrong(journalName, "The journal on the drive isn't what it must be.", nextReplace, err)
 	}
-	if n, err := d.base.Size(); err != nil || n != d.size {
+	if n, err := d.stack.base.Size(); err != nil || n != d.size {
 		r.wrong(baseName, fmt.Sprintf("The file has %d bytes instead of %d: something else changed it.", n, d.size), nextReplace, errors.Join(err, ErrBaseSize))
 	}
 	d.checkSets(names, r)

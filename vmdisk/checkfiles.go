@@ -11,7 +11,7 @@ import (
 	"tagalong.org/tagalong/vmdisk/vfs"
 )
 
-// checkFiles reads all metadata of a closed disk into d, whose fs changes nothing. whole says that the disk can be opened. d.base,
+// checkFiles reads all metadata of a closed disk into d, whose fs changes nothing. whole says that the disk can be opened. d.stack.base,
 // d.hashes and d.al are there if the content can be checked.
 func (d *Store) checkFiles(r *Report) (whole bool) {
 	names, err := d.fs.List()
@@ -36,7 +36,7 @@ func (d *Store) checkFiles(r *Report) (whole bool) {
 	r.ID, r.Size, r.Position, r.NeedsCheck = d.id, d.size, d.position, st.check
 	d.nameFiles(names, r)
 	d.checkState(st, r)
-	if d.base, err = openBase(d.fs, d.size); err != nil {
+	if d.stack.base, err = openBase(d.fs, d.size); err != nil {
 		r.unusable(baseName, err)
 	}
 	if d.hashes, err = openHashes(d.fs, d.id, d.size); errors.Is(err, ErrMalformed) {

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"slices"
+	"time"
 )
 
 const maxPeerName = 255
@@ -64,6 +65,7 @@ func (d *Store) attach(name string, r ReplicaState) (*Feed, error) {
 		d.peers[name] = p
 	}
 	f := &Feed{d: d, p: p, turn: make(chan struct{}, 1), wake: make(chan struct{}, 1), done: make(chan struct{}), needBarrier: true}
+	f.soon = time.AfterFunc(wakeAfter, f.rouse)
 	older := r.Position.Compare(p.acked) < 0
 	switch {
 	case r.Complete:

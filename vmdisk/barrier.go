@@ -3,7 +3,6 @@ package vmdisk
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 )
 
@@ -89,7 +88,7 @@ func (d *Store) runRound(r *round) error {
 // withdraw takes the barriers of r out of the queues, with all else that is there. The caller holds d.mu.
 func (d *Store) withdraw(r *round) {
 	for _, p := range d.peers {
-		if f := p.feed; f != nil && slices.ContainsFunc(f.queue, func(op *Op) bool { return op.round == r }) {
+		if f := p.feed; f != nil && f.queue.has(r) {
 			f.dropQueue()
 			f.signal()
 		}

@@ -42,6 +42,9 @@ func benchDisk(b *testing.B, peers string) *Store {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	b.Cleanup(func() { cancel(); wg.Wait() })
+	if err := d.Flush(); err != nil {
+		b.Fatal(err)
+	}
 	for i := range 3 {
 		f, err := d.Attach(fmt.Sprint("peer ", i), ReplicaState{Disk: d.ID(), Complete: true, Position: d.Position()})
 		if err != nil {
@@ -52,6 +55,9 @@ func benchDisk(b *testing.B, peers string) *Store {
 			continue
 		}
 		wg.Go(func() { count(ctx, f) })
+		if _, err := d.Drain(ctx, fmt.Sprint("peer ", i)); err != nil {
+			b.Fatal(err)
+		}
 	}
 	return d
 }

@@ -6,12 +6,19 @@ import (
 	"sync/atomic"
 )
 
-// buffer is a piece of the disk that is shared by the queues of several peers. It goes
+// buffer is a piece of the disk, and the operation that writes it, which the queues of several peers share. It goes
 // back to its pool when the last of them has released it.
 type buffer struct {
+	op   Op
 	data []byte
 	full []byte
 	refs atomic.Int32
+}
+
+// write is the operation that writes the buffer at off. It may be asked for before the buffer is shared.
+func (b *buffer) write(off int64) *Op {
+	b.op = Op{Kind: OpWrite, Off: off, Len: int64(len(b.data)), Data: b.data, buf: b}
+	return &b.op
 }
 
 // pools has one pool for each power of two from 4 KiB to MaxOp.

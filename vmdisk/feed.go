@@ -3,11 +3,14 @@ package vmdisk
 import (
 	"context"
 	"fmt"
+	"time"
 )
 
 const (
 	copyBlocks   = (256 << 10) / Block
 	maxRunBlocks = (4 << 30) / Block
+	wakeBytes    = 512 << 10
+	wakeAfter    = time.Millisecond
 )
 
 // Feed is the stream of operations for one peer. Next is for one goroutine at a time; the others may be called
@@ -23,9 +26,10 @@ type Feed struct {
 	turn chan struct{} // held by Next
 	wake chan struct{}
 	done chan struct{}
+	soon *time.Timer // wakes Next
 
 	// Guarded by d.mu.
-	queue    []*Op
+	queue    opQueue
 	queued   int64
 	queueing bool
 	live     bool
@@ -46,16 +50,33 @@ type Feed struct {
 
 // signal wakes Next and all watchers of the peer. The caller holds d.mu.
 func (f *Feed) signal() {
+	f.rouse()
+	f.d.notify(f.p.name)
+}
+
+// rouse wakes Next.
+func (f *Feed) rouse() {
 	select {
 	case f.wake <- struct{}{}:
 	default:
 	}
-	f.d.notify(f.p.name)
+}
+
+// written sees to it that Next is woken after a write: at once if there is much to take, else a little later, since to wake a
+// goroutine for each write costs more than the write. A barrier wakes it anyway. idle says that the queue was empty before.
+// The caller holds d.mu.
+func (f *Feed) written(idle bool) {
+	switch {
+	case f.queued >= wakeBytes || !f.queueing:
+		f.rouse()
+	case idle:
+		f.soon.Reset(wakeAfter)
+	}
 }
 
 // push appends op to the queue. The caller holds d.mu.
 func (f *Feed) push(op *Op) {
-	f.queue = append(f.queue, op)
+	f.queue.push(op)
 	f.queued += op.cost()
 	if op.Kind != OpBarrier {
 		f.p.cur.Add(op.Off/Block, (op.Off+op.Len)/Block)
@@ -79,12 +100,9 @@ func (f *Feed) pushWrite(a, b int64, bufs []*buffer) bool {
 		f.push(&Op{Kind: OpZero, Off: a * Block, Len: (b - a) * Block})
 		return true
 	}
-	off := a * Block
 	for _, buf := range bufs {
 		buf.retain()
-		n := int64(len(buf.data))
-		f.push(&Op{Kind: OpWrite, Off: off, Len: n, Data: buf.data, buf: buf})
-		off += n
+		f.push(&buf.op)
 	}
 	return true
 }
@@ -110,7 +128,7 @@ func (f *Feed) overflow() {
 }
 
 func (f *Feed) dropQueue() {
-	for _, op := range f.queue {
+	for _, op := range f.queue.all() {
 		if op.Kind != OpBarrier {
 			f.p.todo.Add(op.Off/Block, (op.Off+op.Len)/Block)
 		}
@@ -124,7 +142,7 @@ func (f *Feed) stopQueueing() {
 	if f.queueing {
 		f.d.queueing.Add(-1)
 	}
-	f.queue, f.queued, f.queueing, f.live = nil, 0, false, false
+	f.queue, f.queued, f.queueing, f.live = opQueue{}, 0, false, false
 }
 
 // Next returns the next operation, waiting for it until ctx ends. Errors: ErrClosed after Close, ErrFailed, what
@@ -191,8 +209,8 @@ func (f *Feed) decide(copied bool) (op *Op, do func() (*Op, error), wait <-chan 
 	if f.ready() && !f.live && f.needBarrier {
 		return nil, func() (*Op, error) { return nil, d.barrier() }, nil, nil
 	}
-	room := len(f.queue) == 0 || f.queued+copyBlocks*Block+opCost <= d.o.QueueBytes
-	if head := f.head(); head != nil {
+	room := f.queue.n == 0 || f.queued+copyBlocks*Block+opCost <= d.o.QueueBytes
+	if head := f.queue.head(); head != nil {
 		if head.round != nil {
 			select {
 			case <-head.round.done:
@@ -211,17 +229,8 @@ func (f *Feed) decide(copied bool) (op *Op, do func() (*Op, error), wait <-chan 
 	return nil, nil, wait, nil
 }
 
-func (f *Feed) head() *Op {
-	if len(f.queue) == 0 {
-		return nil
-	}
-	return f.queue[0]
-}
-
 func (f *Feed) pop() *Op {
-	op := f.queue[0]
-	f.queue[0] = nil
-	f.queue = f.queue[1:]
+	op := f.queue.pop()
 	f.queued -= op.cost()
 	if op.Kind == OpBarrier {
 		f.emitted = op.Pos
@@ -271,7 +280,7 @@ func (f *Feed) copyRun() (*Op, error) {
 		if isZero(buf.data) {
 			buf.release()
 		} else {
-			op.Kind, op.Data, op.buf = OpWrite, buf.data, buf
+			op = buf.write(op.Off)
 		}
 	}
 	op.Len = (b - a) * Block
@@ -341,8 +350,9 @@ func (f *Feed) close() {
 		return
 	}
 	f.closed = true
+	f.soon.Stop() // should it be running, it finds nobody
 	close(f.done)
-	for _, op := range f.queue {
+	for _, op := range f.queue.all() {
 		op.Release()
 	}
 	f.stopQueueing()

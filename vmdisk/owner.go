@@ -242,6 +242,7 @@ func (d *Store) capture(bufs []*buffer, a, b, off int64, p []byte) []*buffer {
 			}
 			return nil
 		}
+		buf.write(at)
 		at += n
 	}
 	return bufs

@@ -136,21 +136,27 @@ func (d *Store) progress(p *peer) Progress {
 func (d *Store) track(a, b int64, zero bool, bufs []*buffer) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !d.wrote {
+	first := !d.wrote
+	if first {
 		d.wrote, d.wroteAt = true, time.Now()
 	}
 	d.pristine = false
 	for _, p := range d.peers {
 		p.changed = true
 		f := p.feed
+		idle := f != nil && f.queue.n == 0
 		if f == nil || !f.queueing || !zero && bufs == nil || !f.pushWrite(a, b, bufs) {
 			p.todo.Add(a, b)
-			if f != nil {
+			if f != nil && f.live {
 				f.live = false
+				d.notify(p.name)
 			}
 		}
 		if f != nil {
-			f.signal()
+			f.written(idle)
+			if first {
+				d.notify(p.name) // it isn't complete any more
+			}
 		}
 	}
 }

@@ -1,0 +1,163 @@
+package vmdisk
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"tagalong.org/tagalong/vmdisk/reclog"
+)
+
+// The disks in testdata/v1 were written by the version "first light" (commit c58f8d1): an owner and its replica, whose device
+// died. Blocks 0-15 were written with their number plus 1, and flushed; blocks 0-3 with their number plus 100, and block 8 was
+// zeroed, and flushed again. The replica has both epochs, the second only in its log. A peer called lost never got anything.
+func firstLight() []byte {
+	b := make([]byte, 32*Block)
+	for i := range 16 {
+		fill := byte(i) + 1
+		if i < 4 {
+			fill = byte(i) + 100
+		}
+		if i != 8 {
+			copy(b[i*Block:], bytes.Repeat([]byte{fill}, Block))
+		}
+	}
+	return b
+}
+
+// oldDisk is a copy of a disk in testdata.
+func oldDisk(t *testing.T, name string) string {
+	t.Helper()
+	dir := t.TempDir()
+	must(t, os.CopyFS(dir, os.DirFS(filepath.Join("testdata", name))))
+	return dir
+}
+
+// An old disk opens, has what it had, and is of the newest version from then on.
+func TestOldVersionsOpen(t *testing.T) {
+	for name, at := range map[string]Position{"v1/owner": {1, 1<<16 + 1}, "v1/replica": {1, 2}} {
+		t.Run(name, func(t *testing.T) {
+			dir := oldDisk(t, name)
+			before := dirContent(t, dir)
+			r, err := Check(t.Context(), dir, CheckOptions{})
+			must(t, err)
+			if !r.OK() || len(r.Formats) < 2 {
+				t.Fatalf("checked before: %s %+v", told(r), r)
+			}
+			for _, f := range r.Formats {
+				if f.Version != 1 || f.Name != "first light" {
+					t.Errorf("%s has version %d %q", f.File, f.Version, f.Name)
+				}
+			}
+			if after := dirContent(t, dir); !reflect.DeepEqual(before, after) {
+				t.Error("the check changed something")
+			}
+			o := Options{BarrierEvery: -1, SaveEvery: -1}
+			d, err := Open(dir, o)
+			must(t, err)
+			i := d.Info()
+			if i.ID != (ID{1, 2, 3}) || i.Position != at || !i.Complete || i.NeedsCheck != "" {
+				t.Errorf("opened as %+v", i)
+			}
+			if !bytes.Equal(content(t, d), firstLight()) {
+				t.Error("the content differs")
+			}
+			if name == "v1/owner" {
+				for _, p := range d.Peers() {
+					// Its device died, so all that was logged counts as missing on both.
+					if p.Remaining != 32*Block {
+						t.Errorf("peer %s lacks %d bytes", p.Peer, p.Remaining)
+					}
+				}
+				if n := len(d.Peers()); n != 2 {
+					t.Errorf("%d peers are known", n)
+				}
+				must(t, d.Activate(1))
+			} else {
+				must(t, d.Activate(2))
+			}
+			must(t, d.WriteAt(firstLight(), 0, true))
+			must(t, d.Close())
+			r, err = Check(t.Context(), dir, CheckOptions{Scrub: ScrubOptions{Record: true}})
+			must(t, err)
+			if !r.OK() {
+				t.Errorf("checked afterwards: %s", told(r))
+			}
+			for _, f := range r.Formats {
+				if want, _ := formatOf(f.File); f.File == journalName && f.Version != want.newest() {
+					t.Errorf("%s has version %d", f.File, f.Version)
+				}
+			}
+			d, err = Open(dir, o)
+			must(t, err)
+			if !bytes.Equal(content(t, d), firstLight()) {
+				t.Error("the content differs after the upgrade")
+			}
+			must(t, d.Close())
+		})
+	}
+}
+
+// dirContent is what the files of a directory contain, without the lock.
+func dirContent(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	out := map[string]string{}
+	es, err := os.ReadDir(dir)
+	must(t, err)
+	for _, e := range es {
+		if e.Name() != lockName {
+			b, err := os.ReadFile(filepath.Join(dir, e.Name()))
+			must(t, err)
+			out[e.Name()] = string(b)
+		}
+	}
+	return out
+}
+
+// A journal has no records that its version doesn't know.
+func TestOldJournalHasNoNewRecords(t *testing.T) {
+	b, err := os.ReadFile("testdata/v1/owner/journal")
+	must(t, err)
+	h, _, err := parseJournal(b)
+	must(t, err)
+	sum := reclog.NewHasher(h.salt)
+	r := checkRecord("why")
+	_, last, err := reclog.Replay(b[journalHeader:], sum, 0, func(byte, []byte) error { return nil })
+	must(t, err)
+	b = reclog.Append(b, sum, r.kind, r.body, last+1, 0)
+	if _, _, err := parseJournal(b); !errors.Is(err, ErrCorrupt) {
+		t.Fatalf("a record of version 2 in version 1: %v", err)
+	}
+}
+
+// The ladder is whole: names for all versions, different magic numbers, and FORMAT.md has all of it.
+func TestLadder(t *testing.T) {
+	doc, err := os.ReadFile("FORMAT.md")
+	must(t, err)
+	seen := map[string]string{}
+	for _, f := range []format{journalFormat, epochsFormat, dirtyFormat, exportFormat, hashesFormat} {
+		if len(f.magic) != 8 || seen[f.magic] != "" || f.newest() == 0 {
+			t.Errorf("%s: magic %q, which %s has", f.name, f.magic, seen[f.magic])
+		}
+		seen[f.magic] = f.name
+		row := fmt.Sprintf("| `%s` %s |", strings.ReplaceAll(f.magic, "\n", `\n`), f.name)
+		_, rest, ok := strings.Cut(string(doc), row)
+		cells := strings.Split(strings.SplitN(rest, "\n", 2)[0], "|")
+		for v, name := range f.rungs {
+			if !ok || v >= len(cells) || !strings.HasPrefix(strings.TrimSpace(cells[v]), name) {
+				t.Errorf("FORMAT.md's ladder lacks %s version %d %q", f.name, v+1, name)
+			}
+		}
+		if _, err := f.version(f.begin(nil)); err != nil {
+			t.Errorf("%s: %v", f.name, err)
+		}
+	}
+	if len(journalKinds) != int(journalFormat.newest())+1 {
+		t.Errorf("journalKinds has %d entries", len(journalKinds))
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"testing"
 
+	"tagalong.org/tagalong/vmdisk/layer"
 	"tagalong.org/tagalong/vmdisk/vfs"
 )
 
@@ -217,5 +218,31 @@ func TestCheckOpenDisk(t *testing.T) {
 	must(t, d.Close())
 	if _, err := d.Check(t.Context(), CheckOptions{}); !errors.Is(err, ErrClosed) {
 		t.Fatalf("closed: %v", err)
+	}
+}
+
+// The layers are read too, and what they may have changed in base.raw isn't compared.
+func TestCheckLayers(t *testing.T) {
+	m := checkable(t)
+	d := reopen(t, quiet(m))
+	addLayer(t, d, func(l *layer.Layer) { must(t, l.WriteAt(bytes.Repeat([]byte{7}, 2*Block), regionSize-Block)) })
+	name := d.stack.layers[0].Name()
+	if r, err := d.Check(t.Context(), CheckOptions{}); err != nil || !r.OK() || len(r.Notes) > 0 {
+		t.Fatalf("open: %s, %v", told(r), err)
+	}
+	m = m.After(vfs.LoseNothing, 0)
+	flip(t, m, baseName, regionSize) // as a merge does that was cut short
+	replaceFile(t, m, "layer-0123456789abcdef.data", nil)
+	m.FailAt(0, nil, false)
+	r := checked(t, m, CheckOptions{})
+	if !r.OK() || r.Content.Busy != 3*hashUnit || r.Content.Verified != 0 || !strings.Contains(told(r), "note: layer-0123456789abcdef.data: ") {
+		t.Fatalf("found %s %+v", told(r), r.Content)
+	}
+	if n := m.Calls(); n > 0 {
+		t.Fatalf("%d changing calls", n)
+	}
+	must(t, m.Remove(name+".data"))
+	if r := checked(t, m, CheckOptions{}); r.OK() || !strings.Contains(told(r), "wrong: "+name) {
+		t.Fatalf("without its data: %s", told(r))
 	}
 }

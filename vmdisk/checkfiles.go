@@ -6,8 +6,10 @@ import (
 	"io/fs"
 	"maps"
 	"reflect"
+	"slices"
 	"strings"
 
+	"tagalong.org/tagalong/vmdisk/layer"
 	"tagalong.org/tagalong/vmdisk/vfs"
 )
 
@@ -30,7 +32,7 @@ func (d *Store) checkFiles(r *Report) (whole bool) {
 	}
 	d.j = j
 	st := j.st
-	d.id, d.size, d.blocks = j.h.id, j.h.size, j.h.size/Block
+	d.id, d.size, d.blocks, d.stack.size = j.h.id, j.h.size, j.h.size/Block, j.h.size
 	d.complete, d.position = st.complete, st.position
 	d.al = newActivity(j, d.size, st.regions)
 	r.ID, r.Size, r.Position, r.NeedsCheck = d.id, d.size, d.position, st.check
@@ -44,6 +46,7 @@ func (d *Store) checkFiles(r *Report) (whole bool) {
 	} else if err != nil {
 		r.unusable(hashesName, err)
 	}
+	d.checkLayers(st, r)
 	d.checkEpochs(r)
 	d.checkSets(names, r)
 	if !d.complete {
@@ -82,6 +85,28 @@ func (d *Store) checkState(st *state, r *Report) {
 	}
 	if st.importing {
 		r.note(journalName, "An import was under way, so the disk has no content yet.", "Import again.")
+	}
+}
+
+// checkLayers reads the maps of all layers. What they cover may have been merged in part, so no hash of base.raw counts there.
+func (d *Store) checkLayers(st *state, r *Report) {
+	for _, ref := range st.layers {
+		l, err := layer.Open(d.layerConfig(ref))
+		switch {
+		case err == nil && ref.role == roleIncoming:
+			d.incoming = l
+		case err == nil:
+			d.stack.layers = append(d.stack.layers, l)
+		case errors.Is(err, layer.ErrVersion):
+			r.unusable(ref.name(), fmt.Errorf("%w: %w", ErrVersion, err))
+		case ref.role == roleIncoming && (errors.Is(err, layer.ErrCorrupt) || errors.Is(err, layer.ErrForeign)):
+			r.note(ref.name(), fmt.Sprintf("An unfinished catch-up is damaged: %v.", err), "It begins anew by itself.")
+		default:
+			r.unusable(ref.name(), fmt.Errorf("%w: %w", ErrCorrupt, err))
+		}
+	}
+	if d.hashes != nil {
+		d.touchLayers()
 	}
 }
 
@@ -142,8 +167,18 @@ func (d *Store) checkSets(names []string, r *Report) {
 
 // nameFiles notes the files that don't belong to the disk.
 func (d *Store) nameFiles(names []string, r *Report) {
+	refs := d.j.snapshot().layers
+	named := func(name string) bool {
+		return slices.ContainsFunc(refs, func(ref layerRef) bool { return ref.name() == name })
+	}
 	for _, name := range names {
 		_, known := formatOf(strings.TrimSuffix(name, vfs.TempSuffix))
+		if l, ok := layer.Files(name); ok && strings.HasPrefix(l, layerPrefix) {
+			if !named(l) {
+				r.note(name, "The file is of a layer that the disk doesn't have any more.", "It is removed when the disk is opened.")
+			}
+			continue
+		}
 		switch {
 		case known && strings.HasSuffix(name, vfs.TempSuffix):
 			r.note(name, "A crash left the file behind.", "It is removed when the disk is opened.")
@@ -177,6 +212,6 @@ func (d *Store) formats(names []string, r *Report) {
 // equal compares two states.
 func (s *state) equal(o *state) bool {
 	a, b := *s, *o
-	a.ends, a.regions, b.ends, b.regions = nil, nil, nil, nil
-	return reflect.DeepEqual(a, b) && maps.Equal(s.ends, o.ends) && maps.Equal(s.regions, o.regions)
+	a.ends, a.regions, a.layers, b.ends, b.regions, b.layers = nil, nil, nil, nil, nil, nil
+	return reflect.DeepEqual(a, b) && slices.Equal(s.layers, o.layers) && maps.Equal(s.ends, o.ends) && maps.Equal(s.regions, o.regions)
 }

@@ -111,16 +111,24 @@ func (l *Layer) parse(b []byte) error {
 	l.seq, l.size, l.limit = last, mapHeader+int64(end), compactAbove
 	// The next record begins where the torn one does, and must never be followed by remains of it.
 	if l.size < int64(len(b)) {
-		if err := l.log.Truncate(l.size); err != nil {
+		if err := unlessLooking(l.log.Truncate(l.size)); err != nil {
 			return err
 		}
 	}
 	// What a killed process wrote and didn't sync would count as durable.
-	if err := l.log.Sync(); err != nil {
+	if err := unlessLooking(l.log.Sync()); err != nil {
 		return err
 	}
 	l.synced = last
 	return l.settle(left)
+}
+
+// unlessLooking lets a layer be opened through vfs.ReadOnly: it is never written then, so nothing need be put right.
+func unlessLooking(err error) error {
+	if errors.Is(err, vfs.ErrReadOnly) {
+		return nil
+	}
+	return err
 }
 
 // append adds a record, not durable yet. The caller holds mu.

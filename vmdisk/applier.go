@@ -28,6 +28,8 @@ func (d *Store) Apply() (*Applier, error) {
 		err = ErrClosed
 	case d.err != nil:
 		err = d.err
+	case d.hydration.Load() != nil:
+		err = ErrHydrating
 	case d.active || owned:
 		err = ErrActive
 	case d.applier != nil:
@@ -51,7 +53,11 @@ func (d *Store) Apply() (*Applier, error) {
 func (d *Store) ReplicaState() ReplicaState {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return ReplicaState{Disk: d.id, Complete: d.complete, Position: d.position, Copy: d.copy}
+	s := ReplicaState{Disk: d.id, Complete: d.complete, Position: d.position, Copy: d.copy}
+	if y := d.hydration.Load(); y != nil {
+		s.Position = y.before // all that is sure to be here
+	}
+	return s
 }
 
 // State is what this replica has, for its owner.

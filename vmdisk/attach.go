@@ -49,6 +49,8 @@ func (d *Store) attach(name string, r ReplicaState) (*Feed, error) {
 		return nil, ErrClosed
 	case !d.active:
 		return nil, ErrInactive
+	case d.hydration.Load() != nil:
+		return nil, ErrHydrating
 	case r.Disk != d.id:
 		return nil, fmt.Errorf("%s instead of %s: %w", r.Disk, d.id, ErrWrongDisk)
 	case r.Complete && !d.inHistory(r.Position):

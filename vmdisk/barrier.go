@@ -195,7 +195,7 @@ func (d *Store) keepHouse(stop <-chan struct{}) {
 		case <-ticks:
 			err = d.overdue()
 		case <-saves:
-			err = errors.Join(d.mark(), d.save())
+			err = errors.Join(d.mark(), d.save(), d.whole())
 		case reason := <-d.trouble:
 			if d.o.Troubled != nil {
 				d.o.Troubled(reason)

@@ -149,16 +149,8 @@ func (d *Store) loadPeers(names []string) error {
 }
 
 func (d *Store) loadSet(name string) (peerSet, error) {
-	f, err := d.fs.Open(name)
+	b, err := d.readSealed(name, dirtyFormat)
 	if err != nil {
-		return peerSet{}, err
-	}
-	// No set is bigger than all its chunks in their longest form.
-	b, err := readAll(f, blockset.MaxEncoded(d.blocks)+64<<10)
-	if err = errors.Join(err, f.Close()); err != nil {
-		return peerSet{}, err
-	}
-	if b, err = d.unseal(b, dirtyFormat); err != nil {
 		return peerSet{}, err
 	}
 	s, rest, err := parseSet(b, d.blocks)

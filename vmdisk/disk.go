@@ -50,7 +50,17 @@ func (d *Store) Extents(off, n int64) ([]Extent, error) {
 		return nil, fmt.Errorf("extents: %w", err)
 	}
 	var out []Extent
-	for end := off + n; off < end && len(out) < maxExtents; {
+	y := d.hydration.Load()
+	for last := off + n; off < last && len(out) < maxExtents; {
+		end := last
+		if y != nil {
+			stale := false
+			if stale, end = y.h.Extent(off, last); stale {
+				out = append(out, Extent{end - off, false})
+				off = end
+				continue
+			}
+		}
 		data, err := d.stack.nextData(off)
 		if err != nil {
 			return nil, fmt.Errorf("extents: %w", err)

@@ -16,6 +16,9 @@
 //     connections and hand-offs. Where it can't know it copies everything.
 //   - The guest never waits for a peer. Memory is bounded: a queue per peer (Options.QueueBytes) and
 //     bitmaps (at most 32 MiB a TiB and peer, usually far less).
+//   - A replica that lacks blocks can be the owner's disk (SetStale, Hydrate): each block is the guest's last write or what the
+//     owner before had, never older, through crashes; a read waits for its blocks only. Until it is whole it can go back, in
+//     one step, to what it was (Rollback).
 //   - A replica with writes that the owner's history lacks is never overwritten (ErrDiverged).
 //
 // What it doesn't: it doesn't decide who is the owner (the directory does; this package enforces), it

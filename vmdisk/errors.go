@@ -69,6 +69,12 @@ var (
 	ErrNotFresh = errors.New("vmdisk: not a fresh disk")
 	// ErrTooLate: writes have been accepted since.
 	ErrTooLate = errors.New("vmdisk: too late, written since")
+	// ErrStale: blocks aren't here yet, and there is nobody to fetch them from. It passes when Hydrate finds a source.
+	ErrStale = errors.New("vmdisk: stale, and no source")
+	// ErrHydrating: the disk isn't whole, so this can't be done: Hydrate or Rollback first.
+	ErrHydrating = errors.New("vmdisk: not whole yet")
+	// ErrWhole: nothing is stale, so there is nothing to roll back.
+	ErrWhole = errors.New("vmdisk: whole")
 	// ErrMalformed: bytes handed in (a dirty export) make no sense.
 	ErrMalformed = errors.New("vmdisk: malformed")
 )

@@ -24,6 +24,10 @@ func (d *Store) ExportDirty() ([]byte, error) {
 		d.mu.Unlock()
 		return nil, fmt.Errorf("export dirty sets: %w", ErrNotFenced)
 	}
+	if d.hydration.Load() != nil {
+		d.mu.Unlock()
+		return nil, fmt.Errorf("export dirty sets: %w", ErrHydrating)
+	}
 	le := binary.LittleEndian
 	b := appendPosition(d.sealed(exportFormat), d.position)
 	b = le.AppendUint32(b, uint32(len(d.ends)))

@@ -125,7 +125,7 @@ func (d *Store) Unfence() error {
 
 // Give makes it durable that this disk never writes under term, or a lower one, again. An active disk must be
 // fenced; its last writes get a barrier first, its feeds end, and it is a replica from now on. What was known
-// of peers can still be exported. A higher term may be activated later. Errors: ErrNotFenced, ErrFailed.
+// of peers can still be exported. A higher term may be activated later. Errors: ErrNotFenced, ErrHydrating, ErrFailed.
 func (d *Store) Give(term uint64) error {
 	d.role.Lock()
 	defer d.role.Unlock()
@@ -144,6 +144,8 @@ func (d *Store) give(term uint64) error {
 		err = ErrClosed
 	case d.active && !d.fenced:
 		err = ErrNotFenced
+	case d.hydration.Load() != nil:
+		err = ErrHydrating
 	case d.active && term < d.term:
 		err = fmt.Errorf("active under %d: %w", d.term, ErrActive)
 	}

@@ -25,11 +25,12 @@ var (
 	epochsFormat  = format{epochsName, "TAGEPCH\n", []string{"first light"}}
 	dirtyFormat   = format{"dirty set", "TAGDIRT\n", []string{"first light"}}
 	exportFormat  = format{"dirty export", "TAGSETS\n", []string{"first light"}}
+	staleFormat   = format{"stale set", "TAGSTAL\n", []string{"the disk"}}
 	hashesFormat  = format{"hashes", "TAGHASH\n", []string{"the disk"}}
 )
 
 // journalKinds is the highest kind of record that a journal of each version has.
-var journalKinds = []byte{0, recReplica, recLayers}
+var journalKinds = []byte{0, recReplica, recStale}
 
 // newest is the version that is written.
 func (f format) newest() uint32 { return uint32(len(f.rungs)) }

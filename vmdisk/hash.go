@@ -59,6 +59,8 @@ func (d *Store) hashable(off, n int64) (bool, error) {
 		err = ErrActive
 	case d.applier != nil:
 		err = ErrApplying
+	case d.hydration.Load() != nil:
+		err = ErrHydrating
 	}
 	d.mu.Unlock()
 	if err != nil {

@@ -21,6 +21,8 @@ const (
 	roleIncoming layerRole = 1
 	// rolePart: part of the disk, to be merged into base.raw.
 	rolePart layerRole = 2
+	// roleHydrating: part of the disk as long as it isn't whole; dropped if it never gets whole.
+	roleHydrating layerRole = 3
 )
 
 // layerRef is what the journal says of a layer. The files are called by its serial number.
@@ -60,7 +62,7 @@ func parseLayers(b []byte) ([]layerRef, error) {
 			serial: le.Uint64(b), role: layerRole(le.Uint32(b[8:])), kind: layer.Kind(le.Uint32(b[12:])),
 			copy: [16]byte(b[16:32]), position: readPosition(b[32:]),
 		}
-		if r.role != roleIncoming && r.role != rolePart {
+		if r.role < roleIncoming || r.role > roleHydrating {
 			return nil, fmt.Errorf("layer of role %d: %w", r.role, ErrCorrupt)
 		}
 		refs = append(refs, r)

@@ -94,6 +94,14 @@ func (d *Store) mergeLayers() {
 	}
 }
 
+// wakeMerge tells that there may be a layer to be merged.
+func (d *Store) wakeMerge() {
+	select {
+	case d.mergeWake <- struct{}{}:
+	default:
+	}
+}
+
 // mergeBottom merges the lowest layer, if it may be. more says that one was merged.
 func (d *Store) mergeBottom(ctx context.Context) (more bool, err error) {
 	m := d.beginMerge()

@@ -35,14 +35,17 @@ func (d *Store) ID() ID { return d.id }
 
 // ReadAt reads len(p) bytes at off, of any alignment. It works on every complete disk, active or not; on a
 // replica it reads the last committed epoch. A read that overlaps a write under way may see
-// either or a mixture. Errors: ErrIncomplete, ErrRange, ErrClosed, that of the file.
+// either or a mixture. Stale blocks are waited for. Errors: ErrIncomplete, ErrRange, ErrClosed, ErrStale, that of the file.
 func (d *Store) ReadAt(p []byte, off int64) error {
 	if err := d.bounds(off, int64(len(p))); err != nil {
 		return fmt.Errorf("read: %w", err)
 	}
-	d.rd.RLock()
+	err := d.fresh(off, int64(len(p)))
+	if err != nil {
+		return fmt.Errorf("read: %w", err)
+	}
 	defer d.rd.RUnlock()
-	err := d.mayRead()
+	err = d.mayRead()
 	if err == nil && len(p) > 0 {
 		err = d.troubled("read", d.stack.readAt(p, off))
 	}
@@ -84,7 +87,8 @@ const (
 
 // WriteAt writes p at off, of any alignment. When it returns, p is in the kernel; with fua it is durable, and so is what
 // was written before. Whole blocks of zeros become holes. p is the caller's again when it returns. Errors: ErrInactive,
-// ErrFenced, ErrRange, ErrFailed, syscall.ENOSPC and others of the file; then what the range contains is unknown.
+// ErrFenced, ErrRange, ErrFailed, ErrStale (a block that is written in part), syscall.ENOSPC and others of the file; then what
+// the range contains is unknown.
 func (d *Store) WriteAt(p []byte, off int64, fua bool) error {
 	how, n := changeData, int64(len(p))
 	if off%Block == 0 && n%Block == 0 && isZero(p) {
@@ -127,12 +131,24 @@ func (d *Store) change(how change, off, n int64, p []byte) error {
 	if err := d.mayWrite(); err != nil || n == 0 {
 		return err
 	}
+	before, err := d.edges(off, n)
+	if err != nil {
+		return err
+	}
 	if err := d.begin(off, n); err != nil {
 		return err
 	}
+	y := d.hydration.Load()
+	if y != nil && y != before {
+		d.end(off, n)
+		return ErrInactive // it was another owner's disk between
+	}
 	a, b := off/Block, (off+n+Block-1)/Block
 	c := d.claims.take(a, b)
-	err := d.troubled("write", d.put(how, off, n, p))
+	err = d.troubled("write", d.put(how, off, n, p))
+	if y != nil && err == nil {
+		y.h.Drop(a*Block, (b-a)*Block)
+	}
 	d.tell(how, a, b, off, n, p, err == nil)
 	c.release()
 	d.end(off, n)

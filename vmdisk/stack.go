@@ -196,6 +196,9 @@ func (s *stack) fits(off, n int64) (bool, error) {
 // sync makes what was written durable. The caller holds Store.syncMu, or is alone.
 func (s *stack) sync() error {
 	for _, l := range s.layers {
+		if s.sink != nil && l.Kind() == layer.Fetched {
+			continue // it can be fetched again, until the disk is whole
+		}
 		if err := l.Sync(); err != nil {
 			return fmt.Errorf("sync %s: %w", l.Name(), err)
 		}

@@ -10,15 +10,16 @@ import (
 
 // The kinds of journal records. Explicit numbers: they are on disk.
 const (
-	recState    = 1 // everything but ends and regions
-	recEnd      = 2 // a term ended at a barrier
-	recReserve  = 3 // barrier numbers up to this one may be in use
-	recAdded    = 4 // regions entered the activity log
-	recRetired  = 5 // regions left it
-	recQuiet    = 6 // none are left in it, and base.raw is the disk at this position
-	recReplica  = 7 // position and completeness of a replica
-	recCheck    = 8 // why the disk needs checking; nothing: it doesn't
-	recLayers   = 9 // all layers, top first
+	recState    = 1  // everything but ends and regions
+	recEnd      = 2  // a term ended at a barrier
+	recReserve  = 3  // barrier numbers up to this one may be in use
+	recAdded    = 4  // regions entered the activity log
+	recRetired  = 5  // regions left it
+	recQuiet    = 6  // none are left in it, and base.raw is the disk at this position
+	recReplica  = 7  // position and completeness of a replica
+	recCheck    = 8  // why the disk needs checking; nothing: it doesn't
+	recLayers   = 9  // all layers, top first
+	recStale    = 10 // which blocks are stale, and what the disk was before
 	maxLayers   = 64
 	maxEnds     = 4096
 	maxReason   = 1 << 10
@@ -46,6 +47,7 @@ type state struct {
 	reserved  uint64     // highest barrier number that may be in use
 	check     string     // why the disk needs checking, or nothing
 	layers    []layerRef // top first
+	stale     staleRef   // while the disk isn't whole
 	ends      map[uint64]uint64
 	regions   map[uint32]struct{}
 }
@@ -122,6 +124,9 @@ func (s *state) records() []record {
 	}
 	if len(s.layers) > 0 {
 		out = append(out, layersRecord(s.layers))
+	}
+	if s.stale.serial != 0 {
+		out = append(out, s.stale.record())
 	}
 	// Last, because adding regions takes exactness away.
 	return append(out, record{recState, b})
@@ -217,6 +222,11 @@ func (s *state) apply(r record) error {
 			return fmt.Errorf("%w: %w", bad, err)
 		}
 		s.layers = refs
+	case recStale:
+		if len(r.body) != staleRefSize {
+			return bad
+		}
+		s.stale = parseStaleRef(r.body)
 	default:
 		return bad
 	}

@@ -42,6 +42,9 @@ type Store struct {
 	epochs *epochLog
 	hashes *hashes
 
+	// hydration is nil if nothing is stale. It changes like stack.
+	hydration atomic.Pointer[hydration]
+
 	role     sync.Mutex   // changes of what this disk is
 	saveMu   sync.Mutex   // storing dirty sets
 	syncMu   sync.Mutex   // rounds
@@ -268,6 +271,9 @@ func (d *Store) load() error {
 		return err
 	}
 	d.touchLayers()
+	if err := d.openHydration(names); err != nil {
+		return err
+	}
 	if err := d.epochs.scan(d.position, d.size); err != nil {
 		return err
 	}
@@ -278,7 +284,10 @@ func (d *Store) load() error {
 		}
 		d.log.Warn("No space to apply what was received", "disk", d.id, "err", err)
 	}
-	return d.loadPeers(names)
+	if err := d.loadPeers(names); err != nil {
+		return err
+	}
+	return d.whole()
 }
 
 // recover stores the journal anew, which drops a torn end, and gives a disk that was written when its
@@ -331,6 +340,9 @@ func (d *Store) Close() error {
 		return nil
 	}
 	close(d.stop)
+	if y := d.hydration.Load(); y != nil {
+		y.h.Close()
+	}
 	d.wg.Wait()
 	var err error
 	if a != nil {
@@ -386,6 +398,10 @@ type Info struct {
 	Position    Position
 	// Unflushed says that something was written after Position.
 	Unflushed bool
+	// Stale is how many bytes of the disk aren't here yet (Hydrate); while Hydrating the disk can be rolled back, to Before.
+	Stale     int64
+	Hydrating bool
+	Before    Position
 	// Err is why the disk refuses to work, if it does.
 	Err error
 	// NeedsCheck is the first I/O error since the last clean check (Check), or nothing. It is kept when the disk is closed.
@@ -406,6 +422,9 @@ func (d *Store) Info() Info {
 	i.Position, i.Unflushed, i.Err, i.NeedsCheck = d.position, d.unflushed(), d.err, d.doubt
 	i.Term, i.Given = max(st.newest(), d.position.Term), st.given
 	i.Owned = st.owned() && st.activated == i.Term
+	if y := d.hydration.Load(); y != nil {
+		i.Hydrating, i.Stale, i.Before = true, y.h.Progress().Left, y.before
+	}
 	if i.Err == nil {
 		i.Err = d.unapplied
 	}

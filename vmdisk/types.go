@@ -88,6 +88,8 @@ type Options struct {
 	// Troubled, if not nil, is called with Info.NeedsCheck when the disk begins to need checking: not for the mark of an earlier
 	// time, and not more than once until the mark is cleared. It may use the disk, but not close it.
 	Troubled func(reason string)
+	// Patience is how long a read of a stale block waits when nobody runs Hydrate, before it gets ErrStale; 0 is 10 s.
+	Patience time.Duration
 	// Background limits what this disk copies by itself, such as merging layers; nil is no limit.
 	Background *throttle.Limit
 	// Log gets what happens; nil is silence.

@@ -2,7 +2,7 @@
 // to whoever connects.
 //
 // It guarantees that passing trouble (writes are fenced off for a switch, the disk isn't active yet, or is being
-// closed) becomes a hang-up: QEMU reconnects and sends the request again, while an error would reach the
+// closed, or lacks blocks that nobody can send now) becomes a hang-up: QEMU reconnects and sends the request again, while an error would reach the
 // guest's file system. Everything else that a disk says reaches the client as the protocol's error.
 //
 // It keeps nothing, closes nothing and decides nothing: who serves a disk sees to it that it is active,
@@ -24,6 +24,7 @@ type Backend struct{ Disk vmdisk.Disk }
 var (
 	_ nbd.StatusBackend   = Backend{}
 	_ nbd.PromptBackend   = Backend{}
+	_ nbd.CacheBackend    = Backend{}
 	_ nbd.StatusBackend   = ReadOnly{}
 	_ nbd.ReadOnlyBackend = ReadOnly{}
 )
@@ -33,7 +34,8 @@ func passing(err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, vmdisk.ErrFenced), errors.Is(err, vmdisk.ErrInactive), errors.Is(err, vmdisk.ErrClosed):
+	case errors.Is(err, vmdisk.ErrFenced), errors.Is(err, vmdisk.ErrInactive), errors.Is(err, vmdisk.ErrClosed),
+		errors.Is(err, vmdisk.ErrStale):
 		return errors.Join(nbd.ErrHangUp, err)
 	default:
 		return err
@@ -65,8 +67,30 @@ func (b Backend) Zero(off, n int64, mayTrim, fua bool) error {
 // BlockStatus implements nbd.StatusBackend.
 func (b Backend) BlockStatus(off, n int64) ([]nbd.Extent, error) { return status(b.Disk, off, n) }
 
-// Prompt is true: a complete disk waits for nothing but its file.
-func (b Backend) Prompt(int64, int64, bool) bool { return true }
+// partial is a disk that may lack blocks; a vmdisk.Store is one.
+type partial interface {
+	// Stale says whether any of n bytes at off has to be fetched before it can be read.
+	Stale(off, n int64) bool
+	// Prefetch fetches them.
+	Prefetch(off, n int64) error
+}
+
+var _ partial = (*vmdisk.Store)(nil)
+
+// Prompt implements nbd.PromptBackend: a disk waits for nothing but its file, unless a block must be fetched. Whole blocks are
+// written without that.
+func (b Backend) Prompt(off, n int64, write bool) bool {
+	p, ok := b.Disk.(partial)
+	return !ok || write && off%vmdisk.Block == 0 && n%vmdisk.Block == 0 || !p.Stale(off, n)
+}
+
+// Cache implements nbd.CacheBackend: what is stale is fetched.
+func (b Backend) Cache(off, n int64) error {
+	if p, ok := b.Disk.(partial); ok {
+		return passing(p.Prefetch(off, n))
+	}
+	return nil
+}
 
 // ReadOnly is a disk, or a cut of one, that only is read. Clients are told, and a write gets EPERM.
 type ReadOnly struct{ Reader vmdisk.Reader }

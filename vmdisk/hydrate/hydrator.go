@@ -109,6 +109,14 @@ func (h *Hydrator) Stale(off, n int64) bool {
 	return h.plan.lacks(a, b)
 }
 
+// Extent says whether the byte off is stale, and up to which byte before end that is so.
+func (h *Hydrator) Extent(off, end int64) (stale bool, to int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	stale = h.plan.stale.Has(off / Block)
+	return stale, min(end, h.plan.stale.Next(off/Block, !stale)*Block)
+}
+
 // Wait returns when none of n bytes at off is stale any more; they are fetched ahead of what nobody waits for. Errors:
 // ErrNoSource, ErrClosed, that of ctx.
 func (h *Hydrator) Wait(ctx context.Context, off, n int64) error {

@@ -2,7 +2,9 @@ package app
 
 import (
 	"log/slog"
+	"path/filepath"
 
+	"tagalong.org/tagalong/app/api"
 	"tagalong.org/tagalong/app/disknbd"
 	"tagalong.org/tagalong/app/disktool"
 	"tagalong.org/tagalong/directory"
@@ -15,8 +17,24 @@ func (e *Engine) diskOptions(id string) vmdisk.Options {
 	if reserve == 0 {
 		reserve = disktool.DefaultReserve
 	}
-	return vmdisk.Options{Reserve: reserve, Log: e.log.With("part", "disk", "vm", id)}
+	return vmdisk.Options{
+		Reserve: reserve, Log: e.log.With("part", "disk", "vm", id),
+		Troubled: func(reason string) { e.diskTroubled(id, reason) },
+	}
 }
+
+// diskTroubled tells the person that a disk had an I/O error. Who closes the disk may wait for it, so it takes no locks of the
+// engine's or a VM's.
+func (e *Engine) diskTroubled(id, reason string) {
+	name := "A VM"
+	if r, ok := e.dir.VM(id); ok {
+		name = r.Name
+	}
+	text := errNeedsCheck(name, e.diskDir(id), reason).Error()
+	e.hub.publish(api.Event{Kind: "vm.problem", VM: id, Text: text})
+}
+
+func (e *Engine) diskDir(id string) string { return filepath.Join(e.vmDir(id), "disk") }
 
 func nbdServer(disk *vmdisk.Store, log *slog.Logger) *nbd.Server {
 	return &nbd.Server{Backend: disknbd.Backend{Disk: disk}, Log: log.With("part", "nbd")}

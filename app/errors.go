@@ -81,6 +81,12 @@ func errNoSpace(err error) error {
 	return &api.Error{Code: api.CodeSpace, Sentence: "This device's disk is too full.", Next: "Free some space and try again.", Cause: err.Error()}
 }
 
+// errNeedsCheck is the problem of a disk that had an I/O error, until a check of it was clean.
+func errNeedsCheck(vm, dir, why string) *api.Error {
+	return &api.Error{Code: api.CodeDamaged, Sentence: fmt.Sprintf("%s's disk on this device had a read or write error: the drive may be failing.", vm),
+		Next: fmt.Sprintf("See what is lost, if anything: tagalong disk check %q", dir), Cause: why}
+}
+
 // nearest is the known name that name was probably meant to be, or "".
 func nearest(name string, known []string) string {
 	best, bestDistance := "", 3

@@ -130,14 +130,20 @@ func (v *vm) noteGuest(g hypervisor.Guest) {
 	if err != nil {
 		return
 	}
+	stands := &api.Error{Code: api.CodeSpace, Sentence: "The VM waits because its disk can't be written.",
+		Next: "Free some space on this device, then: tagalong vm start"}
+	if disk := v.currentDisk(); disk != nil {
+		if why := disk.Info().NeedsCheck; why != "" {
+			stands = errNeedsCheck(v.name(), v.diskDir(), why)
+		}
+	}
 	v.mu.Lock()
 	changed := v.guest == g && v.guestWas != state
 	if changed {
 		v.guestWas = state
 		v.problem = nil
 		if state == hypervisor.StateIOError {
-			v.problem = &api.Error{Code: api.CodeSpace, Sentence: "The VM waits because its disk can't be written.",
-				Next: "Free some space on this device, then: tagalong vm start"}
+			v.problem = stands
 		}
 	}
 	v.mu.Unlock()

@@ -131,6 +131,11 @@ func (v *vm) status() api.VM {
 	}
 	v.mu.Unlock()
 
+	if s.Problem == nil && disk != nil {
+		if why := disk.Info().NeedsCheck; why != "" {
+			s.Problem = errNeedsCheck(s.Name, v.diskDir(), why)
+		}
+	}
 	s.OwnerName = v.e.deviceName(owner)
 	s.Position = api.Position(r.Position)
 	if disk != nil && s.Here {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"tagalong.org/tagalong/app/api"
+	"tagalong.org/tagalong/app/disktool"
 	"tagalong.org/tagalong/app/hypervisor"
 	"tagalong.org/tagalong/directory"
 	"tagalong.org/tagalong/directory/baton"
@@ -66,7 +67,7 @@ const maxEvents = 128
 var errVMClosed = errors.New("the VM is being closed")
 
 func (e *Engine) vmDir(id string) string  { return filepath.Join(e.opt.DataDir, "vms", id) }
-func (v *vm) diskDir() string             { return filepath.Join(v.dir, "disk") }
+func (v *vm) diskDir() string             { return v.e.diskDir(v.id) }
 func (v *vm) memoryFile() string          { return filepath.Join(v.dir, "memory") }
 func (e *Engine) runDir(id string) string { return filepath.Join(e.run, id[:12]) }
 
@@ -256,9 +257,9 @@ func (e *Engine) openVM(id string) error {
 		e.log.Info("Deleting a removed VM", "vm", id)
 		return os.RemoveAll(e.vmDir(id))
 	}
-	disk, err := vmdisk.Open(filepath.Join(e.vmDir(id), "disk"), e.diskOptions(id))
+	disk, err := vmdisk.Open(e.diskDir(id), e.diskOptions(id))
 	if err != nil {
-		return fmt.Errorf("open the disk: %w", err)
+		return disktool.Explain(e.diskDir(id), fmt.Errorf("open the disk: %w", err))
 	}
 	saved, err := e.dir.LoadBaton(id)
 	if err != nil && !errors.Is(err, directory.ErrNotFound) {

@@ -275,6 +275,7 @@ func TestACrashWhileAVMIsMade(t *testing.T) {
 	if got, ok := d.vm("Work"); !ok || got.ID != v.ID {
 		t.Error("a VM that was as good as finished is gone")
 	}
+	until(t, "the disk to be active", func() bool { return d.engine.vm(v.ID).currentDisk().Info().Active })
 	d.write(v.ID, 0, 'w')
 	if _, err := os.Stat(half); err == nil {
 		t.Error("half a VM was kept")

@@ -5,6 +5,7 @@
 #
 #   nbd/r4k-d1 ratio=3.54 ours=27711 theirs=7821 unit=iops peer=qemu-nbd spread=3.1-3.9 rounds=5 aim=3.5
 #
+# with cpu= and theircpu=, the microseconds of processor time that the server takes for each request.
 # ratio is the median over the rounds of ours/theirs within a round, spread its least and greatest; ours and
 # theirs are medians. Rounds are interleaved, their order turns around each time, all are warmed up.
 # "ours" is an owner's disk with everything on: dirty tracking for three peers, activity log, barriers, fence.

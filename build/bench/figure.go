@@ -8,10 +8,19 @@ import (
 	"strings"
 )
 
-// contender is one who is measured. Its figure is a rate: more is better.
+// sample is what one measurement found.
+type sample struct {
+	// rate is requests a second: more is better.
+	rate float64
+	// cpu is the server's processor time for each request, in microseconds; 0 if there is no server. Unlike the rate it
+	// means something on a busy computer too.
+	cpu float64
+}
+
+// contender is one who is measured.
 type contender struct {
 	name    string
-	measure func(ctx context.Context) (float64, error)
+	measure func(ctx context.Context) (sample, error)
 	// aim is the ratio that ours shall reach against it; 0 is none.
 	aim float64
 }
@@ -41,7 +50,7 @@ func compare(ctx context.Context, s settings, cells []cell) error {
 }
 
 func (c cell) compare(ctx context.Context, rounds int) error {
-	values := make([][]float64, len(c.contenders))
+	values, cpus := make([][]float64, len(c.contenders)), make([][]float64, len(c.contenders))
 	// Round 0 warms up.
 	for round := range rounds + 1 {
 		for i := range c.contenders {
@@ -52,11 +61,11 @@ func (c cell) compare(ctx context.Context, rounds int) error {
 			if err != nil {
 				return fmt.Errorf("%s with %s: %w", c.name, c.contenders[i].name, err)
 			}
-			if v <= 0 {
+			if v.rate <= 0 {
 				return fmt.Errorf("%s with %s: nothing was done", c.name, c.contenders[i].name)
 			}
 			if round > 0 {
-				values[i] = append(values[i], v)
+				values[i], cpus[i] = append(values[i], v.rate), append(cpus[i], v.cpu)
 			}
 		}
 	}
@@ -67,6 +76,9 @@ func (c cell) compare(ctx context.Context, rounds int) error {
 		}
 		line := fmt.Sprintf("%s ratio=%.2f ours=%.0f theirs=%.0f unit=%s peer=%s spread=%.2f-%.2f rounds=%d", c.name, median(ratios),
 			median(values[0]), median(values[i+1]), c.unit, peer.name, slices.Min(ratios), slices.Max(ratios), rounds)
+		if theirs := median(cpus[i+1]); theirs > 0 {
+			line += fmt.Sprintf(" cpu=%.1f theircpu=%.1f", median(cpus[0]), theirs)
+		}
 		if peer.aim > 0 {
 			line += fmt.Sprintf(" aim=%g", peer.aim)
 		}

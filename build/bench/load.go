@@ -32,8 +32,8 @@ func tool(ctx context.Context, name string, args ...string) ([]byte, error) {
 	return out, nil
 }
 
-// fio gives the load at random places to the server at socket, and returns its requests a second.
-func fio(ctx context.Context, socket string, size int64, l load, length time.Duration) (float64, error) {
+// fio gives the load at random places to the server at socket, and returns its requests a second and their number.
+func fio(ctx context.Context, socket string, size int64, l load, length time.Duration) (rate, count float64, err error) {
 	rw, sync := "randread", "0"
 	if l.write {
 		rw = "randwrite"
@@ -43,29 +43,33 @@ func fio(ctx context.Context, socket string, size int64, l load, length time.Dur
 	}
 	out, err := tool(ctx, "fio", "--name=bench", "--ioengine=nbd", "--uri=nbd+unix:///?socket="+socket, "--rw="+rw,
 		"--bs="+strconv.FormatInt(l.block, 10), "--iodepth="+strconv.Itoa(l.depth), "--fsync="+sync, "--size="+strconv.FormatInt(size, 10),
-		"--time_based", "--norandommap", "--randrepeat=0", "--ramp_time=200ms",
+		"--time_based", "--norandommap", "--randrepeat=0",
 		fmt.Sprintf("--runtime=%dms", length.Milliseconds()), "--output-format=json")
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	var report struct {
 		Jobs []struct {
 			Error       int
-			Read, Write struct{ IOPS float64 }
+			Read, Write struct {
+				IOPS  float64
+				Total float64 `json:"total_ios"`
+			}
 		}
 	}
 	// The engine says a word of its own before the report.
 	_, text, _ := bytes.Cut(out, []byte("\n"))
 	if err := json.Unmarshal(text, &report); err != nil {
-		return 0, fmt.Errorf("fio said: %s: %w", out, err)
+		return 0, 0, fmt.Errorf("fio said: %s: %w", out, err)
 	}
 	if len(report.Jobs) != 1 || report.Jobs[0].Error != 0 {
-		return 0, fmt.Errorf("fio failed: %s", out)
+		return 0, 0, fmt.Errorf("fio failed: %s", out)
 	}
+	done := report.Jobs[0].Read
 	if l.write {
-		return report.Jobs[0].Write.IOPS, nil
+		done = report.Jobs[0].Write
 	}
-	return report.Jobs[0].Read.IOPS, nil
+	return done.IOPS, done.Total, nil
 }
 
 var qemuTook = regexp.MustCompile(`Run completed in ([0-9.]+) seconds`)

@@ -109,8 +109,10 @@ func (l load) String() string {
 func overSocket(prefix string, s settings, l load, us *server, peers []*server, aim float64) cell {
 	c := cell{name: prefix + l.String(), unit: "iops"}
 	for i, p := range append([]*server{us}, peers...) {
-		k := contender{name: p.name, measure: func(ctx context.Context) (float64, error) {
-			return fio(ctx, p.socket, s.size, l, s.seconds)
+		k := contender{name: p.name, measure: func(ctx context.Context) (sample, error) {
+			before := p.cpu()
+			rate, count, err := fio(ctx, p.socket, s.size, l, s.seconds)
+			return sample{rate, (p.cpu() - before) / max(1, count)}, err
 		}}
 		if i == 1 {
 			k.aim = aim
@@ -123,8 +125,9 @@ func overSocket(prefix string, s settings, l load, us *server, peers []*server, 
 // throughQEMU is qemu-img's load on our server, on the bare file (whose ratio the aim is for), and on qemu-nbd.
 func throughQEMU(s settings, l load, us *server, bare string, peer *server, aim float64) cell {
 	on := func(name, target string, aim float64) contender {
-		return contender{name: name, aim: aim, measure: func(ctx context.Context) (float64, error) {
-			return qemuImg(ctx, target, l, s.seconds)
+		return contender{name: name, aim: aim, measure: func(ctx context.Context) (sample, error) {
+			rate, err := qemuImg(ctx, target, l, s.seconds)
+			return sample{rate: rate}, err
 		}}
 	}
 	return cell{"qemu/" + l.String(), "iops", []contender{

@@ -1,7 +1,6 @@
 package nbd
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"io"
@@ -15,14 +14,10 @@ import (
 )
 
 const (
-	// readBuffer is how much of what a client sent is taken in at once.
-	readBuffer = 128 << 10
+	// readBuffer is how much of what a client sent is taken in at once. It holds the data of the longest inline write.
+	readBuffer = 256 << 10
 	// minCharge is the least that a request costs of the budgets, which also bounds their number.
 	minCharge = 128 << 10
-	// inlineMax is the longest request that may run in the goroutine that reads.
-	inlineMax = 128 << 10
-	// batchCharge is how much may be answered in one go while more requests are waiting to be read.
-	batchCharge = 32 * minCharge
 	// connWorkers is how many requests of a connection are with the Backend at a time.
 	connWorkers = 64
 )
@@ -31,12 +26,18 @@ const (
 type conn struct {
 	server *Server
 	nc     net.Conn
-	in     *bufio.Reader
+	in     *input
 	out    replies
 	ctx    context.Context
 	cancel context.CancelCauseFunc
-	// dead is set before nc is closed. From then on no reply leaves and no request starts.
+	// dead is set before the wire is interrupted. From then on no reply leaves and no request starts.
 	dead atomic.Bool
+
+	// wire is nc, and after the handshake what it became. It is replaced and closed under wireMu, by serve only: what serve
+	// starts, and waits for, uses it without.
+	wireMu sync.Mutex
+	wire   wire
+	closed bool
 
 	// What the handshake agreed on.
 	noZeroes, fixed, structured bool
@@ -51,21 +52,30 @@ type conn struct {
 	prompt  PromptBackend
 	workers *workers
 	budget  *semaphore.Weighted
-	// batched is the charge of the replies that the reading goroutine has queued and not flushed.
-	batched int64
 	open    sync.WaitGroup
 	errors  atomic.Uint64
+
+	// Of the goroutine that reads: the answers that it has not sent, how quick its own requests are, the
+	// one that it carries out itself, and how much to take in before the next header.
+	batch         []byte
+	reads, writes pace
+	own           request
+	appetite      int
 }
 
 func newConn(ctx context.Context, s *Server, nc net.Conn) *conn {
 	c := &conn{
 		server:  s,
 		nc:      nc,
-		in:      bufio.NewReaderSize(nc, readBuffer),
+		wire:    netWire{nc},
+		in:      newInput(nc, readBuffer),
 		workers: newWorkers(connWorkers),
 		budget:  semaphore.NewWeighted(s.connMemory()),
 	}
 	c.out.conn = c
+	c.out.idle.L = &c.out.mu
+	c.own.conn = c
+	c.reads.limit, c.writes.limit = readPace, writePace
 	c.ctx, c.cancel = context.WithCancelCause(ctx)
 	return c
 }
@@ -75,8 +85,37 @@ func newConn(ctx context.Context, s *Server, nc net.Conn) *conn {
 func (c *conn) abort(cause error) {
 	c.dead.Store(true)
 	c.cancel(cause)
-	// The error of Close says nothing that matters: nothing was left to be sent.
-	_ = c.nc.Close()
+	c.wireMu.Lock()
+	defer c.wireMu.Unlock()
+	if !c.closed {
+		c.wire.interrupt()
+	}
+}
+
+// takeOver gives the connection the wire that is best for transmission.
+func (c *conn) takeOver() {
+	c.wireMu.Lock()
+	defer c.wireMu.Unlock()
+	if c.dead.Load() {
+		return
+	}
+	c.wire = newWire(c.nc)
+	c.in.from = c.wire
+}
+
+// close gives the connection back once nobody reads or writes any more.
+func (c *conn) close() {
+	c.wireMu.Lock()
+	defer c.wireMu.Unlock()
+	c.closed = true
+	c.wire.close()
+}
+
+// gone reports whether the client is gone for good.
+func (c *conn) gone() bool {
+	c.wireMu.Lock()
+	defer c.wireMu.Unlock()
+	return c.closed || c.wire.gone()
 }
 
 // serve speaks with the client until it leaves or ctx ends, and returns when nothing of the connection
@@ -87,6 +126,7 @@ func (c *conn) serve() {
 	err := c.handshake()
 	if err == nil && c.export != nil {
 		log.Debug("NBD client connected", "bytes", c.export.size)
+		c.takeOver()
 		err = c.transmit()
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 			// The client may have closed only its half: what it asked for is answered.
@@ -97,7 +137,7 @@ func (c *conn) serve() {
 		c.abort(err)
 	}
 	if c.export != nil {
-		c.out.flush()
+		c.flush()
 		c.open.Wait()
 	}
 	c.workers.stop()
@@ -106,6 +146,7 @@ func (c *conn) serve() {
 	}
 	stop()
 	c.abort(nil)
+	c.close()
 	c.report(log, err)
 }
 
@@ -124,48 +165,78 @@ func (c *conn) report(log *slog.Logger, err error) {
 	}
 }
 
+// hangUp ends the connection because the Backend said err, ErrHangUp.
+func (c *conn) hangUp(err error) {
+	c.server.counters.hangUps.Add(1)
+	c.abort(err)
+}
+
 // failed logs a Backend's error. A guest that retries for ever must not fill the log: the 1st, 2nd, 4th,
 // 8th … of a connection are written.
-func (c *conn) failed(r *request, err error) {
+func (c *conn) failed(h *header, err error) {
 	c.server.counters.errors.Add(1)
 	if n := c.errors.Add(1); n&(n-1) == 0 {
-		c.server.logger().Warn("NBD request failed", "command", r.cmd, "offset", r.off, "length", r.length, "count", n, "error", err)
+		c.server.logger().Warn("NBD request failed", "command", h.cmd, "offset", h.off, "length", h.length, "count", n, "error", err)
 	}
 }
 
 // transmit takes requests until the client leaves (io.EOF, or nil after it said so) or breaks the protocol.
 func (c *conn) transmit() error {
-	var head [requestSize]byte
+	if c.prompt != nil {
+		c.batch = make([]byte, 0, batchSize)
+	}
+	c.appetite = readBuffer
 	for {
-		if c.in.Buffered() < requestSize {
+		if c.in.buffered() < requestSize {
 			c.flush()
 		}
-		if _, err := io.ReadFull(c.in, head[:]); err != nil {
+		head, err := c.in.peek(requestSize, c.appetite)
+		if err != nil {
 			return err
 		}
-		r, ok := parseRequest(c, head[:])
+		h, ok := parseHeader(head)
 		if !ok {
 			return errProtocol
 		}
-		if r.cmd == cmdDisc {
+		c.in.skip(requestSize)
+		if h.cmd == cmdDisc {
 			return nil
 		}
-		errno := r.check()
-		if err := c.acquire(r, errno); err != nil {
+		errno := c.check(&h)
+		c.appetite = readBuffer
+		if errno == nbdOK {
+			if done, err := c.inline(&h); err != nil {
+				return err
+			} else if done {
+				continue
+			}
+		}
+		if err := c.submit(&h, errno); err != nil {
 			return err
 		}
-		if err := c.payload(r, errno); err != nil {
-			c.finish(r)
-			return err
-		}
-		if errno != nbdOK {
-			c.server.counters.errors.Add(1)
-			r.errno = errno
-			c.out.add(r)
-			continue
-		}
-		c.start(r)
 	}
+}
+
+// submit gives a request that has a memory of its own to the workers, now or when the changes before it have ended,
+// or answers it with errno.
+func (c *conn) submit(h *header, errno uint32) error {
+	r := newRequest(c, h)
+	if err := c.acquire(r, errno); err != nil {
+		return err
+	}
+	if err := c.payload(r, errno); err != nil {
+		c.finish(r)
+		return err
+	}
+	switch {
+	case errno != nbdOK:
+		c.server.counters.errors.Add(1)
+		r.errno = errno
+		c.out.add(r)
+	case c.export.admit(r):
+		c.workers.submit(r)
+	}
+	return nil
 }
 
 // acquire waits until the budgets have room for r.
@@ -195,16 +266,16 @@ func (c *conn) acquire(r *request, errno uint32) error {
 
 // flush sends what is queued. It is for the reading goroutine, before it may block.
 func (c *conn) flush() {
-	c.batched = 0
-	c.out.flush()
+	c.out.flush(c.batch)
+	c.batch = c.batch[:0]
 }
 
 // finish ends r, answered or not.
 func (c *conn) finish(r *request) {
-	r.dropData()
-	r.extents = nil
-	c.server.budget.Release(r.charge)
-	c.budget.Release(r.charge)
+	charge := r.charge
+	r.free()
+	c.server.budget.Release(charge)
+	c.budget.Release(charge)
 	c.open.Done()
 }
 
@@ -213,31 +284,20 @@ func (c *conn) payload(r *request, errno uint32) error {
 	if r.cmd != cmdWrite || r.length == 0 {
 		return nil
 	}
-	if int64(c.in.Buffered()) < r.length {
+	if int64(c.in.buffered()) < r.length {
 		c.flush()
 	}
 	if errno != nbdOK {
 		_, err := io.CopyN(io.Discard, c.in, r.length)
 		return err
 	}
+	if r.length > inlineMax {
+		// The next one is probably long too: its data shall come straight to its place.
+		c.appetite = requestSize
+	}
 	r.data = newBuffer(int(r.length))
 	_, err := io.ReadFull(c.in, r.data.mem)
 	return err
-}
-
-// start lets r go, now or when the changes before it have ended.
-func (c *conn) start(r *request) {
-	switch {
-	case !c.export.admit(r):
-	case r.prompt():
-		charge := r.charge
-		r.run()
-		if c.batched += charge; c.batched >= batchCharge {
-			c.flush()
-		}
-	default:
-		c.workers.submit(r)
-	}
 }
 
 // deadline bounds the handshake; the zero time lifts the bound.

@@ -3,6 +3,7 @@ package nbd
 import (
 	"reflect"
 	"sync"
+	"sync/atomic"
 )
 
 // export is one Backend while connections use it, and the order of what they change on it.
@@ -14,6 +15,8 @@ type export struct {
 	conns map[*conn]struct{}
 	// first and last are the ends of the list of changes that have not ended, in order of arrival.
 	first, last *request
+	// changes is the length of the list. It is changed under mu.
+	changes atomic.Int64
 }
 
 // registry holds the exports in use, one for each distinct Backend.
@@ -41,7 +44,7 @@ func (g *registry) join(c *conn, b Backend) (*export, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for other := range e.conns {
-		if peerGone(other.nc) {
+		if other.gone() {
 			other.abort(errReplaced)
 		}
 	}
@@ -73,22 +76,59 @@ func (e *export) admit(r *request) (ready bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for w := e.first; w != nil; w = w.next {
-		if r.off < w.off+w.length && w.off < r.off+r.length {
+		if r.overlaps(&w.header) {
 			w.dependents = append(w.dependents, r)
 			r.waits++
 		}
 	}
 	if r.changes() {
-		r.listed = true
-		r.prev = e.last
-		if e.last != nil {
-			e.last.next = r
-		} else {
-			e.first = r
-		}
-		e.last = r
+		e.list(r)
 	}
 	return r.waits == 0
+}
+
+// admitAlone is admit for a change that won't wait: if it would have to, nothing is done.
+func (e *export) admitAlone(r *request) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.overlapped(&r.header) {
+		return false
+	}
+	e.list(r)
+	return true
+}
+
+// unchanging reports whether no change to the range is under way: what only reads it may start now.
+func (e *export) unchanging(h *header) bool {
+	if e.changes.Load() == 0 {
+		return true
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return !e.overlapped(h)
+}
+
+// overlapped reports whether a change under way overlaps h. The caller holds mu.
+func (e *export) overlapped(h *header) bool {
+	for w := e.first; w != nil; w = w.next {
+		if h.overlaps(&w.header) {
+			return true
+		}
+	}
+	return false
+}
+
+// list appends r to the changes under way. The caller holds mu.
+func (e *export) list(r *request) {
+	r.listed = true
+	r.prev = e.last
+	if e.last != nil {
+		e.last.next = r
+	} else {
+		e.first = r
+	}
+	e.last = r
+	e.changes.Add(1)
 }
 
 // done takes r out of the order and lets those go that waited for nothing else.
@@ -108,6 +148,7 @@ func (e *export) done(r *request) {
 		e.last = r.prev
 	}
 	r.prev, r.next, r.listed = nil, nil, false
+	e.changes.Add(-1)
 	free := r.dependents[:0]
 	for _, d := range r.dependents {
 		if d.waits--; d.waits == 0 {
@@ -115,9 +156,9 @@ func (e *export) done(r *request) {
 		}
 	}
 	e.mu.Unlock()
-	for i, d := range free {
-		free[i] = nil
+	for _, d := range free {
 		d.conn.workers.submit(d)
 	}
-	r.dependents = nil
+	clear(r.dependents)
+	r.dependents = r.dependents[:0]
 }

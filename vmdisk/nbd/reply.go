@@ -13,10 +13,13 @@ type replies struct {
 
 	mu      sync.Mutex
 	pending []*request
-	// spare and iov keep their memory between calls. Only the one who sends touches them.
-	spare   []*request
-	iov     net.Buffers
 	sending bool
+	// idle is signalled when sending ends, for the one goroutine that may wait for that.
+	idle sync.Cond
+
+	// spare and iov keep their memory between calls; rest is what is left of iov. Only the one who sends touches them.
+	spare     []*request
+	iov, rest net.Buffers
 }
 
 // add queues r's reply. It goes out with the next flush, by whomever.
@@ -26,81 +29,108 @@ func (o *replies) add(r *request) {
 	o.mu.Unlock()
 }
 
-// flush sends all queued replies, or leaves them to the one who is sending already.
-func (o *replies) flush() {
+// flush sends batch, which are whole answers, and all queued replies. Queued ones are left to the one who is sending already, if
+// there is one; batch, which only the goroutine that reads has, waits for its turn.
+func (o *replies) flush(batch []byte) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.sending {
+	if o.sending && len(batch) == 0 {
 		return
 	}
+	for o.sending {
+		o.idle.Wait()
+	}
 	o.sending = true
-	for len(o.pending) > 0 {
-		batch := o.pending
+	for len(o.pending) > 0 || len(batch) > 0 {
+		list := o.pending
 		o.pending = o.spare[:0]
 		o.mu.Unlock()
-		o.send(batch)
-		clear(batch)
+		o.send(batch, list)
+		batch = nil
+		clear(list)
 		o.mu.Lock()
-		o.spare = batch
+		o.spare = list
 	}
 	o.sending = false
+	o.idle.Signal()
 }
 
-// send writes the replies of batch and ends the requests. On a dead connection it only ends them.
-func (o *replies) send(batch []*request) {
+// send writes batch and the replies of list and ends the requests. On a dead connection it only ends them.
+func (o *replies) send(batch []byte, list []*request) {
 	c := o.conn
-	if !c.dead.Load() {
-		iov := o.iov[:0]
-		for _, r := range batch {
-			iov = r.appendReply(iov)
+	switch {
+	case c.dead.Load():
+	case len(list) == 0:
+		if _, err := c.wire.Write(batch); err != nil {
+			c.abort(err)
 		}
-		o.iov = iov
-		// WriteTo moves its receiver along; o.iov keeps the start.
-		if _, err := iov.WriteTo(c.nc); err != nil {
+	default:
+		o.iov = o.iov[:0]
+		if len(batch) > 0 {
+			o.iov = append(o.iov, batch)
+		}
+		for _, r := range list {
+			o.iov = r.appendReply(o.iov)
+		}
+		// writev moves rest along; iov keeps the start.
+		o.rest = o.iov
+		if err := c.wire.writev(&o.rest); err != nil {
 			c.abort(err)
 		}
 		clear(o.iov)
 	}
-	for _, r := range batch {
+	for _, r := range list {
 		c.finish(r)
 	}
 }
 
 // appendReply appends the pieces of r's reply to iov. They live in r and its buffer.
 func (r *request) appendReply(iov net.Buffers) net.Buffers {
-	if !r.conn.structured || r.cmd != cmdRead && r.cmd != cmdBlockStatus {
-		binary.BigEndian.PutUint32(r.head[0:], magicSimple)
-		binary.BigEndian.PutUint32(r.head[4:], r.errno)
-		binary.BigEndian.PutUint64(r.head[8:], r.cookie)
-		iov = append(iov, r.head[:simpleSize])
-		if r.errno == nbdOK && r.cmd == cmdRead && r.data != nil {
-			iov = append(iov, r.data.mem)
-		}
-		return iov
-	}
-	kind, size := chunkNone, 0
 	var tail []byte
 	switch {
 	case r.errno != nbdOK:
-		// The number, and a message of no length.
-		kind, size = chunkError, 6
-		binary.BigEndian.PutUint32(r.head[chunkSize:], r.errno)
-		binary.BigEndian.PutUint16(r.head[chunkSize+4:], 0)
 	case r.cmd == cmdBlockStatus:
-		kind, size, tail = chunkBlockStatus, 4, r.extents
-		binary.BigEndian.PutUint32(r.head[chunkSize:], contextID)
-	case r.data != nil:
-		kind, size, tail = chunkOffsetData, 8, r.data.mem
-		binary.BigEndian.PutUint64(r.head[chunkSize:], uint64(r.off))
+		tail = r.extents
+	case r.cmd == cmdRead && r.data != nil:
+		tail = r.data.mem
 	}
-	binary.BigEndian.PutUint32(r.head[0:], magicStructured)
-	binary.BigEndian.PutUint16(r.head[4:], chunkFlagDone)
-	binary.BigEndian.PutUint16(r.head[6:], kind)
-	binary.BigEndian.PutUint64(r.head[8:], r.cookie)
-	binary.BigEndian.PutUint32(r.head[16:], uint32(size+len(tail)))
-	iov = append(iov, r.head[:chunkSize+size])
+	iov = append(iov, appendReplyHead(r.head[:0], r.conn.structured, &r.header, r.errno, len(tail)))
 	if len(tail) > 0 {
 		iov = append(iov, tail)
 	}
 	return iov
+}
+
+// appendReplyHead appends to p, at most chunkSize+8 bytes, what comes before the n bytes that answer h.
+func appendReplyHead(p []byte, structured bool, h *header, errno uint32, n int) []byte {
+	if !structured || h.cmd != cmdRead && h.cmd != cmdBlockStatus {
+		p = binary.BigEndian.AppendUint32(p, magicSimple)
+		p = binary.BigEndian.AppendUint32(p, errno)
+		return binary.BigEndian.AppendUint64(p, h.cookie)
+	}
+	kind, size := chunkNone, 0
+	switch {
+	case errno != nbdOK:
+		kind, size = chunkError, 6
+	case h.cmd == cmdBlockStatus:
+		kind, size = chunkBlockStatus, 4
+	case n > 0:
+		kind, size = chunkOffsetData, 8
+	}
+	p = binary.BigEndian.AppendUint32(p, magicStructured)
+	p = binary.BigEndian.AppendUint16(p, chunkFlagDone)
+	p = binary.BigEndian.AppendUint16(p, kind)
+	p = binary.BigEndian.AppendUint64(p, h.cookie)
+	p = binary.BigEndian.AppendUint32(p, uint32(size+n))
+	switch kind {
+	case chunkError:
+		// The number, and a message of no length.
+		p = binary.BigEndian.AppendUint32(p, errno)
+		p = binary.BigEndian.AppendUint16(p, 0)
+	case chunkBlockStatus:
+		p = binary.BigEndian.AppendUint32(p, contextID)
+	case chunkOffsetData:
+		p = binary.BigEndian.AppendUint64(p, uint64(h.off))
+	}
+	return p
 }

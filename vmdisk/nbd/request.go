@@ -4,16 +4,32 @@ import (
 	"encoding/binary"
 	"errors"
 	"math"
+	"sync"
 )
+
+// header is what a client says of a request.
+type header struct {
+	flags, cmd  uint16
+	cookie      uint64
+	off, length int64
+}
+
+// parseHeader reads a header; p has requestSize bytes. ok is false if the magic number is wrong.
+// An offset beyond what an int64 holds becomes the largest one, which no disk reaches.
+func parseHeader(p []byte) (h header, ok bool) {
+	return header{
+		flags:  binary.BigEndian.Uint16(p[4:]),
+		cmd:    binary.BigEndian.Uint16(p[6:]),
+		cookie: binary.BigEndian.Uint64(p[8:]),
+		off:    int64(min(binary.BigEndian.Uint64(p[16:]), math.MaxInt64)),
+		length: int64(binary.BigEndian.Uint32(p[24:])),
+	}, binary.BigEndian.Uint32(p) == magicRequest
+}
 
 // request is one command of a client, from its header to the end of its reply.
 type request struct {
-	conn   *conn
-	cmd    uint16
-	flags  uint16
-	cookie uint64
-	off    int64
-	length int64
+	header
+	conn *conn
 	// data is what a WRITE brought or what a READ found.
 	data *buffer
 	// charge is what the request costs of the budgets.
@@ -34,25 +50,27 @@ type request struct {
 	extents []byte
 }
 
-// parseRequest reads a header; p has requestSize bytes. ok is false if the magic number is wrong.
-// An offset beyond what an int64 holds becomes the largest one, which no disk reaches.
-func parseRequest(c *conn, p []byte) (r *request, ok bool) {
-	if binary.BigEndian.Uint32(p) != magicRequest {
-		return nil, false
+var requestPool sync.Pool
+
+// newRequest is a request of c that free gives back.
+func newRequest(c *conn, h *header) *request {
+	r, _ := requestPool.Get().(*request)
+	if r == nil {
+		r = new(request)
 	}
-	return &request{
-		conn:   c,
-		flags:  binary.BigEndian.Uint16(p[4:]),
-		cmd:    binary.BigEndian.Uint16(p[6:]),
-		cookie: binary.BigEndian.Uint64(p[8:]),
-		off:    int64(min(binary.BigEndian.Uint64(p[16:]), math.MaxInt64)),
-		length: int64(binary.BigEndian.Uint32(p[24:])),
-	}, true
+	r.conn, r.header = c, *h
+	return r
+}
+
+// free gives the memory of the request and its data back. Nobody may know it any more.
+func (r *request) free() {
+	r.dropData()
+	*r = request{dependents: r.dependents[:0]}
+	requestPool.Put(r)
 }
 
 // check returns the error for a request that may not reach the Backend, else nbdOK.
-func (r *request) check() uint32 {
-	c := r.conn
+func (c *conn) check(r *header) uint32 {
 	allowed := cmdFlagFUA
 	past := nbdEINVAL
 	switch r.cmd {
@@ -99,28 +117,18 @@ func (r *request) check() uint32 {
 }
 
 // changes reports whether the request changes the disk's content.
-func (r *request) changes() bool {
+func (r *header) changes() bool {
 	return r.length > 0 && (r.cmd == cmdWrite || r.cmd == cmdTrim || r.cmd == cmdWriteZeroes)
 }
 
 // ranged reports whether the request has a place in the order of changes.
-func (r *request) ranged() bool {
+func (r *header) ranged() bool {
 	return r.changes() || r.length > 0 && (r.cmd == cmdRead || r.cmd == cmdBlockStatus)
 }
 
-// prompt reports whether the request is small and quick enough for the goroutine that reads.
-func (r *request) prompt() bool {
-	if r.length > inlineMax || r.conn.prompt == nil {
-		return false
-	}
-	switch r.cmd {
-	case cmdRead:
-		return r.conn.prompt.Prompt(r.off, r.length, false)
-	case cmdWrite:
-		return r.flags&cmdFlagFUA == 0 && r.conn.prompt.Prompt(r.off, r.length, true)
-	default:
-		return false
-	}
+// overlaps reports whether the two have a byte of the disk in common.
+func (r *header) overlaps(w *header) bool {
+	return r.off < w.off+w.length && w.off < r.off+r.length
 }
 
 // run carries the request out and queues its reply. When the connection has ended before, nothing is
@@ -136,15 +144,14 @@ func (r *request) run() {
 	c.export.done(r)
 	switch {
 	case errors.Is(err, ErrHangUp):
-		c.server.counters.hangUps.Add(1)
-		c.abort(err)
+		c.hangUp(err)
 		c.finish(r)
 		return
 	case err != nil:
 		r.errno = errnoOf(err)
-		c.failed(r, err)
+		c.failed(&r.header, err)
 	default:
-		c.server.counters.count(r)
+		c.server.counters.count(&r.header)
 	}
 	c.out.add(r)
 }

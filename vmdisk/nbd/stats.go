@@ -22,7 +22,7 @@ type counters struct {
 }
 
 // count notes a request that succeeded.
-func (n *counters) count(r *request) {
+func (n *counters) count(r *header) {
 	n.requests[r.cmd].Add(1)
 	n.bytes[r.cmd].Add(r.length)
 	if r.flags&cmdFlagFUA != 0 {

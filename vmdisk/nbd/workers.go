@@ -61,8 +61,9 @@ func (w *workers) work() {
 		r.queue = nil
 		w.queued--
 		w.mu.Unlock()
+		out := &r.conn.out
 		r.run()
-		r.conn.out.flush()
+		out.flush(nil)
 	}
 }
 

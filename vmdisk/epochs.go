@@ -286,6 +286,17 @@ func (e *epochLog) rollback() {
 	_ = e.f.Truncate(e.size) // only to give the space back
 }
 
+// makeDurable syncs the committed epochs, if there are any.
+func (e *epochLog) makeDurable() error {
+	if e.committed.at == epochsHeader {
+		return nil
+	}
+	if err := e.f.Sync(); err != nil {
+		return fmt.Errorf("sync %s: %w", epochsName, err)
+	}
+	return nil
+}
+
 // clear empties the log, durably. All of it must be applied and durable in base.raw.
 func (e *epochLog) clear() error {
 	m := mark{at: epochsHeader, epoch: e.epoch}

@@ -277,6 +277,11 @@ func (d *Store) load() error {
 	if err := d.epochs.scan(d.position, d.size); err != nil {
 		return err
 	}
+	// A process that was killed may have left a commit in the kernel only: base.raw must not be ahead of what is durable, nor
+	// may the position that this disk says.
+	if err := d.epochs.makeDurable(); err != nil {
+		return err
+	}
 	d.position = d.epochs.last
 	if err := d.settle(); err != nil {
 		if !outOfSpace(err) {

@@ -32,9 +32,11 @@ type visitor struct {
 	count int
 	r     *rand.Rand
 	// some is how many arbitrary losses each point gets; second is out of how many crash points one has all
-	// crash points of its recovery visited too, 0 is none.
-	some, second int
+	// crash points of its recovery visited too, and reunite one has its replica catch up for real; 0 is none.
+	some, second, reunite int
 }
+
+func (c *visitor) oneOf(n int) bool { return n > 0 && c.r.IntN(n) == 0 }
 
 // visit checks what each loss leaves at p.
 func (c *visitor) visit(p point) error {
@@ -47,7 +49,7 @@ func (c *visitor) visit(p point) error {
 	}
 	for _, l := range losses {
 		c.count++
-		again := c.second > 0 && c.r.IntN(c.second) == 0
+		again := c.oneOf(c.second)
 		var err error
 		if p.who == 0 {
 			err = c.owner(p, l, again)
@@ -229,7 +231,7 @@ func (c *visitor) replica(p point, l loss, again bool) error {
 	if err := c.recover(mem, l, again, look); err != nil {
 		return err
 	}
-	if m.given == m.term {
+	if m.given == m.term || !c.oneOf(c.reunite) {
 		return nil
 	}
 	return reunite(p.mems[0].After(vfs.LoseNothing, 0), mem, m.term)

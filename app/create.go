@@ -8,43 +8,23 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
 	"tagalong.org/tagalong/app/api"
 	"tagalong.org/tagalong/app/diskimage"
 	"tagalong.org/tagalong/app/hypervisor/qemu"
-	"tagalong.org/tagalong/app/meter"
 	"tagalong.org/tagalong/directory"
 	"tagalong.org/tagalong/directory/baton"
 	"tagalong.org/tagalong/vmdisk"
 )
-
-// job is a VM on its way into being.
-type job struct {
-	cancel context.CancelFunc
-
-	// guarded by mu
-	mu    sync.Mutex
-	j     api.Job
-	meter meter.Meter
-}
 
 const (
 	minMemoryMiB = 32
 	maxMemoryMiB = 1 << 20
 	maxCPUs      = 64
 	maxNameRunes = 64
-	// keptJobs is how many ended jobs Status still shows.
-	keptJobs = 5
 )
-
-func (j *job) snapshot() api.Job {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.j
-}
 
 // CreateVM implements api.Engine.
 func (e *Engine) CreateVM(ctx context.Context, req api.CreateVM) (*api.Job, error) {
@@ -70,21 +50,13 @@ func (e *Engine) CreateVM(ctx context.Context, req api.CreateVM) (*api.Job, erro
 		CPUs: max(req.CPUs, 1), MemoryKiB: qemu.EvenMemory(max(req.MemoryMiB, minMemoryMiB) << 10), DiskBytes: size,
 		Machine: qemu.DefaultMachine, CPU: qemu.DefaultCPU, Screen: req.Screen, Network: req.Network,
 	}
-	jobCtx, cancel := context.WithCancel(e.ctx)
-	kind := "create"
+	kind := kindCreate
 	if req.Image != "" {
-		kind = "import"
+		kind = kindImport
 	}
-	j := &job{cancel: cancel, j: api.Job{ID: newID(), Kind: kind, VM: newID(), VMName: req.Name, Phase: kind, Started: time.Now(), Total: image.Size}}
-	e.mu.Lock()
-	e.jobs = append(trimJobs(e.jobs), j)
-	e.mu.Unlock()
-	accepted := j.snapshot()
-	e.spawn(func() {
-		defer cancel()
-		e.endJob(j, e.create(jobCtx, j, spec, image))
+	return e.startJob(api.Job{Kind: kind, VM: newID(), VMName: req.Name, Total: image.Size}, func(ctx context.Context, j *job) error {
+		return e.create(ctx, j, spec, image)
 	})
-	return &accepted, nil
 }
 
 func (e *Engine) checkCreate(req api.CreateVM) error {
@@ -117,24 +89,6 @@ func (e *Engine) checkCreate(req api.CreateVM) error {
 	return nil
 }
 
-func trimJobs(jobs []*job) []*job {
-	ended := 0
-	for _, j := range jobs {
-		if j.snapshot().Done {
-			ended++
-		}
-	}
-	var kept []*job
-	for _, j := range jobs {
-		if j.snapshot().Done && ended > keptJobs {
-			ended--
-			continue
-		}
-		kept = append(kept, j)
-	}
-	return kept
-}
-
 // marker says that a VM's directory holds something unfinished: a crash before its removal
 // leaves what the next engine deletes.
 func marker(dir string) string { return filepath.Join(dir, "unfinished") }
@@ -146,7 +100,7 @@ func unfinished(dir string) bool {
 
 // create makes the disk, fills it, and only then lets the fleet know.
 func (e *Engine) create(ctx context.Context, j *job, spec api.Spec, img diskimage.Image) (err error) {
-	id, name := j.j.VM, j.j.VMName
+	id, name := j.vm, j.snapshot().VMName
 	dir := e.vmDir(id)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return dataDirError(e.opt.DataDir, err)
@@ -223,57 +177,11 @@ func (e *Engine) publish(id, name string, spec api.Spec, disk *vmdisk.Store) err
 
 // fill copies an image in.
 func (e *Engine) fill(ctx context.Context, j *job, disk *vmdisk.Store, img diskimage.Image) error {
-	run := e.runDir(j.j.VM)
+	run := e.runDir(j.vm)
 	defer os.RemoveAll(run)
-	err := diskimage.Fill(ctx, disk, img, run, e.log, func(done int64) { e.jobProgress(j, done) })
+	err := diskimage.Fill(ctx, disk, img, run, e.log, func(done int64) { j.progress(done) })
 	if errors.Is(err, syscall.ENOSPC) {
 		return errNoSpace(err)
 	}
 	return err
-}
-
-func (e *Engine) jobProgress(j *job, bytes int64) {
-	j.mu.Lock()
-	j.j.Bytes = bytes
-	j.j.Rate = j.meter.Update(time.Now(), bytes)
-	j.j.ETA = meter.TimeLeft(j.j.Total-bytes, j.j.Rate)
-	s := j.j
-	j.mu.Unlock()
-	e.hub.publish(api.Event{Kind: "job.progress", VM: s.VM, Job: &s})
-}
-
-func (e *Engine) endJob(j *job, err error) {
-	j.mu.Lock()
-	j.j.Done, j.j.ETA = true, 0
-	kind, text := "job.done", j.j.VMName+" is ready."
-	switch {
-	case errors.Is(err, context.Canceled):
-		j.j.Error = &api.Error{Code: api.CodeCancelled, Sentence: "It was cancelled; nothing was made."}
-	case err != nil:
-		j.j.Error = api.AsError(err)
-	default:
-		j.j.Bytes = j.j.Total
-	}
-	if j.j.Error != nil {
-		kind, text = "job.failed", j.j.Error.Error()
-	}
-	s := j.j
-	j.mu.Unlock()
-	if err != nil && !errors.Is(err, context.Canceled) {
-		e.log.Error("Making a VM failed", "name", s.VMName, "error", err)
-	}
-	e.hub.publish(api.Event{Kind: kind, VM: s.VM, Text: text, Job: &s})
-}
-
-// CancelJob implements api.Engine.
-func (e *Engine) CancelJob(_ context.Context, id string) error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for _, j := range e.jobs {
-		if s := j.snapshot(); s.ID == id && !s.Done {
-			j.cancel()
-			return nil
-		}
-	}
-	return &api.Error{Code: api.CodeNotFound, Sentence: "There is no such job under way."}
 }

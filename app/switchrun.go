@@ -29,7 +29,7 @@ const (
 	phaseHandOff   = api.PhaseHandOff
 )
 
-// toldEvery is how often a switch's progress is published.
+// toldEvery is how often the progress of a switch or job is published.
 const toldEvery = 200 * time.Millisecond
 
 func newID() string {

@@ -121,6 +121,13 @@ func (f *fakeEngine) CreateVM(_ context.Context, r api.CreateVM) (*api.Job, erro
 func (f *fakeEngine) CancelJob(_ context.Context, id string) error {
 	return f.note("cancel-job %s", id)
 }
+func (f *fakeEngine) DiskInfo(context.Context, string) (*api.DiskInfo, error) { return nil, nil }
+func (f *fakeEngine) ExportDisk(_ context.Context, r api.ExportDisk) (*api.Job, error) {
+	return &api.Job{ID: "j2", Kind: "export"}, f.note("export %s %s", r.Disk, r.File)
+}
+func (f *fakeEngine) CheckDisk(_ context.Context, r api.CheckDisk) (*api.Job, error) {
+	return &api.Job{ID: "j3", Kind: "check"}, f.note("check %s", r.Disk)
+}
 func (f *fakeEngine) StartVM(_ context.Context, vm string) error { return f.note("start %s", vm) }
 func (f *fakeEngine) StopVM(_ context.Context, vm string, force bool) error {
 	return f.note("stop %s %v", vm, force)

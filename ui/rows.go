@@ -224,16 +224,28 @@ func (m *index) job(j *api.Job) (progress, bool) {
 	if j.Done && j.Error == nil {
 		return progress{}, false
 	}
-	p := progress{}
+	going, failed := jobTitles(j)
+	p := progress{Title: going}
 	if j.Error != nil {
-		p.Title, p.Part = t("job.failed", "VM", j.VMName), -2
+		p.Title, p.Part = failed, -2
 		p.Detail = j.Error.Error()
 		return p, j.Error.Code != api.CodeCancelled
 	}
-	p.Title = t("job.import", "VM", j.VMName)
 	p.Part, p.Detail = flow(j.Bytes, j.Total, j.Rate, j.ETA)
 	p.Cancel = button{Act: act{verbDrop, j.ID}, Label: t("button.cancel"), Enabled: m.up && !m.asked[j.ID]}
 	return p, true
+}
+
+// jobTitles says what a job does, and what it could not do.
+func jobTitles(j *api.Job) (going, failed string) {
+	switch j.Kind {
+	case "export":
+		return t("job.export.going", "VM", j.VMName), t("job.export.failed", "VM", j.VMName)
+	case "check":
+		return t("job.check.going", "VM", j.VMName), t("job.check.failed", "VM", j.VMName)
+	default:
+		return t("job.create.going", "VM", j.VMName), t("job.create.failed", "VM", j.VMName)
+	}
 }
 
 // devices lists this device first, then the connected ones, then the rest, by name.

@@ -35,6 +35,16 @@ var journalKinds = []byte{0, recReplica, recStale}
 // newest is the version that is written.
 func (f format) newest() uint32 { return uint32(len(f.rungs)) }
 
+// Formats are the versions of what is kept in a disk's directory, by name: those that this program writes. A disk that is open
+// has no older ones.
+func Formats() map[string]int {
+	out := map[string]int{}
+	for _, f := range []format{journalFormat, epochsFormat, dirtyFormat, hashesFormat} {
+		out[f.name] = int(f.newest())
+	}
+	return out
+}
+
 // begin appends the magic number, the newest version and a u32 of zero.
 func (f format) begin(b []byte) []byte {
 	return binary.LittleEndian.AppendUint64(append(b, f.magic...), uint64(f.newest()))

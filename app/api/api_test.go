@@ -94,6 +94,27 @@ func TestEveryCallArrives(t *testing.T) {
 		{`StopVM "New" false`, func() error { return c.StopVM(ctx, "New", false) }},
 		{`SuspendVM "New"`, func() error { return c.SuspendVM(ctx, "New") }},
 		{`ResumeVM "New"`, func() error { return c.ResumeVM(ctx, "New") }},
+		{`DiskInfo "/vms/vm2"`, func() error {
+			info, err := c.DiskInfo(ctx, "/vms/vm2")
+			if err == nil && (info.VMName != "New" || info.Size != 4096 || info.Role != api.DiskOwner) {
+				err = fmt.Errorf("disk %+v", info)
+			}
+			return err
+		}},
+		{`ExportDisk {"disk":"New","file":"/tmp/x","format":"qcow2","position":{"term":1,"barrier":2}}`, func() error {
+			job, err := c.ExportDisk(ctx, api.ExportDisk{Disk: "New", File: "/tmp/x", Format: api.DiskQcow2, Position: api.Position{Term: 1, Barrier: 2}})
+			if err == nil && (job.VM != "vm2" || job.Kind != "export") {
+				err = fmt.Errorf("job %+v", job)
+			}
+			return err
+		}},
+		{`CheckDisk {"disk":"New","record":true}`, func() error {
+			job, err := c.CheckDisk(ctx, api.CheckDisk{Disk: "New", Record: true})
+			if err == nil && job.Kind != "check" {
+				err = fmt.Errorf("job %+v", job)
+			}
+			return err
+		}},
 		{`RemoveVM "New"`, func() error { return c.RemoveVM(ctx, "New") }},
 		{`Switch {"vm":"Work","to":"desk"}`, func() error {
 			sw, err := c.Switch(ctx, api.SwitchVM{VM: "Work", To: "desk"})
@@ -172,7 +193,7 @@ func TestErrorsCrossWhole(t *testing.T) {
 	c, ctx := client(t, serve(t, e)), deadline(t)
 	for _, code := range []api.Code{api.CodeInternal, api.CodeUsage, api.CodeNotFound, api.CodeConflict, api.CodeElsewhere,
 		api.CodeNoEngine, api.CodeBusy, api.CodeNoHypervisor, api.CodeUnreachable, api.CodeCancelled, api.CodeRefused,
-		api.CodeSpace, api.CodeEngineRunning, "from-the-future"} {
+		api.CodeSpace, api.CodeEngineRunning, api.CodeDamaged, "from-the-future"} {
 		want := api.Error{Code: code, Sentence: "It broke.", Next: "Mend it.", Cause: "rust"}
 		e.Fail("StartVM", fmt.Errorf("start: %w", &want))
 		err := c.StartVM(ctx, "Work")

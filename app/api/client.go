@@ -120,6 +120,32 @@ func (c *Client) RemoveVM(ctx context.Context, vm string) error {
 	return c.tell(ctx, http.MethodDelete, "/v1/vms", "vm", vm)
 }
 
+// DiskInfo implements Engine. It gives up after 10 seconds.
+func (c *Client) DiskInfo(ctx context.Context, disk string) (*DiskInfo, error) {
+	if err := needName(disk); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	return call[DiskInfo](ctx, c, http.MethodGet, "/v1/disks?disk="+url.QueryEscape(disk), nil)
+}
+
+// ExportDisk implements Engine.
+func (c *Client) ExportDisk(ctx context.Context, req ExportDisk) (*Job, error) {
+	if err := needName(req.Disk); err != nil {
+		return nil, err
+	}
+	return call[Job](ctx, c, http.MethodPost, "/v1/disks/export", req)
+}
+
+// CheckDisk implements Engine.
+func (c *Client) CheckDisk(ctx context.Context, req CheckDisk) (*Job, error) {
+	if err := needName(req.Disk); err != nil {
+		return nil, err
+	}
+	return call[Job](ctx, c, http.MethodPost, "/v1/disks/check", req)
+}
+
 // Switch implements Engine.
 func (c *Client) Switch(ctx context.Context, req SwitchVM) (*Switch, error) {
 	return call[Switch](ctx, c, http.MethodPost, "/v1/switches", req)

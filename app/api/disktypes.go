@@ -30,8 +30,16 @@ type DiskInfo struct {
 	Given    uint64   `json:"given"`
 	Position Position `json:"position"`
 	// Unflushed says that something was written after Position.
-	Unflushed bool       `json:"unflushed"`
-	Peers     []DiskPeer `json:"peers"`
+	Unflushed bool `json:"unflushed"`
+	// Stale is how many bytes of it aren't on this device yet. Before, if it isn't zero, is the position that the disk can be rolled
+	// back to while it is made whole.
+	Stale  int64      `json:"stale_bytes"`
+	Before Position   `json:"before,omitzero"`
+	Peers  []DiskPeer `json:"peers"`
+	// Formats are the versions of what is stored in Dir, by name.
+	Formats map[string]int `json:"formats"`
+	// NeedsCheck is the first I/O error since the last clean check, or nothing.
+	NeedsCheck string `json:"needs_check,omitempty"`
 	// Problem is why the disk refuses to work, if it does.
 	Problem *Error `json:"problem,omitempty"`
 }
@@ -61,4 +69,84 @@ type ServedDisk struct {
 	Why      string   `json:"why,omitempty"`
 	Term     uint64   `json:"term"`
 	Position Position `json:"position"`
+}
+
+// DiskFormat is a format that a disk can be exported in.
+type DiskFormat string
+
+// The formats of exports.
+const (
+	DiskRaw   DiskFormat = "raw"
+	DiskQcow2 DiskFormat = "qcow2"
+)
+
+// ExportDisk asks for a copy of a disk in a file.
+type ExportDisk struct {
+	// Disk is the VM's ID or name, or the disk's directory (an absolute path).
+	Disk string `json:"disk"`
+	// File is an absolute path on this device. One that is there is replaced only with Force.
+	File  string `json:"file"`
+	Force bool   `json:"force,omitempty"`
+	// Format is "raw" if it is empty.
+	Format DiskFormat `json:"format,omitempty"`
+	// Position is which state of the disk to copy; the zero Position is the present one.
+	Position Position `json:"position,omitzero"`
+	// Rate is how many bytes a second to read and write at most; 0 is no limit.
+	Rate int64 `json:"rate,omitempty"`
+}
+
+// DiskExport is a copy that was made.
+type DiskExport struct {
+	File   string     `json:"file"`
+	Format DiskFormat `json:"format"`
+	// Position is what the copy is.
+	Position Position `json:"position"`
+	// Size is the disk's, Allocated what the file takes, in bytes.
+	Size      int64 `json:"size_bytes"`
+	Allocated int64 `json:"allocated_bytes"`
+}
+
+// CheckDisk asks to read a disk through and compare it with what is recorded.
+type CheckDisk struct {
+	// Disk is the VM's ID or name, or the disk's directory (an absolute path).
+	Disk string `json:"disk"`
+	// Record remembers hashes of what has none yet, for the next check.
+	Record bool `json:"record,omitempty"`
+	// Rate is how many bytes a second to read at most; 0 is no limit.
+	Rate int64 `json:"rate,omitempty"`
+}
+
+// DiskCheck is what a check found.
+type DiskCheck struct {
+	Dir string `json:"dir"`
+	// Clean says that nothing is wrong: Findings and Damaged are empty. Cleared says that this took away the mark of a disk
+	// that needed checking.
+	Clean   bool `json:"clean"`
+	Cleared bool `json:"cleared,omitempty"`
+	// Findings is what is wrong; Notes are worth knowing, but nothing is wrong.
+	Findings []DiskFinding `json:"findings"`
+	Notes    []DiskFinding `json:"notes"`
+	// Damaged has, for programs, the first places whose content is wrong or can't be read; MoreDamaged counts the bytes of further ones.
+	Damaged     []DiskDamage `json:"damaged"`
+	MoreDamaged int64        `json:"more_damaged_bytes,omitempty"`
+	// What was read, in bytes: Verified is as it was recorded, of Unverified nothing was recorded, Busy was written
+	// meanwhile. Recorded is what has a hash now and had none.
+	Verified   int64 `json:"verified_bytes"`
+	Unverified int64 `json:"unverified_bytes"`
+	Busy       int64 `json:"busy_bytes"`
+	Recorded   int64 `json:"recorded_bytes"`
+}
+
+// DiskFinding is a sentence about a disk or one of its files, and what to do about it.
+type DiskFinding struct {
+	File     string `json:"file,omitempty"`
+	Sentence string `json:"sentence"`
+	Next     string `json:"next,omitempty"`
+}
+
+// DiskDamage is a range of a disk, in bytes, that isn't what it was. Error is set if it can't be read.
+type DiskDamage struct {
+	Off   int64  `json:"off"`
+	Len   int64  `json:"len"`
+	Error string `json:"error,omitempty"`
 }

@@ -25,6 +25,12 @@ type Engine interface {
 	ResumeVM(ctx context.Context, vm string) error
 	RemoveVM(ctx context.Context, vm string) error
 
+	// DiskInfo tells of a disk of this device, which is named by its VM or by its directory, an absolute path.
+	DiskInfo(ctx context.Context, disk string) (*DiskInfo, error)
+	// ExportDisk and CheckDisk return when the work is accepted, as CreateVM does. The VM goes on meanwhile.
+	ExportDisk(ctx context.Context, req ExportDisk) (*Job, error)
+	CheckDisk(ctx context.Context, req CheckDisk) (*Job, error)
+
 	// Switch returns when the switch is accepted; VM.Switch and the events tell how it goes.
 	Switch(ctx context.Context, req SwitchVM) (*Switch, error)
 	CancelSwitch(ctx context.Context, id string) error

@@ -116,6 +116,15 @@ func (s *Server) handler() http.Handler {
 		}
 		return entries, err
 	})
+	route("GET /v1/disks", func(r *http.Request) (any, error) {
+		disk := r.URL.Query().Get("disk")
+		if err := needName(disk); err != nil {
+			return nil, err
+		}
+		return e.DiskInfo(r.Context(), disk)
+	})
+	route("POST /v1/disks/export", withBody(e.ExportDisk))
+	route("POST /v1/disks/check", withBody(e.CheckDisk))
 	named("DELETE /v1/jobs", "id", e.CancelJob)
 
 	route("POST /v1/switches", withBody(e.Switch))

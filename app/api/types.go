@@ -169,7 +169,7 @@ type Switch struct {
 // Job is long work that isn't a switch: creating, importing, exporting.
 type Job struct {
 	ID      string        `json:"id"`
-	Kind    string        `json:"kind"` // "import"
+	Kind    string        `json:"kind"` // "create", "import", "export", "check"
 	VM      string        `json:"vm"`
 	VMName  string        `json:"vm_name"`
 	Phase   string        `json:"phase"`
@@ -180,6 +180,9 @@ type Job struct {
 	ETA     time.Duration `json:"eta_ns,omitempty"`
 	Done    bool          `json:"done"`
 	Error   *Error        `json:"error,omitempty"`
+	// Export and Check are the results of such jobs, once they have ended well.
+	Export *DiskExport `json:"export,omitempty"`
+	Check  *DiskCheck  `json:"check,omitempty"`
 }
 
 // Pairing is a pairing window that is open on this device, or the last one's end.

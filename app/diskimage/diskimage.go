@@ -1,5 +1,5 @@
-// Package diskimage brings other programs' disk images into disks: raw, qcow2, vdi, vmdk and vhdx, through
-// qemu-img.
+// Package diskimage brings other programs' disk images into disks, and disks into images: raw, qcow2, vdi, vmdk
+// and vhdx, through qemu-img.
 //
 // It guarantees that an image which points to other files is refused (it could name any file of this
 // device, whose content would then be copied to all others), that holes stay holes, and that a failure is
@@ -11,6 +11,7 @@ package diskimage
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -62,7 +63,7 @@ func Inspect(ctx context.Context, path, format string) (Image, error) {
 	}
 	out, err := exec.CommandContext(ctx, tool, append(args, "file:"+path)...).Output()
 	if err != nil {
-		return Image{}, explainTool(err)
+		return Image{}, cmp.Or(ctx.Err(), explainTool(err))
 	}
 	var info struct {
 		Format  string `json:"format"`
@@ -102,19 +103,36 @@ func explainTool(err error) error {
 // qemu-img reads takes the same way. socketDir is a directory that only this user can enter; a socket lives there meanwhile.
 // progress gets bytes of the image. What was copied isn't flushed. Errors: those of the package, ctx's.
 func Fill(ctx context.Context, disk vmdisk.Disk, img Image, socketDir string, log *slog.Logger, progress func(done int64)) error {
-	socket := filepath.Join(socketDir, "import.sock")
+	return serve(ctx, disknbd.Backend{Disk: disk}, socketDir, log, func(uri string) error {
+		return convert(ctx, img.Size, progress, "-n", "-W", "-f", img.Format, "-O", "raw", "--target-is-zero", "file:"+img.Path, uri)
+	})
+}
+
+// Write is the other way: it copies disk into a file, which is overwritten. What was copied isn't synced. Errors as of Fill.
+func Write(ctx context.Context, disk disknbd.ReadOnly, format, file, socketDir string, log *slog.Logger, progress func(done int64)) error {
+	return serve(ctx, disk, socketDir, log, func(uri string) error {
+		return convert(ctx, disk.Size(), progress, "-f", "raw", "-O", format, uri, "file:"+file)
+	})
+}
+
+// serve lends b to use under a URI.
+func serve(ctx context.Context, b nbd.Backend, socketDir string, log *slog.Logger, use func(uri string) error) error {
+	socket := filepath.Join(socketDir, "image.sock")
 	l, err := nbd.Listen(socket)
 	if err != nil {
 		return fmt.Errorf("open the disk's socket: %w", err)
 	}
 	serveCtx, stop := context.WithCancel(ctx)
 	served := make(chan error, 1)
-	server := &nbd.Server{Backend: disknbd.Backend{Disk: disk}, Log: log.With("part", "nbd")}
+	server := &nbd.Server{Backend: b, Log: log.With("part", "nbd")}
 	go func() { served <- server.Serve(serveCtx, l) }()
 	defer func() { stop(); <-served }()
+	return use((&url.URL{Scheme: "nbd+unix", Path: "/", RawQuery: url.Values{"socket": {socket}}.Encode()}).String())
+}
 
-	target := (&url.URL{Scheme: "nbd+unix", Path: "/", RawQuery: url.Values{"socket": {socket}}.Encode()}).String()
-	cmd := exec.CommandContext(ctx, tool, "convert", "-n", "-p", "-W", "-f", img.Format, "-O", "raw", "--target-is-zero", "file:"+img.Path, target)
+// convert runs qemu-img convert, which copies size bytes.
+func convert(ctx context.Context, size int64, progress func(done int64), args ...string) error {
+	cmd := exec.CommandContext(ctx, tool, append([]string{"convert", "-p"}, args...)...)
 	var complaint bytes.Buffer
 	cmd.Stderr = &complaint
 	out, err := cmd.StdoutPipe()
@@ -122,13 +140,13 @@ func Fill(ctx context.Context, disk vmdisk.Disk, img Image, socketDir string, lo
 		return err
 	}
 	if err := cmd.Start(); err != nil {
-		return explainTool(err)
+		return cmp.Or(ctx.Err(), explainTool(err))
 	}
 	lines := bufio.NewScanner(out)
 	lines.Split(splitProgress)
 	for lines.Scan() {
 		if percent, ok := parsePercent(lines.Text()); ok {
-			progress(int64(percent / 100 * float64(img.Size)))
+			progress(int64(percent / 100 * float64(size)))
 		}
 	}
 	if err := cmd.Wait(); err != nil {

@@ -12,6 +12,7 @@ import (
 	"tagalong.org/tagalong/app/api"
 	"tagalong.org/tagalong/app/diskimage"
 	"tagalong.org/tagalong/vmdisk"
+	"tagalong.org/tagalong/vmdisk/vfs"
 )
 
 // CreateOptions says what Create makes.
@@ -89,7 +90,7 @@ func create(ctx context.Context, dir string, o CreateOptions) (_ *api.DiskInfo, 
 	if err := os.Rename(part, dir); err != nil {
 		return nil, err
 	}
-	return &info, nil
+	return &info, vfs.OS(filepath.Dir(dir)).SyncDir()
 }
 
 // vacant makes sure that nothing is in dir.

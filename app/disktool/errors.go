@@ -57,6 +57,9 @@ func Explain(dir string, err error) error {
 		return say(api.CodeDamaged, fmt.Sprintf("The disk in %s is damaged.", dir), "Its base.raw may still be of use: copy it away before you try anything. The cause names the file.")
 	case errors.Is(err, vmdisk.ErrIncomplete):
 		return say(api.CodeConflict, fmt.Sprintf("The disk in %s isn't whole: its first copy hasn't ended.", dir), "Let the engine fetch the rest: tagalong engine")
+	case errors.Is(err, vmdisk.ErrHydrating), errors.Is(err, vmdisk.ErrStale):
+		return say(api.CodeConflict, fmt.Sprintf("The disk in %s lacks blocks that another device has.", dir),
+			"Let the engine fetch them first: tagalong engine. How much is missing says: tagalong disk info")
 	case errors.Is(err, vmdisk.ErrRange):
 		return say(api.CodeUsage, "A disk can't have that size.", "Give 4 KiB to 16 TiB, for instance --size 20G.")
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):

@@ -30,6 +30,7 @@ func Describe(dir string, i vmdisk.Info) api.DiskInfo {
 	d := api.DiskInfo{
 		Dir: dir, ID: i.ID.String(), Size: i.Size, Allocated: i.Allocated, Role: role(i), Active: i.Active,
 		Term: i.Term, Given: i.Given, Position: api.Position(i.Position), Unflushed: i.Unflushed, Peers: []api.DiskPeer{},
+		Stale: i.Stale, Before: api.Position(i.Before), Formats: vmdisk.Formats(), NeedsCheck: i.NeedsCheck,
 	}
 	if i.Err != nil {
 		d.Problem = api.AsError(Explain(dir, i.Err))

@@ -51,6 +51,8 @@ func Serve(ctx context.Context, o ServeOptions, ready func(api.ServedDisk)) (err
 	switch {
 	case !info.Complete:
 		return vmdisk.ErrIncomplete
+	case info.Stale > 0:
+		return vmdisk.ErrHydrating
 	case info.Err != nil:
 		return info.Err
 	}

@@ -1,8 +1,10 @@
 package disktool
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -26,6 +28,22 @@ func makeDisk(t *testing.T, dir string, prepare func(d *vmdisk.Store) error) {
 	d, err := vmdisk.Create(dir, vmdisk.NewID(), 4<<20, vmdisk.Options{})
 	if err == nil && prepare != nil {
 		err = prepare(d)
+	}
+	if err = errors.Join(err, d.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// makeReplica is makeDisk of a disk that another device owns, at 3/5, with 5s in its first block.
+func makeReplica(t *testing.T, dir string) {
+	t.Helper()
+	d, err := vmdisk.CreateReplica(dir, vmdisk.NewID(), 4<<20, vmdisk.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := d.Apply()
+	if err == nil {
+		err = errors.Join(a.Begin([16]byte{1}), a.Write(0, bytes.Repeat([]byte{5}, 4096)), a.Barrier(vmdisk.Position{Term: 3, Barrier: 5}), a.Close())
 	}
 	if err = errors.Join(err, d.Close()); err != nil {
 		t.Fatal(err)
@@ -134,7 +152,7 @@ func TestServeReadOnlyWhatMustNotBeWritten(t *testing.T) {
 	suspended := filepath.Join(engine, "vms", strings.Repeat("ab", 16), "disk")
 	for name, c := range map[string]struct {
 		dir     string
-		prepare func(*vmdisk.Store) error
+		prepare func(*vmdisk.Store) error // nil: it is a replica
 		ask     bool
 		why     string
 	}{
@@ -143,6 +161,7 @@ func TestServeReadOnlyWhatMustNotBeWritten(t *testing.T) {
 		"given away beyond its term": {"", func(d *vmdisk.Store) error {
 			return errors.Join(give(d), d.Give(9))
 		}, false, "gave"},
+		"a replica": {"", nil, false, "replica"},
 		"suspended": {suspended, fill, false, "suspended"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -150,7 +169,11 @@ func TestServeReadOnlyWhatMustNotBeWritten(t *testing.T) {
 			if dir == "" {
 				dir = filepath.Join(t.TempDir(), "disk")
 			}
-			makeDisk(t, dir, c.prepare)
+			if c.prepare == nil {
+				makeReplica(t, dir)
+			} else {
+				makeDisk(t, dir, c.prepare)
+			}
 			if c.dir != "" {
 				if err := os.WriteFile(filepath.Join(filepath.Dir(dir), "memory.json"), nil, 0o600); err != nil {
 					t.Fatal(err)
@@ -211,4 +234,52 @@ func TestServeRefuses(t *testing.T) {
 			t.Errorf("%s: %#v", name, err)
 		}
 	}
+}
+
+// A QEMU that waits for its engine must find the disk as it left it.
+func TestServeLeavesARunningVMItsDisk(t *testing.T) {
+	data, err := os.MkdirTemp("", "tg") // short: the engine's sockets lie in it then
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(data)
+	id := strings.Repeat("cd", 16)
+	dir, run := filepath.Join(data, "vms", id, "disk"), filepath.Join(data, "run", id[:12])
+	makeDisk(t, dir, nil)
+	if err := os.MkdirAll(run, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	guest := exec.CommandContext(t.Context(), "sh", "-c", "read wait", "qemu", "-qmp", filepath.Join(run, "qmp.sock"))
+	in, err := guest.StdinPipe()
+	if err == nil {
+		err = guest.Start()
+	}
+	if err == nil {
+		err = os.WriteFile(filepath.Join(run, "qemu.pid"), fmt.Append(nil, guest.Process.Pid), 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := serve(t, ServeOptions{Dir: dir})
+	if err != nil || !s.ReadOnly || !strings.Contains(s.Why, "still runs") {
+		t.Errorf("%+v, %v", s, err)
+	}
+	if err := s.stop(); err != nil {
+		t.Error(err)
+	}
+	if err := errors.Join(in.Close(), ignoreExit(guest.Wait())); err != nil {
+		t.Fatal(err)
+	}
+	s, err = serve(t, ServeOptions{Dir: dir})
+	if err != nil || s.ReadOnly {
+		t.Errorf("after its end: %+v, %v", s, err)
+	}
+}
+
+func ignoreExit(err error) error {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return nil
+	}
+	return err
 }

@@ -4,8 +4,11 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -20,14 +23,15 @@ func newDisk(c *cli) *cobra.Command {
 	return group(&cobra.Command{
 		Use:   "disk",
 		Short: "Make, see and serve disks, also without the engine",
-		Long: `Work on a disk itself. A disk is a directory; the disk of a VM is vms/ID/disk in
-the engine's data directory. These verbs need no engine, unless the disk is in use
-by one.`,
-		Example: `  tagalong disk create ~/disks/scratch --size 20G
-  tagalong disk info ~/disks/scratch
+		Long: `Work on a disk itself. A disk is named by its directory (a VM's is vms/ID/disk in the
+engine's data directory) or by its VM. These verbs need no engine, unless one has the
+disk open: then info, check and export ask it, while the VM runs.`,
+		Example: `  tagalong disk info Work
+  tagalong disk export Work work.qcow2
+  tagalong disk create ~/disks/scratch --size 20G
   tagalong disk serve ~/disks/scratch --socket ~/nbd/scratch.sock`,
 	},
-		newDiskCreate(c), newDiskInfo(c), newDiskServe(c),
+		newDiskCreate(c), newDiskInfo(c), newDiskCheck(c), newDiskExport(c), newDiskServe(c),
 	)
 }
 
@@ -110,16 +114,24 @@ with Ctrl-C, leaves nothing.`,
 
 func newDiskInfo(c *cli) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "info DIR",
+		Use:   "info VM|DIR",
 		Short: "Show all about a disk",
-		Example: `  tagalong disk info ~/disks/scratch
+		Example: `  tagalong disk info Work
   tagalong disk info ~/disks/scratch --json`,
 		Args: between(1, 1),
 	}
 	asJSON := jsonFlag(cmd)
-	cmd.RunE = func(_ *cobra.Command, args []string) error {
-		info, err := disktool.Info(args[0], c.diskLog())
-		if err != nil {
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		var info *api.DiskInfo
+		here := func(dir string) (err error) {
+			info, err = disktool.Info(dir, c.diskLog())
+			return err
+		}
+		there := func(client *api.Client, disk string) (err error) {
+			info, err = client.DiskInfo(cmd.Context(), disk)
+			return err
+		}
+		if err := c.onDisk(cmd.Context(), args[0], here, there); err != nil {
 			return err
 		}
 		if *asJSON {
@@ -150,11 +162,23 @@ func roleWords(d *api.DiskInfo) string {
 	}
 }
 
+// formatWords lists the versions of what is stored, by name.
+func formatWords(formats map[string]int) string {
+	var words []string
+	for _, name := range slices.Sorted(maps.Keys(formats)) {
+		words = append(words, fmt.Sprintf("%s %d", name, formats[name]))
+	}
+	return strings.Join(words, ", ")
+}
+
 func (c *cli) showDisk(d *api.DiskInfo) {
 	o := c.out
 	o.say("%s", d.Dir)
 	if d.Problem != nil {
 		o.say("  Problem   %s", d.Problem.Error())
+	}
+	if d.NeedsCheck != "" {
+		o.say("  Problem   It needs checking since an error of this device's disk: %s. Do it with: tagalong disk check", d.NeedsCheck)
 	}
 	if d.VM != "" {
 		o.say("  VM        %s", d.VMName)
@@ -171,6 +195,10 @@ func (c *cli) showDisk(d *api.DiskInfo) {
 		written = ", and written since"
 	}
 	o.say("  Position  %d/%d%s", d.Position.Term, d.Position.Barrier, written)
+	if d.Before != (api.Position{}) {
+		o.say("  Fetching  %s aren't here yet; until they are, it can be rolled back to %d/%d", size(d.Stale), d.Before.Term, d.Before.Barrier)
+	}
+	o.say("  Formats   %s", formatWords(d.Formats))
 	if len(d.Peers) == 0 {
 		return
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -50,6 +51,7 @@ func TestScripts(t *testing.T) {
 			"pairing":   cmdPairing,
 			"emit":      cmdEmit,
 			"ready":     cmdReady,
+			"listening": cmdListening,
 			"terminate": cmdTerminate,
 		},
 	})
@@ -232,13 +234,23 @@ func number(ts *testscript.TestScript, text string) int64 {
 	return n
 }
 
-// job BYTES moves the last job on; done and failed end it.
+// job BYTES moves the last job on; done, exported, clean, damaged and failed end it.
 func cmdJob(ts *testscript.TestScript, _ bool, args []string) {
 	fakeOf(ts).Update("job.progress", "on", func(st *api.Status) {
 		job := &st.Jobs[len(st.Jobs)-1]
 		switch args[0] {
 		case "done":
 			job.Done = true
+		case "exported":
+			job.Done, job.Export = true, &api.DiskExport{File: "/backup/work.qcow2", Format: api.DiskQcow2, Position: api.Position{Term: 3, Barrier: 121}, Size: 20 << 30, Allocated: 3 << 30}
+		case "clean":
+			job.Done, job.Check = true, &api.DiskCheck{Dir: "/vms/vm1", Clean: true, Findings: []api.DiskFinding{}, Damaged: []api.DiskDamage{}, Verified: 3 << 30, Busy: 4 << 20}
+		case "damaged":
+			job.Done, job.Check = true, &api.DiskCheck{Dir: "/vms/vm1", Verified: 1 << 30, Unverified: 2 << 20, Recorded: 1 << 20,
+				Findings:    []api.DiskFinding{{File: "epochs", Sentence: "The epoch log is shorter than it was.", Next: "Let the engine copy the disk again."}},
+				Notes:       []api.DiskFinding{{Sentence: "It has a stranger."}},
+				Damaged:     []api.DiskDamage{{Off: 1 << 30, Len: 64 << 10}, {Off: 2 << 30, Len: 4096, Error: "input/output error"}},
+				MoreDamaged: 8192}
 		case "failed":
 			job.Done, job.Error = true, &api.Error{Code: api.CodeSpace, Sentence: "The disk is full.", Next: "Make room."}
 		default:
@@ -276,6 +288,24 @@ func cmdReady(ts *testscript.TestScript, _ bool, args []string) {
 	c := api.NewClient(api.SocketPath(filepath.Clean(args[0])))
 	defer c.Close()
 	ts.Check(c.WaitReady(ctx))
+}
+
+// listening SOCKET waits until somebody takes connections there.
+func cmdListening(ts *testscript.TestScript, _ bool, args []string) {
+	ctx, cancel := soonEnough()
+	defer cancel()
+	for {
+		conn, err := net.Dial("unix", args[0])
+		if err == nil {
+			ts.Check(conn.Close())
+			return
+		}
+		select {
+		case <-time.After(time.Millisecond):
+		case <-ctx.Done():
+			ts.Fatalf("nobody listens: %v", err)
+		}
+	}
 }
 
 // terminate asks all programs in the background to end, as the system does at its own end.

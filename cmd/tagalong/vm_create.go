@@ -1,14 +1,12 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -145,20 +143,15 @@ func (c *cli) create(cmd *cobra.Command, req api.CreateVM, f *createFlags) error
 		return err
 	}
 	defer client.Close()
-	st, err := client.Status(cmd.Context())
+	begin := func() (*api.Job, error) { return client.CreateVM(cmd.Context(), req) }
+	var job *api.Job
+	if f.noWait {
+		job, err = begin()
+	} else {
+		job, err = c.awaitJob(cmd.Context(), client, *f.json, begin)
+	}
 	if err != nil {
 		return err
-	}
-	job, err := client.CreateVM(cmd.Context(), req)
-	if err != nil {
-		return err
-	}
-	if !f.noWait {
-		w := &jobWatch{client: client, job: *job, progress: newProgress(c.err, *f.json)}
-		if err := w.follow(cmd.Context(), st.Seq); err != nil {
-			return err
-		}
-		job = &w.job
 	}
 	if *f.json {
 		if err := c.out.json(job); err != nil {
@@ -186,71 +179,4 @@ func shellWord(name string) string {
 		return name
 	}
 	return "'" + strings.ReplaceAll(name, "'", `'\''`) + "'"
-}
-
-// jobWatch follows one job.
-type jobWatch struct {
-	client   *api.Client
-	job      api.Job
-	progress *progress
-	missing  int
-}
-
-func (w *jobWatch) follow(ctx context.Context, after uint64) error {
-	defer w.progress.clear()
-	if w.take(w.job) {
-		return nil
-	}
-	f := &follower{client: w.client, after: after, read: w.read, interrupted: w.interrupted,
-		heard: func(ev api.Event, fresh bool) (bool, error) {
-			news := ev.Job != nil && ev.Job.ID == w.job.ID && (fresh || ev.Job.Done)
-			return news && w.take(*ev.Job), nil
-		}}
-	return f.follow(ctx)
-}
-
-// take shows news of the job and says whether it has ended.
-func (w *jobWatch) take(job api.Job) bool {
-	w.job, w.missing = job, 0
-	if !job.Done {
-		w.progress.show(step{name: sentenceCase(job.Phase, job.Kind), bytes: job.Bytes, total: job.Total, rate: job.Rate, left: job.ETA})
-	}
-	return job.Done
-}
-
-func (w *jobWatch) read(st *api.Status) (bool, error) {
-	for _, job := range st.Jobs {
-		if job.ID == w.job.ID {
-			return w.take(job), nil
-		}
-	}
-	if w.missing++; w.missing < patience {
-		return false, nil
-	}
-	return false, &api.Error{Code: api.CodeInternal, Sentence: "The engine has lost sight of the work.",
-		Next: "See whether the VM is there with: tagalong vm list"}
-}
-
-func (w *jobWatch) interrupted(ctx context.Context, n int) error {
-	if n > 1 {
-		return &api.Error{Code: api.CodeCancelled, Sentence: "Left; the work goes on.", Next: "See how it goes with: tagalong status"}
-	}
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	if err := w.client.CancelJob(ctx, w.job.ID); err != nil {
-		w.progress.note(err.Error())
-		return nil
-	}
-	w.progress.note("Cancelling. Press Ctrl-C again to leave at once.")
-	return nil
-}
-
-// sentenceCase is the first text that isn't empty, with a capital.
-func sentenceCase(texts ...string) string {
-	for _, text := range texts {
-		if text != "" {
-			return strings.ToUpper(text[:1]) + text[1:]
-		}
-	}
-	return "Working"
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"tagalong.org/tagalong/app/api"
@@ -65,6 +66,55 @@ func (e *Engine) CancelJob(ctx context.Context, id string) error {
 	}
 	e.emitLocked(api.Event{Kind: "job.cancelled", Text: "Cancelled."})
 	return nil
+}
+
+// DiskInfo implements api.Engine: every VM's disk is in a directory called like its ID.
+func (e *Engine) DiskInfo(ctx context.Context, disk string) (*api.DiskInfo, error) {
+	if err := e.enter(ctx, "DiskInfo", disk); err != nil {
+		return nil, err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	v, err := e.findLocked(strings.TrimPrefix(disk, "/vms/"))
+	if err != nil {
+		return nil, err
+	}
+	role := api.DiskReplica
+	if v.Here {
+		role = api.DiskOwner
+	}
+	return &api.DiskInfo{Dir: "/vms/" + v.ID, ID: "d-" + v.ID, VM: v.ID, VMName: v.Name, Size: v.Spec.DiskBytes, Role: role, Active: v.Here,
+		Term: v.Term, Position: v.Position, Peers: []api.DiskPeer{}, Formats: map[string]int{"journal": 1}}, nil
+}
+
+// diskJob accepts work on a disk; Update moves it on.
+func (e *Engine) diskJob(kind, disk string) (*api.Job, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	v, err := e.findLocked(strings.TrimPrefix(disk, "/vms/"))
+	if err != nil {
+		return nil, err
+	}
+	job := api.Job{ID: fmt.Sprintf("job%d", len(e.status.Jobs)+1), Kind: kind, VM: v.ID, VMName: v.Name, Phase: kind, Started: time.Now(), Total: v.Spec.DiskBytes}
+	e.status.Jobs = append(e.status.Jobs, job)
+	e.emitLocked(api.Event{Kind: "job.began", VM: v.ID, Text: kind})
+	return &job, nil
+}
+
+// ExportDisk implements api.Engine: the job stays as it begins.
+func (e *Engine) ExportDisk(ctx context.Context, req api.ExportDisk) (*api.Job, error) {
+	if err := e.enter(ctx, "ExportDisk", req); err != nil {
+		return nil, err
+	}
+	return e.diskJob("export", req.Disk)
+}
+
+// CheckDisk implements api.Engine: the job stays as it begins.
+func (e *Engine) CheckDisk(ctx context.Context, req api.CheckDisk) (*api.Job, error) {
+	if err := e.enter(ctx, "CheckDisk", req); err != nil {
+		return nil, err
+	}
+	return e.diskJob("check", req.Disk)
 }
 
 // StartVM implements api.Engine.

@@ -1,0 +1,61 @@
+package disktool
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"tagalong.org/tagalong/app/api"
+)
+
+func TestExportOfAReplica(t *testing.T) {
+	dir, out := filepath.Join(t.TempDir(), "disk"), filepath.Join(t.TempDir(), "out.raw")
+	makeReplica(t, dir)
+	req := api.ExportDisk{Disk: dir, File: out, Position: api.Position{Term: 3, Barrier: 5}}
+	made, err := ExportClosed(t.Context(), req, quiet, func(int64, int64) {})
+	if err != nil || made.Position != req.Position || made.Size != 4<<20 || made.Allocated == 0 || made.Allocated > 64<<10 {
+		t.Fatalf("%+v, %v", made, err)
+	}
+	got, err := os.ReadFile(out)
+	if err != nil || len(got) != 4<<20 || !bytes.Equal(got[:4096], bytes.Repeat([]byte{5}, 4096)) || len(bytes.Trim(got[4096:], "\x00")) > 0 {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+}
+
+func TestExportReplacesOnlyWithForce(t *testing.T) {
+	dir, place := filepath.Join(t.TempDir(), "disk"), t.TempDir()
+	out := filepath.Join(place, "out.raw")
+	makeReplica(t, dir)
+	// It appears while the copy is made.
+	_, err := ExportClosed(t.Context(), api.ExportDisk{Disk: dir, File: out}, quiet, func(int64, int64) {
+		if err := os.WriteFile(out, []byte("mine"), 0o600); err != nil {
+			t.Error(err)
+		}
+	})
+	if !errors.Is(err, &api.Error{Code: api.CodeConflict}) {
+		t.Errorf("%v", err)
+	}
+	if got, err := os.ReadFile(out); err != nil || string(got) != "mine" {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	if left, err := os.ReadDir(place); err != nil || len(left) != 1 {
+		t.Errorf("%v, %v", left, err)
+	}
+	if _, err := ExportClosed(t.Context(), api.ExportDisk{Disk: dir, File: out, Force: true}, quiet, func(int64, int64) {}); err != nil {
+		t.Error(err)
+	}
+	if st, err := os.Stat(out); err != nil || st.Size() != 4<<20 {
+		t.Errorf("%v, %v", st, err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := ExportClosed(ctx, api.ExportDisk{Disk: dir, File: out, Force: true}, quiet, func(int64, int64) {}); !errors.Is(err, &api.Error{Code: api.CodeCancelled}) {
+		t.Errorf("cancelled: %v", err)
+	}
+	if _, err := ExportClosed(t.Context(), api.ExportDisk{Disk: dir, File: filepath.Join(place, "no", "x")}, quiet, func(int64, int64) {}); !errors.Is(err, &api.Error{Code: api.CodeNotFound}) {
+		t.Errorf("no directory: %v", err)
+	}
+}

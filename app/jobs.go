@@ -1,0 +1,159 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"tagalong.org/tagalong/app/api"
+	"tagalong.org/tagalong/app/meter"
+)
+
+// The kinds of jobs.
+const (
+	kindCreate = "create"
+	kindImport = "import"
+	kindExport = "export"
+	kindCheck  = "check"
+)
+
+// keptJobs is how many ended jobs Status still shows.
+const keptJobs = 5
+
+// job is long work that a person can follow and cancel.
+type job struct {
+	e      *Engine
+	vm     string
+	cancel context.CancelFunc
+
+	// guarded by mu
+	mu    sync.Mutex
+	j     api.Job
+	meter meter.Meter
+	told  time.Time
+}
+
+func (j *job) snapshot() api.Job {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.j
+}
+
+// startJob begins what do does and returns the job as accepted. Of about, the kind, the VM and the total count. A VM has
+// one job of a kind at a time.
+func (e *Engine) startJob(about api.Job, do func(ctx context.Context, j *job) error) (*api.Job, error) {
+	about.ID, about.Phase, about.Started = newID(), about.Kind, time.Now()
+	ctx, cancel := context.WithCancel(e.ctx)
+	j := &job{e: e, vm: about.VM, cancel: cancel, j: about}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, other := range e.jobs {
+		if s := other.snapshot(); s.Kind == about.Kind && s.VM == about.VM && !s.Done {
+			cancel()
+			return nil, errBusy(about.VMName, map[string]string{kindExport: "its disk is being exported", kindCheck: "its disk is being checked"}[about.Kind])
+		}
+	}
+	e.jobs = append(trimJobs(e.jobs), j)
+	e.spawn(func() {
+		defer cancel()
+		j.end(do(ctx, j))
+	})
+	return &about, nil
+}
+
+// trimJobs forgets the oldest that have ended.
+func trimJobs(jobs []*job) []*job {
+	ended := 0
+	for _, j := range jobs {
+		if j.snapshot().Done {
+			ended++
+		}
+	}
+	var kept []*job
+	for _, j := range jobs {
+		if j.snapshot().Done && ended > keptJobs {
+			ended--
+			continue
+		}
+		kept = append(kept, j)
+	}
+	return kept
+}
+
+// progress notes how many bytes are done.
+func (j *job) progress(bytes int64) {
+	now := time.Now()
+	j.mu.Lock()
+	j.j.Bytes = bytes
+	j.j.Rate = j.meter.Update(now, bytes)
+	j.j.ETA = meter.TimeLeft(j.j.Total-bytes, j.j.Rate)
+	tell := now.Sub(j.told) >= toldEvery
+	if tell {
+		j.told = now
+	}
+	s := j.j
+	j.mu.Unlock()
+	if tell {
+		j.e.hub.publish(api.Event{Kind: "job.progress", VM: s.VM, Job: &s})
+	}
+}
+
+// found notes what the job has made or found.
+func (j *job) found(note func(j *api.Job)) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	note(&j.j)
+}
+
+func (j *job) end(err error) {
+	j.mu.Lock()
+	j.j.Done, j.j.ETA = true, 0
+	kind, text := "job.done", doneText(j.j)
+	switch {
+	case errors.Is(err, context.Canceled), errors.Is(err, &api.Error{Code: api.CodeCancelled}):
+		j.j.Error = &api.Error{Code: api.CodeCancelled, Sentence: "It was cancelled; nothing was made."}
+		if j.j.Kind == kindCheck {
+			j.j.Error.Sentence = "The check was cancelled."
+		}
+	case err != nil:
+		j.j.Error = api.AsError(err)
+	default:
+		j.j.Bytes = j.j.Total
+	}
+	if j.j.Error != nil {
+		kind, text = "job.failed", j.j.Error.Error()
+	}
+	s := j.j
+	j.mu.Unlock()
+	if s.Error != nil && s.Error.Code != api.CodeCancelled {
+		j.e.log.Error("A job failed", "kind", s.Kind, "name", s.VMName, "error", err)
+	}
+	j.e.hub.publish(api.Event{Kind: kind, VM: s.VM, Text: text, Job: &s})
+}
+
+func doneText(j api.Job) string {
+	switch {
+	case j.Export != nil:
+		return "The disk of " + j.VMName + " is in " + j.Export.File + "."
+	case j.Check != nil && j.Check.Clean:
+		return "The disk of " + j.VMName + " is as it should be."
+	case j.Check != nil:
+		return "Something is wrong with the disk of " + j.VMName + "."
+	default:
+		return j.VMName + " is ready."
+	}
+}
+
+// CancelJob implements api.Engine.
+func (e *Engine) CancelJob(_ context.Context, id string) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, j := range e.jobs {
+		if s := j.snapshot(); s.ID == id && !s.Done {
+			j.cancel()
+			return nil
+		}
+	}
+	return &api.Error{Code: api.CodeNotFound, Sentence: "There is no such job under way."}
+}

@@ -144,7 +144,11 @@ func (a *Applier) Write(off int64, p []byte) error {
 			return a.d.stack.writeAt(p, off)
 		}
 		// Both the log and base.raw may need it.
-		if ok, err := a.d.space.take(2 * n); !ok {
+		ok, err := a.d.space.take(2 * n)
+		if !ok && err == nil && a.d.loseCuts(syscall.ENOSPC, true) {
+			ok, err = a.d.space.take(2 * n)
+		}
+		if !ok {
 			return errors.Join(err, fmt.Errorf("reserve of %d bytes reached: %w", a.d.o.Reserve, syscall.ENOSPC))
 		}
 		return a.d.epochs.add(frame{kind: frameWrite, off: uint64(off), n: uint64(n)}, p)
@@ -267,15 +271,14 @@ func (a *Applier) commit(pos Position) error {
 func (d *Store) applyEpochs() error {
 	e := d.epochs
 	end, err := e.read(e.applied, e.committed.at, func(fr frame, data []byte, after mark) error {
-		var err error
-		if fr.kind != frameCommit {
-			d.hashes.touch(int64(fr.off), int64(fr.n))
+		if fr.kind == frameCommit {
+			return nil
 		}
-		switch fr.kind {
-		case frameWrite:
-			err = d.stack.writeAt(data, int64(fr.off))
-		case frameZero:
-			err = d.stack.zeroAt(int64(fr.off), int64(fr.n), false)
+		d.hashes.touch(int64(fr.off), int64(fr.n))
+		d.preserve(int64(fr.off)/Block, int64(fr.off+fr.n)/Block)
+		err := d.applyFrame(fr, data)
+		if outOfSpace(err) && d.loseCuts(err, true) {
+			err = d.applyFrame(fr, data)
 		}
 		return err
 	})
@@ -292,6 +295,13 @@ func (d *Store) applyEpochs() error {
 	d.unapplied = err
 	d.reconsider()
 	return err
+}
+
+func (d *Store) applyFrame(fr frame, data []byte) error {
+	if fr.kind == frameZero {
+		return d.stack.zeroAt(int64(fr.off), int64(fr.n), false)
+	}
+	return d.stack.writeAt(data, int64(fr.off))
 }
 
 // settle applies all committed epochs, makes base.raw durable and empties the log. Without an applier, or from it.

@@ -16,6 +16,10 @@ const (
 type round struct {
 	done chan struct{}
 	err  error // after done
+
+	cut    *Cut // to be taken at this barrier, or nil
+	taken  bool // the disk was active; cutErr says whether the cut is
+	cutErr error
 }
 
 // Flush makes all writes that returned before durable. If something was written since the last, this
@@ -59,6 +63,9 @@ func (d *Store) runRound(r *round) error {
 			continue // checkpoints took the numbers meanwhile
 		}
 		pos, wrote, fresh, err := d.cut(r, rerr)
+		if r.cut != nil && err == nil && d.active {
+			r.taken, r.cutErr = true, d.addCut(r.cut, pos)
+		}
 		d.mu.Unlock()
 		d.gate.Unlock()
 		if err != nil || !wrote && !fresh {

@@ -30,7 +30,8 @@
 // as dirty.
 //
 // Lock order, outermost first: Store.role, Applier.mu, Store.saveMu, Store.syncMu, Store.gate, claims, activity.mu,
-// Store.rd, Store.mu, journal.syncMu, journal.mu. No file is read or written under Store.mu.
+// Store.rd, Store.mu, journal.syncMu, journal.mu. Cut.io comes after Store.rd, Cut.mu after Store.mu and Cut.io.
+// No file is read or written under Store.mu or Cut.mu.
 //
 // Tests: go test -race ./vmdisk/... ; the seeds of the model tests are printed when they fail.
 package vmdisk

@@ -75,6 +75,10 @@ var (
 	ErrHydrating = errors.New("vmdisk: not whole yet")
 	// ErrWhole: nothing is stale, so there is nothing to roll back.
 	ErrWhole = errors.New("vmdisk: whole")
+	// ErrCutLost: what a cut needed couldn't be kept, or the guest needed the space. Take another one.
+	ErrCutLost = errors.New("vmdisk: cut lost")
+	// ErrReleased: this part of a cut was released.
+	ErrReleased = errors.New("vmdisk: released")
 	// ErrMalformed: bytes handed in (a dirty export) make no sense.
 	ErrMalformed = errors.New("vmdisk: malformed")
 )

@@ -159,6 +159,7 @@ func (d *Store) setStale(b []byte, at Position) error {
 			d.stack.layers = append([]*layer.Layer{y.written, y.fetched}, d.stack.layers...)
 			d.stack.sink = y.written
 			d.hydration.Store(y)
+			d.stopCuts(ErrHydrating)
 		}
 		d.position = at
 	})

@@ -60,6 +60,7 @@ func (d *Store) importFrom(ctx context.Context, f *os.File, progress func(done, 
 	if err := errors.Join(mark(false), d.hashes.reset()); err != nil {
 		return err
 	}
+	d.loseCuts(ErrIncomplete, false)
 	if err := d.stack.zeroAt(0, d.size, false); err != nil {
 		return err
 	}

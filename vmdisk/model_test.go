@@ -65,6 +65,7 @@ type model struct {
 	history map[Position][]byte
 	ends    []Position // what the directory knows
 	log     []string
+	cuts    []*modelCut
 }
 
 func (m *model) note(format string, args ...any) { m.log = append(m.log, fmt.Sprintf(format, args...)) }
@@ -131,6 +132,9 @@ func (m *model) step() {
 		m.note("power of %s fails at call %d", d.name, n)
 		d.mem.FailAt(n, vfs.ErrGone, true)
 		d.broken = true
+	}
+	if m.r.IntN(8) == 0 {
+		m.cutStep(d)
 	}
 	switch x := m.r.IntN(100); {
 	case x < 30:

@@ -145,7 +145,12 @@ func (d *Store) change(how change, off, n int64, p []byte) error {
 	}
 	a, b := off/Block, (off+n+Block-1)/Block
 	c := d.claims.take(a, b)
-	err = d.troubled("write", d.put(how, off, n, p))
+	d.preserve(a, b)
+	err = d.put(how, off, n, p)
+	if outOfSpace(err) && d.loseCuts(err, true) {
+		err = d.put(how, off, n, p) // the guest goes before the cuts
+	}
+	err = d.troubled("write", err)
 	if y != nil && err == nil {
 		y.h.Drop(a*Block, (b-a)*Block)
 	}
@@ -267,13 +272,6 @@ func (d *Store) capture(bufs []*buffer, a, b, off int64, p []byte) []*buffer {
 // holeEnd is where the hole that begins at block a ends, at most b; it is a if there is none.
 func (d *Store) holeEnd(a, b int64) int64 {
 	d.rd.RLock()
-	data, err := d.stack.nextData(a * Block)
-	d.rd.RUnlock()
-	if err != nil {
-		return a // it will be read, and that says what is wrong
-	}
-	if data >= d.size {
-		return b
-	}
-	return max(a, min(b, data/Block))
+	defer d.rd.RUnlock()
+	return d.stack.holeEnd(a, b)
 }

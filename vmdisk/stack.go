@@ -161,6 +161,18 @@ func (s *stack) nextData(off int64) (int64, error) {
 	return s.size, nil
 }
 
+// holeEnd is where the hole that begins at block a ends, at most b; it is a if there is none.
+func (s *stack) holeEnd(a, b int64) int64 {
+	data, err := s.nextData(a * Block)
+	if err != nil {
+		return a // it will be read, and that says what is wrong
+	}
+	if data >= s.size {
+		return b
+	}
+	return max(a, min(b, data/Block))
+}
+
 // nextHole is the first byte from off on that takes no space, or the size of the disk.
 func (s *stack) nextHole(off int64) (int64, error) {
 	if len(s.layers) == 0 {

@@ -41,6 +41,7 @@ type Store struct {
 	claims claims
 	epochs *epochLog
 	hashes *hashes
+	cuts   cuts
 
 	// hydration is nil if nothing is stale. It changes like stack.
 	hydration atomic.Pointer[hydration]
@@ -221,6 +222,7 @@ func open(dir string, o Options, lock io.Closer) (*Store, error) {
 		o: o, fs: o.FS, log: o.Log, lock: lock,
 		space: &space{fs: o.FS, reserve: o.Reserve},
 		peers: map[string]*peer{}, watchers: map[chan struct{}]string{},
+		cuts:    cuts{mem: slab{limit: int(o.cutMemory / Block)}},
 		trouble: make(chan string, 1), stop: make(chan struct{}), mergeWake: make(chan struct{}, 1),
 	}
 	if err := d.load(); err != nil {
@@ -360,6 +362,7 @@ func (d *Store) Close() error {
 	d.active = false
 	d.reconsider()
 	d.mu.Unlock()
+	d.closeCuts()
 	if err = errors.Join(err, d.release()); err != nil {
 		return fmt.Errorf("close disk: %w", err)
 	}

@@ -100,6 +100,8 @@ type Options struct {
 	attachBelow, checkpointEvery int64
 	// mergeByHand leaves merging to who calls mergeBottom.
 	mergeByHand bool
+	// cutMemory is how much old content all open cuts together keep in memory before they use files; 0 is the usual.
+	cutMemory int64
 }
 
 func (o Options) withDefaults(dir string) Options {
@@ -112,6 +114,7 @@ func (o Options) withDefaults(dir string) Options {
 	o.EpochLogBytes = cmp.Or(o.EpochLogBytes, 64<<20)
 	o.attachBelow = cmp.Or(o.attachBelow, 4<<20)
 	o.checkpointEvery = cmp.Or(o.checkpointEvery, 32<<20)
+	o.cutMemory = cmp.Or(o.cutMemory, cutMemory)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}

@@ -2,7 +2,7 @@
 // peers what changed, or as a replica, which follows its owner.
 //
 // A disk is a directory: base.raw (plain, sparse, bootable without us), a journal (fence, terms,
-// barrier numbers, activity log), an epoch log (of a replica) and one dirty set per peer. FORMAT.md
+// barrier numbers, activity log), an epoch log (of a replica), recorded hashes and one dirty set per peer. FORMAT.md
 // has every byte.
 //
 // What it guarantees:
@@ -20,6 +20,9 @@
 //     owner before had, never older, through crashes; a read waits for its blocks only. Until it is whole it can go back, in
 //     one step, to what it was (Rollback).
 //   - A replica with writes that the owner's history lacks is never overwritten (ErrDiverged).
+//   - What can't be read or written goes to the caller as the system's error, and the disk is marked (Info.NeedsCheck) until a
+//     check was clean. Content that isn't what it was when its hash was recorded is found (Scrub, Check), not before.
+//   - A directory that isn't a disk of a version that this program knows is refused, and left as it is.
 //
 // What it doesn't: it doesn't decide who is the owner (the directory does; this package enforces), it
 // doesn't move bytes between devices (a Feed is pulled, an Applier is pushed, by whoever has the
@@ -29,8 +32,8 @@
 // refuses everything with ErrFailed until it is opened again, and then counts all recently written regions
 // as dirty.
 //
-// Lock order, outermost first: Store.role, Applier.mu, Store.saveMu, Store.syncMu, Store.gate, claims, activity.mu,
-// Store.rd, Store.mu, journal.syncMu, journal.mu. Cut.io comes after Store.rd, Cut.mu after Store.mu and Cut.io.
+// Lock order, outermost first: Store.scrubMu, Store.role, Applier.mu, Store.saveMu, Store.syncMu, Store.gate, claims, Store.rd,
+// hashes.mu, activity.mu, Store.mu, journal.syncMu, journal.mu. Cut.io comes after Store.rd, Cut.mu after Store.mu and Cut.io.
 // No file is read or written under Store.mu or Cut.mu.
 //
 // Tests: go test -race ./vmdisk/... ; the seeds of the model tests are printed when they fail.

@@ -64,8 +64,8 @@ type scrubber struct {
 	sum *blake3.Hasher
 }
 
-// Scrub reads the whole disk, holes left out, and compares it with the hashes that were recorded. The guest may go on
-// writing. What it finds is in the result, also if there is an error too. What can't be read marks the disk
+// Scrub reads all of base.raw, holes left out, and compares it with the hashes that were recorded; layers that aren't merged yet
+// aren't read. The guest may go on writing. What it finds is in the result, also if there is an error too. What can't be read marks the disk
 // (Info.NeedsCheck); nothing is ever repaired. One Scrub runs at a time; others wait. Errors: ErrIncomplete, ErrClosed, that of
 // ctx, those of the file of hashes.
 func (d *Store) Scrub(ctx context.Context, o ScrubOptions) (Scrub, error) {

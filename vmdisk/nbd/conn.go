@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -235,6 +236,11 @@ func (c *conn) submit(h *header, errno uint32) error {
 		c.out.add(r)
 	case c.export.admit(r):
 		c.workers.submit(r)
+		if c.in.buffered() < requestSize {
+			// This thread is awake: it begins with r, while another one is woken to read on.
+			c.flush()
+			runtime.Gosched()
+		}
 	}
 	return nil
 }

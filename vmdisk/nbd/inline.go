@@ -6,9 +6,9 @@ const (
 	// inlineMax is the longest request that may run in the goroutine that reads.
 	inlineMax = 128 << 10
 	// batchSize is the room for answers that the goroutine that reads gives itself. It holds more than the longest.
-	batchSize = 256 << 10
+	batchSize = 512 << 10
 	// batchFull is how much is answered in one go while more requests are waiting.
-	batchFull = 128 << 10
+	batchFull = 256 << 10
 )
 
 // inline carries out a checked request in the goroutine that reads, if it is quick and waits for no other, and

@@ -17,12 +17,17 @@ import (
 // stays with the reader instead.
 type fdWire struct{ fd int }
 
+// sendBuffer is the room for answers that the client has not read, in bytes.
+const sendBuffer = 1 << 20
+
 // newWire takes nc over. If nc isn't a Unix socket, or the system refuses, nc goes on as it is.
 func newWire(nc net.Conn) wire {
 	u, ok := nc.(*net.UnixConn)
 	if !ok {
 		return netWire{nc}
 	}
+	// The more fits in, the seldomer the two ends wait for each other. The system may give less.
+	_ = u.SetWriteBuffer(sendBuffer)
 	rc, err := u.SyscallConn()
 	if err != nil {
 		return netWire{nc}

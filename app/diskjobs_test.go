@@ -1,6 +1,8 @@
 package app
 
 import (
+	"bytes"
+	"encoding/binary"
 	"os"
 	"path/filepath"
 	"testing"
@@ -25,6 +27,113 @@ func (d *device) finished(id string) api.Job {
 		return found.Done
 	})
 	return found
+}
+
+// count writes rising numbers into the first and then the last block, until stop is closed; ended is closed after that.
+func (d *device) count(id string) (stop, ended chan struct{}) {
+	disk := d.engine.vm(id).currentDisk()
+	stop, ended = make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for n := uint64(1); ; n++ {
+			block := bytes.Repeat(binary.LittleEndian.AppendUint64(nil, n), blockSize/8)
+			for _, at := range []int64{0, testDisk - blockSize} {
+				if err := disk.WriteAt(block, at, at > 0); err != nil {
+					d.t.Error(err)
+					return
+				}
+			}
+			select {
+			case <-stop:
+				return
+			default:
+			}
+		}
+	}()
+	return stop, ended
+}
+
+// number reads what count wrote.
+func number(t *testing.T, disk []byte, at int64) uint64 {
+	t.Helper()
+	block := disk[at : at+blockSize]
+	if !bytes.Equal(block, bytes.Repeat(block[:8], blockSize/8)) {
+		t.Fatalf("the block at %d is a mixture", at)
+	}
+	return binary.LittleEndian.Uint64(block)
+}
+
+func TestExportsWhileTheGuestWrites(t *testing.T) {
+	owner, other, v := twoDevices(t)
+	for b := int64(1); b < testDisk/blockSize-1; b++ {
+		owner.write(v.ID, b, byte(b))
+	}
+	owner.live("Work")
+	stop, ended := owner.count(v.ID)
+	dir := t.TempDir()
+	for _, d := range []*device{owner, other} {
+		file := filepath.Join(dir, d.name+".raw")
+		// So slow that the numbers at both ends would drift apart if they were read as they are.
+		req := api.ExportDisk{Disk: "Work", File: file, Rate: 8 << 20}
+		job, err := d.engine.ExportDisk(t.Context(), req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := d.engine.ExportDisk(t.Context(), req); err == nil {
+			t.Error("two exports of one disk at once")
+		} else {
+			wantCode(t, "a second export", err, api.CodeBusy)
+		}
+		done := d.finished(job.ID)
+		if done.Error != nil || done.Export == nil || done.Export.File != file || done.Export.Position.Term != 1 || done.Export.Position.Barrier == 0 || done.Bytes != testDisk {
+			t.Fatalf("%s: %+v", d.name, done)
+		}
+		got, err := os.ReadFile(file)
+		if err != nil || len(got) != testDisk {
+			t.Fatalf("%d bytes, %v", len(got), err)
+		}
+		first, last := number(t, got, 0), number(t, got, testDisk-blockSize)
+		if first != last && first != last+1 {
+			t.Errorf("%s: the copy is of no moment: %d and %d", d.name, first, last)
+		}
+		for b := int64(1); b < testDisk/blockSize-1; b++ {
+			if !bytes.Equal(got[b*blockSize:(b+1)*blockSize], bytes.Repeat([]byte{byte(b)}, blockSize)) {
+				t.Fatalf("%s: block %d differs", d.name, b)
+			}
+		}
+		_, err = d.engine.ExportDisk(t.Context(), req)
+		wantCode(t, "a file that is there", err, api.CodeConflict)
+	}
+	close(stop)
+	<-ended
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 2 {
+		t.Errorf("%v, %v", left, err)
+	}
+}
+
+func TestACancelledExportLeavesNothing(t *testing.T) {
+	d := newDevice(t, "desk")
+	v := d.create("Work")
+	d.write(v.ID, 0, 'x')
+	dir := t.TempDir()
+	job, err := d.engine.ExportDisk(t.Context(), api.ExportDisk{Disk: v.ID, File: filepath.Join(dir, "x.raw"), Rate: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.engine.CancelJob(t.Context(), job.ID); err != nil {
+		t.Fatal(err)
+	}
+	if done := d.finished(job.ID); done.Error == nil || done.Error.Code != api.CodeCancelled {
+		t.Errorf("%+v", done)
+	}
+	// The engine's end cancels too, and waits.
+	if _, err := d.engine.ExportDisk(t.Context(), api.ExportDisk{Disk: v.ID, File: filepath.Join(dir, "y.raw"), Rate: 1}); err != nil {
+		t.Fatal(err)
+	}
+	d.stop()
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
+		t.Errorf("%v is left, %v", left, err)
+	}
 }
 
 func TestDisksAreFoundByNameAndPlace(t *testing.T) {

@@ -1,12 +1,14 @@
 package disktool
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"tagalong.org/tagalong/app/api"
 	"tagalong.org/tagalong/app/diskimage"
@@ -33,8 +35,11 @@ func write(ctx context.Context, r vmdisk.Reader, req api.ExportDisk, progress fu
 		return err
 	}
 	defer os.RemoveAll(sockets)
-	source := disknbd.ReadOnly{Reader: &slowed{Reader: r, ctx: ctx, limit: throttle.New(req.Rate)}}
-	err = diskimage.Write(ctx, source, string(req.Format), part.Name(), sockets, slog.New(slog.DiscardHandler), func(done int64) { progress(done, r.Size()) })
+	from := &source{Reader: r, ctx: ctx, limit: throttle.New(req.Rate)}
+	err = diskimage.Write(ctx, disknbd.ReadOnly{Reader: from}, string(req.Format), part.Name(), sockets, slog.New(slog.DiscardHandler), func(done int64) { progress(done, r.Size()) })
+	if cause := from.cause(); err != nil && cause != nil {
+		err = cause // the protocol has only a number for it
+	}
 	if err == nil {
 		err = part.Sync()
 	}
@@ -50,16 +55,39 @@ func write(ctx context.Context, r vmdisk.Reader, req api.ExportDisk, progress fu
 	return err
 }
 
-// slowed is a reader that is read no faster than a limit.
-type slowed struct {
+// source is a reader that is read no faster than a limit, and that remembers its first error.
+type source struct {
 	vmdisk.Reader
 	ctx   context.Context
 	limit *throttle.Limit
+
+	mu  sync.Mutex
+	err error
 }
 
-func (s *slowed) ReadAt(p []byte, off int64) error {
+// ReadAt implements vmdisk.Reader.
+func (s *source) ReadAt(p []byte, off int64) error {
 	if err := s.limit.Wait(s.ctx, int64(len(p))); err != nil {
 		return err
 	}
-	return s.Reader.ReadAt(p, off)
+	return s.note(s.Reader.ReadAt(p, off))
+}
+
+// Extents implements vmdisk.Reader.
+func (s *source) Extents(off, n int64) ([]vmdisk.Extent, error) {
+	list, err := s.Reader.Extents(off, n)
+	return list, s.note(err)
+}
+
+func (s *source) note(err error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.err = cmp.Or(s.err, err)
+	return err
+}
+
+func (s *source) cause() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
 }

@@ -57,6 +57,9 @@ func Explain(dir string, err error) error {
 		return say(api.CodeDamaged, fmt.Sprintf("The disk in %s is damaged.", dir), "Its base.raw may still be of use: copy it away before you try anything. The cause names the file.")
 	case errors.Is(err, vmdisk.ErrIncomplete):
 		return say(api.CodeConflict, fmt.Sprintf("The disk in %s isn't whole: its first copy hasn't ended.", dir), "Let the engine fetch the rest: tagalong engine")
+	case errors.Is(err, vmdisk.ErrCutLost):
+		return say(api.CodeSpace, "The VM wrote so much meanwhile that there was no room left to keep what the copy still needed.",
+			"Free some space on this device, or try again when the VM writes less.")
 	case errors.Is(err, vmdisk.ErrHydrating), errors.Is(err, vmdisk.ErrStale):
 		return say(api.CodeConflict, fmt.Sprintf("The disk in %s lacks blocks that another device has.", dir),
 			"Let the engine fetch them first: tagalong engine. How much is missing says: tagalong disk info")

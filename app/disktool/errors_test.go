@@ -30,6 +30,8 @@ func TestEveryRefusalIsASentence(t *testing.T) {
 		{fmt.Errorf("%w: %w", vmdisk.ErrBaseSize, vmdisk.ErrCorrupt), api.CodeDamaged},
 		{vmdisk.ErrNotDir, api.CodeUsage},
 		{vmdisk.ErrNotFile, api.CodeConflict},
+		{vmdisk.ErrCutLost, api.CodeSpace},
+		{vmdisk.ErrHydrating, api.CodeConflict},
 		{fmt.Errorf("%w: %w", vmdisk.ErrCorrupt, vmdisk.ErrForeign), api.CodeDamaged},
 		{vmdisk.ErrCorrupt, api.CodeDamaged},
 		{vmdisk.ErrVersion, api.CodeConflict},

@@ -88,29 +88,26 @@ func ExportClosed(ctx context.Context, req api.ExportDisk, log *slog.Logger, pro
 	return made, err
 }
 
-// Export writes a copy of an open disk, which must be at rest, into a file. req must have passed CheckExport. The file appears under
-// its name when it is whole and durable; before, and after a failure, there is nothing.
-func Export(ctx context.Context, disk *vmdisk.Store, req api.ExportDisk, progress func(done, total int64)) (*api.DiskExport, error) {
-	info := disk.Info()
-	switch {
-	case !info.Complete:
-		return nil, vmdisk.ErrIncomplete
-	case info.Stale > 0:
-		return nil, vmdisk.ErrHydrating
-	case info.Active, info.Applying:
-		return nil, &api.Error{Code: api.CodeConflict, Sentence: "The disk may change while it is copied.", Next: "End the engine first (tagalong engine stop), and name the disk's directory."}
+// Export writes a copy of an open disk into a file, from a cut: what is written to the disk meanwhile isn't in it. req must have
+// passed CheckExport. The file appears under its name when it is whole and durable; before, and after a failure, there is nothing.
+func Export(ctx context.Context, disk *vmdisk.Store, req api.ExportDisk, progress func(done, total int64)) (_ *api.DiskExport, err error) {
+	cut, err := disk.Cut(ctx)
+	if err != nil {
+		return nil, err
 	}
-	at := api.Position(info.Position)
+	defer func() { err = errors.Join(err, cut.Close()) }()
+	at := api.Position(cut.Position())
 	if req.Position != (api.Position{}) && req.Position != at {
 		return nil, &api.Error{Code: api.CodeNotFound, Sentence: fmt.Sprintf("The disk isn't held at position %d/%d any more, or never was.", req.Position.Term, req.Position.Barrier),
 			Next: fmt.Sprintf("It is at %d/%d.", at.Term, at.Barrier)}
 	}
-	if err := write(ctx, disk, req, progress); err != nil {
+	if err := write(ctx, cut, req, progress); err != nil {
 		return nil, err
 	}
 	space, err := allocated(req.File)
 	if err != nil {
 		return nil, fileError(req.File, err)
 	}
-	return &api.DiskExport{File: req.File, Format: req.Format, Position: at, Size: disk.Size(), Allocated: space}, nil
+	made := &api.DiskExport{File: req.File, Format: req.Format, Position: at, Size: cut.Size(), Allocated: space}
+	return made, nil
 }

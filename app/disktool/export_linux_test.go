@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"tagalong.org/tagalong/app/api"
+	"tagalong.org/tagalong/vmdisk"
 )
 
 func TestExportOfAReplica(t *testing.T) {
@@ -57,5 +58,27 @@ func TestExportReplacesOnlyWithForce(t *testing.T) {
 	}
 	if _, err := ExportClosed(t.Context(), api.ExportDisk{Disk: dir, File: filepath.Join(place, "no", "x")}, quiet, func(int64, int64) {}); !errors.Is(err, &api.Error{Code: api.CodeNotFound}) {
 		t.Errorf("no directory: %v", err)
+	}
+}
+
+// broken is a disk of which a part was lost.
+type broken struct{ *vmdisk.Store }
+
+func (broken) ReadAt([]byte, int64) error { return vmdisk.ErrCutLost }
+
+func TestAnExportSaysWhatBrokeIt(t *testing.T) {
+	dir, place := filepath.Join(t.TempDir(), "disk"), t.TempDir()
+	makeReplica(t, dir)
+	d, err := vmdisk.Open(dir, vmdisk.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	err = write(t.Context(), broken{d}, api.ExportDisk{File: filepath.Join(place, "x.raw"), Format: api.DiskRaw}, func(int64, int64) {})
+	if !errors.Is(err, vmdisk.ErrCutLost) {
+		t.Errorf("%v", err)
+	}
+	if left, err := os.ReadDir(place); err != nil || len(left) > 0 {
+		t.Errorf("%v, %v", left, err)
 	}
 }

@@ -200,6 +200,7 @@ func (f *feedRun) mirror(ctx context.Context) error {
 		var err error
 		feed, err = disk.Attach(f.device, vmdisk.ReplicaState{
 			Disk: disk.ID(), Complete: state.Complete, Position: vmdisk.Position(state.Position), Copy: state.Copy,
+			Checkpoint: vmdisk.Position(state.Checkpoint),
 		})
 		if err != nil {
 			return nil, err
@@ -283,7 +284,9 @@ func (e *Engine) handleMirror(ctx context.Context, s p2p.Stream) {
 			return nil, mirror.State{}, err
 		}
 		state := applier.State()
-		return sink{applier}, mirror.State{Complete: state.Complete, Position: mirror.Position(state.Position), Copy: state.Copy}, nil
+		return sink{applier}, mirror.State{
+			Complete: state.Complete, Position: mirror.Position(state.Position), Copy: state.Copy, Checkpoint: mirror.Position(state.Checkpoint),
+		}, nil
 	}, &run.stats)
 	if applier != nil {
 		if closeErr := applier.Close(); closeErr != nil {

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"sync"
 	"syscall"
+
+	"tagalong.org/tagalong/vmdisk/layer"
 )
 
 // Applier lets a replica follow its owner. Its methods may be called from any goroutine, but order matters: it
@@ -12,6 +14,7 @@ import (
 type Applier struct {
 	d   *Store
 	mu  sync.Mutex
+	in  *layer.Layer // where a catch-up goes, from Begin to Barrier
 	err error
 }
 
@@ -53,7 +56,7 @@ func (d *Store) Apply() (*Applier, error) {
 func (d *Store) ReplicaState() ReplicaState {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	s := ReplicaState{Disk: d.id, Complete: d.complete, Position: d.position, Copy: d.copy}
+	s := ReplicaState{Disk: d.id, Complete: d.complete, Position: d.position, Copy: d.copy, Checkpoint: d.checkpoint}
 	if y := d.hydration.Load(); y != nil {
 		s.Position = y.before // all that is sure to be here
 	}
@@ -83,15 +86,17 @@ func (a *Applier) do(what string, fn func() error) error {
 	return nil
 }
 
-// Begin starts the first copy of an incomplete replica, or goes on with the one of that name. Errors: ErrComplete.
+// Begin starts a copy, or goes on with the one of that name. That of an incomplete replica goes straight into the disk. A whole
+// one stays what it is until the next Barrier; what was written since the last one is dropped. Errors: ErrMerging, those
+// of Write.
 func (a *Applier) Begin(copy [16]byte) error {
 	return a.do("begin copy", func() error {
 		st := a.State()
 		switch {
-		case st.Complete:
-			return ErrComplete
 		case copy == [16]byte{}:
 			return fmt.Errorf("without a name: %w", ErrRange)
+		case st.Complete:
+			return a.catchUp(copy)
 		case copy == st.Copy:
 			return nil
 		}
@@ -143,13 +148,16 @@ func (a *Applier) Write(off int64, p []byte) error {
 			}
 			return a.d.stack.writeAt(p, off)
 		}
-		// Both the log and base.raw may need it.
+		// Both the log, or the layer, and base.raw may need it.
 		ok, err := a.d.space.take(2 * n)
 		if !ok && err == nil && a.d.loseCuts(syscall.ENOSPC, true) {
 			ok, err = a.d.space.take(2 * n)
 		}
 		if !ok {
-			return errors.Join(err, fmt.Errorf("reserve of %d bytes reached: %w", a.d.o.Reserve, syscall.ENOSPC))
+			return errors.Join(err, a.d.noRoom())
+		}
+		if a.in != nil {
+			return a.d.troubled("write layer", a.in.WriteAt(p, off))
 		}
 		return a.d.epochs.add(frame{kind: frameWrite, off: uint64(off), n: uint64(n)}, p)
 	})
@@ -164,18 +172,25 @@ func (a *Applier) Zero(off, n int64) error {
 		if !a.State().Complete {
 			return a.d.stack.zeroAt(off, n, false)
 		}
+		if a.in != nil {
+			return a.d.troubled("write layer", a.in.ZeroAt(off, n, false))
+		}
 		return a.d.epochs.add(frame{kind: frameZero, off: uint64(off), n: uint64(n)}, nil)
 	})
 }
 
-// Checkpoint makes durable what an incomplete replica got so far, and that this is at pos. Errors: ErrComplete,
-// ErrNoCopy, ErrOldPosition.
+// Checkpoint makes durable what of a copy came so far, and that this is at pos. Errors: ErrComplete if no copy was begun to a
+// whole replica, ErrNoCopy, ErrOldPosition.
 func (a *Applier) Checkpoint(pos Position) error {
 	return a.do("checkpoint", func() error {
 		st := a.State()
 		switch {
-		case st.Complete:
+		case st.Complete && a.in == nil:
 			return ErrComplete
+		case st.Complete && (pos.Compare(st.Position) <= 0 || pos.Compare(st.Checkpoint) < 0):
+			return fmt.Errorf("%s, the replica is at %s and its copy at %s: %w", pos, st.Position, st.Checkpoint, ErrOldPosition)
+		case st.Complete:
+			return a.checkpointIncoming(pos)
 		case st.Copy == [16]byte{}:
 			return ErrNoCopy
 		case pos.Compare(st.Position) < 0:
@@ -211,7 +226,7 @@ func (d *Store) failed(what string, err error) error {
 }
 
 // Barrier ends an epoch: what was written since the last is the disk at pos, durably when it returns, and from then on
-// what is read. The first barrier makes an incomplete replica complete. Errors: ErrOldTerm, ErrOldPosition, ErrNoCopy,
+// what is read. The first barrier after Begin ends the copy, and makes an incomplete replica complete. Errors: ErrOldTerm, ErrOldPosition, ErrNoCopy,
 // ErrFailed, syscall.ENOSPC.
 func (a *Applier) Barrier(pos Position) error {
 	return a.do("barrier", func() error {
@@ -221,12 +236,16 @@ func (a *Applier) Barrier(pos Position) error {
 		a.d.mu.Unlock()
 		empty := len(e.buf) == 0 && e.size == e.committed.at
 		switch c := pos.Compare(st.Position); {
-		case c == 0 && st.Complete && empty:
+		case c == 0 && st.Complete && a.in == nil && empty:
 			return nil
 		case pos.Term <= given || pos.Term < st.Position.Term:
 			return fmt.Errorf("%s, the replica is at %s and gave term %d away: %w", pos, st.Position, given, ErrOldTerm)
 		case c <= 0:
 			return fmt.Errorf("%s, the replica is at %s: %w", pos, st.Position, ErrOldPosition)
+		case st.Complete && a.in != nil && pos.Compare(st.Checkpoint) < 0:
+			return fmt.Errorf("%s, the copy is at %s: %w", pos, st.Checkpoint, ErrOldPosition)
+		case st.Complete && a.in != nil:
+			return a.commitIncoming(pos)
 		case st.Complete:
 			return a.commit(pos)
 		case st.Copy == [16]byte{}:
@@ -247,6 +266,10 @@ func (a *Applier) Barrier(pos Position) error {
 // commit makes the epoch durable in the log, then applies it.
 func (a *Applier) commit(pos Position) error {
 	d, e := a.d, a.d.epochs
+	// An unfinished catch-up is of an older state from now on.
+	if err := d.dropIncoming(); err != nil {
+		return err
+	}
 	if err := e.commit(pos); err != nil {
 		return err
 	}

@@ -2,7 +2,6 @@ package vmdisk
 
 import (
 	"context"
-	"crypto/rand"
 	"fmt"
 	"slices"
 	"time"
@@ -20,8 +19,8 @@ func checkPeer(peer string) error {
 // Attach starts the feed of a peer whose replica is r. The disk must be active.
 //
 // A replica that is whole and whose position this disk knows gets what it lacks; one whose position is older than
-// it once reported, or that isn't known, gets everything, as one epoch. One that isn't whole goes on with
-// its first copy if that is known, else begins one. Errors: ErrInactive, ErrAttached, ErrWrongDisk, and
+// it once reported, or that isn't known, gets everything. If much is to be sent, it comes as a copy, which goes on after
+// a lost connection. One that isn't whole goes on with its first copy if that is known, else begins one. Errors: ErrInactive, ErrAttached, ErrWrongDisk, and
 // ErrDiverged if the replica has, or may have, what this disk's history lacks.
 func (d *Store) Attach(peer string, r ReplicaState) (*Feed, error) {
 	if err := checkPeer(peer); err != nil {
@@ -68,23 +67,39 @@ func (d *Store) attach(name string, r ReplicaState) (*Feed, error) {
 	}
 	f := &Feed{d: d, p: p, turn: make(chan struct{}, 1), wake: make(chan struct{}, 1), done: make(chan struct{}), needBarrier: true}
 	f.soon = time.AfterFunc(wakeAfter, f.rouse)
-	older := r.Position.Compare(p.acked) < 0
-	switch {
-	case r.Complete:
-		if older {
-			p.everything()
-		}
-		p.acked, p.copy, f.floor = r.Position, [16]byte{}, r.Position
-	case r.Copy != [16]byte{} && r.Copy == p.copy && !older:
-		p.acked, f.floor = r.Position, r.Position
-	default:
-		p.everything()
-		_, _ = rand.Read(p.copy[:]) // never fails
-		f.begin = true
-	}
+	f.meet(r)
 	p.feed, p.changed = f, true
 	f.signal()
 	return f, nil
+}
+
+// meet compares what is known of the peer with what its replica says. The caller holds d.mu.
+func (f *Feed) meet(r ReplicaState) {
+	p, at := f.p, r.Checkpoint
+	if !r.Complete {
+		r.Position, at = Position{}, r.Position
+	}
+	older := r.Position.Compare(p.acked) < 0
+	switch {
+	case r.Copy != [16]byte{} && r.Copy == p.copy && at.Compare(p.mark) >= 0 && !older:
+		p.mark, f.floor = at, maxPosition(at, r.Position)
+		f.begin = r.Complete
+	case !r.Complete || older:
+		p.everything()
+		f.floor = r.Position
+		if !r.Complete {
+			p.beginCopy()
+			f.begin = true
+		}
+	default:
+		// The barrier that ends a copy is newer than all its checkpoints.
+		if p.copy != [16]byte{} && r.Position.Compare(p.mark) <= 0 {
+			p.lostCopy()
+		}
+		p.noCopy()
+		f.floor = r.Position
+	}
+	p.acked = r.Position
 }
 
 // inHistory says whether this disk's history went through p. The caller holds d.mu.

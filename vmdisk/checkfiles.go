@@ -182,7 +182,7 @@ func (d *Store) nameFiles(names []string, r *Report) {
 		switch {
 		case known && strings.HasSuffix(name, vfs.TempSuffix):
 			r.note(name, "A crash left the file behind.", "It is removed when the disk is opened.")
-		case !known && name != baseName && name != lockName:
+		case !known && name != baseName && name != lockName && !isLayerFile(name):
 			r.note(name, "The file doesn't belong to the disk.", "Move it away if you know what it is; it does no harm.")
 		}
 	}

@@ -34,16 +34,19 @@ type peerSet struct {
 	at    Position
 	acked Position
 	copy  [16]byte
+	mark  Position
 	dirty *blockset.Set
+	// ticked is what the peer lacks too if it has lost the copy, or gives it up: as it does when it becomes the owner.
+	ticked *blockset.Set
 }
 
 func (p *peer) set() peerSet {
-	return peerSet{p.name, p.term, p.at, p.acked, p.copy, p.dirty()}
+	return peerSet{p.name, p.term, p.at, p.acked, p.copy, p.mark, p.dirty(), p.ticked.Clone()}
 }
 
 func (s peerSet) peer() *peer {
 	p := newPeer(s.name, s.dirty.Blocks())
-	p.term, p.at, p.acked, p.copy, p.todo = s.term, s.at, s.acked, s.copy, s.dirty
+	p.term, p.at, p.acked, p.copy, p.mark, p.todo, p.ticked = s.term, s.at, s.acked, s.copy, s.mark, s.dirty, s.ticked
 	return p
 }
 
@@ -55,14 +58,17 @@ func (s peerSet) appendTo(b []byte) []byte {
 	b = appendPosition(b, s.at)
 	b = appendPosition(b, s.acked)
 	b = append(b, s.copy[:]...)
-	at := len(b)
-	b = s.dirty.AppendTo(le.AppendUint64(b, 0))
-	le.PutUint64(b[at:], uint64(len(b)-at-8))
+	b = appendPosition(b, s.mark)
+	for _, m := range []*blockset.Set{s.dirty, s.ticked} {
+		at := len(b)
+		b = m.AppendTo(le.AppendUint64(b, 0))
+		le.PutUint64(b[at:], uint64(len(b)-at-8))
+	}
 	return b
 }
 
-// parseSet reads what appendTo wrote from the beginning of b, and returns the rest.
-func parseSet(b []byte, blocks int64) (s peerSet, rest []byte, err error) {
+// parseSet reads what appendTo wrote, in that version of the formats, from the beginning of b, and returns the rest.
+func parseSet(b []byte, blocks int64, version uint32) (s peerSet, rest []byte, err error) {
 	le := binary.LittleEndian
 	short := fmt.Errorf("peer's set ends early: %w", ErrMalformed)
 	if len(b) < 2 {
@@ -78,14 +84,42 @@ func parseSet(b []byte, blocks int64) (s peerSet, rest []byte, err error) {
 	}
 	b = b[n:]
 	s.term, s.at, s.acked, s.copy = le.Uint64(b), readPosition(b[8:]), readPosition(b[24:]), [16]byte(b[40:56])
-	size := le.Uint64(b[56:])
-	if b = b[64:]; size > uint64(len(b)) {
-		return s, nil, short
+	b = b[56:]
+	if version > 1 {
+		if len(b) < 16 {
+			return s, nil, short
+		}
+		s.mark, b = readPosition(b), b[16:]
 	}
-	if s.dirty, err = blockset.Decode(b[:size], blocks); err != nil {
-		return s, nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+	if s.dirty, b, err = parseBlocks(b, blocks); err != nil {
+		return s, nil, err
 	}
-	return s, b[size:], nil
+	if version > 1 {
+		s.ticked, b, err = parseBlocks(b, blocks)
+		return s, b, err
+	}
+	s.ticked = blockset.New(blocks)
+	if s.copy != [16]byte{} {
+		// Then acked was the first copy's checkpoint.
+		s.acked, s.mark = Position{}, s.acked
+		s.ticked.Add(0, blocks)
+	}
+	return s, b, nil
+}
+
+// parseBlocks reads a length and as many bytes of a set.
+func parseBlocks(b []byte, blocks int64) (m *blockset.Set, rest []byte, err error) {
+	if len(b) < 8 {
+		return nil, nil, fmt.Errorf("set of blocks ends early: %w", ErrMalformed)
+	}
+	n := binary.LittleEndian.Uint64(b)
+	if b = b[8:]; n > uint64(len(b)) {
+		return nil, nil, fmt.Errorf("set of blocks ends early: %w", ErrMalformed)
+	}
+	if m, err = blockset.Decode(b[:n], blocks); err != nil {
+		return nil, nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	return m, b[n:], nil
 }
 
 // sealed begins a file or message with sets; seal ends it.
@@ -103,24 +137,24 @@ func seal(b []byte) []byte {
 }
 
 // unseal checks what sealed and seal made and returns what is inside.
-func (d *Store) unseal(b []byte, f format) ([]byte, error) {
+func (d *Store) unseal(b []byte, f format) (inside []byte, version uint32, err error) {
 	le := binary.LittleEndian
-	switch _, err := f.version(b); {
+	switch version, err = f.version(b); {
 	case errors.Is(err, ErrForeign):
-		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+		return nil, 0, fmt.Errorf("%w: %w", ErrMalformed, err)
 	case err != nil:
-		return nil, err
+		return nil, 0, err
 	case len(b) < setHeader+32:
-		return nil, fmt.Errorf("header: %w", ErrMalformed)
+		return nil, 0, fmt.Errorf("header: %w", ErrMalformed)
 	}
 	end := len(b) - 32
 	if sum := blake3.Sum256(b[:end]); string(sum[:]) != string(b[end:]) {
-		return nil, fmt.Errorf("checksum: %w", ErrMalformed)
+		return nil, 0, fmt.Errorf("checksum: %w", ErrMalformed)
 	}
 	if ID(b[16:32]) != d.id || le.Uint64(b[32:]) != uint64(d.blocks) {
-		return nil, ErrWrongDisk
+		return nil, 0, ErrWrongDisk
 	}
-	return b[setHeader:end], nil
+	return b[setHeader:end], version, nil
 }
 
 // loadPeers reads the stored sets. One that is damaged is left out: its peer isn't known then, and gets everything.
@@ -149,11 +183,11 @@ func (d *Store) loadPeers(names []string) error {
 }
 
 func (d *Store) loadSet(name string) (peerSet, error) {
-	b, err := d.readSealed(name, dirtyFormat)
+	b, version, err := d.readSealed(name, dirtyFormat)
 	if err != nil {
 		return peerSet{}, err
 	}
-	s, rest, err := parseSet(b, d.blocks)
+	s, rest, err := parseSet(b, d.blocks, version)
 	if err == nil && (len(rest) > 0 || dirtyName(s.name) != name) {
 		err = fmt.Errorf("set of %q: %w", s.name, ErrMalformed)
 	}

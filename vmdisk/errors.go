@@ -57,6 +57,9 @@ var (
 	ErrApplying = errors.New("vmdisk: being applied to")
 	// ErrNoCopy: an incomplete replica got data before Begin.
 	ErrNoCopy = errors.New("vmdisk: no first copy begun")
+	// ErrMerging: too many layers wait to be merged into base.raw; it works again when that has gone on, for which there must
+	// be free space.
+	ErrMerging = errors.New("vmdisk: layers are still being merged")
 	// ErrAttached: the peer has a feed already.
 	ErrAttached = errors.New("vmdisk: peer attached already")
 	// ErrDetached: the peer has no feed, or lost it.

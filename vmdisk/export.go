@@ -43,7 +43,7 @@ func (d *Store) ExportDirty() ([]byte, error) {
 	for i, s := range sets[:min(len(sets), maxSets)] {
 		next := s.appendTo(b)
 		if share := exportGoal / len(sets); len(next)-len(b) > share || len(next) > exportGoal {
-			s.dirty = coarse(s.dirty)
+			s.dirty, s.ticked = coarse(s.dirty), coarse(s.ticked)
 			next = s.appendTo(b)
 		}
 		if len(next) > maxExport-1024 {
@@ -84,11 +84,11 @@ func (d *Store) importDirty(b []byte, self string) error {
 	if len(b) > maxExport {
 		return fmt.Errorf("%d bytes: %w", len(b), ErrMalformed)
 	}
-	b, err := d.unseal(b, exportFormat)
+	b, version, err := d.unseal(b, exportFormat)
 	if err != nil {
 		return err
 	}
-	at, ends, sets, err := parseExport(b, d.blocks)
+	at, ends, sets, err := parseExport(b, d.blocks, version)
 	if err != nil {
 		return err
 	}
@@ -133,7 +133,7 @@ func (d *Store) importDirty(b []byte, self string) error {
 	return d.storeLocked()
 }
 
-func parseExport(b []byte, blocks int64) (at Position, ends []Position, sets []peerSet, err error) {
+func parseExport(b []byte, blocks int64, version uint32) (at Position, ends []Position, sets []peerSet, err error) {
 	le := binary.LittleEndian
 	short := fmt.Errorf("ends early: %w", ErrMalformed)
 	if len(b) < 20 {
@@ -153,7 +153,7 @@ func parseExport(b []byte, blocks int64) (at Position, ends []Position, sets []p
 	}
 	for ; n > 0; n-- {
 		var s peerSet
-		if s, b, err = parseSet(b, blocks); err != nil {
+		if s, b, err = parseSet(b, blocks, version); err != nil {
 			return at, nil, nil, err
 		}
 		sets = append(sets, s)

@@ -42,10 +42,11 @@ type Feed struct {
 	sent         bool
 	floor        Position
 	lastBarrier  Position // queued
-	firstBarrier Position // emitted
+	firstBarrier Position // emitted, since the copy began
+	begun        Position // what was emitted before that
 	emitted      Position // newest barrier or checkpoint that Next returned
 	cursor       int64
-	unsaved      int64 // bytes of a first copy since its last checkpoint
+	unsaved      int64 // bytes of a copy since its last checkpoint
 }
 
 // signal wakes Next and all watchers of the peer. The caller holds d.mu.
@@ -194,7 +195,10 @@ func (f *Feed) decide(copied bool) (op *Op, do func() (*Op, error), wait <-chan 
 		return &Op{Kind: OpBegin, Copy: p.copy}, nil, nil, nil
 	}
 	if !f.queueing {
-		if p.copy != [16]byte{} && f.unsaved >= d.o.checkpointEvery {
+		if p.copy == [16]byte{} && p.todo.Count()*Block > d.o.checkpointEvery {
+			return f.beginCopy(), nil, nil, nil
+		}
+		if p.copy != [16]byte{} && f.firstBarrier == (Position{}) && f.unsaved >= d.o.checkpointEvery {
 			if d.counter >= d.reserved {
 				return nil, func() (*Op, error) { return nil, d.reserveNumbers() }, nil, nil
 			}
@@ -241,7 +245,15 @@ func (f *Feed) pop() *Op {
 	return op
 }
 
-// checkpoint lets a first copy be resumed from here. The caller holds d.mu and knows that a number is reserved.
+// beginCopy turns what is to be sent into a copy. The caller holds d.mu.
+func (f *Feed) beginCopy() *Op {
+	f.p.beginCopy()
+	f.begun, f.firstBarrier, f.unsaved = f.emitted, Position{}, 0
+	f.needBarrier, f.sent = true, true
+	return &Op{Kind: OpBegin, Copy: f.p.copy}
+}
+
+// checkpoint lets a copy be resumed from here. The caller holds d.mu and knows that a number is reserved.
 func (f *Feed) checkpoint() *Op {
 	f.d.counter++
 	pos := Position{f.d.term, f.d.counter}
@@ -311,18 +323,27 @@ func (f *Feed) Acked(pos Position) {
 	if f.closed || pos.Compare(f.emitted) > 0 {
 		return
 	}
-	if pos.Compare(p.acked) > 0 {
-		p.acked = pos
+	copying := p.copy != [16]byte{}
+	if copying && f.firstBarrier != (Position{}) && pos.Compare(f.firstBarrier) >= 0 {
+		p.noCopy()
+		copying = false
+	}
+	// What was sent before the copy began isn't of it.
+	copying = copying && pos.Compare(f.begun) > 0
+	if copying {
+		p.mark = maxPosition(p.mark, pos)
+	} else {
+		p.acked = maxPosition(p.acked, pos)
 	}
 	p.changed = true
 	if !p.out.Empty() && pos.Compare(p.tag) >= 0 {
+		if copying {
+			p.ticked.Or(p.out)
+		}
 		p.out.Reset()
 	}
 	if p.out.Empty() && !f.needBarrier && pos.Compare(f.lastBarrier) >= 0 {
 		p.cur.Reset()
-	}
-	if f.firstBarrier != (Position{}) && pos.Compare(f.firstBarrier) >= 0 {
-		p.copy = [16]byte{}
 	}
 	f.signal()
 }

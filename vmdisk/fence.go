@@ -67,6 +67,7 @@ func (d *Store) activate(term uint64) error {
 			clear(st.regions) // the sets that still count are stored with them
 		}
 		st.activated, st.position = term, pos
+		withoutIncoming(st)
 		// What is written into a region that is still logged leaves no trace in the journal.
 		st.exact = len(st.regions) == 0
 	})
@@ -76,6 +77,7 @@ func (d *Store) activate(term uint64) error {
 	if !restart {
 		d.al.forget()
 	}
+	d.lostIncoming()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.ends = d.j.snapshot().ends

@@ -23,8 +23,8 @@ type format struct {
 var (
 	journalFormat = format{journalName, "TAGJRNL\n", []string{"first light", "the disk"}}
 	epochsFormat  = format{epochsName, "TAGEPCH\n", []string{"first light"}}
-	dirtyFormat   = format{"dirty set", "TAGDIRT\n", []string{"first light"}}
-	exportFormat  = format{"dirty export", "TAGSETS\n", []string{"first light"}}
+	dirtyFormat   = format{"dirty set", "TAGDIRT\n", []string{"first light", "the disk"}}
+	exportFormat  = format{"dirty export", "TAGSETS\n", []string{"first light", "the disk"}}
 	staleFormat   = format{"stale set", "TAGSTAL\n", []string{"the disk"}}
 	hashesFormat  = format{"hashes", "TAGHASH\n", []string{"the disk"}}
 )

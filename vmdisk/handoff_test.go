@@ -152,7 +152,7 @@ func FuzzImport(f *testing.F) {
 	f.Add(blob[setHeader : len(blob)-32])
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		_, ends, sets, err := parseExport(b, 256)
+		_, ends, sets, err := parseExport(b, 256, exportFormat.newest())
 		if err != nil && !errors.Is(err, ErrMalformed) {
 			t.Fatal(err)
 		}

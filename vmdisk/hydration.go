@@ -136,9 +136,8 @@ func (d *Store) setStale(b []byte, at Position) error {
 			return err
 		}
 	}
-	incoming := d.incoming
 	err = d.step("name stale blocks", func(st *state) {
-		st.layers = slices.DeleteFunc(st.layers, func(r layerRef) bool { return r.role == roleIncoming })
+		withoutIncoming(st)
 		st.position = at
 		if y != nil {
 			st.layers = append(slices.Clone(y.layers), st.layers...)
@@ -151,9 +150,7 @@ func (d *Store) setStale(b []byte, at Position) error {
 		}
 		return err
 	}
-	if d.incoming = nil; incoming != nil {
-		d.dropFiles(incoming)
-	}
+	d.lostIncoming()
 	d.restack(func() {
 		if y != nil {
 			d.stack.layers = append([]*layer.Layer{y.written, y.fetched}, d.stack.layers...)

@@ -127,11 +127,17 @@ func (d *Store) touchLayers() {
 	}
 }
 
+// isLayerFile says that a file is, or was, one of a layer.
+func isLayerFile(n string) bool {
+	name, ok := layer.Files(n)
+	return ok && strings.HasPrefix(name, layerPrefix)
+}
+
 // sweep deletes the files of layers that aren't kept. What can't be deleted only takes space until the disk is opened again.
 func (d *Store) sweep(names []string, kept []layerRef) {
 	for _, n := range names {
-		name, ok := layer.Files(n)
-		if !ok || !strings.HasPrefix(name, layerPrefix) {
+		name, _ := layer.Files(n)
+		if !isLayerFile(n) {
 			continue
 		}
 		if slices.ContainsFunc(kept, func(r layerRef) bool { return r.name() == name }) {

@@ -55,6 +55,33 @@ func (m *model) save() {
 	m.ok("save", m.own().disk.save(), m.own())
 }
 
+// merge merges a layer of a device, if there is one.
+func (m *model) merge(d *device) {
+	more, err := d.disk.mergeBottom(context.Background())
+	m.note("merge of %s: %v", d.name, more)
+	m.ok("merge", err, d)
+}
+
+// harm loses or damages a file of an unfinished catch-up, now and then.
+func (m *model) harm(d *device) {
+	l := d.disk.incoming
+	if l == nil || m.r.IntN(3) > 0 {
+		return
+	}
+	name := l.Name() + []string{".map", ".data"}[m.r.IntN(2)]
+	m.note("%s of %s is lost", name, d.name)
+	f, err := d.mem.Open(name)
+	if err != nil {
+		return // it never got its name, or is gone already
+	}
+	if m.r.IntN(2) == 0 {
+		must(m.t, d.mem.Remove(name))
+	} else {
+		must(m.t, f.Truncate(100))
+	}
+	must(m.t, f.Close())
+}
+
 func (m *model) connect(d *device) {
 	if d.feed != nil || d.applier != nil {
 		return
@@ -69,6 +96,7 @@ func (m *model) connect(d *device) {
 	if errors.Is(err, ErrDiverged) {
 		// The sets of a hand-off got lost, and the ends with them; the directory has them.
 		if err := m.own().disk.LearnEnds(m.ends); !m.ok("learn", err, m.own()) {
+			m.ok("close", a.Close(), d)
 			return
 		}
 		f, err = m.own().disk.Attach(d.name, st)

@@ -57,6 +57,7 @@ type model struct {
 	r       *rand.Rand
 	dev     []*device
 	owner   int
+	small   bool
 	term    uint64
 	stamp   uint64
 	now     []byte
@@ -92,7 +93,7 @@ func TestModel(t *testing.T) {
 
 func runModel(t *testing.T, seed uint64) {
 	m := &model{
-		t: t, r: rand.New(rand.NewPCG(seed, 1)), term: 1,
+		t: t, r: rand.New(rand.NewPCG(seed, 1)), term: 1, small: seed%4 != 0,
 		now: make([]byte, modelSize), durable: make([]byte, modelSize),
 		maybe: make([][]uint64, modelSize/modelSector), history: map[Position][]byte{},
 	}
@@ -100,9 +101,9 @@ func runModel(t *testing.T, seed uint64) {
 		d := &device{name: fmt.Sprintf("dev%d", i), mem: vfs.NewMem()}
 		var err error
 		if i == 0 {
-			d.disk, err = Create("", ID{1}, modelDisk, quiet(d.mem))
+			d.disk, err = Create("", ID{1}, modelDisk, m.options(d.mem))
 		} else {
-			d.disk, err = CreateReplica("", ID{1}, modelDisk, quiet(d.mem))
+			d.disk, err = CreateReplica("", ID{1}, modelDisk, m.options(d.mem))
 		}
 		must(t, err)
 		m.dev = append(m.dev, d)
@@ -119,6 +120,15 @@ func runModel(t *testing.T, seed uint64) {
 		m.record()
 	}
 	m.converge()
+}
+
+// options let most seeds catch up by copies that have several checkpoints.
+func (m *model) options(mem *vfs.Mem) Options {
+	o := quiet(mem)
+	if m.small {
+		o.attachBelow, o.checkpointEvery = 8<<10, 24<<10
+	}
+	return o
 }
 
 func (m *model) own() *device { return m.dev[m.owner] }
@@ -153,8 +163,10 @@ func (m *model) step() {
 		m.restart(d)
 	case x < 96:
 		m.handoff()
-	case x < 99:
+	case x < 98:
 		m.crash(d)
+	default:
+		m.merge(d)
 	}
 	for _, d := range m.dev {
 		if d.broken && d.mem.Calls() > 0 && m.r.IntN(2) == 0 {
@@ -239,6 +251,7 @@ func (m *model) crash(d *device) {
 	m.note("crash of %s, loss %d", d.name, loss)
 	d.mem = d.mem.Crash(loss, m.r.Uint64())
 	_ = d.disk.Close()
+	m.harm(d)
 	m.back(d, loss == vfs.LoseNothing && !d.broken)
 }
 
@@ -267,7 +280,7 @@ func (m *model) back(d *device, all bool) {
 		}
 	}
 	var err error
-	if d.disk, err = Open("", quiet(d.mem)); err != nil {
+	if d.disk, err = Open("", m.options(d.mem)); err != nil {
 		m.fatal("open %s: %v", d.name, err)
 	}
 	if d != m.own() {

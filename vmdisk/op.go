@@ -11,7 +11,7 @@ const (
 	OpZero       OpKind = 2 // Off, Len
 	OpBarrier    OpKind = 3 // Pos: everything before is the disk at Pos
 	OpCheckpoint OpKind = 4 // Pos: everything before is to be made durable
-	OpBegin      OpKind = 5 // Copy: a first copy starts
+	OpBegin      OpKind = 5 // Copy: a copy starts, or goes on
 )
 
 // Op is one operation for a peer. It is valid until Release, and must not be changed.

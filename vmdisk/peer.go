@@ -1,6 +1,7 @@
 package vmdisk
 
 import (
+	"crypto/rand"
 	"time"
 
 	"tagalong.org/tagalong/vmdisk/blockset"
@@ -8,7 +9,7 @@ import (
 
 // peer is what the owner knows of one peer's replica. Guarded by Store.mu.
 //
-// The peer lacks at most todo ∪ cur ∪ out. todo is still to be sent; cur and out were sent or are in
+// The peer lacks at most todo ∪ cur ∪ out, if it has what of the copy it acknowledged. todo is still to be sent; cur and out were sent or are in
 // the feed's queue: those in out before the barrier or checkpoint tag, those in cur perhaps later.
 // An acknowledgement of tag clears out, and so never a bit that was set again since.
 type peer struct {
@@ -16,7 +17,11 @@ type peer struct {
 	todo, cur, out *blockset.Set
 	tag            Position
 	acked          Position
-	copy           [16]byte // the unfinished first copy, zero if there is none
+	// copy is the unfinished copy, zero if there is none; mark is its last checkpoint that the peer acknowledged, and ticked has the
+	// blocks that it acknowledged with checkpoints. If the copy gets lost, the peer, at acked, lacks those too.
+	copy   [16]byte
+	mark   Position
+	ticked *blockset.Set
 	// term and at say when this set counts: while this disk is owner under term, or from the moment when it
 	// becomes owner at position at.
 	term    uint64
@@ -26,7 +31,7 @@ type peer struct {
 }
 
 func newPeer(name string, blocks int64) *peer {
-	return &peer{name: name, todo: blockset.New(blocks), cur: blockset.New(blocks), out: blockset.New(blocks), changed: true}
+	return &peer{name: name, todo: blockset.New(blocks), cur: blockset.New(blocks), out: blockset.New(blocks), ticked: blockset.New(blocks), changed: true}
 }
 
 // flip starts a new generation at pos, if the peer has acknowledged the last.
@@ -55,6 +60,26 @@ func (p *peer) everything() {
 	p.out.Reset()
 	p.todo.Add(0, p.todo.Blocks())
 	p.acked, p.changed = Position{}, true
+	p.noCopy()
+}
+
+// noCopy says that there is no copy, any more or yet.
+func (p *peer) noCopy() {
+	p.ticked.Reset()
+	p.copy, p.mark = [16]byte{}, Position{}
+}
+
+// lostCopy says that the peer has nothing of the copy.
+func (p *peer) lostCopy() {
+	p.todo.Or(p.ticked)
+	p.noCopy()
+}
+
+// beginCopy names a new copy. What is under way is to be sent again.
+func (p *peer) beginCopy() {
+	p.recall()
+	_, _ = rand.Read(p.copy[:]) // never fails
+	p.changed = true
 }
 
 // dirty is a copy of all that the peer may lack.
@@ -120,7 +145,7 @@ func (d *Store) progress(p *peer) Progress {
 	}
 	g.Queued = f.queued
 	switch {
-	case p.copy != [16]byte{}:
+	case p.copy != [16]byte{} && p.acked == Position{}:
 		g.Phase = Copying
 	case f.live:
 		g.Phase = Live

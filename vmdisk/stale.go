@@ -51,7 +51,7 @@ func (d *Store) storeStale(r staleRef, set *blockset.Set) error {
 // loadStale is the set of r. If it is damaged or gone, every block is taken for stale: more is fetched, but nothing old is
 // read.
 func (d *Store) loadStale(r staleRef) (*blockset.Set, error) {
-	b, err := d.readSealed(r.name(), staleFormat)
+	b, _, err := d.readSealed(r.name(), staleFormat)
 	var set *blockset.Set
 	if err == nil {
 		set, err = blockset.Decode(b, d.blocks)
@@ -68,16 +68,16 @@ func (d *Store) loadStale(r staleRef) (*blockset.Set, error) {
 	return nil, fmt.Errorf("%s: %w", r.name(), err)
 }
 
-// readSealed is what a file with sets has inside.
-func (d *Store) readSealed(name string, f format) ([]byte, error) {
+// readSealed is what a file with sets has inside, in that version of its format.
+func (d *Store) readSealed(name string, f format) (inside []byte, version uint32, err error) {
 	file, err := d.fs.Open(name)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	// No set is bigger than all its chunks in their longest form.
-	b, err := readAll(file, blockset.MaxEncoded(d.blocks)+64<<10)
+	// A dirty set is two, and none is bigger than all its chunks in their longest form.
+	b, err := readAll(file, 2*blockset.MaxEncoded(d.blocks)+64<<10)
 	if err = errors.Join(err, file.Close()); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	return d.unseal(b, f)
 }

@@ -56,32 +56,33 @@ type Store struct {
 	open     atomic.Bool  // writable says nil; see reconsider
 	legible  atomic.Bool  // readable says nil
 
-	mu        sync.Mutex // guards all below, and peers and feeds
-	closed    bool
-	active    bool
-	fenced    bool
-	pristine  bool // nothing was written since the disk became active
-	complete  bool
-	wrote     bool // since the last cut
-	syncing   bool // what was written before the cut isn't durable yet, and position is behind it
-	wroteAt   time.Time
-	term      uint64 // active under
-	given     uint64
-	counter   uint64 // last barrier number in use
-	reserved  uint64
-	position  Position
-	copy      [16]byte
-	ends      map[uint64]uint64
-	err       error  // final
-	unapplied error  // why the epoch log could not be applied
-	doubt     string // why the disk needs checking, or nothing
-	unmarked  bool   // doubt isn't in the journal yet
-	troubles  uint64 // how often there was reason to check
-	looking   bool   // files are only looked at: nothing is marked
-	next      *round
-	peers     map[string]*peer
-	watchers  map[chan struct{}]string
-	applier   *Applier
+	mu         sync.Mutex // guards all below, and peers and feeds
+	closed     bool
+	active     bool
+	fenced     bool
+	pristine   bool // nothing was written since the disk became active
+	complete   bool
+	wrote      bool // since the last cut
+	syncing    bool // what was written before the cut isn't durable yet, and position is behind it
+	wroteAt    time.Time
+	term       uint64 // active under
+	given      uint64
+	counter    uint64 // last barrier number in use
+	reserved   uint64
+	position   Position
+	copy       [16]byte // the unfinished copy to this replica
+	checkpoint Position // and how far it is, if the replica is whole; else position says it
+	ends       map[uint64]uint64
+	err        error  // final
+	unapplied  error  // why the epoch log could not be applied
+	doubt      string // why the disk needs checking, or nothing
+	unmarked   bool   // doubt isn't in the journal yet
+	troubles   uint64 // how often there was reason to check
+	looking    bool   // files are only looked at: nothing is marked
+	next       *round
+	peers      map[string]*peer
+	watchers   map[chan struct{}]string
+	applier    *Applier
 
 	incoming *layer.Layer // of an unfinished catch-up; the applier's, or role's where there is none
 
@@ -318,6 +319,10 @@ func (d *Store) recover() error {
 		return err
 	}
 	st = d.j.snapshot()
+	if d.incoming != nil {
+		i := slices.IndexFunc(st.layers, func(r layerRef) bool { return r.role == roleIncoming })
+		st.copy, d.checkpoint = st.layers[i].copy, st.layers[i].position
+	}
 	d.complete, d.copy, d.position, d.ends, d.given = st.complete, st.copy, st.position, st.ends, st.given
 	d.reserved, d.counter = st.reserved, max(st.reserved, st.position.Barrier)
 	d.doubt = st.check

@@ -67,7 +67,10 @@ type ReplicaState struct {
 	// last checkpoint of the first copy named Copy.
 	Complete bool
 	Position Position
-	Copy     [16]byte
+	// Copy names an unfinished copy, and is zero if there is none. If Complete, it is one that brings the replica up to date, and
+	// Checkpoint is the position of its last checkpoint.
+	Copy       [16]byte
+	Checkpoint Position
 }
 
 // Options for opening a disk. The zero value is good.

@@ -5,14 +5,16 @@
 //
 //	owner                                   replica
 //	Hello{version, VM, disk, size, term} ─▶
-//	                                     ◀─ State{complete, position, copy} | Refusal{code, text}
+//	                                     ◀─ State{complete, position, copy, checkpoint} | Refusal{code, text}
 //	Begin │ Write │ Zero │ Checkpoint │ Barrier … ─▶
 //	                                     ◀─ Ack(position) … │ Fail(code, text)
 //
 // Hello and the answer are JSON in wire frames. Afterwards a frame is a type
 // byte and a fixed big-endian header:
 //
-//	0x01 Begin       16 bytes copy ID          a first copy starts
+//	0x01 Begin       16 bytes copy ID          a copy starts, or goes on. To a whole replica
+//	                                           it stays invisible until the next Barrier,
+//	                                           and what came since the last one is dropped
 //	0x02 Write       u64 offset, u32 length, then the data (4 KiB … 1 MiB)
 //	0x03 Zero        u64 offset, u64 length
 //	0x04 Checkpoint  u64 term, u64 barrier     make durable; the copy can resume here

@@ -156,7 +156,7 @@ func TestWireFormat(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := hello()
-	want.Version = 1
+	want.Version = 2
 	if h != want {
 		t.Errorf("hello %+v", h)
 	}

@@ -347,7 +347,7 @@ func TestSenderRefusesItsOwnMistakes(t *testing.T) {
 		"position runs back":        {complete, []mirror.Op{barrier(3), barrier(2)}},
 		"behind the replica":        {complete, []mirror.Op{barrier(0)}},
 		"another term":              {complete, []mirror.Op{at4}},
-		"copy onto a whole one":     {complete, []mirror.Op{begin()}},
+		"copy ends where it began":  {complete, []mirror.Op{begin(), barrier(1)}},
 		"copy not begun":            {mirror.State{}, []mirror.Op{write(0, 1, 'a')}},
 		"barrier before the copy":   {mirror.State{}, []mirror.Op{barrier(2)}},
 		"copy begun twice":          {mirror.State{}, []mirror.Op{begin(), begin()}},

@@ -11,7 +11,7 @@ type rules struct {
 
 	first    bool     // no frame so far
 	complete bool     // the replica is the disk at some position
-	copying  bool     // a first copy has been begun, here or earlier
+	copying  bool     // a copy has been begun, here or earlier
 	last     Position // of the last barrier or checkpoint
 	written  bool     // since then
 }
@@ -41,10 +41,11 @@ func (r *rules) check(f *frame, maxWrite int64) error {
 	r.first = false
 	switch f.kind {
 	case Begin:
-		if !first || r.complete || f.copy == [16]byte{} {
-			return fmt.Errorf("first copy begins out of place: %w", r.fault)
+		if !first && !r.complete || f.copy == [16]byte{} {
+			return fmt.Errorf("copy begins out of place: %w", r.fault)
 		}
-		r.copying = true
+		// The position that ends a copy must be another than the one before.
+		r.copying, r.written = true, r.complete
 		return nil
 	case Write:
 		r.written = true

@@ -13,8 +13,8 @@ import (
 // Protocol is the ID under which the stream is opened.
 const Protocol = "/tagalong/mirror/1"
 
-// Version is the protocol version in Hello.
-const Version = 1
+// Version is the protocol version in Hello. Version 2 has copies to whole replicas.
+const Version = 2
 
 // Block is the unit of offsets and lengths, in bytes.
 const Block = 4096
@@ -66,12 +66,14 @@ type Hello struct {
 	Term    uint64 `json:"term"`
 }
 
-// State is what the replica has. Position counts only if Complete. Copy names
-// the unfinished first copy, and is zero if there is none.
+// State is what the replica has. If Complete, it is the disk at Position. Copy
+// names an unfinished copy, and is zero if there is none; its last checkpoint is
+// Position if the replica isn't Complete, else Checkpoint.
 type State struct {
-	Complete bool     `json:"complete"`
-	Position Position `json:"position"`
-	Copy     ID       `json:"copy"`
+	Complete   bool     `json:"complete"`
+	Position   Position `json:"position"`
+	Copy       ID       `json:"copy"`
+	Checkpoint Position `json:"checkpoint"`
 }
 
 // Kind says what an Op does. The numbers are those on the wire.

@@ -108,13 +108,6 @@ func Fill(ctx context.Context, disk vmdisk.Disk, img Image, socketDir string, lo
 	})
 }
 
-// Write is the other way: it copies disk into a file, which is overwritten. What was copied isn't synced. Errors as of Fill.
-func Write(ctx context.Context, disk disknbd.ReadOnly, format, file, socketDir string, log *slog.Logger, progress func(done int64)) error {
-	return serve(ctx, disk, socketDir, log, func(uri string) error {
-		return convert(ctx, disk.Size(), progress, "-f", "raw", "-O", format, uri, "file:"+file)
-	})
-}
-
 // serve lends b to use under a URI.
 func serve(ctx context.Context, b nbd.Backend, socketDir string, log *slog.Logger, use func(uri string) error) error {
 	socket := filepath.Join(socketDir, "image.sock")

@@ -101,7 +101,7 @@ func Export(ctx context.Context, disk *vmdisk.Store, req api.ExportDisk, progres
 		return nil, &api.Error{Code: api.CodeNotFound, Sentence: fmt.Sprintf("The disk isn't held at position %d/%d any more, or never was.", req.Position.Term, req.Position.Barrier),
 			Next: fmt.Sprintf("It is at %d/%d.", at.Term, at.Barrier)}
 	}
-	if err := write(ctx, cut, req, progress); err != nil {
+	if err := write(ctx, cut, cut.Release, req, progress); err != nil {
 		return nil, err
 	}
 	space, err := allocated(req.File)

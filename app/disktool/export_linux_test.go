@@ -74,7 +74,7 @@ func TestAnExportSaysWhatBrokeIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer d.Close()
-	err = write(t.Context(), broken{d}, api.ExportDisk{File: filepath.Join(place, "x.raw"), Format: api.DiskRaw}, func(int64, int64) {})
+	err = write(t.Context(), broken{d}, nil, api.ExportDisk{File: filepath.Join(place, "x.raw"), Format: api.DiskRaw}, func(int64, int64) {})
 	if !errors.Is(err, vmdisk.ErrCutLost) {
 		t.Errorf("%v", err)
 	}

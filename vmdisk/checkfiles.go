@@ -172,17 +172,17 @@ func (d *Store) nameFiles(names []string, r *Report) {
 		return slices.ContainsFunc(refs, func(ref layerRef) bool { return ref.name() == name })
 	}
 	for _, name := range names {
-		_, known := formatOf(strings.TrimSuffix(name, vfs.TempSuffix))
-		if l, ok := layer.Files(name); ok && strings.HasPrefix(l, layerPrefix) {
+		_, known := formatOf(name)
+		if l, _ := layer.Files(name); isLayerFile(name) {
 			if !named(l) {
 				r.note(name, "The file is of a layer that the disk doesn't have any more.", "It is removed when the disk is opened.")
 			}
 			continue
 		}
 		switch {
-		case known && strings.HasSuffix(name, vfs.TempSuffix):
-			r.note(name, "A crash left the file behind.", "It is removed when the disk is opened.")
-		case !known && name != baseName && name != lockName && !isLayerFile(name):
+		case strings.HasSuffix(name, vfs.TempSuffix):
+			r.note(name, "A crash left the file behind, or the open disk works with it.", "It is removed when the disk is opened next.")
+		case !known && name != baseName && name != lockName:
 			r.note(name, "The file doesn't belong to the disk.", "Move it away if you know what it is; it does no harm.")
 		}
 	}

@@ -60,7 +60,7 @@ func (d *Store) attach(name string, r ReplicaState) (*Feed, error) {
 		return nil, ErrAttached
 	}
 	if p == nil {
-		p = newPeer(name, d.blocks)
+		p = d.newPeer(name)
 		p.term, p.at = d.term, d.position
 		p.everything()
 		d.peers[name] = p
@@ -190,10 +190,15 @@ func (d *Store) notify(peer string) {
 // Peers says what is known of each peer, in the order of their names.
 func (d *Store) Peers() []PeerInfo {
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	var out []PeerInfo
+	var counts []func() int64
 	for _, name := range slices.Sorted(keys(d.peers)) {
-		out = append(out, PeerInfo{Peer: name, Progress: d.progress(d.peers[name])})
+		p := d.peers[name]
+		out, counts = append(out, PeerInfo{Peer: name, Progress: d.progress(p)}), append(counts, p.lacks())
+	}
+	d.mu.Unlock()
+	for i, count := range counts {
+		out[i].Remaining = count()
 	}
 	return out
 }

@@ -44,9 +44,12 @@ func (p *peer) set() peerSet {
 	return peerSet{p.name, p.term, p.at, p.acked, p.copy, p.mark, p.dirty(), p.ticked.Clone()}
 }
 
-func (s peerSet) peer() *peer {
-	p := newPeer(s.name, s.dirty.Blocks())
-	p.term, p.at, p.acked, p.copy, p.mark, p.todo, p.ticked = s.term, s.at, s.acked, s.copy, s.mark, s.dirty, s.ticked
+// peerOf is the peer of a set. The caller holds d.mu.
+func (d *Store) peerOf(s peerSet) *peer {
+	p := d.newPeer(s.name)
+	p.term, p.at, p.acked, p.copy, p.mark = s.term, s.at, s.acked, s.copy, s.mark
+	p.todo.Or(s.dirty)
+	p.ticked.Or(s.ticked)
 	return p
 }
 
@@ -171,15 +174,28 @@ func (d *Store) loadPeers(names []string) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
-		p := s.peer()
+		p := d.peerOf(s)
 		p.changed = false
-		d.al.each(d.blocks, func(from, to int64) {
-			p.todo.Add(from, to)
-			p.changed = true
-		})
 		d.peers[s.name] = p
 	}
+	lack := d.lacking()
+	blockset.Share(lack)
+	d.al.each(d.blocks, func(from, to int64) {
+		blockset.AddAll(lack, from, to)
+		for _, p := range d.peers {
+			p.changed = true
+		}
+	})
 	return nil
+}
+
+// lacking are the sets of what is still to be sent to each peer. The caller holds d.mu, or is alone.
+func (d *Store) lacking() []*blockset.Set {
+	var out []*blockset.Set
+	for _, p := range d.peers {
+		out = append(out, p.todo)
+	}
+	return out
 }
 
 func (d *Store) loadSet(name string) (peerSet, error) {
@@ -208,6 +224,9 @@ func (d *Store) storeLocked() error {
 		d.mu.Unlock()
 		return d.err
 	}
+	if d.sets.Crowded() {
+		blockset.Share(d.lacking())
+	}
 	var sets []peerSet
 	for _, p := range d.peers {
 		if p.changed {
@@ -215,6 +234,7 @@ func (d *Store) storeLocked() error {
 		}
 	}
 	d.mu.Unlock()
+	defer forgetSets(sets)
 	for i, s := range sets {
 		err := vfs.WriteNew(d.fs, dirtyName(s.name), seal(s.appendTo(d.sealed(dirtyFormat))))
 		if err == nil {
@@ -230,6 +250,14 @@ func (d *Store) storeLocked() error {
 		return fmt.Errorf("store set of %s: %w", s.name, err)
 	}
 	return nil
+}
+
+// forgetSets gives what p.set took for the blocks back.
+func forgetSets(sets []peerSet) {
+	for _, s := range sets {
+		s.dirty.Reset()
+		s.ticked.Reset()
+	}
 }
 
 // removeSets deletes the files of peers. The caller holds saveMu.

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-
-	"tagalong.org/tagalong/vmdisk/blockset"
 )
 
 const (
@@ -39,11 +37,12 @@ func (d *Store) ExportDirty() ([]byte, error) {
 		sets = append(sets, d.peers[name].set())
 	}
 	d.mu.Unlock()
+	defer forgetSets(sets)
 	b = le.AppendUint32(b, uint32(min(len(sets), maxSets)))
 	for i, s := range sets[:min(len(sets), maxSets)] {
 		next := s.appendTo(b)
 		if share := exportGoal / len(sets); len(next)-len(b) > share || len(next) > exportGoal {
-			s.dirty, s.ticked = coarse(s.dirty), coarse(s.ticked)
+			s.dirty, s.ticked = s.dirty.Coarse(regionSize/Block), s.ticked.Coarse(regionSize/Block)
 			next = s.appendTo(b)
 		}
 		if len(next) > maxExport-1024 {
@@ -54,18 +53,6 @@ func (d *Store) ExportDirty() ([]byte, error) {
 		b = next
 	}
 	return seal(b), nil
-}
-
-// coarse is m with whole regions.
-func coarse(m *blockset.Set) *blockset.Set {
-	const grain = regionSize / Block
-	c := blockset.New(m.Blocks())
-	for x := m.Next(0, true); x < m.Blocks(); x = m.Next(x, true) {
-		end := min(m.Blocks(), (x/grain+1)*grain)
-		c.Add(x/grain*grain, end)
-		x = end
-	}
-	return c
 }
 
 // ImportDirty takes what the owner before exported, except for the peer called self. It replaces all that was known, and
@@ -126,7 +113,7 @@ func (d *Store) importDirty(b []byte, self string) error {
 	for _, s := range sets {
 		if s.name != self {
 			s.at, s.term = at, 0
-			d.peers[s.name] = s.peer()
+			d.peers[s.name] = d.peerOf(s)
 		}
 	}
 	d.mu.Unlock()
@@ -226,7 +213,7 @@ func (d *Store) SetClean(peer string, pos Position) error {
 		err = ErrAttached
 	}
 	if err == nil {
-		p := newPeer(peer, d.blocks)
+		p := d.newPeer(peer)
 		p.acked, p.at = pos, pos
 		if d.active {
 			p.term = d.term

@@ -351,11 +351,14 @@ func (f *Feed) Acked(pos Position) {
 // Progress says how far the peer is.
 func (f *Feed) Progress() Progress {
 	f.d.mu.Lock()
-	defer f.d.mu.Unlock()
-	if f.closed {
-		return Progress{Acked: f.p.acked, Remaining: f.p.lacks()}
+	g := Progress{Acked: f.p.acked}
+	if !f.closed {
+		g = f.d.progress(f.p)
 	}
-	return f.d.progress(f.p)
+	count := f.p.lacks()
+	f.d.mu.Unlock()
+	g.Remaining = count()
+	return g
 }
 
 // Close ends the feed; what the peer has not acknowledged counts as dirty again. It may be called more than once.

@@ -268,7 +268,7 @@ func TestCoarse(t *testing.T) {
 	m := blockset.New(3*grain - 5)
 	m.Add(7, 9)
 	m.Add(3*grain-6, 3*grain-5)
-	c := coarse(m)
+	c := m.Coarse(grain)
 	if c.Count() != 2*grain-5 || !c.Has(0) || !c.Has(grain-1) || c.Has(grain) || !c.Has(2*grain) {
 		t.Fatalf("%d blocks", c.Count())
 	}

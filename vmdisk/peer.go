@@ -30,8 +30,9 @@ type peer struct {
 	changed bool // since it was stored
 }
 
-func newPeer(name string, blocks int64) *peer {
-	return &peer{name: name, todo: blockset.New(blocks), cur: blockset.New(blocks), out: blockset.New(blocks), ticked: blockset.New(blocks), changed: true}
+// newPeer is a peer that lacks nothing. The caller holds d.mu, as for all that changes sets.
+func (d *Store) newPeer(name string) *peer {
+	return &peer{name: name, todo: d.sets.New(d.blocks), cur: d.sets.New(d.blocks), out: d.sets.New(d.blocks), ticked: d.sets.New(d.blocks), changed: true}
 }
 
 // flip starts a new generation at pos, if the peer has acknowledged the last.
@@ -49,8 +50,18 @@ func (p *peer) recall() {
 	p.out.Reset()
 }
 
-// lacks is the number of bytes that the peer may lack.
-func (p *peer) lacks() int64 { return blockset.UnionCount(p.todo, p.cur, p.out) * Block }
+// lacks tells the number of bytes that the peer may lack. On a big disk it takes a while to count them: what it returns must be
+// called once, and not with d.mu.
+func (p *peer) lacks() func() int64 {
+	todo, cur, out := p.todo.Clone(), p.cur.Clone(), p.out.Clone()
+	return func() int64 {
+		n := blockset.UnionCount(todo, cur, out) * Block
+		todo.Reset()
+		cur.Reset()
+		out.Reset()
+		return n
+	}
+}
 
 func (p *peer) clean() bool { return p.todo.Empty() && p.cur.Empty() && p.out.Empty() }
 
@@ -82,7 +93,7 @@ func (p *peer) beginCopy() {
 	p.changed = true
 }
 
-// dirty is a copy of all that the peer may lack.
+// dirty is a copy of all that the peer may lack, to be Reset when it isn't needed any more.
 func (p *peer) dirty() *blockset.Set {
 	m := p.todo.Clone()
 	m.Or(p.cur)
@@ -137,8 +148,9 @@ type PeerInfo struct {
 	Progress
 }
 
+// progress is all but Remaining. The caller holds d.mu.
 func (d *Store) progress(p *peer) Progress {
-	g := Progress{Remaining: p.lacks(), Acked: p.acked}
+	g := Progress{Acked: p.acked}
 	f := p.feed
 	if f == nil {
 		return g
@@ -166,12 +178,13 @@ func (d *Store) track(a, b int64, zero bool, bufs []*buffer) {
 		d.wrote, d.wroteAt = true, time.Now()
 	}
 	d.pristine = false
+	lack := d.lack[:0]
 	for _, p := range d.peers {
 		p.changed = true
 		f := p.feed
 		idle := f != nil && f.queue.n == 0
 		if f == nil || !f.queueing || !zero && bufs == nil || !f.pushWrite(a, b, bufs) {
-			p.todo.Add(a, b)
+			lack = append(lack, p.todo)
 			if f != nil && f.live {
 				f.live = false
 				d.notify(p.name)
@@ -184,4 +197,7 @@ func (d *Store) track(a, b int64, zero bool, bufs []*buffer) {
 			}
 		}
 	}
+	blockset.AddAll(lack, a, b)
+	clear(lack)
+	d.lack = lack
 }

@@ -32,13 +32,10 @@ func (m *Set) AppendTo(b []byte) []byte {
 func (m *Set) AppendPart(b []byte, from, limit int) (part []byte, next int) {
 	le := binary.LittleEndian
 	start := len(b)
-	for i := from; i < len(m.chunks); i++ {
-		c := m.chunks[i]
-		if c == nil {
-			continue
-		}
+	var scratch words
+	for i, c := range m.from(int64(from)) {
 		if len(b)-start >= limit {
-			return b, i
+			return b, int(i)
 		}
 		b = le.AppendUint32(b, uint32(i))
 		if c == fullChunk {
@@ -47,20 +44,21 @@ func (m *Set) AppendPart(b []byte, from, limit int) (part []byte, next int) {
 		}
 		head := len(b)
 		b = append(b, formRuns, 0, 0)
-		runs, base, end := 0, int64(i)*ChunkBlocks, int64(i)*ChunkBlocks+m.room(int64(i))
-		for x := m.Next(base, true); x < end && runs < chunkWords*2; runs++ {
-			y := min(end, m.Next(x, false))
-			b = le.AppendUint16(b, uint16(x-base))
+		runs, room := 0, m.room(i)
+		w := c.look(&scratch, room)
+		for x := w.next(0, room, true); x < room && runs < chunkWords*2; runs++ {
+			y := w.next(x, room, false)
+			b = le.AppendUint16(b, uint16(x))
 			b = le.AppendUint16(b, uint16(y-x-1))
-			x = m.Next(y, true)
+			x = w.next(y, room, true)
 		}
 		if runs < chunkWords*2 {
 			le.PutUint16(b[head+1:], uint16(runs))
 			continue
 		}
 		b = append(b[:head], formWords, 0, 0)
-		for _, w := range c.words {
-			b = le.AppendUint64(b, w)
+		for _, v := range w {
+			b = le.AppendUint64(b, v)
 		}
 	}
 	return b, -1
@@ -78,38 +76,38 @@ func Decode(b []byte, blocks int64) (*Set, error) {
 // AddEncoded adds what AppendTo or AppendPart wrote: all of b. After an error (ErrMalformed) part of it may have been added.
 func (m *Set) AddEncoded(b []byte) error {
 	le := binary.LittleEndian
+	var w words
 	for last := int64(-1); len(b) > 0; {
 		if len(b) < 7 {
 			return fmt.Errorf("block set ends early: %w", ErrMalformed)
 		}
 		i, form, runs := int64(le.Uint32(b)), b[4], int(le.Uint16(b[5:]))
 		b = b[7:]
-		if i <= last || i >= int64(len(m.chunks)) {
+		if i <= last || i >= m.chunks() {
 			return fmt.Errorf("block set has chunk %d after %d: %w", i, last, ErrMalformed)
 		}
 		last = i
 		base := i * ChunkBlocks
 		switch {
 		case form == formFull:
-			m.Add(base, base+m.room(i))
+			m.Add(base, base+ChunkBlocks)
 		case form == formRuns && len(b) >= 4*runs:
+			w = words{}
 			for ; runs > 0; runs-- {
 				x, n := int64(le.Uint16(b)), int64(le.Uint16(b[2:]))+1
 				if x+n > m.room(i) {
 					return fmt.Errorf("block set has a run of %d at %d: %w", n, x, ErrMalformed)
 				}
-				m.Add(base+x, base+x+n)
+				w.fill(x, x+n)
 				b = b[4:]
 			}
+			m.or(i, &w)
 		case form == formWords && len(b) >= 8*chunkWords:
-			for w := range int64(chunkWords) {
-				v := le.Uint64(b[8*w:])
-				for x := base + 64*w; v != 0; x, v = x+1, v>>1 {
-					if v&1 != 0 && x < m.blocks {
-						m.Add(x, x+1)
-					}
-				}
+			for x := range w {
+				w[x] = le.Uint64(b[8*x:])
 			}
+			w.wipe(m.room(i), ChunkBlocks)
+			m.or(i, &w)
 			b = b[8*chunkWords:]
 		default:
 			return fmt.Errorf("block set has a chunk of form %d: %w", form, ErrMalformed)

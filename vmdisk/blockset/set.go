@@ -1,34 +1,73 @@
 package blockset
 
-import "math/bits"
+import (
+	"iter"
+	"math/bits"
+)
 
-// ChunkBlocks is how many blocks share a chunk, which takes 4 KiB of memory: 128 MiB of disk.
-const ChunkBlocks = 1 << 15
+// pageChunks is how many chunks share a page of a set's table.
+const pageChunks = 256
 
-const chunkWords = ChunkBlocks / 64
+type page [pageChunks]*chunk
 
-type chunk struct {
-	words [chunkWords]uint64
-	n     int64
-}
-
-// fullChunk stands for a chunk with all its bits set. It is never written.
-var fullChunk = &chunk{}
-
-// Set is a set of the blocks [0, Blocks()). Not safe for concurrent use.
+// Set is a set of the blocks [0, Blocks()). Not safe for concurrent use; looking only (Has, Next, Run, Count) may go on in several
+// goroutines while none changes it.
 type Set struct {
 	blocks int64
-	chunks []*chunk
+	pages  []*page
 	n      int64
+	pool   *Pool
 }
 
 // New is an empty set of a disk of that many blocks.
 func New(blocks int64) *Set {
-	return &Set{blocks: blocks, chunks: make([]*chunk, (blocks+ChunkBlocks-1)/ChunkBlocks)}
+	return &Set{blocks: blocks, pages: make([]*page, (blocks+ChunkBlocks*pageChunks-1)/(ChunkBlocks*pageChunks))}
 }
 
-// room is the number of bits that chunk i has.
+// chunks is how many chunks the disk has.
+func (m *Set) chunks() int64 { return (m.blocks + ChunkBlocks - 1) / ChunkBlocks }
+
+// room is the number of blocks that chunk i has.
 func (m *Set) room(i int64) int64 { return min(ChunkBlocks, m.blocks-i*ChunkBlocks) }
+
+// chunk is chunk i, nil if it is empty.
+func (m *Set) chunk(i int64) *chunk {
+	if p := m.pages[i/pageChunks]; p != nil {
+		return p[i%pageChunks]
+	}
+	return nil
+}
+
+// place sets chunk i, which counts n blocks more than what was there. An empty or full c isn't kept.
+func (m *Set) place(i int64, c *chunk, n int64) {
+	p := m.pages[i/pageChunks]
+	if p == nil {
+		if c == nil {
+			return
+		}
+		p = new(page)
+		m.pages[i/pageChunks] = p
+	}
+	p[i%pageChunks] = c
+	m.n += n
+}
+
+// from are the chunks that aren't empty, from chunk i on.
+func (m *Set) from(i int64) iter.Seq2[int64, *chunk] {
+	return func(yield func(int64, *chunk) bool) {
+		for at := i / pageChunks; at < int64(len(m.pages)); at++ {
+			p := m.pages[at]
+			if p == nil {
+				continue
+			}
+			for j := max(0, i-at*pageChunks); j < pageChunks; j++ {
+				if c := p[j]; c != nil && !yield(at*pageChunks+j, c) {
+					return
+				}
+			}
+		}
+	}
+}
 
 // Blocks is how many blocks the disk has.
 func (m *Set) Blocks() int64 { return m.blocks }
@@ -41,185 +80,184 @@ func (m *Set) Empty() bool { return m.n == 0 }
 
 // Has says whether block x, of the disk, is in the set.
 func (m *Set) Has(x int64) bool {
-	c := m.chunks[x/ChunkBlocks]
-	return c == fullChunk || c != nil && c.words[x%ChunkBlocks/64]>>(x%64)&1 != 0
+	c := m.chunk(x / ChunkBlocks)
+	if c == nil || c == fullChunk {
+		return c != nil
+	}
+	w := c.words.Load()
+	if w == nil {
+		w = new(words)
+		unpack(c.packed, w)
+	}
+	return w[x%ChunkBlocks/64]>>(x%64)&1 != 0
 }
 
 // Reset makes the set empty.
 func (m *Set) Reset() {
-	if m.n > 0 {
-		clear(m.chunks)
-		m.n = 0
+	if m.n == 0 {
+		return
 	}
-}
-
-// own makes chunk i writable.
-func (m *Set) own(i int64) *chunk {
-	c := m.chunks[i]
-	switch c {
-	case nil:
-		c = &chunk{}
-	case fullChunk:
-		c = &chunk{n: m.room(i)}
-		fillWords(&c.words, 0, c.n)
-	default:
-		return c
+	for _, p := range m.pages {
+		if p == nil {
+			continue
+		}
+		for i, c := range p {
+			c.drop(m.pool, 1)
+			p[i] = nil
+		}
 	}
-	m.chunks[i] = c
-	return c
-}
-
-// tidy drops the memory of a chunk that became empty or full.
-func (m *Set) tidy(i int64) {
-	switch c := m.chunks[i]; {
-	case c == nil || c == fullChunk:
-	case c.n == 0:
-		m.chunks[i] = nil
-	case c.n == m.room(i):
-		m.chunks[i] = fullChunk
-	}
-}
-
-func fillWords(w *[chunkWords]uint64, a, b int64) (added int64) {
-	for a < b {
-		mask, next := wordMask(a, b)
-		old := w[a/64]
-		w[a/64] = old | mask
-		added += int64(bits.OnesCount64(mask &^ old))
-		a = next
-	}
-	return added
-}
-
-// wordMask has the bits of a's word that are in [a, b), and where the next word begins.
-func wordMask(a, b int64) (mask uint64, next int64) {
-	next = min(b, (a/64+1)*64)
-	mask = ^uint64(0) << (a % 64)
-	if r := next % 64; r != 0 {
-		mask &= 1<<r - 1
-	}
-	return mask, next
+	m.n = 0
 }
 
 // Add adds the blocks [a, b).
 func (m *Set) Add(a, b int64) {
-	b = min(b, m.blocks)
-	for a < b {
+	for b = min(b, m.blocks); a < b; {
 		i := a / ChunkBlocks
-		base := i * ChunkBlocks
-		end := min(b, base+m.room(i))
-		switch {
-		case m.chunks[i] == fullChunk:
-		case a == base && end == base+m.room(i):
-			m.n += m.room(i) - m.chunkCount(i)
-			m.chunks[i] = fullChunk
-		default:
-			c := m.own(i)
-			added := fillWords(&c.words, a-base, end-base)
-			c.n += added
-			m.n += added
-			m.tidy(i)
-		}
+		end := min(b, (i+1)*ChunkBlocks)
+		one := [1]*Set{m}
+		addPiece(one[:], i, a-i*ChunkBlocks, end-i*ChunkBlocks)
 		a = end
-	}
-}
-
-func (m *Set) chunkCount(i int64) int64 {
-	switch c := m.chunks[i]; c {
-	case nil:
-		return 0
-	case fullChunk:
-		return m.room(i)
-	default:
-		return c.n
 	}
 }
 
 // Remove removes the blocks [a, b).
 func (m *Set) Remove(a, b int64) {
-	b = min(b, m.blocks)
-	for a < b {
+	for b = min(b, m.blocks); a < b; {
 		i := a / ChunkBlocks
-		base := i * ChunkBlocks
-		end := min(b, base+m.room(i))
-		switch {
-		case m.chunks[i] == nil:
-		case a == base && end == base+m.room(i):
-			m.n -= m.chunkCount(i)
-			m.chunks[i] = nil
-		default:
-			c := m.own(i)
-			for x := a - base; x < end-base; {
-				mask, next := wordMask(x, end-base)
-				gone := int64(bits.OnesCount64(c.words[x/64] & mask))
-				c.words[x/64] &^= mask
-				c.n -= gone
-				m.n -= gone
-				x = next
-			}
-			m.tidy(i)
-		}
+		end := min(b, (i+1)*ChunkBlocks)
+		m.removePiece(i, a-i*ChunkBlocks, end-i*ChunkBlocks)
 		a = end
 	}
 }
 
+func (m *Set) removePiece(i, a, b int64) {
+	c, room := m.chunk(i), m.room(i)
+	if c == nil {
+		return
+	}
+	if a == 0 && b == room {
+		m.place(i, nil, -c.count(room))
+		c.drop(m.pool, 1)
+		return
+	}
+	if w := c.words.Load(); w != nil && w.next(a, b, true) == b {
+		return
+	}
+	mine := c.own(m.pool, 1, room)
+	gone := mine.words.Load().wipe(a, b)
+	mine.n -= gone
+	m.settle(i, mine, room, -gone)
+}
+
+// settle places what changed, dropping it if it became empty or full.
+func (m *Set) settle(i int64, c *chunk, room, n int64) {
+	switch c.n {
+	case 0:
+		c.drop(m.pool, 1)
+		c = nil
+	case room:
+		c.drop(m.pool, 1)
+		c = fullChunk
+	default:
+		m.pool.touch(c)
+	}
+	m.place(i, c, n)
+}
+
 // Or adds all of o, which has the same number of blocks.
 func (m *Set) Or(o *Set) {
-	for i, oc := range o.chunks {
-		i := int64(i)
+	var scratch words
+	for i, oc := range o.from(0) {
+		room := m.room(i)
+		c := m.chunk(i)
 		switch {
-		case oc == nil || m.chunks[i] == fullChunk:
+		case c == fullChunk || c == oc:
 		case oc == fullChunk:
-			m.Add(i*ChunkBlocks, i*ChunkBlocks+m.room(i))
+			m.place(i, fullChunk, room-c.count(room))
+			c.drop(m.pool, 1)
+		case c == nil && (m.pool == o.pool || m.pool == nil):
+			oc.refs.Add(1)
+			m.place(i, oc, oc.n)
 		default:
-			c := m.own(i)
-			var n int64
-			for w := range c.words {
-				c.words[w] |= oc.words[w]
-				n += int64(bits.OnesCount64(c.words[w]))
-			}
-			m.n += n - c.n
-			c.n = n
-			m.tidy(i)
+			m.or(i, oc.look(&scratch, room))
 		}
 	}
 }
 
-// Clone is a copy that shares nothing with m.
+// or adds w to chunk i.
+func (m *Set) or(i int64, w *words) {
+	room := m.room(i)
+	c := m.chunk(i)
+	if c == fullChunk {
+		return
+	}
+	before := c.count(room)
+	mine := c.own(m.pool, 1, room)
+	to := mine.words.Load()
+	mine.n = 0
+	for x := range w {
+		to[x] |= w[x]
+		mine.n += int64(bits.OnesCount64(to[x]))
+	}
+	m.settle(i, mine, room, mine.n-before)
+}
+
+// Clone is a copy in no pool. It takes memory only for what is changed later in one of the two, from whatever goroutines. Who
+// doesn't need it any more should Reset it, so that m has its memory to itself again.
 func (m *Set) Clone() *Set {
 	c := New(m.blocks)
 	c.Or(m)
 	return c
 }
 
+// Coarse is m with whole grains of that many blocks, a divisor of ChunkBlocks, in no pool.
+func (m *Set) Coarse(grain int64) *Set {
+	out := New(m.blocks)
+	var scratch words
+	for i, c := range m.from(0) {
+		room, base := m.room(i), i*ChunkBlocks
+		w := c.look(&scratch, room)
+		for x := w.next(0, room, true); x < room; x = w.next(x, room, true) {
+			end := (x/grain + 1) * grain
+			out.Add(base+x/grain*grain, base+end)
+			x = end
+		}
+	}
+	return out
+}
+
 // UnionCount is how many blocks are in any of the three.
 func UnionCount(a, b, c *Set) int64 {
+	switch {
+	case b.n == 0 && c.n == 0:
+		return a.n
+	case a.n == 0 && c.n == 0:
+		return b.n
+	case a.n == 0 && b.n == 0:
+		return c.n
+	}
 	var n int64
-	for i := range a.chunks {
-		x, y, z := a.chunks[i], b.chunks[i], c.chunks[i]
+	var sa, sb, sc words
+	for i := range a.chunks() {
+		x, y, z := a.chunk(i), b.chunk(i), c.chunk(i)
+		room := a.room(i)
 		switch {
 		case x == fullChunk || y == fullChunk || z == fullChunk:
-			n += a.room(int64(i))
-		case y == nil && z == nil:
-			n += a.chunkCount(int64(i))
-		case x == nil && z == nil:
-			n += b.chunkCount(int64(i))
+			n += room
+		case (y == nil || y == x) && (z == nil || z == x):
+			n += x.count(room)
+		case x == nil && (z == nil || z == y):
+			n += y.count(room)
 		case x == nil && y == nil:
-			n += c.chunkCount(int64(i))
+			n += z.count(room)
 		default:
+			wx, wy, wz := x.look(&sa, room), y.look(&sb, room), z.look(&sc, room)
 			for w := range chunkWords {
-				n += int64(bits.OnesCount64(x.word(w) | y.word(w) | z.word(w)))
+				n += int64(bits.OnesCount64(wx[w] | wy[w] | wz[w]))
 			}
 		}
 	}
 	return n
-}
-
-func (c *chunk) word(w int) uint64 {
-	if c == nil {
-		return 0
-	}
-	return c.words[w]
 }
 
 // Run finds the first run of blocks from 'from' on, going round at the end. A run is not longer than limit.
@@ -241,22 +279,28 @@ func (m *Set) Run(from, limit int64) (a, b int64, ok bool) {
 func (m *Set) Next(x int64, in bool) int64 {
 	for x < m.blocks {
 		i := x / ChunkBlocks
-		c := m.chunks[i]
+		c := m.chunk(i)
 		if c == nil || c == fullChunk {
 			if (c == fullChunk) == in {
 				return x
 			}
+			if in && m.pages[i/pageChunks] == nil {
+				x = (i/pageChunks + 1) * pageChunks * ChunkBlocks
+				continue
+			}
 			x = (i + 1) * ChunkBlocks
 			continue
 		}
-		w := c.words[x%ChunkBlocks/64]
-		if !in {
-			w = ^w
+		w := c.words.Load()
+		if w == nil {
+			w = new(words)
+			unpack(c.packed, w)
 		}
-		if w &= ^uint64(0) << (x % 64); w != 0 {
-			return min(m.blocks, x/64*64+int64(bits.TrailingZeros64(w)))
+		base, room := i*ChunkBlocks, m.room(i)
+		if y := w.next(x-base, room, in); y < room {
+			return base + y
 		}
-		x = (x/64 + 1) * 64
+		x = base + room
 	}
 	return m.blocks
 }

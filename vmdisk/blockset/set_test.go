@@ -51,11 +51,8 @@ func same(t *rapid.T, m *Set, want []bool) {
 	if m.Count() != n || m.Empty() != (n == 0) {
 		t.Fatalf("count %d, want %d", m.Count(), n)
 	}
-	for i, c := range m.chunks {
-		if c == nil || c == fullChunk {
-			continue
-		}
-		if c.n == 0 || c.n == m.room(int64(i)) {
+	for i, c := range m.from(0) {
+		if c != fullChunk && (c.n == 0 || c.n == m.room(i)) {
 			t.Fatalf("chunk %d keeps its memory with %d bits", i, c.n)
 		}
 	}
@@ -132,8 +129,8 @@ func TestHuge(t *testing.T) {
 		t.Fatal(m.Count())
 	}
 	var kept int
-	for _, c := range m.chunks {
-		if c != nil && c != fullChunk {
+	for _, c := range m.from(0) {
+		if c != fullChunk {
 			kept++
 		}
 	}

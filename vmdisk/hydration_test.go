@@ -62,15 +62,20 @@ func hydraOptions(m *vfs.Mem) Options {
 
 func newLagging(t *testing.T, seed uint64) *lagging {
 	t.Helper()
+	return newLaggingOf(t, seed, hydraSize)
+}
+
+func newLaggingOf(t *testing.T, seed uint64, size int64) *lagging {
+	t.Helper()
 	r := rand.New(rand.NewPCG(seed, 7))
 	g := &lagging{mem: vfs.NewMem(), at: Position{1, 9}}
-	g.d = newReplica(t, hydraSize, hydraOptions(g.mem))
+	g.d = newReplica(t, size, hydraOptions(g.mem))
 	a, err := g.d.Apply()
 	must(t, err)
 	must(t, a.Begin([16]byte{1}))
-	g.old = make([]byte, hydraSize)
+	g.old = make([]byte, size)
 	for range 20 {
-		off := r.Int64N(hydraSize/Block-16) * Block
+		off := r.Int64N(size/Block-16) * Block
 		p := g.old[off : off+(1+r.Int64N(16))*Block]
 		fillRandom(r, p)
 		must(t, a.Write(off, p))
@@ -79,9 +84,9 @@ func newLagging(t *testing.T, seed uint64) *lagging {
 	must(t, a.Close())
 	g.before = Position{1, 2}
 	g.newest = bytes.Clone(g.old)
-	g.stale = blockset.New(hydraSize / Block)
+	g.stale = blockset.New(size / Block)
 	for range 30 {
-		x := r.Int64N(hydraSize/Block - 16)
+		x := r.Int64N(size/Block - 16)
 		y := x + 1 + r.Int64N(16)
 		g.stale.Add(x, y)
 		if r.IntN(4) == 0 {
@@ -337,10 +342,40 @@ func TestCloseWhileHydrating(t *testing.T) {
 		t.Error(err)
 	}
 	g.d = reopen(t, hydraOptions(g.mem))
+	if i := g.d.Info(); i.Stale != g.stale.Count()*Block {
+		t.Errorf("%d bytes are stale", i.Stale)
+	}
 	must(t, g.d.Activate(2))
 	g.src.fetch = nil
 	must(t, g.d.Hydrate(t.Context(), g.src))
 	same(t, g.d, g.newest)
+}
+
+// A lost or damaged set of stale blocks stands for all blocks.
+func TestStaleSetDamaged(t *testing.T) {
+	for _, how := range []string{"gone", "torn"} {
+		g := newLagging(t, 7)
+		g.lack(t)
+		must(t, g.d.Activate(2))
+		must(t, g.d.WriteAt(bytes.Repeat([]byte{3}, Block), 0, true))
+		copy(g.newest, bytes.Repeat([]byte{3}, Block))
+		must(t, g.d.Close())
+		name := g.d.j.snapshot().stale.name()
+		if how == "gone" {
+			must(t, g.mem.Remove(name))
+		} else {
+			f, err := g.mem.Open(name)
+			must(t, err)
+			must(t, errors.Join(f.Truncate(60), f.Close()))
+		}
+		g.d = reopen(t, hydraOptions(g.mem))
+		if i := g.d.Info(); i.Stale != hydraSize-Block {
+			t.Errorf("%s: %d bytes are stale", how, i.Stale)
+		}
+		must(t, g.d.Activate(2))
+		must(t, g.d.Hydrate(t.Context(), g.src))
+		same(t, g.d, g.newest)
+	}
 }
 
 func TestRollback(t *testing.T) {

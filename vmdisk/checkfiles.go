@@ -49,6 +49,7 @@ func (d *Store) checkFiles(r *Report) (whole bool) {
 	d.checkLayers(st, r)
 	d.checkEpochs(r)
 	d.checkSets(names, r)
+	d.checkStale(st, r)
 	if !d.complete {
 		r.note(baseName, "The first copy of the disk hasn't ended, so there is no content to check.", "")
 	}
@@ -162,6 +163,25 @@ func (d *Store) checkSets(names []string, r *Report) {
 		default:
 			r.unusable(name, err)
 		}
+	}
+}
+
+// checkStale says what a disk lacks that isn't whole.
+func (d *Store) checkStale(st *state, r *Report) {
+	if st.stale.serial == 0 {
+		return
+	}
+	_, err := d.readStale(st.stale)
+	switch {
+	case d.j.snapshot().stale != st.stale: // whole, or rolled back, meanwhile
+	case err == nil:
+		r.note(st.stale.name(), fmt.Sprintf("The disk isn't whole: blocks of it are still on the device that had it before. Its base is what it was at %s.", st.stale.before),
+			"Let both devices run and reach each other.")
+	case errors.Is(err, ErrMalformed):
+		r.wrong(st.stale.name(), fmt.Sprintf("Which blocks are still on the device that had the disk before isn't known any more: %v.", err),
+			"Nothing is lost: all that wasn't fetched yet is fetched again. Let both devices run and reach each other.", err)
+	default:
+		r.unusable(st.stale.name(), err)
 	}
 }
 

@@ -39,7 +39,7 @@ func (f format) newest() uint32 { return uint32(len(f.rungs)) }
 // has no older ones.
 func Formats() map[string]int {
 	out := map[string]int{}
-	for _, f := range []format{journalFormat, epochsFormat, dirtyFormat, hashesFormat} {
+	for _, f := range []format{journalFormat, epochsFormat, dirtyFormat, staleFormat, hashesFormat} {
 		out[f.name] = int(f.newest())
 	}
 	return out
@@ -76,6 +76,8 @@ func formatOf(name string) (f format, ok bool) {
 		return hashesFormat, true
 	case strings.HasPrefix(name, dirtyPrefix) && !strings.HasSuffix(name, vfs.TempSuffix):
 		return dirtyFormat, true
+	case strings.HasPrefix(name, stalePrefix) && !strings.HasSuffix(name, vfs.TempSuffix):
+		return staleFormat, true
 	}
 	return format{}, false
 }

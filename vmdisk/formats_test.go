@@ -140,7 +140,7 @@ func TestLadder(t *testing.T) {
 	doc, err := os.ReadFile("FORMAT.md")
 	must(t, err)
 	seen := map[string]string{}
-	for _, f := range []format{journalFormat, epochsFormat, dirtyFormat, exportFormat, hashesFormat} {
+	for _, f := range []format{journalFormat, epochsFormat, dirtyFormat, exportFormat, staleFormat, hashesFormat} {
 		if len(f.magic) != 8 || seen[f.magic] != "" || f.newest() == 0 {
 			t.Errorf("%s: magic %q, which %s has", f.name, f.magic, seen[f.magic])
 		}

@@ -66,7 +66,7 @@ func runHydraModel(t *testing.T, seed uint64) {
 		m.mem.FailAt(0, nil, false)
 		_ = m.d.Close()
 	}()
-	for range 150 {
+	for range 100 {
 		m.step()
 		if m.rolled {
 			break

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 
 	"tagalong.org/tagalong/vmdisk/blockset"
@@ -51,6 +52,18 @@ func (d *Store) storeStale(r staleRef, set *blockset.Set) error {
 // loadStale is the set of r. If it is damaged or gone, every block is taken for stale: more is fetched, but nothing old is
 // read.
 func (d *Store) loadStale(r staleRef) (*blockset.Set, error) {
+	set, err := d.readStale(r)
+	if errors.Is(err, ErrMalformed) {
+		d.log.Warn("The set of stale blocks is damaged, all blocks will be fetched", "disk", d.id, "file", r.name(), "err", err)
+		set = blockset.New(d.blocks)
+		set.Add(0, d.blocks)
+		return set, nil
+	}
+	return set, err
+}
+
+// readStale reads the set of r. ErrMalformed says that it is damaged or gone.
+func (d *Store) readStale(r staleRef) (*blockset.Set, error) {
 	b, _, err := d.readSealed(r.name(), staleFormat)
 	var set *blockset.Set
 	if err == nil {
@@ -59,13 +72,58 @@ func (d *Store) loadStale(r staleRef) (*blockset.Set, error) {
 	switch {
 	case err == nil:
 		return set, nil
-	case errors.Is(err, ErrMalformed), errors.Is(err, ErrWrongDisk), errors.Is(err, blockset.ErrMalformed), errors.Is(err, fs.ErrNotExist):
-		d.log.Warn("The set of stale blocks is damaged, all blocks will be fetched", "disk", d.id, "file", r.name(), "err", err)
-		set = blockset.New(d.blocks)
-		set.Add(0, d.blocks)
-		return set, nil
+	case errors.Is(err, ErrWrongDisk), errors.Is(err, blockset.ErrMalformed), errors.Is(err, fs.ErrNotExist):
+		err = fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
 	return nil, fmt.Errorf("%s: %w", r.name(), err)
+}
+
+// StaleIn is what this disk, whose device is called self, lacks of the disk that exported b (ExportDirty): an encoded set for
+// SetStale, and the position that it goes with. What isn't known to be here is in it. Errors: ErrMalformed, ErrVersion, ErrWrongDisk,
+// and ErrDiverged if this disk is at a position that the other's history doesn't have.
+func (d *Store) StaleIn(b []byte, self string) (set []byte, at Position, err error) {
+	set, at, err = d.staleIn(b, self)
+	if err != nil {
+		return nil, Position{}, fmt.Errorf("stale blocks of %s: %w", self, err)
+	}
+	return set, at, nil
+}
+
+func (d *Store) staleIn(b []byte, self string) (set []byte, at Position, err error) {
+	if len(b) > maxExport {
+		return nil, at, fmt.Errorf("%d bytes: %w", len(b), ErrMalformed)
+	}
+	b, version, err := d.unseal(b, exportFormat)
+	if err != nil {
+		return nil, at, err
+	}
+	at, ends, sets, err := parseExport(b, d.blocks, version)
+	if err != nil {
+		return nil, at, err
+	}
+	pos := d.ReplicaState().Position
+	last := at
+	if pos.Term != at.Term {
+		i := slices.IndexFunc(ends, func(e Position) bool { return e.Term == pos.Term })
+		if last = (Position{}); i >= 0 {
+			last = ends[i]
+		}
+	}
+	if pos != (Position{}) && pos.Compare(last) > 0 {
+		return nil, at, fmt.Errorf("this disk is at %s, that one came to %s by %s: %w", pos, at, last, ErrDiverged)
+	}
+	if pos == at {
+		return nil, at, nil
+	}
+	for _, s := range sets {
+		if s.name == self && pos.Compare(s.acked) >= 0 {
+			s.dirty.Or(s.ticked) // an unfinished copy is given up
+			return s.dirty.AppendTo(nil), at, nil
+		}
+	}
+	all := blockset.New(d.blocks)
+	all.Add(0, d.blocks)
+	return all.AppendTo(nil), at, nil
 }
 
 // readSealed is what a file with sets has inside, in that version of its format.

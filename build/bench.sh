@@ -14,6 +14,7 @@
 #   nbd     the server against qemu-nbd and nbdkit's file plugin: fio over the Unix socket, and qemu-img bench
 #           against QEMU on the bare file (peer=file). Images on tmpfs
 #   flush   4 KiB writes, each with a flush, against the same peers, on a disk file system
+#   cut     4 KiB writes with a cut open and half the disk still to be copied, against the same without a cut
 #   memory  what a 1 TiB disk with three peers and 10 % of its blocks dirty takes, beyond buffers
 #
 # Only ratios mean something elsewhere. Images lie on tmpfs because what reclaims the page cache behind our back

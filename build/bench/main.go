@@ -37,6 +37,7 @@ type settings struct {
 var benchmarks = map[string]func(ctx context.Context, s settings) error{
 	"nbd":    benchNBD,
 	"flush":  benchFlush,
+	"cut":    benchCut,
 	"memory": benchMemory,
 }
 

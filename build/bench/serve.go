@@ -1,11 +1,11 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"runtime/pprof"
@@ -18,6 +18,9 @@ import (
 
 // reserve is what the product keeps free by default, in bytes.
 const reserve = 1 << 30
+
+// orderCut is what obey understands.
+const orderCut = "cut"
 
 // peerNames are the devices that the disk tracks.
 var peerNames = []string{"desk", "laptop", "studio"}
@@ -62,7 +65,7 @@ func serve(ctx context.Context, args []string) error {
 			return err
 		}
 		wg.Go(func() {
-			_, _ = io.Copy(io.Discard, os.Stdin) // its end is the sign
+			obey(ctx, d)
 			cancel()
 		})
 		return (&nbd.Server{Backend: disknbd.Backend{Disk: d}, Log: log}).Serve(ctx, l)
@@ -71,6 +74,37 @@ func serve(ctx context.Context, args []string) error {
 	err = errors.Join(err, d.Close())
 	wg.Wait()
 	return err
+}
+
+// obey carries out the orders on standard input until that ends. The only one is to take a new cut in the place of the one
+// before, of which the first half is copied already.
+func obey(ctx context.Context, d *vmdisk.Store) {
+	var c *vmdisk.Cut
+	defer func() {
+		if c != nil {
+			_ = c.Close()
+		}
+	}()
+	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+		if in.Text() != orderCut {
+			fmt.Println("unknown order")
+			continue
+		}
+		// Whoever lost it was measured without.
+		if c != nil {
+			if err := errors.Join(c.ReadAt(make([]byte, 1), d.Size()-1), c.Close()); err != nil {
+				fmt.Println(err)
+				return
+			}
+		}
+		var err error
+		if c, err = d.Cut(ctx); err != nil {
+			fmt.Println(err)
+			return
+		}
+		c.Release(0, d.Size()/2)
+		fmt.Println("done")
+	}
 }
 
 // prepare activates a new disk and fills it.

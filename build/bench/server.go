@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -22,7 +23,8 @@ type server struct {
 	name   string
 	socket string
 	cmd    *exec.Cmd
-	stdin  io.Closer     // ours ends when it is closed
+	stdin  io.WriteCloser // ours ends when it is closed, and takes orders until then
+	stdout *bufio.Reader
 	ended  chan struct{} // closed when the process has ended
 }
 
@@ -35,10 +37,14 @@ func spawn(ctx context.Context, name, socket string, argv ...string) (*server, e
 	if err != nil {
 		return nil, err
 	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("%s: %w (build/deps.sh bench installs it)", name, err)
 	}
-	s := &server{name, socket, cmd, stdin, make(chan struct{})}
+	s := &server{name, socket, cmd, stdin, bufio.NewReader(stdout), make(chan struct{})}
 	go func() {
 		_ = cmd.Wait() // whoever waits for an answer finds out
 		close(s.ended)
@@ -63,6 +69,18 @@ func (s *server) stop() {
 		_ = s.cmd.Process.Kill()
 	}
 	<-s.ended
+}
+
+// order has ours do something, and waits until it is done.
+func (s *server) order(what string) error {
+	if _, err := io.WriteString(s.stdin, what+"\n"); err != nil {
+		return fmt.Errorf("%s: %w", s.name, err)
+	}
+	answer, err := s.stdout.ReadString('\n')
+	if err != nil || answer != "done\n" {
+		return fmt.Errorf("%s: asked to %s, it said %q: %w", s.name, what, answer, cmp.Or(err, io.ErrUnexpectedEOF))
+	}
+	return nil
 }
 
 // cpu is the processor time that the server has taken, in microseconds, where the system tells (Linux); else 0.

@@ -90,16 +90,22 @@ func (w fdWire) writev(list *net.Buffers) error {
 		if err != nil {
 			return os.NewSyscallError("writev", err)
 		}
-		for n > 0 {
-			if first := (*list)[0]; n < len(first) {
-				(*list)[0] = first[n:]
-				break
-			}
-			n -= len((*list)[0])
-			*list = (*list)[1:]
-		}
+		*list = advance(*list, n)
 	}
 	return nil
+}
+
+// advance is list without its first n bytes: a signal may end a write half-way.
+func advance(list net.Buffers, n int) net.Buffers {
+	for n > 0 {
+		if first := list[0]; n < len(first) {
+			list[0] = first[n:]
+			break
+		}
+		n -= len(list[0])
+		list = list[1:]
+	}
+	return list
 }
 
 // What could fail is that the client was faster.

@@ -1,7 +1,6 @@
 package disktool
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -75,7 +74,7 @@ func Serve(ctx context.Context, o ServeOptions, ready func(api.ServedDisk)) (err
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(ctx, l) }()
 	ready(s)
-	return cmp.Or(<-served, disk.Flush())
+	return <-served
 }
 
 // whyReadOnly is the reason in a few words, or "" if the disk may be written.

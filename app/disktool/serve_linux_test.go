@@ -16,6 +16,7 @@ import (
 
 	"tagalong.org/tagalong/app/api"
 	"tagalong.org/tagalong/vmdisk"
+	"tagalong.org/tagalong/vmdisk/blockset"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -212,6 +213,15 @@ func TestServeRefuses(t *testing.T) {
 	if err = errors.Join(err, d.Close()); err != nil {
 		t.Fatal(err)
 	}
+	lacking := filepath.Join(t.TempDir(), "disk")
+	makeDisk(t, lacking, func(d *vmdisk.Store) error {
+		stale := blockset.New(1024)
+		stale.Add(3, 5)
+		return errors.Join(d.SetStale(stale.AppendTo(nil), vmdisk.Position{Term: 1, Barrier: 1}), d.Activate(2))
+	})
+	if i, err := Info(lacking, quiet); err != nil || i.Stale != 2*4096 {
+		t.Errorf("%+v, %v", i, err)
+	}
 	good := filepath.Join(t.TempDir(), "disk")
 	makeDisk(t, good, nil)
 	open := t.TempDir()
@@ -223,6 +233,7 @@ func TestServeRefuses(t *testing.T) {
 		code api.Code
 	}{
 		"no disk":        {ServeOptions{Dir: t.TempDir()}, api.CodeNotFound},
+		"lacks blocks":   {ServeOptions{Dir: lacking}, api.CodeConflict},
 		"incomplete":     {ServeOptions{Dir: incomplete}, api.CodeConflict},
 		"open directory": {ServeOptions{Dir: good, Socket: filepath.Join(open, "s")}, api.CodeUsage},
 		"long path":      {ServeOptions{Dir: good, Socket: filepath.Join(t.TempDir(), strings.Repeat("x", 200))}, api.CodeUsage},

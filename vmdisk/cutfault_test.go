@@ -103,7 +103,7 @@ func (f faultFile) Punch(off, n int64) error {
 // TestScratchFails fails every single call that concerns scratch files. The guest never notices, and a cut is right or says that it
 // is lost, for good; another one can be taken.
 func TestScratchFails(t *testing.T) {
-	const size = 64 * Block
+	const size = 24 * Block
 	run := func(t *testing.T, n int64, fault error) (lost bool, calls int64) {
 		r := rand.New(rand.NewPCG(uint64(n), 15))
 		s := &scratchFault{FS: vfs.NewMem(), fault: fault}
@@ -131,7 +131,7 @@ func TestScratchFails(t *testing.T) {
 					t.Fatal("the cut is wrong")
 				}
 			}
-			for range 6 {
+			for range 4 {
 				changeAny(t, d, now, r)
 				look()
 			}

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -227,5 +229,83 @@ func TestCutYieldsSpace(t *testing.T) {
 	}
 	if err := c.ReadAt(p, 0); !errors.Is(err, ErrCutLost) || s.full.Load() < reserve {
 		t.Fatalf("with nothing free: %v, %d free", err, s.full.Load())
+	}
+}
+
+// interrupted is a directory in which something happens before a look at base.raw.
+type interrupted struct {
+	vfs.FS
+	before func()
+}
+
+func (i *interrupted) Open(name string) (vfs.File, error) {
+	f, err := i.FS.Open(name)
+	if name == baseName && err == nil {
+		f = interruptedFile{f, i}
+	}
+	return f, err
+}
+
+type interruptedFile struct {
+	vfs.File
+	i *interrupted
+}
+
+func (f interruptedFile) look() {
+	if do := f.i.before; do != nil {
+		f.i.before = nil
+		do()
+	}
+}
+
+func (f interruptedFile) ReadAt(p []byte, off int64) (int, error) {
+	f.look()
+	return f.File.ReadAt(p, off)
+}
+
+func (f interruptedFile) NextData(off int64) (int64, error) {
+	f.look()
+	return f.File.NextData(off)
+}
+
+// What changes between a cut's look at its sets and its look at the disk isn't taken for the cut's.
+func TestCutLooksTwice(t *testing.T) {
+	i := &interrupted{FS: vfs.NewMem()}
+	o := quiet(nil)
+	o.FS = i
+	d := newDisk(t, 16*Block, o)
+	must(t, d.Activate(1))
+	want := bytes.Repeat([]byte{5}, 16*Block)
+	must(t, d.WriteAt(want, 0, false))
+	trim := func(at int64) func() {
+		return func() {
+			if err := d.Trim(at*Block, 2*Block, false); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	c := newCut(t, d)
+	for at := int64(0); at < 16; at += 4 {
+		i.before = trim(at)
+		es, err := c.Extents(0, 16*Block)
+		if must(t, err); i.before != nil || len(es) != 1 || es[0] != (Extent{16 * Block, false}) {
+			t.Fatalf("extents %v", es)
+		}
+		i.before = trim(at + 2)
+		if got := whatCut(t, c); i.before != nil || !bytes.Equal(got, want) {
+			t.Fatal("the cut has what was written after it")
+		}
+	}
+}
+
+// A disk that is filled from a file becomes another one.
+func TestImportLosesCuts(t *testing.T) {
+	d := newDisk(t, 4*Block, quiet(vfs.NewMem()))
+	c := newCut(t, d)
+	raw := filepath.Join(t.TempDir(), "raw")
+	must(t, os.WriteFile(raw, bytes.Repeat([]byte{1}, 2*Block), 0o600))
+	must(t, d.ImportRaw(t.Context(), raw, nil))
+	if err := c.ReadAt(make([]byte, Block), 0); !errors.Is(err, ErrCutLost) {
+		t.Fatalf("the cut of what the disk was before says %v", err)
 	}
 }

@@ -300,3 +300,65 @@ func TestCancel(t *testing.T) {
 		t.Errorf("left: %v", l)
 	}
 }
+
+// When it has returned, a power cut takes nothing.
+func TestDurable(t *testing.T) {
+	for _, format := range []string{Raw, Qcow2} {
+		d, m := scattered(3, 4<<20), vfs.NewMem()
+		if err := To(t.Context(), m, "out", d, Options{Format: format}); err != nil {
+			t.Fatal(err)
+		}
+		m = m.Crash(vfs.LoseUnsynced, 0)
+		if l := names(t, m); len(l) != 1 || l[0] != "out" {
+			t.Fatalf("%s: there is %v", format, l)
+		}
+		f := open(t, m, "out")
+		for b, v := range d.blocks {
+			if got := fileBlock(t, f, format, b); got[0] != v {
+				t.Fatalf("%s: block %d is %d instead of %d", format, b, got[0], v)
+			}
+		}
+	}
+}
+
+// Every cluster of a file is counted once, and nothing beyond it, whatever their number.
+func TestRefcounts(t *testing.T) {
+	for _, around := range []int64{1, refcounts, 2 * refcounts, 8192 * refcounts, vmdisk.MaxSize / cluster} {
+		for used := max(1, around-10); used < around+10; used++ {
+			table, blocks := refcountSize(used)
+			total := used + table + blocks
+			if blocks*refcounts < total || (blocks-1)*refcounts >= total || table != clusters(blocks*8) {
+				t.Errorf("%d clusters: %d refcount blocks, %d clusters of table", used, blocks, table)
+			}
+		}
+	}
+	m := vfs.NewMem()
+	if err := To(t.Context(), m, "out", scattered(4, 40<<20), Options{Format: Qcow2}); err != nil {
+		t.Fatal(err)
+	}
+	f := open(t, m, "out")
+	size, err := f.Size()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var p [8]byte
+	if _, err := f.ReadAt(p[:], 48); err != nil { // the refcount table
+		t.Fatal(err)
+	}
+	if _, err := f.ReadAt(p[:], int64(binary.BigEndian.Uint64(p[:]))); err != nil {
+		t.Fatal(err)
+	}
+	counts := make([]byte, cluster)
+	if _, err := f.ReadAt(counts, int64(binary.BigEndian.Uint64(p[:]))); err != nil {
+		t.Fatal(err)
+	}
+	for i := range int64(refcounts) {
+		want := uint16(0)
+		if i < size/cluster {
+			want = 1
+		}
+		if got := binary.BigEndian.Uint16(counts[i*2:]); got != want {
+			t.Fatalf("cluster %d of %d is counted %d times", i, size/cluster, got)
+		}
+	}
+}

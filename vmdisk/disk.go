@@ -49,19 +49,30 @@ func (d *Store) Extents(off, n int64) ([]Extent, error) {
 	if err := d.mayRead(); err != nil {
 		return nil, fmt.Errorf("extents: %w", err)
 	}
-	var out []Extent
 	y := d.hydration.Load()
+	if y == nil {
+		return d.stack.extents(nil, off, off+n)
+	}
+	var out []Extent
 	for last := off + n; off < last && len(out) < maxExtents; {
-		end := last
-		if y != nil {
-			stale := false
-			if stale, end = y.h.Extent(off, last); stale {
-				out = append(out, Extent{end - off, false})
-				off = end
-				continue
+		stale, end := y.h.Extent(off, last)
+		if stale {
+			out = append(out, Extent{end - off, false})
+		} else {
+			var err error
+			if out, err = d.stack.extents(out, off, end); err != nil {
+				return nil, err
 			}
 		}
-		data, err := d.stack.nextData(off)
+		off = end
+	}
+	return out, nil
+}
+
+// extents appends to out what is in [off, end), until there are maxExtents.
+func (s *stack) extents(out []Extent, off, end int64) ([]Extent, error) {
+	for off < end && len(out) < maxExtents {
+		data, err := s.nextData(off)
 		if err != nil {
 			return nil, fmt.Errorf("extents: %w", err)
 		}
@@ -70,7 +81,7 @@ func (d *Store) Extents(off, n int64) ([]Extent, error) {
 			off = data
 			continue
 		}
-		hole, err := d.stack.nextHole(off)
+		hole, err := s.nextHole(off)
 		if err != nil {
 			return nil, fmt.Errorf("extents: %w", err)
 		}

@@ -78,6 +78,8 @@ var (
 	ErrHydrating = errors.New("vmdisk: not whole yet")
 	// ErrWhole: nothing is stale, so there is nothing to roll back.
 	ErrWhole = errors.New("vmdisk: whole")
+	// ErrPast: the position before isn't held any more; the disk has become whole, or was rolled back.
+	ErrPast = errors.New("vmdisk: past is gone")
 	// ErrCutLost: what a cut needed couldn't be kept, or the guest needed the space. Take another one.
 	ErrCutLost = errors.New("vmdisk: cut lost")
 	// ErrReleased: this part of a cut was released.

@@ -62,7 +62,10 @@ func Explain(dir string, err error) error {
 			"Free some space on this device, or try again when the VM writes less.")
 	case errors.Is(err, vmdisk.ErrHydrating), errors.Is(err, vmdisk.ErrStale):
 		return say(api.CodeConflict, fmt.Sprintf("The disk in %s lacks blocks that another device has.", dir),
-			"Let the engine fetch them first: tagalong engine. How much is missing says: tagalong disk info")
+			"Let the engine fetch them first: tagalong engine. How much is missing, and what it was before (which can be exported with --position), says: tagalong disk info")
+	case errors.Is(err, vmdisk.ErrPast):
+		return say(api.CodeConflict, fmt.Sprintf("What the disk in %s was before isn't held any more: all of it has been fetched meanwhile.", dir),
+			"Export what it is now, without --position.")
 	case errors.Is(err, vmdisk.ErrRange):
 		return say(api.CodeUsage, "A disk can't have that size.", "Give 4 KiB to 16 TiB, for instance --size 20G.")
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):

@@ -31,6 +31,7 @@ func TestEveryRefusalIsASentence(t *testing.T) {
 		{vmdisk.ErrNotDir, api.CodeUsage},
 		{vmdisk.ErrNotFile, api.CodeConflict},
 		{vmdisk.ErrCutLost, api.CodeSpace},
+		{vmdisk.ErrPast, api.CodeConflict},
 		{vmdisk.ErrHydrating, api.CodeConflict},
 		{fmt.Errorf("%w: %w", vmdisk.ErrCorrupt, vmdisk.ErrForeign), api.CodeDamaged},
 		{vmdisk.ErrCorrupt, api.CodeDamaged},

@@ -88,26 +88,62 @@ func ExportClosed(ctx context.Context, req api.ExportDisk, log *slog.Logger, pro
 	return made, err
 }
 
-// Export writes a copy of an open disk into a file, from a cut: what is written to the disk meanwhile isn't in it. req must have
+// Export writes a copy of an open disk into a file, at the position that it asks for: what is written to the disk
+// meanwhile isn't in it. req must have
 // passed CheckExport. The file appears under its name when it is whole and durable; before, and after a failure, there is nothing.
 func Export(ctx context.Context, disk *vmdisk.Store, req api.ExportDisk, progress func(done, total int64)) (_ *api.DiskExport, err error) {
-	cut, err := disk.Cut(ctx)
+	r, err := at(ctx, disk, vmdisk.Position(req.Position))
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, cut.Close()) }()
-	at := api.Position(cut.Position())
-	if req.Position != (api.Position{}) && req.Position != at {
-		return nil, &api.Error{Code: api.CodeNotFound, Sentence: fmt.Sprintf("The disk isn't held at position %d/%d any more, or never was.", req.Position.Term, req.Position.Barrier),
-			Next: fmt.Sprintf("It is at %d/%d.", at.Term, at.Barrier)}
+	var read func(off, n int64)
+	if cut, ok := r.(*vmdisk.Cut); ok {
+		defer func() { err = errors.Join(err, cut.Close()) }()
+		read = cut.Release
 	}
-	if err := write(ctx, cut, cut.Release, req, progress); err != nil {
+	if err := write(ctx, r, read, req, progress); err != nil {
 		return nil, err
 	}
 	space, err := allocated(req.File)
 	if err != nil {
 		return nil, fileError(req.File, err)
 	}
-	made := &api.DiskExport{File: req.File, Format: req.Format, Position: at, Size: cut.Size(), Allocated: space}
+	made := &api.DiskExport{File: req.File, Format: req.Format, Position: api.Position(r.Position()), Size: r.Size(), Allocated: space}
 	return made, nil
+}
+
+// held is a disk at a position.
+type held interface {
+	vmdisk.Reader
+	Position() vmdisk.Position
+}
+
+// at is the disk at a position that is still held: the present one (also if pos is zero), or the one before while the disk is
+// being fetched. A *vmdisk.Cut is the caller's to close.
+func at(ctx context.Context, disk *vmdisk.Store, pos vmdisk.Position) (held, error) {
+	past, err := disk.Past()
+	if err == nil && past.Position() == pos {
+		return past, nil
+	}
+	if err != nil && !errors.Is(err, vmdisk.ErrWhole) {
+		return nil, err
+	}
+	var next string
+	switch {
+	case past != nil && pos != (vmdisk.Position{}):
+		next = fmt.Sprintf("It is being fetched; what it was before, %s, can be exported.", past.Position())
+	default:
+		cut, err := disk.Cut(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if pos == (vmdisk.Position{}) || cut.Position() == pos {
+			return cut, nil
+		}
+		next = fmt.Sprintf("It is at %s.", cut.Position())
+		if err := cut.Close(); err != nil {
+			return nil, err
+		}
+	}
+	return nil, &api.Error{Code: api.CodeNotFound, Sentence: fmt.Sprintf("The disk isn't held at position %s any more, or never was.", pos), Next: next}
 }

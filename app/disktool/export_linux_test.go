@@ -10,6 +10,7 @@ import (
 
 	"tagalong.org/tagalong/app/api"
 	"tagalong.org/tagalong/vmdisk"
+	"tagalong.org/tagalong/vmdisk/blockset"
 )
 
 func TestExportOfAReplica(t *testing.T) {
@@ -80,5 +81,35 @@ func TestAnExportSaysWhatBrokeIt(t *testing.T) {
 	}
 	if left, err := os.ReadDir(place); err != nil || len(left) > 0 {
 		t.Errorf("%v, %v", left, err)
+	}
+}
+
+// While a disk is being fetched, what it was before can be exported, and nothing else.
+func TestExportOfThePast(t *testing.T) {
+	dir, out := filepath.Join(t.TempDir(), "disk"), filepath.Join(t.TempDir(), "out.raw")
+	makeReplica(t, dir)
+	d, err := vmdisk.Open(dir, vmdisk.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stale := blockset.New(4 << 20 / 4096)
+	stale.Add(0, 8)
+	if err := errors.Join(d.SetStale(stale.AppendTo(nil), vmdisk.Position{Term: 3, Barrier: 9}), d.Close()); err != nil {
+		t.Fatal(err)
+	}
+	for pos, code := range map[api.Position]api.Code{{}: api.CodeConflict, {Term: 3, Barrier: 9}: api.CodeNotFound, {Term: 3, Barrier: 4}: api.CodeNotFound} {
+		_, err := ExportClosed(t.Context(), api.ExportDisk{Disk: dir, File: out, Position: pos}, quiet, func(int64, int64) {})
+		if !errors.Is(err, &api.Error{Code: code}) {
+			t.Errorf("%v: %v", pos, err)
+		}
+	}
+	req := api.ExportDisk{Disk: dir, File: out, Position: api.Position{Term: 3, Barrier: 5}}
+	made, err := ExportClosed(t.Context(), req, quiet, func(int64, int64) {})
+	if err != nil || made.Position != req.Position {
+		t.Fatalf("%+v, %v", made, err)
+	}
+	got, err := os.ReadFile(out)
+	if err != nil || len(got) != 4<<20 || !bytes.Equal(got[:4096], bytes.Repeat([]byte{5}, 4096)) {
+		t.Errorf("%d bytes, %v", len(got), err)
 	}
 }

@@ -2,7 +2,8 @@
 // peers what changed, or as a replica, which follows its owner.
 //
 // A disk is a directory: base.raw (plain, sparse, bootable without us), a journal (fence, terms,
-// barrier numbers, activity log), an epoch log (of a replica), recorded hashes and one dirty set per peer. FORMAT.md
+// barrier numbers, activity log), an epoch log (of a replica), layers (blocks that are newer than those in base.raw,
+// until they are merged into it), recorded hashes and one dirty set per peer. FORMAT.md
 // has every byte.
 //
 // What it guarantees:
@@ -19,6 +20,7 @@
 //   - A replica that lacks blocks can be the owner's disk (SetStale, Hydrate): each block is the guest's last write or what the
 //     owner before had, never older, through crashes; a read waits for its blocks only. Until it is whole it can go back, in
 //     one step, to what it was (Rollback).
+//   - A catch-up that is cut short goes on where its last checkpoint was, whichever end crashed. Until its barrier it is invisible.
 //   - A replica with writes that the owner's history lacks is never overwritten (ErrDiverged).
 //   - What can't be read or written goes to the caller as the system's error, and the disk is marked (Info.NeedsCheck) until a
 //     check was clean. Content that isn't what it was when its hash was recorded is found (Scrub, Check), not before.

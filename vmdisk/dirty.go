@@ -319,13 +319,14 @@ func (d *Store) save() error {
 	if !active {
 		return nil
 	}
+	// One at a time from the mark on: a second mark would make regions look idle that were written after the first one's barrier.
+	d.saveMu.Lock()
+	defer d.saveMu.Unlock()
 	if d.al.mark() > 0 {
 		if err := d.barrier(); err != nil {
 			return err
 		}
 	}
-	d.saveMu.Lock()
-	defer d.saveMu.Unlock()
 	if err := d.storeLocked(); err != nil {
 		return err
 	}

@@ -182,3 +182,24 @@ func TestHousekeeping(t *testing.T) {
 		t.Fatalf("%s, %+v", d.Position(), p)
 	}
 }
+
+// Between the mark of one save and its end there is no other mark: what was written after the barrier would look idle, and
+// leave the activity log undurable, with its old hashes and without its dirty bits.
+func TestOneSaveAtATime(t *testing.T) {
+	h := newHoldFS()
+	o := quiet(h.Mem)
+	o.FS = h
+	d := newDisk(t, 8<<20, o)
+	must(t, d.Activate(1))
+	must(t, d.WriteAt(blockOf(1), 0, false))
+	h.arm(t)
+	done := make(chan error)
+	go func() { done <- d.Save() }()
+	<-h.started
+	if d.saveMu.TryLock() {
+		d.saveMu.Unlock()
+		t.Error("another save may begin during the barrier of this one")
+	}
+	h.release()
+	must(t, <-done)
+}

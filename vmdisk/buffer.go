@@ -6,7 +6,7 @@ import (
 	"sync/atomic"
 )
 
-// buffer is a piece of the disk, and the operation that writes it, which the queues of several peers share. It goes
+// buffer is a piece of the disk, or zeros, and the operation that writes it, which the queues of several peers share. It goes
 // back to its pool when the last of them has released it.
 type buffer struct {
 	op   Op
@@ -38,10 +38,28 @@ func newBuffer(n int) *buffer {
 	return b
 }
 
+// emptyBuffers are those of zeros, which have no content.
+var emptyBuffers sync.Pool
+
+// newZeros is the operation that makes n bytes at off zeros, in a buffer without content that has one reference.
+func newZeros(off, n int64) *buffer {
+	b, _ := emptyBuffers.Get().(*buffer)
+	if b == nil {
+		b = &buffer{}
+	}
+	b.op = Op{Kind: OpZero, Off: off, Len: n, buf: b}
+	b.refs.Store(1)
+	return b
+}
+
 func (b *buffer) retain() { b.refs.Add(1) }
 
 func (b *buffer) release() {
-	if b.refs.Add(-1) == 0 {
+	switch {
+	case b.refs.Add(-1) > 0:
+	case b.full == nil:
+		emptyBuffers.Put(b)
+	default:
 		pools[poolFor(len(b.full))].Put(b)
 	}
 }

@@ -85,7 +85,7 @@ func (f *Feed) push(op *Op) {
 	}
 }
 
-// pushWrite queues a write (or zeroing, without bufs) of the blocks [a, b). It is false if there is no room: then
+// pushWrite queues a write of the blocks [a, b). It is false if there is no room: then
 // the queue is no more. The caller holds d.mu and the claim.
 func (f *Feed) pushWrite(a, b int64, bufs []*buffer) bool {
 	cost := int64(opCost)
@@ -97,10 +97,6 @@ func (f *Feed) pushWrite(a, b int64, bufs []*buffer) bool {
 		return false
 	}
 	f.p.todo.Remove(a, b)
-	if bufs == nil {
-		f.push(&Op{Kind: OpZero, Off: a * Block, Len: (b - a) * Block})
-		return true
-	}
 	for _, buf := range bufs {
 		buf.retain()
 		f.push(&buf.op)

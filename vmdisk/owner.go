@@ -203,17 +203,21 @@ func (d *Store) put(how change, off, n int64, p []byte) error {
 // The caller holds the claim.
 func (d *Store) tell(how change, a, b, off, n int64, p []byte, ok bool) {
 	switch {
-	case ok && how != changeData && off%Block == 0 && n%Block == 0:
-		d.track(a, b, true, nil)
-	case ok && d.queueing.Load() > 0 && (b-a)*Block <= d.o.QueueBytes:
+	case !ok || d.queueing.Load() == 0:
+		d.track(a, b, nil)
+	case how != changeData && off%Block == 0 && n%Block == 0:
+		one := [1]*buffer{newZeros(off, n)}
+		d.track(a, b, one[:])
+		one[0].release()
+	case (b-a)*Block <= d.o.QueueBytes:
 		var few [4]*buffer
 		bufs := d.capture(few[:0], a, b, off, p)
-		d.track(a, b, false, bufs)
+		d.track(a, b, bufs)
 		for _, buf := range bufs {
 			buf.release()
 		}
 	default:
-		d.track(a, b, false, nil)
+		d.track(a, b, nil)
 	}
 }
 

@@ -168,9 +168,8 @@ func (d *Store) progress(p *peer) Progress {
 	return g
 }
 
-// track notes that the blocks [a, b) changed: zero says to zeros, else bufs is their content in order; without
-// either they must be read again. The caller holds the claim. The references to bufs stay the caller's.
-func (d *Store) track(a, b int64, zero bool, bufs []*buffer) {
+// track notes that the blocks [a, b) changed: bufs is their content in order; without it they must be read again. The caller holds the claim. The references to bufs stay the caller's.
+func (d *Store) track(a, b int64, bufs []*buffer) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	first := !d.wrote
@@ -183,7 +182,7 @@ func (d *Store) track(a, b int64, zero bool, bufs []*buffer) {
 		p.changed = true
 		f := p.feed
 		idle := f != nil && f.queue.n == 0
-		if f == nil || !f.queueing || !zero && bufs == nil || !f.pushWrite(a, b, bufs) {
+		if f == nil || !f.queueing || bufs == nil || !f.pushWrite(a, b, bufs) {
 			lack = append(lack, p.todo)
 			if f != nil && f.live {
 				f.live = false

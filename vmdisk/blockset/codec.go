@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // ErrMalformed says that bytes are no encoded set of that disk.
@@ -23,7 +24,12 @@ const (
 
 // AppendTo appends the encoded set to b; vmdisk/FORMAT.md has the encoding.
 func (m *Set) AppendTo(b []byte) []byte {
-	b, _ = m.AppendPart(b, 0, int(MaxEncoded(m.blocks)))
+	var most int64 // that it can take: all of it at once, as this may be many MiB
+	for i, c := range m.from(0) {
+		n := c.count(m.room(i))
+		most += 7 + min(8*chunkWords, 4*min(n, m.room(i)-n+1))
+	}
+	b, _ = m.AppendPart(slices.Grow(b, int(most)), 0, int(MaxEncoded(m.blocks)))
 	return b
 }
 

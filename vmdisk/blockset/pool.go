@@ -7,7 +7,7 @@ type Pool struct {
 	limit   int      // of ring
 	ring    []*chunk // in words, changed lately
 	hand    int
-	free    []*words // cleared
+	free    []*words
 	scratch [maxPacked + 16]byte
 }
 
@@ -27,7 +27,7 @@ func (p *Pool) New(blocks int64) *Set {
 	return m
 }
 
-// blank is cleared words.
+// blank is words of any content.
 func (p *Pool) blank() *words {
 	if p == nil || len(p.free) == 0 {
 		return new(words)
@@ -47,7 +47,6 @@ func (p *Pool) forget(c *chunk) {
 		p.remove(c)
 	}
 	if w := c.words.Load(); w != nil && len(p.free) < freeWords {
-		*w = words{}
 		c.words.Store(nil)
 		p.free = append(p.free, w)
 	}

@@ -167,6 +167,23 @@ func TestCloneBeside(t *testing.T) {
 	if !bytes.Equal(sets[0].AppendTo(nil), sets[2].AppendTo(nil)) {
 		t.Fatal("sets differ")
 	}
+	// Chunks that only a clone has any more are still in the pool's ring.
+	c := sets[0].Clone()
+	for _, m := range sets {
+		m.Reset()
+	}
+	wg.Go(func() {
+		for i := range int64(40) {
+			c.Remove(i*ChunkBlocks, i*ChunkBlocks+99)
+		}
+	})
+	for i := range int64(40) {
+		AddAll(sets, i*ChunkBlocks, i*ChunkBlocks+1)
+	}
+	wg.Wait()
+	if sets[1].Count() != 40 || c.Has(7) {
+		t.Fatal("a clone and its set aren't apart")
+	}
 }
 
 func TestPack(t *testing.T) {

@@ -1,6 +1,7 @@
 package blockset
 
 import (
+	"bytes"
 	"slices"
 	"testing"
 
@@ -118,6 +119,15 @@ func TestUnion(t *testing.T) {
 		}
 		same(t, m, want)
 	})
+}
+
+// Bits behind the end of the disk, which a set from elsewhere may have, aren't taken.
+func TestDecodeCutsOff(t *testing.T) {
+	b := append([]byte{1, 0, 0, 0, formWords, 0, 0}, bytes.Repeat([]byte{0xff}, 8*chunkWords)...)
+	m, err := Decode(b, ChunkBlocks+70)
+	if err != nil || m.Count() != 70 || m.chunk(1) != fullChunk {
+		t.Fatalf("%d blocks: %v", m.Count(), err)
+	}
 }
 
 // A disk of 16 TiB must not need memory before it is used.

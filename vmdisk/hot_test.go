@@ -3,6 +3,7 @@ package vmdisk
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 
 	"tagalong.org/tagalong/vmdisk/vfs"
@@ -126,6 +127,19 @@ func TestNextWakes(t *testing.T) {
 	next(OpBarrier)
 }
 
+// poolLoss is how much of what is put into a sync.Pool and taken again is made anew. The race detector has it drop a part at random.
+var poolLoss = func() float64 {
+	made := 0
+	p := sync.Pool{New: func() any { made++; return new(int) }}
+	for range 1000 {
+		p.Put(p.Get())
+	}
+	if made > 100 {
+		return 3 // per request: the system call's, the operation's and the buffer's
+	}
+	return 0
+}()
+
 // Requests take no memory, whatever is on: peers that are away, those that follow, the log, the claims.
 func TestHotPathTakesNoMemory(t *testing.T) {
 	for _, peers := range []string{"alone", "away", "following"} {
@@ -171,8 +185,7 @@ func TestHotPathTakesNoMemory(t *testing.T) {
 					must(t, fn())
 					take()
 				})
-				// Pools are emptied by the collector, and queues grow: not for each request.
-				if got > 0 {
+				if got > poolLoss {
 					t.Errorf("%s takes memory %v times", name, got)
 				}
 			}

@@ -104,8 +104,9 @@ func starts(t *testing.T) []start {
 	must(t, w.hash())
 	must(t, w.close())
 	live := start{name: "live", om: w.om, rm: w.rm, m: w.m.flushed(), stamp: 200, open: func(w *world) error {
-		// Twice, so that it is stored that the peer lacks nothing.
-		for _, do := range []func() error{w.attach, w.deliver, w.ack, w.attach, w.attach, w.deliver, w.ack} {
+		more := func() error { return w.write(9*block, block, true) }
+		// Attached twice, so that it is stored that the peer lacks nothing; then a little more, so that the replica has an epoch in its log.
+		for _, do := range []func() error{w.attach, w.deliver, w.ack, w.attach, w.attach, w.deliver, w.ack, more, w.deliver, w.ack} {
 			if err := do(); err != nil && !errors.Is(err, errNothing) {
 				return err
 			}
@@ -141,7 +142,7 @@ func TestExhaustive(t *testing.T) {
 			works = append(works, func(c *visitor) error {
 				c.some, c.second, c.reunite = *some, 100, 5
 				if len(list) < 3 {
-					c.some, c.second, c.reunite = 4**some, 10, 1
+					c.some, c.second, c.reunite = 2**some, 3*len(list)-2, 1
 				}
 				if err := s.run(c, list); err != nil {
 					return fmt.Errorf("-crash.only=\"%s %s\": %w", s.name, list, err)

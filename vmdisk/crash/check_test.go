@@ -289,6 +289,11 @@ func (w *world) finish(seed uint64) error {
 	} else if now := w.m.now(); !maps.Equal(v, now) {
 		return fmt.Errorf("the guest reads something else: %s", differ(v, now))
 	}
+	if w.cut != nil {
+		if err := w.closeCut(); err != nil {
+			return err
+		}
+	}
 	w.om.Trace(nil)
 	w.rm.Trace(nil)
 	last := slices.IndexFunc(w.points, func(p point) bool { return p.who == 1 })

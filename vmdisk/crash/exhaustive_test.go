@@ -48,6 +48,7 @@ var operations = []operation{
 	{'p', (*world).deliver},
 	{'k', (*world).ack},
 	{'h', (*world).hash},
+	{'c', (*world).takeCut},
 }
 
 // start is what disks contain when a workload begins.
@@ -72,7 +73,7 @@ func (s start) world() (*world, error) {
 }
 
 // starts are: a new disk with a new replica; one that is followed, with recorded hashes; and one whose owner died while it was followed, with
-// regions logged and something not sent.
+// most regions logged and something not sent.
 func starts(t *testing.T) []start {
 	t.Helper()
 	om, rm := vfs.NewMem(), vfs.NewMem()
@@ -94,6 +95,11 @@ func starts(t *testing.T) []start {
 	must(t, w.ack())
 	dead := start{name: "dead", stamp: 300}
 	must(t, w.write(2*block, 2*block, false))
+	must(t, w.flush())
+	must(t, w.deliver())
+	for off := int64(0); off < diskSize; off += border {
+		must(t, w.write(off+5*block, block, false))
+	}
 	must(t, w.flush())
 	must(t, w.deliver())
 	must(t, w.write(3*block, block, false))

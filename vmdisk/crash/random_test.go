@@ -115,6 +115,8 @@ func (w *world) any(r *rand.Rand) error {
 		return w.save()
 	case x < 57:
 		return w.hash()
+	case x < 60:
+		return w.takeCut()
 	case x < 75:
 		return w.deliver()
 	case x < 85:

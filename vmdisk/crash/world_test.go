@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	diskSize = 12 << 20
+	diskSize = 48 << 20 // so much to be sent is a copy, also to a whole replica
 	peerName = "peer"
 )
 
@@ -34,6 +34,9 @@ type world struct {
 
 	points []point
 	last   [2]*vfs.Mem // what both were at the last point
+
+	cut  *vmdisk.Cut
+	then values // what the disk was at the cut
 }
 
 // point is a moment between two calls to the file layer of the owner (0) or the replica (1).
@@ -97,6 +100,9 @@ func (w *world) close() error {
 	w.rm.Trace(nil)
 	if w.feed != nil {
 		w.feed.Close()
+	}
+	if w.cut != nil {
+		_ = w.cut.Close() // nobody reads it any more
 	}
 	return errors.Join(w.replica.Close(), w.owner.Close())
 }
@@ -181,6 +187,33 @@ func (w *world) hash() error {
 	return nil
 }
 
+// takeCut takes a cut of the owner's disk, or reads and closes the one that there is.
+func (w *world) takeCut() (err error) {
+	if w.cut != nil {
+		return w.closeCut()
+	}
+	if w.cut, err = w.owner.Cut(context.Background()); err != nil {
+		return err
+	}
+	w.then = w.m.now()
+	if !w.m.active {
+		return nil
+	}
+	w.told(0, w.m.flushed())
+	return w.record()
+}
+
+// closeCut checks that the cut is still what the disk was.
+func (w *world) closeCut() error {
+	v, err := scan(w.cut)
+	if err == nil && !maps.Equal(v, w.then) {
+		err = fmt.Errorf("the cut has changed: %s", differ(v, w.then))
+	}
+	err = errors.Join(err, w.cut.Close())
+	w.cut = nil
+	return err
+}
+
 // healthy compares a disk with its recorded hashes.
 func healthy(d *vmdisk.Store, record bool) error {
 	s, err := d.Scrub(context.Background(), vmdisk.ScrubOptions{Record: record})
@@ -235,6 +268,11 @@ func (w *world) give() error {
 
 // restart closes the owner's disk in good order and opens it again.
 func (w *world) restart() error {
+	if w.cut != nil {
+		if err := w.closeCut(); err != nil {
+			return err
+		}
+	}
 	w.feed, w.acks = nil, nil
 	if err := w.owner.Close(); err != nil {
 		return err
@@ -331,7 +369,11 @@ func (w *world) apply(op *vmdisk.Op) error {
 	}
 	if ack != (vmdisk.Position{}) {
 		w.acks = append(w.acks, ack)
-		w.told(1, w.m.but(func(m *told) { m.held, m.complete, m.partial = ack, op.Kind == vmdisk.OpBarrier, nil }))
+		w.told(1, w.m.but(func(m *told) {
+			if !m.complete || op.Kind == vmdisk.OpBarrier {
+				m.held, m.complete = ack, op.Kind == vmdisk.OpBarrier
+			}
+		}))
 	}
 	return nil
 }
@@ -426,10 +468,10 @@ type counting struct {
 }
 
 func (c *counting) Begin(copy [16]byte) error {
-	if c.state.Complete {
-		return vmdisk.ErrComplete
+	c.state.Copy, c.pending = copy, nil
+	if !c.state.Complete {
+		c.v = values{}
 	}
-	c.state.Copy, c.v = copy, values{}
 	return nil
 }
 

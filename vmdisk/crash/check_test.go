@@ -32,8 +32,8 @@ type visitor struct {
 	count int
 	r     *rand.Rand
 	// some is how many arbitrary losses each point gets; second is out of how many crash points one has all
-	// crash points of its recovery visited too, and reunite one has its replica catch up for real; 0 is none.
-	some, second, reunite int
+	// crash points of its recovery visited too; thorough one has its replica catch up for real, or its hashes compared. 0 is none.
+	some, second, thorough int
 }
 
 func (c *visitor) oneOf(n int) bool { return n > 0 && c.r.IntN(n) == 0 }
@@ -106,7 +106,7 @@ func (c *visitor) open(mem *vfs.Mem, look looker, power bool) (values, vmdisk.Po
 		return nil, vmdisk.Position{}, err
 	}
 	v, pos, err := look(d, power)
-	if names, _ := mem.List(); err == nil && slices.Contains(names, "hashes") && d.Info().Complete {
+	if names, _ := mem.List(); err == nil && slices.Contains(names, "hashes") && c.oneOf(c.thorough) && d.Info().Complete {
 		err = healthy(d, false)
 	}
 	mem.Trace(nil)
@@ -231,7 +231,7 @@ func (c *visitor) replica(p point, l loss, again bool) error {
 	if err := c.recover(mem, l, again, look); err != nil {
 		return err
 	}
-	if m.given == m.term || !c.oneOf(c.reunite) {
+	if m.given == m.term || !c.oneOf(c.thorough) {
 		return nil
 	}
 	return reunite(p.mems[0].After(vfs.LoseNothing, 0), mem, m.term)

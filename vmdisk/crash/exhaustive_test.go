@@ -93,21 +93,10 @@ func starts(t *testing.T) []start {
 	must(t, w.attach())
 	must(t, w.deliver())
 	must(t, w.ack())
-	dead := start{name: "dead", stamp: 300}
-	must(t, w.write(2*block, 2*block, false))
-	must(t, w.flush())
-	must(t, w.deliver())
-	for off := int64(0); off < diskSize; off += border {
-		must(t, w.write(off+5*block, block, false))
-	}
-	must(t, w.flush())
-	must(t, w.deliver())
 	must(t, w.write(3*block, block, false))
-	dead.om, dead.rm, dead.m = w.om.After(vfs.LoseNothing, 0), w.rm.After(vfs.LoseNothing, 0), w.m.flushed()
-	must(t, w.ack())
-	must(t, w.attach())
 	must(t, w.save()) // regions that are logged have no hashes
 	must(t, w.hash())
+	must(t, w.attach())
 	must(t, w.close())
 	live := start{name: "live", om: w.om, rm: w.rm, m: w.m.flushed(), stamp: 200, open: func(w *world) error {
 		more := func() error { return w.write(9*block, block, true) }
@@ -119,9 +108,19 @@ func starts(t *testing.T) []start {
 		}
 		return nil
 	}}
-	for _, s := range []*start{&dead, &live} {
-		s.m = s.m.but(func(m *told) { m.active = false })
+	live.m = live.m.but(func(m *told) { m.active = false })
+
+	w, err = live.world()
+	must(t, err)
+	for off := int64(0); off < diskSize; off += border {
+		must(t, w.write(off+5*block, block, false))
 	}
+	must(t, w.flush())
+	must(t, w.deliver())
+	must(t, w.write(3*block, block, false))
+	dead := start{name: "dead", stamp: 300, om: w.om.After(vfs.LoseNothing, 0), rm: w.rm.After(vfs.LoseNothing, 0)}
+	dead.m = w.m.flushed().but(func(m *told) { m.active = false })
+	must(t, w.close())
 	return []start{fresh, live, dead}
 }
 
@@ -132,7 +131,7 @@ func TestExhaustive(t *testing.T) {
 	if *only != "" {
 		for _, s := range all {
 			if f := strings.Fields(*only); s.name == f[0] {
-				c := &visitor{r: rand.New(rand.NewPCG(1, 0)), some: 50, second: 1, reunite: 1}
+				c := &visitor{r: rand.New(rand.NewPCG(1, 0)), some: 50, second: 1, thorough: 1}
 				must(t, s.run(c, strings.Join(f[1:], "")))
 				t.Logf("%d crash points", c.count)
 			}
@@ -146,9 +145,9 @@ func TestExhaustive(t *testing.T) {
 				continue
 			}
 			works = append(works, func(c *visitor) error {
-				c.some, c.second, c.reunite = *some, 100, 5
+				c.some, c.second, c.thorough = *some, 250, 4
 				if len(list) < 3 {
-					c.some, c.second, c.reunite = 2**some, 3*len(list)-2, 1
+					c.some, c.second, c.thorough = 2**some, 3*len(list)-2, 1
 				}
 				if err := s.run(c, list); err != nil {
 					return fmt.Errorf("-crash.only=\"%s %s\": %w", s.name, list, err)

@@ -110,7 +110,7 @@ func (s start) faulty(c *visitor, list string, f *fault, calls *[2]int) (ok bool
 
 // mourn visits what a fault has left: at once, and when the disk has been closed in whatever order is left of it.
 func (w *world) mourn(c *visitor, f *fault) error {
-	c.some, c.reunite = 1, 1
+	c.some, c.thorough = 1, 1
 	p := point{w.last, f.who, w.m}
 	if err := c.visit(p); err != nil {
 		return err

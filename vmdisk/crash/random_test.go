@@ -44,7 +44,7 @@ func TestRandom(t *testing.T) {
 }
 
 func (s start) lives(c *visitor) error {
-	c.some, c.second, c.reunite = 1, 60, 2
+	c.some, c.second, c.thorough = 1, 60, 2
 	om, rm, m, stamp := s.om.After(vfs.LoseNothing, 0), s.rm.After(vfs.LoseNothing, 0), s.m, s.stamp
 	for n := range lives {
 		w, err := newWorld(om, rm, m)

@@ -18,7 +18,9 @@
 //   - The guest never waits for a peer. Memory is bounded: a queue per peer (Options.QueueBytes) and
 //     sets of blocks (package blockset: at most 32 MiB a TiB and peer, and for three peers of 1 TiB that lack a random tenth
 //     less than 64 MiB together; the set of one peer is in memory once more while it is stored).
-//   - Reading, writing, zeroing and trimming take no memory of their own, and d.mu only to note what was written.
+//   - Reading, writing, zeroing and trimming take no memory of their own, and Store.mu only to note what was written.
+//   - A Cut is the disk at one barrier for as long as it is open, whatever is written meanwhile. If what it needs can't be kept, the cut
+//     is lost and says so; the guest's writes never fail because of it.
 //   - A replica that lacks blocks can be the owner's disk (SetStale, Hydrate): each block is the guest's last write or what the
 //     owner before had, never older, through crashes; a read waits for its blocks only. Until it is whole it can go back, in
 //     one step, to what it was (Rollback).

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+	"tagalong.org/tagalong/vmdisk/reclog"
 	"tagalong.org/tagalong/vmdisk/vfs"
 )
 
@@ -375,6 +376,49 @@ func FuzzMap(f *testing.F) {
 		must(t, l.WriteAt(fill(1), 39*Block))
 		must(t, l.Sync())
 		n := l.Present()
+		must(t, l.Close())
+		l, err = Open(config(m, Written))
+		must(t, err)
+		if l.Present() != n {
+			t.Fatalf("%d blocks, were %d", l.Present(), n)
+		}
+		must(t, l.Close())
+	})
+}
+
+// FuzzMapRecord goes behind the checksums.
+func FuzzMapRecord(f *testing.F) {
+	put := append(make([]byte, 8), make([]byte, 3*noteSum)...)
+	f.Add(byte(recPresent), []byte{0}, byte(recPut), put)
+	f.Add(byte(recPut), put, byte(recZero), binary.LittleEndian.AppendUint64(binary.LittleEndian.AppendUint64(nil, 38), 2))
+	f.Add(byte(recZero), bytes.Repeat([]byte{0xff}, 16), byte(9), []byte{})
+	f.Fuzz(func(t *testing.T, kind1 byte, body1 []byte, kind2 byte, body2 []byte) {
+		if len(body1) > reclog.MaxBody || len(body2) > reclog.MaxBody {
+			return
+		}
+		m := vfs.NewMem()
+		l, err := Create(config(m, Written))
+		must(t, err)
+		before := l.size
+		b := reclog.Append(nil, l.sum, kind1, body1, l.seq+1, 0)
+		b = reclog.Append(b, l.sum, kind2, body2, l.seq+2, 0)
+		must(t, l.Close())
+		log, err := m.Open("layer-1.map")
+		must(t, err)
+		_, err = log.WriteAt(b, before)
+		must(t, err)
+		must(t, log.Close())
+		l, err = Open(config(m, Written))
+		if err != nil {
+			if !errors.Is(err, ErrCorrupt) {
+				t.Fatal(err)
+			}
+			return
+		}
+		n := l.Present()
+		if n > 40 {
+			t.Fatalf("%d blocks of 40", n)
+		}
 		must(t, l.Close())
 		l, err = Open(config(m, Written))
 		must(t, err)

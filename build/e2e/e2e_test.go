@@ -76,9 +76,10 @@ func play(t *testing.T, o story.Options) *story.Result {
 	return result
 }
 
-// TestThereAndBack is the path of the first light: pair, find each other, boot, mirror, switch live, switch back.
+// TestThereAndBack is the path of the first light: pair, find each other, boot, mirror, switch live, switch back. Before it
+// switches, the disk is exported from under the guest.
 func TestThereAndBack(t *testing.T) {
-	r := play(t, story.Options{})
+	r := play(t, story.Options{BeforeSwitches: exported})
 	if len(r.Switches) != 2 || r.Switches[0].To == r.Switches[1].To {
 		t.Fatalf("it didn't go there and back: %+v", r.Switches)
 	}

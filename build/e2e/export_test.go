@@ -27,8 +27,8 @@ const (
 )
 
 // exported copies the disk under the running guest, again and again, each time from a new cut. Each copy must be what a power cut
-// could have left: a whole file system, with all records that the guest had made durable before it was asked for, and none that
-// is damaged. The guest must notice nothing.
+// could have left: a whole file system, with all records that the guest had made durable before it was asked for, none from when
+// it was under way, and none that is damaged. The guest must notice nothing.
 func exported(ctx context.Context, s *story.Story) error {
 	dir, err := os.MkdirTemp("", "tagalong-export-")
 	if err != nil {
@@ -50,10 +50,15 @@ func exportOnce(ctx context.Context, s *story.Story, dir string, format api.Disk
 	if err != nil {
 		return err
 	}
-	if _, err := s.Export(ctx, s.A, file, format, exportRate); err != nil {
+	var beyond uint64
+	_, err = s.Export(ctx, s.A, file, format, exportRate, func() (err error) {
+		beyond, err = s.Console(s.A).Sync(ctx)
+		return err
+	})
+	if err != nil {
 		return err
 	}
-	if _, now := s.Console(s.A).Progress(); now <= durable {
+	if _, now := s.Console(s.A).Progress(); now <= beyond {
 		return fmt.Errorf("the guest was still at record %d: nothing was tested", now)
 	}
 	if file != raw {
@@ -64,6 +69,9 @@ func exportOnce(ctx context.Context, s *story.Story, dir string, format api.Disk
 	last, err := checkImage(ctx, raw)
 	if err == nil && last < durable {
 		err = fmt.Errorf("the copy ends with record %d, but %d was durable before it began", last, durable)
+	}
+	if err == nil && last > beyond {
+		err = fmt.Errorf("the copy ends with record %d, but %d was the last one when it had begun: it isn't of one moment", last, beyond)
 	}
 	return err
 }

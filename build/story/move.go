@@ -197,7 +197,8 @@ func (s *Story) end(ctx context.Context) error {
 	}
 	s.result.Missing, s.result.Doubled = len(s.timeline.Missing()), len(s.timeline.Doubled())
 	if s.result.Missing > 0 || s.result.Doubled > 0 {
-		return fmt.Errorf("the tick log has holes: %d ticks missing, %d doubled", s.result.Missing, s.result.Doubled)
+		return fmt.Errorf("the tick log has holes: %d ticks missing, %d doubled: %v, %v; the switches were at %v",
+			s.result.Missing, s.result.Doubled, s.timeline.Missing(), s.timeline.Doubled(), s.timeline.SwitchGaps())
 	}
 	return nil
 }

@@ -112,26 +112,34 @@ func (t *Timeline) Ticks() []Tick {
 	return all
 }
 
-// stitched joins where one console broke off with where another came in. Only a
+// stitched joins where one console broke off with where the next one came in. Only a
 // join that gives the one tick missing there counts.
 func (t *Timeline) stitched() []Tick {
 	var found []Tick
-	for _, from := range t.tracks {
-		for _, to := range t.tracks {
-			if from == to || from.tail == "" || !to.any {
-				continue
+	for i, from := range t.tracks {
+		if from.tail == "" || !from.any {
+			continue
+		}
+		// A head that came later is the other half of another tick, even where it would fit.
+		var to *track
+		for j, tr := range t.tracks {
+			if i != j && tr.any && tr.headAt >= from.headAt && (to == nil || tr.headAt < to.headAt) {
+				to = tr
 			}
-			if _, whole := parseTick(to.head); whole {
-				continue
-			}
-			tick, ok := parseTick(from.tail + to.head)
-			if !ok {
-				continue
-			}
-			tick.At, tick.Console = to.headAt, to.name
-			if t.has(tick.N-1) && !t.has(tick.N) {
-				found = append(found, tick)
-			}
+		}
+		if to == nil {
+			continue
+		}
+		if _, whole := parseTick(to.head); whole {
+			continue
+		}
+		tick, ok := parseTick(from.tail + to.head)
+		if !ok {
+			continue
+		}
+		tick.At, tick.Console = to.headAt, to.name
+		if t.has(tick.N-1) && !t.has(tick.N) {
+			found = append(found, tick)
 		}
 	}
 	return found

@@ -56,6 +56,30 @@ func TestTornTickIsPutTogether(t *testing.T) {
 	})
 }
 
+// Two switches may both cut a tick: the halves of one fit those of the other, too.
+func TestTwoTornTicks(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		var all strings.Builder
+		const ticks = 8
+		for n := 1; n <= ticks; n++ {
+			all.WriteString(tickLine(n))
+		}
+		s, line := all.String(), len(tickLine(1))
+		first := rapid.IntRange(2*line, 3*line).Draw(rt, "first")
+		second := rapid.IntRange(5*line, 6*line).Draw(rt, "second")
+		tl := NewTimeline()
+		for i, part := range []string{s[:first], s[first:second], s[second:]} {
+			c, g := open(t, []string{"A", "B", "A"}[i], tl)
+			g.say(part)
+			g.conn.Close()
+			<-c.Done()
+		}
+		if got := tl.Ticks(); len(got) != ticks || len(tl.Missing()) != 0 || len(tl.Doubled()) != 0 {
+			rt.Fatalf("cuts at %d and %d: %d ticks, missing %v, doubled %v", first, second, len(got), tl.Missing(), tl.Doubled())
+		}
+	})
+}
+
 // fill makes a time line of ticks at given times.
 func fill(ticks ...Tick) *Timeline {
 	tl := NewTimeline()

@@ -205,8 +205,8 @@ func (e *Engine) PairCancel(context.Context) error {
 }
 
 // RemoveDevice implements api.Engine: it takes a device off this one's allow-list.
-func (e *Engine) RemoveDevice(_ context.Context, name string) error {
-	id, err := e.findDevice(name)
+func (e *Engine) RemoveDevice(_ context.Context, req api.RemoveDevice) error {
+	id, err := e.findDevice(req.Device)
 	if err != nil {
 		return err
 	}

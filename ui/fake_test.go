@@ -154,11 +154,35 @@ func (f *fakeEngine) PairJoin(_ context.Context, r api.PairJoin) (*api.Pairing, 
 	return f.joined, err
 }
 func (f *fakeEngine) PairCancel(context.Context) error { return f.note("pair-cancel") }
-func (f *fakeEngine) RemoveDevice(_ context.Context, d string) error {
-	return f.note("remove-device %s", d)
+func (f *fakeEngine) RemoveDevice(_ context.Context, req api.RemoveDevice) error {
+	return f.note("remove-device %s", req.Device)
 }
 func (f *fakeEngine) History(context.Context, string) ([]api.HistoryEntry, error) { return nil, nil }
 func (f *fakeEngine) Shutdown(context.Context) error                              { return f.note("shutdown") }
+
+func (f *fakeEngine) LeaveFleet(context.Context, api.LeaveFleet) error { return f.note("leave") }
+func (f *fakeEngine) Takeover(_ context.Context, vm string) (*api.Takeover, error) {
+	return &api.Takeover{VM: vm, Token: "token"}, f.note("takeover-preview %s", vm)
+}
+func (f *fakeEngine) TakeOver(_ context.Context, req api.TakeOverVM) error {
+	return f.note("takeover %s %s", req.VM, req.Token)
+}
+func (f *fakeEngine) Resolve(_ context.Context, req api.ResolveConflict) (*api.Job, error) {
+	return &api.Job{}, f.note("resolve %s %s %s", req.VM, req.How, req.Keep)
+}
+func (f *fakeEngine) DeleteRestorePoint(_ context.Context, req api.RestorePointRef) error {
+	return f.note("restore-point-delete %s %s", req.VM, req.ID)
+}
+func (f *fakeEngine) OpenRestorePoint(_ context.Context, req api.RestorePointRef) error {
+	return f.note("restore-point-open %s %s", req.VM, req.ID)
+}
+func (f *fakeEngine) CloseRestorePoint(_ context.Context, req api.RestorePointRef) error {
+	return f.note("restore-point-close %s %s", req.VM, req.ID)
+}
+func (f *fakeEngine) GoOffline(_ context.Context, req api.GoOffline) (*api.Job, error) {
+	return &api.Job{}, f.note("offline %v", req.Now)
+}
+func (f *fakeEngine) GoOnline(context.Context) error { return f.note("online") }
 
 var _ api.Engine = (*fakeEngine)(nil)
 

@@ -30,7 +30,7 @@ type Client interface {
 	PairStart(ctx context.Context, req api.PairStart) (*api.Pairing, error)
 	PairJoin(ctx context.Context, req api.PairJoin) (*api.Pairing, error)
 	PairCancel(ctx context.Context) error
-	RemoveDevice(ctx context.Context, device string) error
+	RemoveDevice(ctx context.Context, req api.RemoveDevice) error
 }
 
 var _ Client = (*api.Client)(nil)
@@ -228,7 +228,7 @@ func (g *gui) confirmForce(vm string) {
 func (g *gui) confirmRemove(r deviceRow) {
 	d := dialog.NewConfirm(t("remove.title", "Device", r.Name), t("remove.text"), func(yes bool) {
 		if yes {
-			g.askFor(r.ID, func(ctx context.Context) error { return g.client.RemoveDevice(ctx, r.ID) })
+			g.askFor(r.ID, func(ctx context.Context) error { return g.client.RemoveDevice(ctx, api.RemoveDevice{Device: r.ID}) })
 		}
 	}, g.win.win)
 	d.SetConfirmText(t("button.remove"))

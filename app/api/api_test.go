@@ -139,7 +139,7 @@ func TestEveryCallArrives(t *testing.T) {
 			return err
 		}},
 		{`PairCancel`, func() error { return c.PairCancel(ctx) }},
-		{`RemoveDevice "laptop"`, func() error { return c.RemoveDevice(ctx, "laptop") }},
+		{`RemoveDevice {"device":"laptop"}`, func() error { return c.RemoveDevice(ctx, api.RemoveDevice{Device: "laptop"}) }},
 		{`History "Work"`, func() error {
 			h, err := c.History(ctx, "Work")
 			if err == nil && (len(h) != 1 || h[0].Kind != "created") {

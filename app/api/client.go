@@ -172,8 +172,11 @@ func (c *Client) PairCancel(ctx context.Context) error {
 }
 
 // RemoveDevice implements Engine.
-func (c *Client) RemoveDevice(ctx context.Context, device string) error {
-	return c.tell(ctx, http.MethodDelete, "/v1/devices", "device", device)
+func (c *Client) RemoveDevice(ctx context.Context, req RemoveDevice) error {
+	if err := needName(req.Device); err != nil {
+		return err
+	}
+	return c.do(ctx, http.MethodPost, "/v1/devices/remove", req, nil)
 }
 
 // History implements Engine. It gives up after 10 seconds.

@@ -41,7 +41,23 @@ type Engine interface {
 	PairJoin(ctx context.Context, req PairJoin) (*Pairing, error)
 	// PairCancel closes the pairing window. Without one it does nothing.
 	PairCancel(ctx context.Context) error
-	RemoveDevice(ctx context.Context, device string) error
+	RemoveDevice(ctx context.Context, req RemoveDevice) error
+	// LeaveFleet tells the others, forgets them, and is a fleet of one again.
+	LeaveFleet(ctx context.Context, req LeaveFleet) error
+
+	// Takeover is what a person must read before TakeOver, which makes this device the owner without the present one's consent.
+	Takeover(ctx context.Context, vm string) (*Takeover, error)
+	TakeOver(ctx context.Context, req TakeOverVM) error
+	// Resolve carries out the choice between the sides of a conflict. It returns when the choice is durable; the job tells how it goes.
+	Resolve(ctx context.Context, req ResolveConflict) (*Job, error)
+	DeleteRestorePoint(ctx context.Context, req RestorePointRef) error
+	// OpenRestorePoint shows a restore point to the VM as a read-only disk, CloseRestorePoint takes it away.
+	OpenRestorePoint(ctx context.Context, req RestorePointRef) error
+	CloseRestorePoint(ctx context.Context, req RestorePointRef) error
+
+	// GoOffline begins the preparation; GoOnline ends the mode, or cancels a preparation.
+	GoOffline(ctx context.Context, req GoOffline) (*Job, error)
+	GoOnline(ctx context.Context) error
 
 	// History is the VM's chain of owners, oldest first.
 	History(ctx context.Context, vm string) ([]HistoryEntry, error)

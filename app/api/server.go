@@ -133,7 +133,19 @@ func (s *Server) handler() http.Handler {
 	route("POST /v1/pairing", withBody(e.PairStart))
 	route("POST /v1/pairing/join", withBody(e.PairJoin))
 	route("DELETE /v1/pairing", func(r *http.Request) (any, error) { return nil, e.PairCancel(r.Context()) })
-	named("DELETE /v1/devices", "device", e.RemoveDevice)
+	route("POST /v1/devices/remove", withBody(noAnswer(e.RemoveDevice)))
+	route("POST /v1/leave", withBody(noAnswer(e.LeaveFleet)))
+
+	route("GET /v1/vms/takeover", func(r *http.Request) (any, error) {
+		return e.Takeover(r.Context(), r.URL.Query().Get("vm"))
+	})
+	route("POST /v1/vms/takeover", withBody(noAnswer(e.TakeOver)))
+	route("POST /v1/vms/resolve", withBody(e.Resolve))
+	route("POST /v1/restorepoints/delete", withBody(noAnswer(e.DeleteRestorePoint)))
+	route("POST /v1/restorepoints/open", withBody(noAnswer(e.OpenRestorePoint)))
+	route("POST /v1/restorepoints/close", withBody(noAnswer(e.CloseRestorePoint)))
+	route("POST /v1/offline", withBody(e.GoOffline))
+	route("DELETE /v1/offline", func(r *http.Request) (any, error) { return nil, e.GoOnline(r.Context()) })
 
 	route("/", func(r *http.Request) (any, error) {
 		return nil, &Error{Code: CodeUsage,
@@ -169,6 +181,9 @@ func withLists(st *Status) *Status {
 	if out.Jobs == nil {
 		out.Jobs = []Job{}
 	}
+	if out.Offline.VMs == nil {
+		out.Offline.VMs = []OfflineVM{}
+	}
 	out.VMs = append(make([]VM, 0, len(st.VMs)), st.VMs...)
 	for i := range out.VMs {
 		if out.VMs[i].Replicas == nil {
@@ -187,6 +202,11 @@ func withBody[Req, Resp any](do func(context.Context, Req) (Resp, error)) func(*
 		}
 		return do(r.Context(), req)
 	}
+}
+
+// noAnswer fits an engine method that only succeeds or fails.
+func noAnswer[Req any](do func(context.Context, Req) error) func(context.Context, Req) (any, error) {
+	return func(ctx context.Context, req Req) (any, error) { return nil, do(ctx, req) }
 }
 
 // decode reads the one JSON object of a request. Unknown fields are refused: a newer client must

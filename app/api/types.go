@@ -16,6 +16,7 @@ type Status struct {
 	VMs        []VM       `json:"vms"`
 	Jobs       []Job      `json:"jobs"`
 	Pairing    *Pairing   `json:"pairing,omitempty"`
+	Offline    Offline    `json:"offline"`
 	Hypervisor Hypervisor `json:"hypervisor"`
 	DataDir    string     `json:"data_dir"`
 }
@@ -40,6 +41,11 @@ type Device struct {
 	RTTMicros int64     `json:"rtt_us,omitempty"`
 	Addrs     []string  `json:"addrs,omitempty"`
 	LastSeen  time.Time `json:"last_seen,omitzero"`
+	// Offline says that it told before it went on a journey.
+	Offline bool `json:"offline,omitempty"`
+	// Removed devices are shown only until they were told (and have wiped what they had, if Wipe).
+	Removed bool `json:"removed,omitempty"`
+	Wipe    bool `json:"wipe,omitempty"`
 }
 
 // VMState is what a VM is doing, as far as this device knows.
@@ -71,6 +77,15 @@ type VM struct {
 	Switch    *Switch   `json:"switch,omitempty"`
 	// Problem is set while something needs the person: a full disk, a lost hypervisor.
 	Problem *Error `json:"problem,omitempty"`
+	// Conflict is set while there are two histories of it.
+	Conflict *Conflict `json:"conflict,omitempty"`
+	// Orphan says that its owner was removed from the fleet: it can only be taken over.
+	Orphan bool `json:"orphan,omitempty"`
+	// Offline says that its owner went on a journey with it, OfflineSince when.
+	Offline      bool      `json:"offline,omitempty"`
+	OfflineSince time.Time `json:"offline_since,omitzero"`
+	// RestorePoints are those on this device.
+	RestorePoints []RestorePoint `json:"restore_points,omitempty"`
 	// Screen and Console are Unix sockets on the device that runs the VM.
 	Screen  string `json:"screen,omitempty"`
 	Console string `json:"console,omitempty"`
@@ -169,7 +184,7 @@ type Switch struct {
 // Job is long work that isn't a switch: creating, importing, exporting.
 type Job struct {
 	ID      string        `json:"id"`
-	Kind    string        `json:"kind"` // "create", "import", "export", "check"
+	Kind    string        `json:"kind"` // "create", "import", "export", "check", "offline", "resolve"
 	VM      string        `json:"vm"`
 	VMName  string        `json:"vm_name"`
 	Phase   string        `json:"phase"`
@@ -206,8 +221,18 @@ type HistoryEntry struct {
 	FromName  string    `json:"from_name,omitempty"`
 	Position  Position  `json:"position"`
 	At        time.Time `json:"at"`
-	Kind      string    `json:"kind"` // "created", "switch", "returned"
+	Kind      string    `json:"kind"` // "created", "switch", "returned", "takeover", "kept", "resolved"
 	Hash      string    `json:"hash"`
+	Prev      string    `json:"prev,omitempty"` // the hash of the entry that it follows
+	// Over are the hashes of the entries that a resolution gave up; Lost says that this entry is on such a side.
+	Over []string `json:"over,omitempty"`
+	Lost bool     `json:"lost,omitempty"`
+	// How the VM came: "teleport", "suspend", "start" (stopped there), "takeover", or nothing for what isn't a move or isn't known.
+	How string `json:"how,omitempty"`
+	// Pause is how long the guest stood still; Bytes what moved for it. Zero is unknown.
+	Pause  time.Duration `json:"pause_ns,omitempty"`
+	Memory int64         `json:"memory_bytes,omitempty"`
+	Disk   int64         `json:"disk_bytes,omitempty"`
 }
 
 // Event tells that something happened. Clients that draw state re-read Status;

@@ -87,7 +87,7 @@ the next time on that each of them hears of this. What it holds stays on it.`,
 			if err := c.confirm(fmt.Sprintf("This takes %q out of your fleet.", d.Name), d.Name, *yes); err != nil {
 				return err
 			}
-			if err := client.RemoveDevice(ctx, d.ID); err != nil {
+			if err := client.RemoveDevice(ctx, api.RemoveDevice{Device: d.ID}); err != nil {
 				return err
 			}
 			c.out.say("%q is removed.", d.Name)

@@ -249,12 +249,12 @@ func (e *Engine) PairCancel(ctx context.Context) error {
 }
 
 // RemoveDevice implements api.Engine.
-func (e *Engine) RemoveDevice(ctx context.Context, device string) error {
-	if err := e.enter(ctx, "RemoveDevice", device); err != nil {
+func (e *Engine) RemoveDevice(ctx context.Context, req api.RemoveDevice) error {
+	if err := e.enter(ctx, "RemoveDevice", req); err != nil {
 		return err
 	}
 	e.Update("device.removed", "A device was removed.", func(s *api.Status) {
-		s.Devices = slices.DeleteFunc(s.Devices, func(d api.Device) bool { return d.ID == device || d.Name == device })
+		s.Devices = slices.DeleteFunc(s.Devices, func(d api.Device) bool { return d.ID == req.Device || d.Name == req.Device })
 	})
 	return nil
 }

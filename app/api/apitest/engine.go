@@ -29,6 +29,7 @@ type Engine struct {
 	// guarded by mu
 	mu       sync.Mutex
 	status   api.Status
+	takeover *api.Takeover
 	history  map[string][]api.HistoryEntry
 	fail     map[string]error
 	hooks    map[string]func(context.Context)

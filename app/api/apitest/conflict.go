@@ -1,0 +1,137 @@
+package apitest
+
+import (
+	"context"
+
+	"tagalong.org/tagalong/app/api"
+)
+
+// LeaveFleet implements api.Engine.
+func (e *Engine) LeaveFleet(ctx context.Context, req api.LeaveFleet) error {
+	if err := e.enter(ctx, "LeaveFleet", req); err != nil {
+		return err
+	}
+	e.Update("fleet.left", "This device is a fleet of one.", func(s *api.Status) { s.Devices = nil })
+	return nil
+}
+
+// Takeover implements api.Engine: it knows nothing but the owner.
+func (e *Engine) Takeover(ctx context.Context, vm string) (*api.Takeover, error) {
+	if err := e.enter(ctx, "Takeover", vm); err != nil {
+		return nil, err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.takeover != nil {
+		t := *e.takeover
+		return &t, nil
+	}
+	v, err := e.findLocked(vm)
+	if err != nil {
+		return nil, err
+	}
+	return &api.Takeover{VM: v.ID, VMName: v.Name, Owner: v.Owner, OwnerName: v.OwnerName, State: v.State, Position: v.Position,
+		Warnings: []string{}, Token: "token"}, nil
+}
+
+// SetTakeover sets what Takeover answers.
+func (e *Engine) SetTakeover(t *api.Takeover) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.takeover = t
+}
+
+// TakeOver implements api.Engine.
+func (e *Engine) TakeOver(ctx context.Context, req api.TakeOverVM) error {
+	if err := e.enter(ctx, "TakeOver", req); err != nil {
+		return err
+	}
+	return e.change(req.VM, func(s *api.Status, v *api.VM) {
+		v.Here, v.Owner, v.OwnerName, v.State = true, s.Device.ID, s.Device.Name, api.VMStopped
+	})
+}
+
+// Resolve implements api.Engine: the conflict is over at once.
+func (e *Engine) Resolve(ctx context.Context, req api.ResolveConflict) (*api.Job, error) {
+	if err := e.enter(ctx, "Resolve", req); err != nil {
+		return nil, err
+	}
+	if err := e.change(req.VM, func(_ *api.Status, v *api.VM) { v.Conflict = nil }); err != nil {
+		return nil, err
+	}
+	return &api.Job{ID: "resolve-1", Kind: "resolve", VM: req.VM, Done: true}, nil
+}
+
+// DeleteRestorePoint implements api.Engine.
+func (e *Engine) DeleteRestorePoint(ctx context.Context, req api.RestorePointRef) error {
+	if err := e.enter(ctx, "DeleteRestorePoint", req); err != nil {
+		return err
+	}
+	return e.change(req.VM, func(_ *api.Status, v *api.VM) {
+		var left []api.RestorePoint
+		for _, p := range v.RestorePoints {
+			if p.ID != req.ID {
+				left = append(left, p)
+			}
+		}
+		v.RestorePoints = left
+	})
+}
+
+// OpenRestorePoint implements api.Engine.
+func (e *Engine) OpenRestorePoint(ctx context.Context, req api.RestorePointRef) error {
+	return e.setOpen(ctx, "OpenRestorePoint", req, true)
+}
+
+// CloseRestorePoint implements api.Engine.
+func (e *Engine) CloseRestorePoint(ctx context.Context, req api.RestorePointRef) error {
+	return e.setOpen(ctx, "CloseRestorePoint", req, false)
+}
+
+func (e *Engine) setOpen(ctx context.Context, method string, req api.RestorePointRef, open bool) error {
+	if err := e.enter(ctx, method, req); err != nil {
+		return err
+	}
+	return e.change(req.VM, func(_ *api.Status, v *api.VM) {
+		for i := range v.RestorePoints {
+			if v.RestorePoints[i].ID == req.ID {
+				v.RestorePoints[i].Open = open
+			}
+		}
+	})
+}
+
+// GoOffline implements api.Engine: the preparation is over at once.
+func (e *Engine) GoOffline(ctx context.Context, req api.GoOffline) (*api.Job, error) {
+	if err := e.enter(ctx, "GoOffline", req); err != nil {
+		return nil, err
+	}
+	e.Update("offline.on", "This device works offline.", func(s *api.Status) { s.Offline.On = true })
+	return &api.Job{ID: "offline-1", Kind: "offline", Done: true}, nil
+}
+
+// GoOnline implements api.Engine.
+func (e *Engine) GoOnline(ctx context.Context) error {
+	if err := e.enter(ctx, "GoOnline"); err != nil {
+		return err
+	}
+	e.Update("offline.off", "This device is online.", func(s *api.Status) { s.Offline = api.Offline{} })
+	return nil
+}
+
+func (e *Engine) change(vm string, change func(*api.Status, *api.VM)) error {
+	e.mu.Lock()
+	_, err := e.findLocked(vm)
+	e.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	e.Update("vm.changed", "The VM has changed.", func(s *api.Status) {
+		for i := range s.VMs {
+			if s.VMs[i].ID == vm || s.VMs[i].Name == vm {
+				change(s, &s.VMs[i])
+			}
+		}
+	})
+	return nil
+}

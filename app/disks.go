@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 
 	"tagalong.org/tagalong/app/api"
+	"tagalong.org/tagalong/app/custody"
 	"tagalong.org/tagalong/app/disknbd"
 	"tagalong.org/tagalong/app/disktool"
 	"tagalong.org/tagalong/directory"
@@ -43,34 +44,20 @@ func nbdServer(disk *vmdisk.Store, log *slog.Logger) *nbd.Server {
 // nbdServer serves the VM's disk; the caller holds v.mu.
 func (v *vm) nbdServer() *nbd.Server { return nbdServer(v.disk, v.log) }
 
-// pendingDirty is what the giver knew of the other devices' replicas, until this device is the owner.
-type pendingDirty struct {
-	from     string
-	position vmdisk.Position
-	sets     []byte
-}
-
 // receiveDirty keeps what came with the transfer.
 func (v *vm) receiveDirty(from string, t directory.Transfer, sets []byte) {
 	v.mu.Lock()
-	v.dirty = &pendingDirty{from: from, position: vmdisk.Position(t.Position), sets: sets}
+	v.word = &custody.Word{From: from, Position: vmdisk.Position(t.Position), Sets: sets}
 	v.mu.Unlock()
 }
 
-// importDirty makes what the giver knew of the other replicas this disk's own knowledge, before it
-// becomes active. Without it everything is copied to them again, which is slow but safe. It
-// returns what the giver said of itself, or nil.
-func (v *vm) importDirty(disk *vmdisk.Store) *pendingDirty {
+// takeWord is what the giver said of the replicas, once; nil if nothing.
+func (v *vm) takeWord() *custody.Word {
 	v.mu.Lock()
-	d := v.dirty
-	v.dirty = nil
-	v.mu.Unlock()
-	if d != nil && len(d.sets) > 0 {
-		if err := disk.ImportDirty(d.sets, v.e.host.ID()); err != nil {
-			v.log.Warn("The other replicas will be copied whole", "error", err)
-		}
-	}
-	return d
+	defer v.mu.Unlock()
+	w := v.word
+	v.word = nil
+	return w
 }
 
 // exportDirty is what the other devices lack, for the taker.

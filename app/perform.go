@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"tagalong.org/tagalong/app/api"
+	"tagalong.org/tagalong/app/custody"
 	"tagalong.org/tagalong/app/hypervisor"
 	"tagalong.org/tagalong/directory"
 	"tagalong.org/tagalong/directory/baton"
@@ -63,92 +64,56 @@ func (v *vm) saveBaton(state []byte) {
 	}
 }
 
-// persistGiven signs the transfer and writes it, together with the machine's state, in one commit;
-// then the disk's own journal says the same. Only then may the transfer leave (DESIGN §7).
+// custody is what this device holds of the VM, for the durable steps.
+func (v *vm) custody() custody.Custody {
+	return custody.Custody{VM: v.id, Self: v.e.host.ID(), Dir: v.e.dir, Disk: v.currentDisk(), Log: v.log}
+}
+
 func (v *vm) persistGiven(a baton.Action) baton.Event {
-	ev := baton.Event{Kind: baton.EvPersisted, Term: a.Term}
 	kind := directory.KindSwitch
 	if a.Returned {
 		kind = directory.KindReturned
 	}
-	_, err := v.e.dir.Give(v.id, a.Term, a.Peer, a.Attempt, directory.Position(a.Position), kind, directory.BatonEntry(v.id, a.State))
-	if err != nil {
-		v.log.Error("Writing the transfer failed", "term", a.Term, "error", err)
-		// Of a commit that failed half-way nobody knows whether it is on the disk: the machine tries
-		// again until it does.
-		return baton.Event{Kind: baton.EvPersistFailed, Term: a.Term, NotWritten: !errors.Is(err, directory.ErrUnsure)}
-	}
-	if err := v.giveDisk(a.Term - 1); err != nil {
-		v.log.Error("Giving the disk's term away failed", "term", a.Term-1, "error", err)
-		return baton.Event{Kind: baton.EvPersistFailed, Term: a.Term}
-	}
-	return ev
+	return v.persisted("Giving the VM away failed", a.Term, v.custody().Given(custody.Giving{
+		Term: a.Term, To: a.Peer, Attempt: a.Attempt, Position: directory.Position(a.Position), Kind: kind, State: a.State,
+	}))
 }
 
-func (v *vm) giveDisk(term uint64) error {
-	disk := v.currentDisk()
-	if disk == nil {
-		return nil
-	}
-	if disk.Info().Active {
-		if err := disk.Fence(); err != nil {
-			return err
-		}
-	}
-	return disk.Give(term)
-}
-
-// persistOwned writes the received transfer together with the machine's state.
 func (v *vm) persistOwned(a baton.Action) baton.Event {
-	t, ok := v.e.dir.Transfer(v.id, a.Term)
-	if !ok {
-		v.log.Error("The received transfer isn't in the directory", "term", a.Term)
-		return baton.Event{Kind: baton.EvPersistFailed, Term: a.Term, NotWritten: true}
+	return v.persisted("Writing the received transfer failed", a.Term, v.custody().Owned(a.Term, a.State))
+}
+
+// persisted is the event that tells how a durable step went.
+func (v *vm) persisted(failed string, term uint64, err error) baton.Event {
+	if err == nil {
+		return baton.Event{Kind: baton.EvPersisted, Term: term}
 	}
-	if err := v.e.dir.AppendTransfer(t, directory.BatonEntry(v.id, a.State)); err != nil {
-		v.log.Error("Writing the received transfer failed", "term", a.Term, "error", err)
-		return baton.Event{Kind: baton.EvPersistFailed, Term: a.Term}
-	}
-	return baton.Event{Kind: baton.EvPersisted, Term: a.Term}
+	v.log.Error(failed, "term", term, "error", err)
+	return baton.Event{Kind: baton.EvPersistFailed, Term: term, NotWritten: errors.Is(err, custody.ErrNotWritten)}
 }
 
 // activateDisk lets the disk be written under the term, and begins to replicate it.
 func (v *vm) activateDisk(term uint64) {
 	v.seal()
 	defer v.unseal()
-	disk := v.currentDisk()
-	if disk == nil {
+	err := v.custody().Activate(term, v.takeWord())
+	switch {
+	case errors.Is(err, custody.ErrNoDisk):
 		v.setProblem(&api.Error{Code: api.CodeInternal, Sentence: "This device has no copy of the VM's disk.", Next: "Switch it back, or look into the engine's log."})
-		return
+	case err != nil:
+		v.notActive(term, err)
+	default:
+		v.e.saveRecordSoon()
 	}
-	giver := v.importDirty(disk)
-	if err := disk.Activate(term); err != nil {
-		v.log.Error("Activating the disk failed", "term", term, "error", err)
-		v.setProblem(&api.Error{Code: api.CodeInternal, Sentence: "The VM's disk can't be written here.", Next: "The engine's log has the cause.", Cause: err.Error()})
-		return
-	}
-	if giver != nil {
-		if err := disk.SetClean(giver.from, giver.position); err != nil {
-			v.log.Warn("The giver's replica will be checked whole", "device", giver.from, "error", err)
-		}
-	}
-	v.e.saveRecordSoon()
 }
 
-// fenceDisk lets no write pass any more. Of a disk that isn't active, which a restart leaves, the
-// terms before are given away once more: the machine knows that they were.
+func (v *vm) notActive(term uint64, err error) {
+	v.log.Error("Activating the disk failed", "term", term, "error", err)
+	v.setProblem(&api.Error{Code: api.CodeInternal, Sentence: "The VM's disk can't be written here.", Next: "The engine's log has the cause.", Cause: err.Error()})
+}
+
 func (v *vm) fenceDisk(term uint64) {
-	disk := v.currentDisk()
-	if disk == nil || term == 0 {
-		return
-	}
-	var err error
-	if disk.Info().Active {
-		err = disk.Fence()
-	} else {
-		err = disk.Give(term - 1)
-	}
-	if err != nil {
+	if err := v.custody().Fence(term); err != nil {
 		v.log.Error("Fencing the disk failed", "term", term, "error", err)
 	}
 }
@@ -187,17 +152,12 @@ func (v *vm) resume(ctx context.Context, a baton.Action) {
 		v.outgoing.end(stepCtx)
 		v.outgoing = nil
 	}
-	disk, guest := v.currentDisk(), v.currentGuest()
-	if disk == nil {
+	guest := v.currentGuest()
+	switch err := v.custody().Resume(a.Term); {
+	case errors.Is(err, custody.ErrNoDisk):
 		return
-	}
-	if disk.Info().Active {
-		if err := disk.Unfence(); err != nil {
-			v.log.Error("Unfencing the disk failed", "error", err)
-		}
-	} else if err := disk.Activate(a.Term); err != nil {
-		v.log.Error("Activating the disk failed", "term", a.Term, "error", err)
-		v.setProblem(&api.Error{Code: api.CodeInternal, Sentence: "The VM's disk can't be written here.", Next: "The engine's log has the cause.", Cause: err.Error()})
+	case err != nil:
+		v.notActive(a.Term, err)
 		return
 	}
 	if err := v.startExport(); err != nil {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"tagalong.org/tagalong/app/api"
+	"tagalong.org/tagalong/app/custody"
 	"tagalong.org/tagalong/app/disktool"
 	"tagalong.org/tagalong/app/hypervisor"
 	"tagalong.org/tagalong/directory"
@@ -50,7 +51,7 @@ type vm struct {
 	feeds     map[string]*feedRun // by device, while owner
 	applying  *applyRun           // while replica
 	expecting *incomingRun        // whose memory stream may come
-	dirty     *pendingDirty       // what came with the transfer
+	word      *custody.Word       // what came with the transfer
 	converged bool                // the last attempt to give it away ended because it was idle
 	sealed    bool                // the replica is loaded and waits for the baton
 	sw        *switchRun

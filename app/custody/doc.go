@@ -1,0 +1,14 @@
+// Package custody does the durable steps by which a device comes to hold a VM, and lets go of it: what the pure machine of
+// directory/baton asks for, done to the directory and the disk in the one order that a crash between any two of them survives.
+//
+// It decides nothing, waits for nobody and knows no guest: its methods are synchronous, and each may be called again after it
+// failed or was interrupted. The engine and the fleet simulator call the same ones.
+//
+// # The order
+//
+//   - Giving: the signed transfer and the machine's state become durable in one commit, then the disk's own journal says that
+//     the term was given. Only then may the transfer leave. A crash in between leaves a disk that could still be written, but a
+//     machine that never asks for it.
+//   - Taking: the transfer and the machine's state in one commit; then what the giver knew of the others' replicas is put into
+//     the disk, and only then may the disk be written, under the new term.
+package custody

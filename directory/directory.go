@@ -14,7 +14,7 @@ import (
 	"github.com/gofrs/flock"
 )
 
-// Options says where a directory is and whose. Dir, Self, Sign and Verify are
+// Options says where a directory is and whose. Dir (or Store), Self, Sign and Verify are
 // needed.
 type Options struct {
 	Dir  string // made with mode 0700 if it doesn't exist
@@ -24,6 +24,9 @@ type Options struct {
 	Sign   func(msg []byte) ([]byte, error)
 	Verify func(id string, msg, sig []byte) error
 	Log    *slog.Logger // slog.Default if nil
+	// Store, if not nil, keeps everything instead of Badger in Dir, which isn't used then: nothing is locked, and free space isn't
+	// watched. The directory closes it.
+	Store Store
 }
 
 // Directory is this device's copy of the directory. All methods may be called
@@ -31,7 +34,7 @@ type Options struct {
 type Directory struct {
 	opt   Options
 	log   *slog.Logger
-	store store
+	store Store
 	space *space
 	lock  *flock.Flock
 	stop  context.CancelFunc
@@ -61,6 +64,12 @@ func Open(opt Options) (*Directory, error) {
 	d, err := newDirectory(opt)
 	if err != nil {
 		return nil, err
+	}
+	if opt.Store != nil {
+		if err := d.load(opt.Store); err != nil {
+			return nil, fmt.Errorf("directory: open: %w", errors.Join(err, opt.Store.Close()))
+		}
+		return d, nil
 	}
 	if err := os.MkdirAll(opt.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("directory: open: %w", err)
@@ -116,15 +125,15 @@ func (d *Directory) open() error {
 		return err
 	}
 	if err := d.load(s); err != nil {
-		return errors.Join(err, s.close())
+		return errors.Join(err, s.Close())
 	}
 	return nil
 }
 
 // load reads all of s into memory and makes it the store.
-func (d *Directory) load(s store) error {
+func (d *Directory) load(s Store) error {
 	format := ""
-	err := s.load(func(key string, value []byte) error {
+	err := s.Load(func(key string, value []byte) error {
 		if key == formatKey {
 			format = string(value)
 			return nil
@@ -143,7 +152,7 @@ func (d *Directory) load(s store) error {
 	case len(d.records)+len(d.local)+len(d.members) > 0:
 		return fmt.Errorf("no format: %w", ErrCorrupt)
 	}
-	return s.commit(map[string][]byte{formatKey: []byte(formatVersion)})
+	return s.Commit(map[string][]byte{formatKey: []byte(formatVersion)})
 }
 
 // Close waits for a commit under way and ends the directory: what is called
@@ -161,7 +170,7 @@ func (d *Directory) Close() error {
 		d.stop()
 	}
 	d.wg.Wait()
-	err := d.store.close()
+	err := d.store.Close()
 	if d.lock != nil {
 		err = errors.Join(err, d.lock.Unlock())
 	}
@@ -182,7 +191,7 @@ func (d *Directory) commit(entries map[string][]byte, wake bool) error {
 			return err
 		}
 	}
-	if err := d.store.commit(entries); err != nil {
+	if err := d.store.Commit(entries); err != nil {
 		return unsure(err)
 	}
 	d.mu.Lock()

@@ -34,7 +34,7 @@ type memory struct {
 	fail func() (done bool, err error)
 }
 
-func (s *memory) commit(entries map[string][]byte) error {
+func (s *memory) Commit(entries map[string][]byte) error {
 	if s.fail != nil {
 		if done, err := s.fail(); err != nil {
 			if done {
@@ -47,7 +47,7 @@ func (s *memory) commit(entries map[string][]byte) error {
 	return nil
 }
 
-func (s *memory) load(fn func(string, []byte) error) error {
+func (s *memory) Load(fn func(string, []byte) error) error {
 	for _, k := range sortedKeys(s.m) {
 		if err := fn(k, slices.Clone(s.m[k])); err != nil {
 			return err
@@ -56,7 +56,7 @@ func (s *memory) load(fn func(string, []byte) error) error {
 	return nil
 }
 
-func (s *memory) close() error { return nil }
+func (s *memory) Close() error { return nil }
 
 // key returns the device of a name: its ID and its key.
 func key(name string) (string, ed25519.PrivateKey) {

@@ -11,13 +11,14 @@ import (
 	"github.com/zeebo/blake3"
 )
 
-// store is what is needed of the disk: whole commits of a few small values.
-type store interface {
-	// commit stores all entries or none, durably. An error leaves it open which.
-	commit(entries map[string][]byte) error
-	// load calls fn for every entry, in the order of keys. fn owns the bytes.
-	load(fn func(key string, value []byte) error) error
-	close() error
+// Store is what a directory needs of the disk: whole commits of a few small values. Its methods are called by one goroutine
+// at a time.
+type Store interface {
+	// Commit stores all entries or none, durably. An error leaves it open which. The bytes stay as they are.
+	Commit(entries map[string][]byte) error
+	// Load calls fn for every entry, in the order of keys. fn owns the bytes.
+	Load(fn func(key string, value []byte) error) error
+	Close() error
 }
 
 const (
@@ -52,7 +53,7 @@ func openBadger(dir string, log *slog.Logger) (*badgerStore, error) {
 	return &badgerStore{db}, nil
 }
 
-func (s *badgerStore) commit(entries map[string][]byte) error {
+func (s *badgerStore) Commit(entries map[string][]byte) error {
 	return s.db.Update(func(txn *badger.Txn) error {
 		for k, v := range entries {
 			if err := txn.Set([]byte(k), seal(v)); err != nil {
@@ -63,7 +64,7 @@ func (s *badgerStore) commit(entries map[string][]byte) error {
 	})
 }
 
-func (s *badgerStore) load(fn func(key string, value []byte) error) error {
+func (s *badgerStore) Load(fn func(key string, value []byte) error) error {
 	return s.db.View(func(txn *badger.Txn) error {
 		it := txn.NewIterator(badger.DefaultIteratorOptions)
 		defer it.Close()
@@ -85,7 +86,7 @@ func (s *badgerStore) load(fn func(key string, value []byte) error) error {
 	})
 }
 
-func (s *badgerStore) close() error { return s.db.Close() }
+func (s *badgerStore) Close() error { return s.db.Close() }
 
 const sumSize = 16
 

@@ -1,6 +1,7 @@
 package vfs
 
 import (
+	"cmp"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -63,10 +64,13 @@ func (m *Mem) After(loss Loss, seed uint64) *Mem {
 		}
 	}
 	out := NewMem()
-	out.free = m.free
-	for _, name := range slices.Sorted(maps.Keys(names)) {
+	out.free, out.made = m.free, m.made
+	// In the order in which they were made: names may be random, and a seed must mean the same again.
+	for _, name := range slices.SortedFunc(maps.Keys(names), func(a, b string) int {
+		return cmp.Or(cmp.Compare(names[a].made, names[b].made), cmp.Compare(a, b))
+	}) {
 		c := names[name].survive(loss, r)
-		n := &node{stable: c.copy(), now: c}
+		n := &node{made: names[name].made, stable: c.copy(), now: c}
 		out.names[name], out.stable[name] = n, n
 	}
 	return out

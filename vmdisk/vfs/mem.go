@@ -17,6 +17,7 @@ type Mem struct {
 	locks  map[string]bool
 	free   int64
 	gone   bool
+	made   int // files, ever
 
 	calls   int
 	failAt  int
@@ -28,6 +29,7 @@ type Mem struct {
 // node is one file: the content that was synced, the content that a reader sees, and the
 // operations that lead from the first to the second.
 type node struct {
+	made        int // the how-manieth file it is
 	stable, now sparse
 	ops         []fileOp
 }
@@ -98,14 +100,14 @@ func (m *Mem) leave() {
 // copy is the same state once more. The caller holds m.mu.
 func (m *Mem) copy() *Mem {
 	out := NewMem()
-	out.free = m.free
+	out.free, out.made = m.free, m.made
 	twins := map[*node]*node{}
 	twin := func(n *node) *node {
 		if n == nil {
 			return nil
 		}
 		if twins[n] == nil {
-			twins[n] = &node{n.stable.copy(), n.now.copy(), n.ops[:len(n.ops):len(n.ops)]}
+			twins[n] = &node{n.made, n.stable.copy(), n.now.copy(), n.ops[:len(n.ops):len(n.ops)]}
 		}
 		return twins[n]
 	}
@@ -146,7 +148,8 @@ func (m *Mem) Create(name string) (File, error) {
 	if m.names[name] != nil {
 		return nil, fmt.Errorf("create %s: %w", name, fs.ErrExist)
 	}
-	n := &node{}
+	m.made++
+	n := &node{made: m.made}
 	m.names[name] = n
 	m.dirOps = append(m.dirOps, dirOp{name: name, n: n})
 	return &memFile{m: m, n: n}, nil

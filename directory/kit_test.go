@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -29,7 +30,8 @@ var quiet = slog.New(slog.DiscardHandler)
 
 // memory is a store in memory that can fail.
 type memory struct {
-	m map[string][]byte
+	mu sync.Mutex // of m, while the directory is open
+	m  map[string][]byte
 	// fail is called before a commit; done tells whether it is stored all the same.
 	fail func() (done bool, err error)
 }
@@ -38,13 +40,35 @@ func (s *memory) Commit(entries map[string][]byte) error {
 	if s.fail != nil {
 		if done, err := s.fail(); err != nil {
 			if done {
-				maps.Copy(s.m, entries)
+				s.put(entries)
 			}
 			return err
 		}
 	}
-	maps.Copy(s.m, entries)
+	s.put(entries)
 	return nil
+}
+
+func (s *memory) put(entries map[string][]byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for k, v := range entries {
+		if v == nil {
+			delete(s.m, k)
+		} else {
+			s.m[k] = v
+		}
+	}
+}
+
+func (s *memory) Get(key string) ([]byte, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v, ok := s.m[key]
+	if !ok {
+		return nil, ErrNotFound
+	}
+	return slices.Clone(v), nil
 }
 
 func (s *memory) Load(fn func(string, []byte) error) error {

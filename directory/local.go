@@ -1,7 +1,6 @@
 package directory
 
 import (
-	"bytes"
 	"fmt"
 	"maps"
 	"slices"
@@ -149,7 +148,7 @@ func (d *Directory) putLocal(entries map[string][]byte, list ...Entry) error {
 		if _, ok := d.local[e.key]; !ok && len(d.local) >= MaxRecords {
 			return ErrFull
 		}
-		entries["local/"+e.key] = bytes.Clone(e.value)
+		entries["local/"+e.key] = append([]byte{}, e.value...)
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
@@ -12,14 +13,22 @@ import (
 )
 
 // Store is what a directory needs of the disk: whole commits of a few small values. Its methods are called by one goroutine
-// at a time.
+// at a time, except Get.
 type Store interface {
-	// Commit stores all entries or none, durably. An error leaves it open which. The bytes stay as they are.
+	// Commit stores all entries or none, durably; a nil value deletes its key. An error leaves it open which. The bytes, at most
+	// about 1 MiB, stay as they are.
 	Commit(entries map[string][]byte) error
-	// Load calls fn for every entry, in the order of keys. fn owns the bytes.
+	// Load calls fn for every entry, in the order of keys. fn owns the bytes. Of keys that begin with ChunkPrefix it wants to know
+	// only that they are there: the store should leave out their values, which may be a gigabyte in all.
 	Load(fn func(key string, value []byte) error) error
+	// Get returns one value, which is the caller's, or ErrNotFound. It may be called from several goroutines, beside a Commit too,
+	// but not after Close.
+	Get(key string) ([]byte, error)
 	Close() error
 }
+
+// ChunkPrefix begins the keys of the pieces of stale sets.
+const ChunkPrefix = "chunk/"
 
 const (
 	formatKey     = "meta/format"
@@ -56,7 +65,13 @@ func openBadger(dir string, log *slog.Logger) (*badgerStore, error) {
 func (s *badgerStore) Commit(entries map[string][]byte) error {
 	return s.db.Update(func(txn *badger.Txn) error {
 		for k, v := range entries {
-			if err := txn.Set([]byte(k), seal(v)); err != nil {
+			var err error
+			if v == nil {
+				err = txn.Delete([]byte(k))
+			} else {
+				err = txn.Set([]byte(k), seal(v))
+			}
+			if err != nil {
 				return err
 			}
 		}
@@ -64,12 +79,42 @@ func (s *badgerStore) Commit(entries map[string][]byte) error {
 	})
 }
 
+func (s *badgerStore) Get(key string) (value []byte, err error) {
+	err = s.db.View(func(txn *badger.Txn) error {
+		item, err := txn.Get([]byte(key))
+		if errors.Is(err, badger.ErrKeyNotFound) {
+			return ErrNotFound
+		}
+		if err != nil {
+			return err
+		}
+		sealed, err := item.ValueCopy(nil)
+		if err != nil {
+			return err
+		}
+		value, err = unseal(sealed)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("get %q: %w", key, err)
+	}
+	return value, nil
+}
+
 func (s *badgerStore) Load(fn func(key string, value []byte) error) error {
 	return s.db.View(func(txn *badger.Txn) error {
-		it := txn.NewIterator(badger.DefaultIteratorOptions)
+		o := badger.DefaultIteratorOptions
+		o.PrefetchValues = false
+		it := txn.NewIterator(o)
 		defer it.Close()
 		for it.Rewind(); it.Valid(); it.Next() {
 			key := string(it.Item().Key())
+			if strings.HasPrefix(key, ChunkPrefix) {
+				if err := fn(key, nil); err != nil {
+					return fmt.Errorf("read %q: %w", key, err)
+				}
+				continue
+			}
 			sealed, err := it.Item().ValueCopy(nil)
 			if err != nil {
 				return fmt.Errorf("read %q: %w", key, err)

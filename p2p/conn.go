@@ -15,8 +15,11 @@ type conn struct {
 	c      network.Conn
 	peer   *member
 	opened time.Duration
-	ctx    context.Context // ends when the connection is lost or closed
-	cancel context.CancelFunc
+	// limited is a connection to a device that isn't a member. What a connection is good for never changes: when the
+	// device's standing does, it is closed.
+	limited bool
+	ctx     context.Context // ends when the connection is lost or closed
+	cancel  context.CancelFunc
 
 	live    atomic.Bool  // the other end answered: it is there and accepts us
 	lost    atomic.Bool  // given up
@@ -27,7 +30,7 @@ type conn struct {
 	pulse pulse
 }
 
-// member is what we know about another device. It outlives its connections.
+// member is what we know about another device, a member or one to say farewell to. It outlives its connections.
 type member struct {
 	id       peer.ID
 	in, out  atomic.Int64
@@ -53,14 +56,14 @@ func (h *Host) connected(_ network.Network, nc network.Conn) {
 	id := nc.RemotePeer()
 	h.mu.Lock()
 	// The list may have changed since the gater was asked, and AllowChanged only knows the connections in this map.
-	if h.closed || !h.gate.allowed(id) {
+	if h.closed || !h.gate.admitted(id) {
 		h.mu.Unlock()
 		// Not from here: closing waits for this notification.
 		go nc.Close()
 		return
 	}
 	p := h.memberLocked(id)
-	c := &conn{c: nc, peer: p, opened: h.now()}
+	c := &conn{c: nc, peer: p, opened: h.now(), limited: !h.gate.allowed(id)}
 	c.pulse = newPulse(c.opened)
 	c.ctx, c.cancel = context.WithCancel(h.ctx)
 	h.conns[nc] = c

@@ -252,7 +252,7 @@ func (h *Host) seen(id string, addrs []netip.AddrPort, news bool) {
 // noteAddrs saves where a member says that it listens: the address that works for us first, older ones last, because
 // the device may return to a network where it was before.
 func (h *Host) noteAddrs(e event.EvtPeerIdentificationCompleted) {
-	if h.opt.Addresses == nil || !h.gate.allowed(e.Peer) {
+	if h.opt.Addresses == nil || !h.gate.admitted(e.Peer) {
 		return
 	}
 	remote, ok := endpoint(e.Conn.RemoteMultiaddr())

@@ -8,6 +8,9 @@
 // What it guarantees:
 //   - A device that isn't a member gets no stream in either direction: it is refused right after the handshake proved
 //     who it is, and every stream checks again. AllowChanged closes the connections of removed devices before it returns.
+//   - One exception: a device of Options.Farewells, which left the fleet and hasn't heard so, or is to hear it from us,
+//     may be connected for FarewellProtocol alone (and what a connection itself needs: identify, which tells our
+//     addresses, and the heartbeat). When its standing changes, so does the connection: the old one is closed.
 //   - "Connected" means that the other device answered on this very connection, so it is there and accepts us too.
 //   - A connection that falls silent is closed after 3 s; longer only while data that was written before is provably
 //     still on its way (at most 15 s).

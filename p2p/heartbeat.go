@@ -112,7 +112,7 @@ func (h *Host) onBeat(s network.Stream) {
 	defer func() { _ = s.Reset() }()
 	h.mu.Lock()
 	c := h.conns[s.Conn()]
-	if c == nil || h.closed || !h.gate.allowed(c.peer.id) || c.beaten.Swap(true) {
+	if c == nil || h.closed || !h.gate.admitted(c.peer.id) || c.beaten.Swap(true) {
 		h.mu.Unlock()
 		return
 	}

@@ -59,7 +59,7 @@ var (
 	ErrKeyExposed = errors.New("p2p: key file is open to other users")
 )
 
-// Members is the allow-list. Both methods are called from many goroutines, must not block and must not call the Host.
+// Members is a list of devices: of those that are allowed, or of those to say farewell to. Both methods are called from many goroutines, must not block and must not call the Host.
 type Members interface {
 	Allowed(id string) bool
 	List() []string
@@ -77,6 +77,7 @@ type Options struct {
 	KeyFile    string                 // identity; created with mode 0600 if missing
 	Listen     []string               // multiaddrs such as "/ip4/0.0.0.0/tcp/0"; at least one, TCP only
 	Members    Members                // required
+	Farewells  Members                // devices that may use FarewellProtocol only; nil: none
 	Addresses  AddressBook            // nil: addresses are forgotten at exit
 	Log        *slog.Logger           // nil: silent
 	Version    string                 // told to members
@@ -138,7 +139,7 @@ func New(opt Options) (*Host, error) {
 	}
 	h := &Host{
 		opt: opt, log: opt.Log, key: key, id: id,
-		gate:     &gater{members: opt.Members},
+		gate:     &gater{members: opt.Members, farewells: opt.Farewells},
 		links:    linkCache{use: opt.Interfaces},
 		start:    time.Now(),
 		conns:    make(map[network.Conn]*conn),
@@ -202,7 +203,7 @@ func (h *Host) build(listen []ma.Multiaddr) error {
 			ID:      h.ID(),
 			Port:    h.Port(),
 			Links:   h.advertisedLinks,
-			Members: h.opt.Members.List,
+			Members: h.wanted,
 			Wanted:  h.someoneMissing,
 			Seen:    h.seen,
 			Log:     h.log,

@@ -59,19 +59,21 @@ func (b *book) Save(id string, addrs []string) {
 // device is a host with its surroundings.
 type device struct {
 	*Host
-	members *list
-	book    *book
-	opt     Options
-	stop    func() // ends Serve and waits
+	members   *list
+	farewells *list
+	book      *book
+	opt       Options
+	stop      func() // ends Serve and waits
 }
 
 func newDevice(t *testing.T, change ...func(*Options)) *device {
 	t.Helper()
-	d := &device{members: &list{}, book: &book{}}
+	d := &device{members: &list{}, farewells: &list{}, book: &book{}}
 	d.opt = Options{
 		KeyFile:   filepath.Join(t.TempDir(), "key"),
 		Listen:    []string{"/ip4/127.0.0.1/tcp/0"},
 		Members:   d.members,
+		Farewells: d.farewells,
 		Addresses: d.book,
 		Version:   "test",
 	}

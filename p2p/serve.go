@@ -3,6 +3,7 @@ package p2p
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/libp2p/go-libp2p/core/event"
@@ -10,7 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Serve opens the door to members, keeps every one of them connected and, if asked for, advertises and browses on the
+// Serve opens the door to members and to those to say farewell to, keeps every one of them connected and, if asked for, advertises and browses on the
 // local network. It returns ctx's error when ctx ends, ErrClosed when the host is closed. Connections outlive it. It may
 // run again afterwards, but only once at a time.
 func (h *Host) Serve(ctx context.Context) error {
@@ -75,7 +76,16 @@ func (h *Host) noteIdentities(ctx context.Context, sub event.Subscription) error
 	}
 }
 
-// keepAll runs one keeper for each member, following the allow-list, until ctx ends.
+// wanted lists the devices to be connected to.
+func (h *Host) wanted() []string {
+	list := h.opt.Members.List()
+	if h.opt.Farewells != nil {
+		list = append(slices.Clip(list), h.opt.Farewells.List()...)
+	}
+	return list
+}
+
+// keepAll runs one keeper for each device that is wanted, following the lists, until ctx ends.
 func (h *Host) keepAll(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -86,7 +96,7 @@ func (h *Host) keepAll(ctx context.Context) error {
 	}()
 	for {
 		want := make(map[peer.ID]bool)
-		for _, m := range h.opt.Members.List() {
+		for _, m := range h.wanted() {
 			id, err := decodeID(m)
 			if err != nil {
 				h.log.Warn("Member has an invalid device ID", "device", m)
@@ -119,9 +129,9 @@ func (h *Host) keepAll(ctx context.Context) error {
 	}
 }
 
-// AllowChanged tells the host that the allow-list has changed. When it returns, no removed device has a stream or a
-// connection any more (a socket whose other end doesn't answer may take some seconds more to go); new members are
-// dialled from now on.
+// AllowChanged tells the host that the list of members or that of farewells has changed. When it returns, no removed
+// device has a stream or a connection any more of before (a socket whose other end doesn't answer may take some seconds
+// more to go); new members are dialled from now on, and so are those to say farewell to.
 func (h *Host) AllowChanged() {
 	h.mu.Lock()
 	if h.closed {
@@ -130,13 +140,13 @@ func (h *Host) AllowChanged() {
 	}
 	var out []*conn
 	for _, c := range h.conns {
-		if !h.gate.allowed(c.peer.id) {
+		if c.limited != !h.gate.allowed(c.peer.id) || !h.gate.admitted(c.peer.id) {
 			out = append(out, c)
 		}
 	}
 	var gone []peer.ID
 	for id := range h.peers {
-		if !h.gate.allowed(id) {
+		if !h.gate.admitted(id) {
 			gone = append(gone, id)
 			delete(h.peers, id)
 		}

@@ -45,6 +45,12 @@ func (h *Host) Peers() []PeerStatus {
 	return out
 }
 
+// Connected says whether a device, a member or one to say farewell to, answered within the last seconds.
+func (h *Host) Connected(id string) bool {
+	p, err := decodeID(id)
+	return err == nil && h.best(p) != nil
+}
+
 // Watch returns a channel that gets a wake-up whenever a device was connected or disconnected since the last one was
 // taken; look at Peers then. cancel ends it; the channel is never closed.
 func (h *Host) Watch() (<-chan struct{}, func()) {

@@ -36,7 +36,7 @@ func (h *Host) Handle(proto string, fn func(ctx context.Context, s Stream)) {
 	h.h.SetStreamHandler(protocol.ID(proto), func(ns network.Stream) {
 		h.mu.Lock()
 		c := h.conns[ns.Conn()]
-		if c == nil || h.closed || !h.gate.allowed(c.peer.id) {
+		if c == nil || h.closed || !h.gate.permitted(c.peer.id, proto) {
 			h.mu.Unlock()
 			_ = ns.Reset()
 			return
@@ -61,7 +61,7 @@ func (h *Host) Open(ctx context.Context, id, proto string) (Stream, error) {
 	if h.ctx.Err() != nil {
 		return nil, fmt.Errorf("open %s: %w", proto, ErrClosed)
 	}
-	if !h.gate.allowed(p) {
+	if !h.gate.permitted(p, proto) {
 		return nil, fmt.Errorf("open %s: %w", proto, ErrNotPaired)
 	}
 	c := h.best(p)

@@ -59,6 +59,12 @@ type fakeGuest struct {
 	state  hypervisor.State
 	memory []byte
 	runs   int // how often it was told to go on
+	// extra are the further disks: those it was started with, and those attached since.
+	extra map[string]string
+	// checks says that it was asked to check its file systems.
+	checks bool
+	// clings makes it not let go of a further disk.
+	clings bool
 }
 
 func (h *fakeHypervisor) Probe(context.Context) (hypervisor.Facts, error) {
@@ -68,7 +74,10 @@ func (h *fakeHypervisor) Probe(context.Context) (hypervisor.Facts, error) {
 func (h *fakeHypervisor) add(c hypervisor.Config, state hypervisor.State, memory []byte) *fakeGuest {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	g := &fakeGuest{h: h, dir: c.Dir, exited: make(chan struct{}), changed: make(chan struct{}, 1), loaded: make(chan error, 1), state: state, memory: memory}
+	g := &fakeGuest{h: h, dir: c.Dir, exited: make(chan struct{}), changed: make(chan struct{}, 1), loaded: make(chan error, 1), state: state, memory: memory, extra: map[string]string{}, checks: c.CheckFileSystems}
+	for _, x := range c.Extra {
+		g.extra[x.ID] = x.Socket
+	}
 	h.guests[c.Dir] = g
 	return g
 }
@@ -162,6 +171,26 @@ func (g *fakeGuest) Kill(context.Context) error {
 			delete(g.h.guests, g.dir)
 		}
 	}
+	return nil
+}
+
+func (g *fakeGuest) Attach(_ context.Context, d hypervisor.ExtraDisk) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if _, there := g.extra[d.ID]; there {
+		return errors.New("attached already")
+	}
+	g.extra[d.ID] = d.Socket
+	return nil
+}
+
+func (g *fakeGuest) Detach(_ context.Context, id string) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.clings {
+		return hypervisor.ErrNotDetached
+	}
+	delete(g.extra, id)
 	return nil
 }
 

@@ -22,6 +22,8 @@ var (
 	ErrNotRunning = errors.New("hypervisor: the VM isn't running")
 	// ErrConverged says that memory was all sent before the guest was stopped: cancel and begin again.
 	ErrConverged = errors.New("hypervisor: memory was complete before the guest was stopped")
+	// ErrNotDetached says that the guest didn't let go of a disk: it is still there.
+	ErrNotDetached = errors.New("hypervisor: the guest didn't let go of the disk")
 	// ErrTeleport says that carrying the memory failed; the guest is where it was.
 	ErrTeleport = errors.New("hypervisor: carrying the memory failed")
 )
@@ -40,6 +42,18 @@ type Config struct {
 	DiskBytes int64  // for the disk's geometry
 	Disk      string // Unix socket of the disk's NBD server
 	Dir       string // a private directory for the process's sockets, log and process ID
+	// Extra are further disks, read-only. A VM that has some can't teleport.
+	Extra []ExtraDisk
+	// CheckFileSystems has the guest check its file systems at this start, as far as it knows how to be asked: the file
+	// opt/org.tagalong/fsck of fw_cfg says "force", and SMBIOS has the strings that systemd reads.
+	CheckFileSystems bool
+}
+
+// ExtraDisk is a read-only disk beside the VM's own.
+type ExtraDisk struct {
+	// ID names it within the VM: up to 20 letters and digits. The guest sees it as the disk's serial number.
+	ID     string
+	Socket string // Unix socket of its NBD server
 }
 
 // Facts is what a probe found out.
@@ -98,6 +112,10 @@ type Guest interface {
 	// Screen and Console are the Unix sockets of the guest's display and serial line; Screen may be "".
 	Screen() string
 	Console() string
+	// Attach gives the guest a further disk while it runs.
+	Attach(ctx context.Context, d ExtraDisk) error
+	// Detach takes one away again. It takes the guest's help; without it, it fails with ErrNotDetached.
+	Detach(ctx context.Context, id string) error
 	// Settle ends a teleport that an earlier engine began and nobody carries on; harmless without one.
 	Settle(ctx context.Context) error
 	// Teleport begins to carry the running guest's memory away.

@@ -47,17 +47,10 @@ func argv(c hypervisor.Config, accel string, incoming bool) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	disk, err := json.Marshal(map[string]any{
-		"driver":          "nbd",
-		"node-name":       "disk0",
-		"server":          map[string]any{"type": "unix", "path": c.Disk},
-		"export":          "",
-		"reconnect-delay": reconnectSeconds,
-		"open-timeout":    30,
-		"discard":         "unmap",
-		"detect-zeroes":   "unmap",
-		"cache":           map[string]any{"direct": true, "no-flush": false},
-	})
+	own := blockdev("disk0", c.Disk)
+	own["discard"], own["detect-zeroes"] = "unmap", "unmap"
+	own["cache"] = map[string]any{"direct": true, "no-flush": false}
+	disk, err := json.Marshal(own)
 	if err != nil {
 		return nil, fmt.Errorf("qemu: describe the disk: %w", err)
 	}
@@ -83,6 +76,19 @@ func argv(c hypervisor.Config, accel string, incoming bool) ([]string, error) {
 	}
 	if c.Network {
 		args = append(args, "-netdev", "user,id=net0", "-device", "virtio-net-pci,netdev=net0,addr=0x5,romfile=,mac="+mac(uuid))
+	}
+	for _, d := range c.Extra {
+		more, err := extraArgs(d)
+		if err != nil {
+			return nil, err
+		}
+		args = append(args, more...)
+	}
+	if c.CheckFileSystems {
+		args = append(args, "-fw_cfg", "name=opt/org.tagalong/fsck,string=force", "-smbios", "type=11"+
+			",value=io.systemd.credential:fsck.mode=force"+
+			",value=io.systemd.stub.kernel-cmdline-extra=fsck.mode=force"+
+			",value=io.systemd.boot.kernel-cmdline-extra=fsck.mode=force")
 	}
 	if c.Screen {
 		args = append(args,

@@ -129,6 +129,22 @@ func TestArgvIsAFunctionOfTheConfig(t *testing.T) {
 	if got, want := strings.Join(b, " "), strings.Join(a, " ")+" -S -incoming defer"; got != want {
 		t.Errorf("the taker's command line differs by more than its waiting:\n%s\n%s", got, want)
 	}
+	plain := strings.Join(a, " ")
+	c.CheckFileSystems, c.Extra = true, []hypervisor.ExtraDisk{{ID: "0123abc", Socket: "/rp.sock"}}
+	more, err := argv(c, "tcg", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"opt/org.tagalong/fsck,string=force", "fsck.mode=force", `"read-only":true`, "/rp.sock"} {
+		if strings.Contains(plain, want) || !strings.Contains(strings.Join(more, " "), want) {
+			t.Errorf("%q is there unasked, or isn't there when asked", want)
+		}
+	}
+	c.Extra[0].ID = "x,y"
+	if _, err := argv(c, "tcg", false); err == nil {
+		t.Error("a strange disk ID was accepted")
+	}
+	c.Extra = nil
 	c.VM = "../../etc"
 	if _, err := argv(c, "tcg", false); err == nil {
 		t.Error("a foreign VM ID was accepted")
@@ -202,6 +218,47 @@ func TestStartFindKill(t *testing.T) {
 	if _, err := q.Find(ctx, c); !errors.Is(err, hypervisor.ErrNotRunning) {
 		t.Errorf("found a killed VM: %v", err)
 	}
+}
+
+func TestAFurtherDisk(t *testing.T) {
+	ctx := testContext(t)
+	q := &QEMU{Accel: "tcg"}
+	c := testConfig(t)
+	boot, _ := testDisk(t)
+	c.Extra, c.CheckFileSystems = []hypervisor.ExtraDisk{{ID: "cold", Socket: boot}}, true
+	g := start(t, ctx, q, c, false)
+	late, _ := testDisk(t)
+	d := hypervisor.ExtraDisk{ID: "hot", Socket: late}
+	if err := g.Attach(ctx, d); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Attach(ctx, d); err == nil {
+		t.Error("the same disk was attached twice")
+	}
+	var blocks []struct {
+		Qdev     string
+		Inserted struct {
+			RO   bool   `json:"ro"`
+			Node string `json:"node-name"`
+		}
+	}
+	if err := g.(*guest).qmp.Do(ctx, "query-block", nil, &blocks); err != nil {
+		t.Fatal(err)
+	}
+	readOnly := map[string]bool{}
+	for _, b := range blocks {
+		readOnly[b.Inserted.Node] = b.Inserted.RO
+	}
+	if len(readOnly) != 3 || readOnly["disk0"] || !readOnly["node-cold"] || !readOnly["node-hot"] {
+		t.Errorf("the disks are %v", readOnly)
+	}
+	// Nobody in this guest lets go of anything.
+	short, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
+	defer cancel()
+	if err := g.Detach(short, "hot"); !errors.Is(err, hypervisor.ErrNotDetached) {
+		t.Errorf("a guest without a system let go of a disk: %v", err)
+	}
+	wantState(t, ctx, g, hypervisor.StateRunning)
 }
 
 // carry pipes the stream both ways until one side ends.

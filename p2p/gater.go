@@ -7,11 +7,13 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
+
+	"tagalong.org/tagalong/p2p/farewell"
 )
 
 // FarewellProtocol is the one protocol that a device may use which isn't a member but has to be told, or to tell, that
 // somebody has left the fleet (Options.Farewells). Members may use it too: a device that was removed is the last to know.
-const FarewellProtocol = "/tagalong/farewell/1"
+const FarewellProtocol = farewell.Protocol
 
 // gater is the allow-list at the door: nobody but members and those to say farewell to, and nobody before Serve runs, so
 // that no device meets a host whose protocols aren't all there yet.

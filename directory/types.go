@@ -55,6 +55,9 @@ type Device struct {
 	Addrs      []string  `json:"addrs,omitempty"`
 	AppVersion string    `json:"appVersion,omitempty"`
 	At         time.Time `json:"at,omitzero"`
+	// Offline says that it works offline and expects nobody, Since when by its clock.
+	Offline bool      `json:"offline,omitempty"`
+	Since   time.Time `json:"since,omitzero"`
 }
 
 // ReplicaInfo is what the owner knows of a device's copy.
@@ -82,7 +85,11 @@ type VM struct {
 	Head      Hash                   `json:"head"`               // of the transfer that began Term
 	At        time.Time              `json:"at,omitzero"`
 	Removed   bool                   `json:"removed,omitempty"`
-	Written   uint64                 `json:"-"`
+	// Offline says that the owner works offline with it, OfflineSince when by its clock. As the rest, it holds only if Written
+	// is Term: the owner of before may have said it.
+	Offline      bool      `json:"offline,omitempty"`
+	OfflineSince time.Time `json:"offlineSince,omitzero"`
+	Written      uint64    `json:"-"`
 }
 
 // Kind is why a term began.

@@ -13,6 +13,7 @@ import (
 
 	"tagalong.org/tagalong/app/api"
 	"tagalong.org/tagalong/app/diskimage"
+	"tagalong.org/tagalong/app/durable"
 	"tagalong.org/tagalong/app/hypervisor/qemu"
 	"tagalong.org/tagalong/directory"
 	"tagalong.org/tagalong/directory/baton"
@@ -105,7 +106,7 @@ func (e *Engine) create(ctx context.Context, j *job, spec api.Spec, img diskimag
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return dataDirError(e.opt.DataDir, err)
 	}
-	if err := writeDurably(marker(dir), nil); err != nil {
+	if err := durable.Write(marker(dir), nil); err != nil {
 		return dataDirError(e.opt.DataDir, err)
 	}
 	var disk *vmdisk.Store

@@ -8,12 +8,12 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/zeebo/blake3"
 
 	"tagalong.org/tagalong/app/api"
+	"tagalong.org/tagalong/app/durable"
 	"tagalong.org/tagalong/app/hypervisor"
 	"tagalong.org/tagalong/vmdisk"
 )
@@ -106,36 +106,7 @@ func writeNote(path string, note savedMemory) error {
 	if err != nil {
 		return err
 	}
-	return writeDurably(path, b)
-}
-
-// writeDurably replaces a small file so that a crash leaves the old or the new one.
-func writeDurably(path string, b []byte) error {
-	part := path + ".part"
-	f, err := os.OpenFile(part, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(part, path); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-func syncDir(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	if err := d.Sync(); err != nil && !errors.Is(err, errors.ErrUnsupported) && !errors.Is(err, os.ErrPermission) {
-		return err
-	}
-	return nil
+	return durable.Write(path, b)
 }
 
 // restore starts the hypervisor with the saved memory and lets the guest go on.
@@ -218,7 +189,7 @@ func removeMemory(v *vm) {
 			v.log.Warn("Removing saved memory failed", "file", path, "error", err)
 		}
 	}
-	if err := syncDir(v.dir); err != nil {
+	if err := durable.SyncDir(v.dir); err != nil {
 		v.log.Warn("Removing saved memory failed", "error", err)
 	}
 }

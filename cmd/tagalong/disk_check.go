@@ -44,7 +44,7 @@ The exit code is 0 if nothing is wrong, and 1 if something is.`,
 		}
 		there := func(client *api.Client, disk string) error {
 			req.Disk = disk
-			job, err := c.followJob(cmd.Context(), client, *asJSON, func() (*api.Job, error) { return client.CheckDisk(cmd.Context(), req) })
+			job, err := c.followJob(cmd.Context(), client, *asJSON, func() (*api.Job, error) { return client.CheckDisk(cmd.Context(), req) }, nil)
 			if err == nil {
 				found = job.Check
 			}

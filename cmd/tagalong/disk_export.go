@@ -63,7 +63,7 @@ Ctrl-C, leaves nothing. Holes stay holes.`,
 		}
 		there := func(client *api.Client, disk string) error {
 			req.Disk = disk
-			job, err := c.followJob(cmd.Context(), client, *asJSON, func() (*api.Job, error) { return client.ExportDisk(cmd.Context(), req) })
+			job, err := c.followJob(cmd.Context(), client, *asJSON, func() (*api.Job, error) { return client.ExportDisk(cmd.Context(), req) }, nil)
 			if err == nil {
 				made = job.Export
 			}

@@ -138,8 +138,14 @@ func replicaWords(r api.Replica, now time.Time) string {
 // deviceWords says whether a device can be reached.
 func deviceWords(d api.Device) string {
 	switch {
+	case d.Removed && d.Wipe:
+		return "removed, to be wiped"
+	case d.Removed:
+		return "removed, not told yet"
 	case d.Self:
 		return "this device"
+	case d.Offline:
+		return "works offline"
 	case d.Connected:
 		return "connected"
 	default:

@@ -8,8 +8,9 @@ import (
 	"tagalong.org/tagalong/app/api"
 )
 
-// awaitJob begins a job and shows how it goes, to its end. How it ended is in the job.
-func (c *cli) awaitJob(ctx context.Context, client *api.Client, quiet bool, begin func() (*api.Job, error)) (*api.Job, error) {
+// awaitJob begins a job and shows how it goes, to its end. How it ended is in the job. The first Ctrl-C calls cancel, whose error leaves at
+// once; nil cancels the job.
+func (c *cli) awaitJob(ctx context.Context, client *api.Client, quiet bool, begin func() (*api.Job, error), cancel func(context.Context) error) (*api.Job, error) {
 	st, err := client.Status(ctx)
 	if err != nil {
 		return nil, err
@@ -18,7 +19,7 @@ func (c *cli) awaitJob(ctx context.Context, client *api.Client, quiet bool, begi
 	if err != nil {
 		return nil, err
 	}
-	w := &jobWatch{client: client, job: *job, progress: newProgress(c.err, quiet)}
+	w := &jobWatch{client: client, job: *job, progress: newProgress(c.err, quiet), cancel: cancel}
 	if err := w.follow(ctx, st.Seq); err != nil {
 		return nil, err
 	}
@@ -26,8 +27,8 @@ func (c *cli) awaitJob(ctx context.Context, client *api.Client, quiet bool, begi
 }
 
 // followJob is awaitJob that fails if the job does.
-func (c *cli) followJob(ctx context.Context, client *api.Client, quiet bool, begin func() (*api.Job, error)) (*api.Job, error) {
-	job, err := c.awaitJob(ctx, client, quiet, begin)
+func (c *cli) followJob(ctx context.Context, client *api.Client, quiet bool, begin func() (*api.Job, error), cancel func(context.Context) error) (*api.Job, error) {
+	job, err := c.awaitJob(ctx, client, quiet, begin, cancel)
 	if err == nil && job.Error != nil {
 		err = job.Error
 	}
@@ -39,6 +40,7 @@ type jobWatch struct {
 	client   *api.Client
 	job      api.Job
 	progress *progress
+	cancel   func(context.Context) error // nil: as jobs are cancelled
 	missing  int
 }
 
@@ -83,7 +85,11 @@ func (w *jobWatch) interrupted(ctx context.Context, n int) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	if err := w.client.CancelJob(ctx, w.job.ID); err != nil {
+	if w.cancel != nil {
+		if err := w.cancel(ctx); err != nil {
+			return err
+		}
+	} else if err := w.client.CancelJob(ctx, w.job.ID); err != nil {
 		w.progress.note(err.Error())
 		return nil
 	}

@@ -95,9 +95,13 @@ func allDevices(st *api.Status) []api.Device {
 	return append([]api.Device{own}, st.Devices...)
 }
 
-// findDevice finds the device that the person means.
+// findDevice finds the device that the person means. One that was removed gives way to one that took its name, but not to its ID.
 func findDevice(st *api.Status, text string) (api.Device, error) {
 	devices := allDevices(st)
+	present := slices.DeleteFunc(slices.Clone(devices), func(d api.Device) bool { return d.Removed && d.ID != text })
+	if slices.ContainsFunc(present, func(d api.Device) bool { return d.ID == text || strings.EqualFold(d.Name, text) }) {
+		devices = present
+	}
 	things := make([]named, len(devices))
 	for i, d := range devices {
 		things[i] = named{d.ID, d.Name}
@@ -221,7 +225,7 @@ func deviceNames(st *api.Status) []string {
 func otherDeviceNames(st *api.Status) []string {
 	var names []string
 	for _, d := range st.Devices {
-		if !d.Self {
+		if !d.Self && !d.Removed {
 			names = append(names, d.Name)
 		}
 	}

@@ -59,6 +59,7 @@ runs on this device.`,
 		Example: `  tagalong engine            run the engine in this terminal
   tagalong pair              let another device join this one
   tagalong switch            bring the desktop here
+  tagalong offline on        take it along on a journey
   tagalong help exit-codes   what the exit codes mean`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -71,7 +72,8 @@ runs on this device.`,
 		return usage(sentence(err.Error()), "See: "+cmd.CommandPath()+" --help")
 	})
 	root.AddCommand(
-		newStatus(c), newSwitch(c), newVM(c), newDisk(c), newDevices(c), newPair(c), newHistory(c), newEvents(c),
+		newStatus(c), newSwitch(c), newVM(c), newDisk(c), newDevices(c), newPair(c), newLeave(c), newHistory(c), newEvents(c),
+		newConflict(c), newResolve(c), newRestorePoints(c), newOffline(c),
 		newEngine(c), newVersion(c), exitCodesTopic(),
 	)
 	root.InitDefaultCompletionCmd()

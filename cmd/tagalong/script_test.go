@@ -53,6 +53,7 @@ func TestScripts(t *testing.T) {
 			"ready":     cmdReady,
 			"listening": cmdListening,
 			"terminate": cmdTerminate,
+			"scene":     cmdScene,
 		},
 	})
 }

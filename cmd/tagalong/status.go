@@ -12,7 +12,7 @@ import (
 func newStatus(c *cli) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "status",
-		Short:   "Show this device, its VMs and the other devices",
+		Short:   "Show this device, its VMs and the other devices, and what needs you",
 		Example: "  tagalong status\n  tagalong status --json",
 		Args:    between(0, 0),
 	}
@@ -37,11 +37,14 @@ func (c *cli) showStatus(st *api.Status) {
 	o := c.out
 	o.say("This device is %s (Tagalong %s).", st.Device.Name, st.Version)
 	o.say("Hypervisor: %s", hypervisorWords(st.Hypervisor))
+	if st.Offline.On || st.Offline.Job != "" {
+		o.say("%s", offlineWords(st, time.Now()))
+	}
 	if p := st.Pairing; p != nil && !p.Done && p.Code != "" {
 		o.say("Pairing: the code is %s, for another %s.", p.Code, span(max(0, time.Until(p.Expires))))
 	}
 	for _, job := range st.Jobs {
-		if !job.Done {
+		if !job.Done && job.ID != st.Offline.Job {
 			o.say("%s: %s", job.VMName, step{name: sentenceCase(job.Phase, job.Kind), bytes: job.Bytes, total: job.Total, rate: job.Rate, left: job.ETA}.words())
 		}
 	}

@@ -21,17 +21,33 @@ func newSwitch(c *cli) *cobra.Command {
 running and takes its memory along. The VM needs no name if there is only one.
 
 Ctrl-C asks to cancel, which works until the last moments; a second Ctrl-C leaves
-the switch to itself.`,
+the switch to itself.
+
+If the VM's owner is lost or can't be reached, --force takes the VM over without asking
+it. First it says what may be lost. If the owner comes back with something newer, nothing
+is overwritten: you choose, see "tagalong conflict". --yes doesn't ask, and prints all the same.`,
 		Example: `  tagalong switch
-  tagalong switch Work --to laptop`,
+  tagalong switch Work --to laptop
+  tagalong switch --force Work --start`,
 		Args:              between(0, 1),
 		ValidArgsFunction: c.completeFirst(vmNames),
 	}
 	to := cmd.Flags().String("to", "", "the `device` to move it to (default: this one)")
 	noWait := cmd.Flags().Bool("no-wait", false, "return when the switch has begun")
+	force := cmd.Flags().Bool("force", false, "take the VM over to this device without asking its owner")
+	start := cmd.Flags().Bool("start", false, "start it after --force")
+	yes := cmd.Flags().Bool("yes", false, "don't ask before --force")
 	asJSON := jsonFlag(cmd)
 	registerCompletion(cmd, "to", c.completer(deviceNames))
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		switch {
+		case *force && (*to != "" || *noWait):
+			return usage("A VM is taken over to the device where this is said, and at once.", "Leave --to and --no-wait out, or --force.")
+		case *force:
+			return c.takeOver(cmd, args, *yes, *start, *asJSON)
+		case *start || *yes:
+			return usage("--start and --yes go with --force only.", "A switched VM goes on by itself.")
+		}
 		client, err := c.client()
 		if err != nil {
 			return err

@@ -171,10 +171,37 @@ func (c *cli) vmTable(st *api.Status) {
 			c.out.say("\n%s: %s", vm.Name, vm.Problem.Error())
 		}
 	}
+	for _, vm := range st.VMs {
+		for _, line := range needs(vm, now) {
+			c.out.say("\n%s", line)
+		}
+	}
+}
+
+// needs are sentences about what is out of the ordinary with a VM, each with what to do.
+func needs(vm api.VM, now time.Time) []string {
+	var lines []string
+	name := shellWord(vm.Name)
+	if x := vm.Conflict; x != nil {
+		lines = append(lines, fmt.Sprintf("%s has %d histories, between which you must choose: tagalong conflict %s", vm.Name, len(x.Sides), name))
+	}
+	if vm.Orphan {
+		lines = append(lines, fmt.Sprintf("%s belongs to %s, which was removed. Take it over with: tagalong switch --force %s", vm.Name, vm.OwnerName, name))
+	}
+	if vm.Offline && !vm.Here {
+		lines = append(lines, fmt.Sprintf("%s is on a journey with %s, since %s.", vm.Name, vm.OwnerName, moment(vm.OfflineSince, now)))
+	}
+	if len(vm.RestorePoints) > 0 {
+		lines = append(lines, fmt.Sprintf("%s has %s here: tagalong restore-points %s", vm.Name, pointsWords(vm.RestorePoints), name))
+	}
+	return lines
 }
 
 // stateWords is a VM's state, and how far its switch is.
 func stateWords(vm api.VM) string {
+	if vm.Conflict != nil {
+		return "two histories"
+	}
 	if vm.Switch == nil || vm.Switch.Phase.Ended() {
 		return string(vm.State)
 	}
@@ -186,6 +213,9 @@ func stateWords(vm api.VM) string {
 }
 
 func whereWords(vm api.VM) string {
+	if vm.Orphan {
+		return vm.OwnerName + " (removed)"
+	}
 	if vm.Here {
 		return vm.OwnerName + " (this device)"
 	}
@@ -238,10 +268,13 @@ func (c *cli) showVM(vm api.VM) {
 	if vm.Console != "" {
 		o.say("  Console   %s", vm.Console)
 	}
+	now := time.Now()
+	for _, line := range needs(vm, now) {
+		o.say("\n%s", line)
+	}
 	if len(vm.Replicas) == 0 {
 		return
 	}
-	now := time.Now()
 	rows := make([][]string, 0, len(vm.Replicas))
 	for _, r := range vm.Replicas {
 		rate := ""

@@ -148,7 +148,7 @@ func (c *cli) create(cmd *cobra.Command, req api.CreateVM, f *createFlags) error
 	if f.noWait {
 		job, err = begin()
 	} else {
-		job, err = c.awaitJob(cmd.Context(), client, *f.json, begin)
+		job, err = c.awaitJob(cmd.Context(), client, *f.json, begin, nil)
 	}
 	if err != nil {
 		return err

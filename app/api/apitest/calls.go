@@ -248,13 +248,18 @@ func (e *Engine) PairCancel(ctx context.Context) error {
 	return nil
 }
 
-// RemoveDevice implements api.Engine.
+// RemoveDevice implements api.Engine: a device that isn't connected stays until it can be told.
 func (e *Engine) RemoveDevice(ctx context.Context, req api.RemoveDevice) error {
 	if err := e.enter(ctx, "RemoveDevice", req); err != nil {
 		return err
 	}
 	e.Update("device.removed", "A device was removed.", func(s *api.Status) {
-		s.Devices = slices.DeleteFunc(s.Devices, func(d api.Device) bool { return d.ID == req.Device || d.Name == req.Device })
+		s.Devices = slices.DeleteFunc(s.Devices, func(d api.Device) bool { return d.Connected && (d.ID == req.Device || d.Name == req.Device) })
+		for i := range s.Devices {
+			if d := &s.Devices[i]; d.ID == req.Device || d.Name == req.Device {
+				d.Removed, d.Wipe = true, req.Wipe
+			}
+		}
 	})
 	return nil
 }

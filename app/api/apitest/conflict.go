@@ -2,6 +2,8 @@ package apitest
 
 import (
 	"context"
+	"slices"
+	"time"
 
 	"tagalong.org/tagalong/app/api"
 )
@@ -51,13 +53,20 @@ func (e *Engine) TakeOver(ctx context.Context, req api.TakeOverVM) error {
 	})
 }
 
-// Resolve implements api.Engine: the conflict is over at once.
+// Resolve implements api.Engine: the conflict is over at once, and so is the job, unless the state has one under way.
 func (e *Engine) Resolve(ctx context.Context, req api.ResolveConflict) (*api.Job, error) {
 	if err := e.enter(ctx, "Resolve", req); err != nil {
 		return nil, err
 	}
 	if err := e.change(req.VM, func(_ *api.Status, v *api.VM) { v.Conflict = nil }); err != nil {
 		return nil, err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, j := range e.status.Jobs {
+		if j.Kind == "resolve" && j.VM == req.VM && !j.Done {
+			return &j, nil
+		}
 	}
 	return &api.Job{ID: "resolve-1", Kind: "resolve", VM: req.VM, Done: true}, nil
 }
@@ -101,13 +110,36 @@ func (e *Engine) setOpen(ctx context.Context, method string, req api.RestorePoin
 	})
 }
 
-// GoOffline implements api.Engine: the preparation is over at once.
+// GoOffline implements api.Engine: the preparation stays as it begins until Update or a GoOffline with Now ends it. Then everything that
+// is here or was asked for has come along.
 func (e *Engine) GoOffline(ctx context.Context, req api.GoOffline) (*api.Job, error) {
 	if err := e.enter(ctx, "GoOffline", req); err != nil {
 		return nil, err
 	}
-	e.Update("offline.on", "This device works offline.", func(s *api.Status) { s.Offline.On = true })
-	return &api.Job{ID: "offline-1", Kind: "offline", Done: true}, nil
+	job := api.Job{ID: "offline-1", Kind: "offline", Phase: "copying", Started: time.Now(), Total: 4 << 30}
+	e.Update("offline.preparing", "This device gets ready to work offline.", func(s *api.Status) {
+		i := slices.IndexFunc(s.Jobs, func(j api.Job) bool { return j.ID == job.ID })
+		if i < 0 {
+			s.Jobs = append(s.Jobs, job)
+			i = len(s.Jobs) - 1
+		}
+		s.Offline.Job, s.Offline.VMs = job.ID, nil
+		for _, v := range s.VMs {
+			taken := v.Here || !req.CopyOnly && (len(req.VMs) == 0 || slices.Contains(req.VMs, v.ID))
+			missing := int64(0)
+			for _, r := range v.Replicas {
+				if r.Device == s.Device.ID {
+					missing = r.Remaining
+				}
+			}
+			s.Offline.VMs = append(s.Offline.VMs, api.OfflineVM{VM: v.ID, VMName: v.Name, Taken: taken, OwnerName: v.OwnerName, Missing: &missing, Position: v.Position})
+		}
+		if req.Now {
+			s.Offline.On, s.Offline.Since, s.Offline.Job, s.Jobs[i].Done = true, time.Now(), "", true
+		}
+		job = s.Jobs[i]
+	})
+	return &job, nil
 }
 
 // GoOnline implements api.Engine.
@@ -115,7 +147,14 @@ func (e *Engine) GoOnline(ctx context.Context) error {
 	if err := e.enter(ctx, "GoOnline"); err != nil {
 		return err
 	}
-	e.Update("offline.off", "This device is online.", func(s *api.Status) { s.Offline = api.Offline{} })
+	e.Update("offline.off", "This device is online.", func(s *api.Status) {
+		for i := range s.Jobs {
+			if j := &s.Jobs[i]; j.ID == s.Offline.Job && !j.Done {
+				j.Done, j.Error = true, &api.Error{Code: api.CodeCancelled, Sentence: "Cancelled."}
+			}
+		}
+		s.Offline = api.Offline{}
+	})
 	return nil
 }
 

@@ -13,7 +13,7 @@ func TestDecodeRefuses(t *testing.T) {
 		want error
 	}{
 		"nothing":         {"", ErrCorrupt},
-		"newer":           {`{"version":2,"state":"owned","term":1}`, ErrVersion},
+		"newer":           {`{"version":3,"state":"owned","term":1}`, ErrVersion},
 		"no version":      {`{"state":"owned","term":1}`, ErrVersion},
 		"unknown state":   {`{"version":1,"state":"sending","term":1}`, ErrCorrupt},
 		"no term":         {`{"version":1,"state":"owned"}`, ErrCorrupt},
@@ -55,7 +55,7 @@ func FuzzDecode(f *testing.F) {
 			t.Fatal(err)
 		}
 		switch m.State() {
-		case Owned, Given, Replica, Giving:
+		case Owned, Given, Replica, Giving, Ousted:
 		default:
 			t.Fatalf("restarted into %s", m.State())
 		}

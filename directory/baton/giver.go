@@ -150,6 +150,8 @@ func (m *Machine) give() []Action {
 		Position: m.try.pos,
 		Live:     m.try.live,
 		Aborted:  m.d.Aborted,
+		Over:     m.d.Over,
+		Owner:    m.d.Owner,
 	}
 	m.retry, m.unsure = false, false
 	m.enter(Giving)
@@ -175,8 +177,13 @@ func (m *Machine) giveBack(diskActive bool) []Action {
 // persistAction is the outstanding persist of Giving or Taking.
 func (m *Machine) persistAction() Action {
 	kind := ActPersistOwned
-	if m.state == Giving {
+	switch {
+	case m.state == Giving:
 		kind = ActPersistGiven
+	case m.state == Ousted:
+		return Action{Kind: ActPersistKept, Term: m.next.Over, State: m.next.encode()}
+	case m.forced:
+		return Action{Kind: ActPersistTakeover, Peer: m.from, Term: m.next.Term, Position: m.next.Position, State: m.next.encode()}
 	}
 	return Action{
 		Kind:     kind,
@@ -191,12 +198,19 @@ func (m *Machine) persistAction() Action {
 }
 
 func (m *Machine) persisted(ev Event) ([]Action, error) {
+	if m.answersOld(ev) {
+		return nil, nil
+	}
+	if m.state == Ousted {
+		return m.kept(), nil
+	}
 	if (m.state != Giving && m.state != Taking) || ev.Term != m.next.Term {
 		return nil, m.illegal(ev)
 	}
 	m.d = m.next
 	m.retry = false
 	if m.state == Taking {
+		m.forced = false
 		return m.taken(), nil
 	}
 	m.try = try{}
@@ -205,11 +219,24 @@ func (m *Machine) persisted(ev Event) ([]Action, error) {
 }
 
 func (m *Machine) persistFailed(ev Event) ([]Action, error) {
+	if m.answersOld(ev) {
+		return nil, nil
+	}
+	if m.state == Ousted {
+		m.retry = m.keeping
+		m.sent = m.now
+		return nil, nil
+	}
 	if (m.state != Giving && m.state != Taking) || ev.Term != m.next.Term {
 		return nil, m.illegal(ev)
 	}
 	if m.state == Giving && ev.NotWritten && !m.unsure && !m.next.Returned {
 		return m.abortGive(ReasonNotStored, true), nil
+	}
+	if m.forced && ev.NotWritten && !m.unsure {
+		m.forced = false
+		m.enter(m.back)
+		return nil, nil
 	}
 	// It may be durable: then it is true, and only trying again can tell.
 	m.retry, m.unsure = true, true
@@ -236,7 +263,13 @@ func (m *Machine) sendGiven() []Action {
 }
 
 func (m *Machine) peerActive(ev Event) []Action {
-	if m.state != Given || ev.Peer != m.d.Peer || ev.Term < m.d.Term {
+	if ev.Peer != m.d.Peer || ev.Term != m.d.Term {
+		return nil
+	}
+	if m.state == Ousted {
+		return m.wentOn()
+	}
+	if m.state != Given {
 		return nil
 	}
 	var acts []Action

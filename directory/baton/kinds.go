@@ -5,7 +5,8 @@ import "time"
 // State is where the machine stands.
 type State string
 
-// States of a machine. The first five are the taker's way, the rest the giver's.
+// States of a machine. The first five are the taker's way, the next five the
+// giver's, the last one that of a device which lost the VM without its consent.
 const (
 	Replica   State = "replica"   // has a copy, or nothing at all; may not run the VM
 	Accepting State = "accepting" // asked for the VM; its hypervisor, if any, is paused and its disk fenced
@@ -17,6 +18,7 @@ const (
 	Sending   State = "sending"   // owner; guest stopped, disk fenced, the rest is under way
 	Giving    State = "giving"    // the transfer is being written durably
 	Given     State = "given"     // not the owner any more; the transfer is resent until the peer answers
+	Ousted    State = "ousted"    // another device is the owner now; what is here may be newer: guest paused or gone, disk fenced
 )
 
 // EventKind names an event.
@@ -42,6 +44,15 @@ const (
 	EvTick           EventKind = "tick"            // Now
 	EvLearned        EventKind = "learned"         // Peer, Term, Attempt, Position, Live: a verified transfer to us reached us by another way than its giver
 	EvClaim          EventKind = "claim"           // as learned; the person says that the giver will not come back with its held guest
+)
+
+// Events of this device about a history that branched.
+const (
+	EvTakeOver   EventKind = "take-over"  // Peer (whom it is taken from; may be this device), Term (the new one), Position (this replica's); the person said so, there is one head and the disk is within it
+	EvSuperseded EventKind = "superseded" // Peer (the owner), Term of the preferred head, which is another device's and has not consented to by this one; repeated at each change of the history
+	EvJudged     EventKind = "judged"     // Term (of ActJudge), Newer: something is here that the history of Term lacks, or may lack
+	EvChosen     EventKind = "chosen"     // Peer (the owner), Term of a verified transfer that decides about what this device holds: it is to go on (Mine), or to be set aside
+	EvSetAside   EventKind = "set-aside"  // the restore point of ActSetAside is whole and durable
 )
 
 // Events that are a peer's messages. The kind of each is that of the send
@@ -76,11 +87,22 @@ const (
 	ActActivateDisk     ActionKind = "activate-disk"     // Term; the disk may be written under it from here on
 	ActFenceDisk        ActionKind = "fence-disk"        // Term; no write passes any more
 	ActRunGuest         ActionKind = "run-guest"         // answer guest-runs or guest-failed
-	ActResume           ActionKind = "resume"            // Term, Guest, Reason; end the migration, unfence the disk under Term, let the guest go on if Guest; harmless if nothing was stopped
+	ActResume           ActionKind = "resume"            // Term, Guest, Reason; end the migration, unfence the disk under Term (whatever term it was active under), let the guest, if there is one, go on if Guest; harmless if nothing was stopped
 	ActKillHypervisor   ActionKind = "kill-hypervisor"   // kill it and wait until it is dead; harmless if there is none
 	ActRecordAbort      ActionKind = "record-abort"      // State, Ask, Attempt, Reason; the attempt to take the VM is over
 	ActBecomeReplica    ActionKind = "become-replica"    // State, Peer (the owner)
 	ActReportStopped    ActionKind = "report-stopped"    // the VM is ours but its memory is lost: the disk is as after a power cut, with all that was flushed
+)
+
+// Actions about a history that branched. All of them are harmless when done again.
+const (
+	ActPersistTakeover ActionKind = "persist-takeover" // Peer (the old owner), Term, Position, State; sign (once!) and store the takeover; answer persisted or persist-failed
+	ActPersistKept     ActionKind = "persist-kept"     // Term (the preferred head's), State; sign (once!) that this device holds something else, unless its own head says so already; answer persisted or persist-failed with the signed term, or this one
+	ActPauseGuest      ActionKind = "pause-guest"      // end what goes out, settle the migration, pause the guest and keep it; harmless if there is none
+	ActJudge           ActionKind = "judge"            // Term (the preferred head's); compare disk, guest and saved memory with its history; answer judged once that can be known; of a head that is void by now, by the one that is preferred instead
+	ActSetAside        ActionKind = "set-aside"        // Term (the choice's); make a restore point of the disk, beside the loop; answer set-aside, never give up
+	ActYieldDisk       ActionKind = "yield-disk"       // Term; the disk is never active under it or a lower one, from here on it may be overwritten
+	ActRenewTerm       ActionKind = "renew-term"       // Term; the running disk goes on under it
 )
 
 // Actions that are messages to Peer. They are sent if there is a link and
@@ -114,6 +136,9 @@ const (
 	ReasonFailed    = "failed"          // this side could not go on
 	ReasonNotStored = "not stored"      // the transfer could not be written
 	ReasonPeer      = "peer ended it"   // the other side gave no reason
+	ReasonTakenOver = "taken over"      // the person here took the VM over instead
+	ReasonOusted    = "superseded"      // another device became the owner without this one's consent
+	ReasonChosen    = "chosen"          // the person decided that this device's side goes on
 )
 
 // Position is how far a replica has come.
@@ -130,6 +155,10 @@ type Facts struct {
 	HypervisorAlive bool
 	// DiskActive: the disk's own journal lets it be written.
 	DiskActive bool
+	// Superseded and Owner are what EvSuperseded would say, or zero: an owner
+	// that lost the VM while it was down must not begin to run it.
+	Superseded uint64
+	Owner      string
 }
 
 // Event is one thing that happened. Which fields count is told at its kind.
@@ -148,6 +177,8 @@ type Event struct {
 	NotWritten bool
 	// NeverRan: the guest certainly executed nothing since it was told to.
 	NeverRan bool
+	Newer    bool // judged: nothing may be overwritten here
+	Mine     bool // chosen: what this device holds goes on
 	Reason   string
 	Facts    Facts
 }

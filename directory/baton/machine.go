@@ -60,6 +60,8 @@ const (
 	modeCold    mode = 2 // it was stopped before
 	modeStopped mode = 3 // its memory is lost
 	modeReturn  mode = 4 // the giver holds it, it goes back
+	modeKept    mode = 5 // it stands here, paused, if it ran at all
+	modeRenew   mode = 6 // it runs here, only the term is new
 )
 
 // Machine is the hand-off of one VM on one device. Use one goroutine.
@@ -68,14 +70,22 @@ type Machine struct {
 	ready bool // false between Decode and restart
 	state State
 	d     durable // persisted
-	next  durable // being persisted, in Taking and Giving
+	next  durable // being persisted, in Taking, Giving and Ousted
 	try   try
 
 	held      bool // this device's hypervisor holds the guest of the hand-off
 	peerHolds bool // Taking, Starting: the giver does
 	mode      mode // Taking
-	retry     bool // Taking, Giving: the persist failed
-	unsure    bool // Giving: an earlier try may be durable
+	retry     bool // Taking, Giving, Ousted: the persist failed
+	unsure    bool // Taking, Giving: an earlier try may be durable
+
+	forced  bool   // Taking: by takeover
+	from    string // Taking, forced: whose VM it was
+	back    State  // Taking, forced: where it came from
+	judging bool   // the answer to judge is outstanding
+	keeping bool   // Ousted: the answer to persist-kept is outstanding
+	after   uint64 // Ousted, being set aside: a newer choice, by which it goes on here
+	old     bool   // the answer to a persist that does not matter any more is outstanding
 
 	now   time.Time // of the last tick
 	since time.Time // last progress; zero: from the next tick on
@@ -129,6 +139,10 @@ func (m *Machine) Owner() bool {
 	}
 	return false
 }
+
+// Judging tells whether what this device's disk holds may still turn out to be
+// newer than the VM's history: nothing may overwrite it.
+func (m *Machine) Judging() bool { return m.state == Ousted || m.d.Judge }
 
 // Peer returns the other device of the hand-off under way, or "".
 func (m *Machine) Peer() string {
@@ -192,6 +206,9 @@ func (m *Machine) Step(ev Event) ([]Action, error) {
 	if acts, ok, err := m.stepTaker(ev); ok {
 		return acts, err
 	}
+	if acts, ok, err := m.stepForced(ev); ok {
+		return acts, err
+	}
 	return nil, m.illegal(ev)
 }
 
@@ -235,7 +252,7 @@ func (m *Machine) tick(now time.Time) []Action {
 		if due {
 			return m.sendGiven()
 		}
-	case Giving, Taking:
+	case Giving, Taking, Ousted:
 		if m.retry && due {
 			m.sent = now
 			m.retry = false
@@ -321,6 +338,10 @@ func (m *Machine) hypervisorDied() []Action {
 		}
 	case Starting:
 		return m.startedStopped()
+	case Ousted:
+		if m.judging { // the guest counted
+			return m.judge()
+		}
 	}
 	// In Sending the taker may have all of the memory already: it is asked to
 	// prove that, or the time limit ends the attempt.
@@ -334,6 +355,9 @@ func (m *Machine) restart(f Facts) []Action {
 	switch m.d.State {
 	case Owned:
 		m.enter(Owned)
+		if f.Superseded > m.d.Term {
+			return m.superseded(f.superseded())
+		}
 		if m.d.Returning {
 			return m.giveBack(f.DiskActive)
 		}
@@ -343,6 +367,9 @@ func (m *Machine) restart(f Facts) []Action {
 		}
 	case Given:
 		m.enter(Given)
+		if f.Superseded > m.d.Term {
+			return m.superseded(f.superseded())
+		}
 		if f.DiskActive {
 			acts = append(acts, Action{Kind: ActFenceDisk, Term: m.d.Term})
 		}
@@ -351,6 +378,8 @@ func (m *Machine) restart(f Facts) []Action {
 			acts = append(acts, Action{Kind: ActKillHypervisor})
 		}
 		acts = append(acts, m.sendGiven()...)
+	case Ousted:
+		return m.restartOusted(f)
 	default:
 		m.enter(Replica)
 		if f.DiskActive {
@@ -367,11 +396,16 @@ func (m *Machine) restart(f Facts) []Action {
 				Action{Kind: ActRecordAbort, Peer: peer, Attempt: attempt, Reason: ReasonRestarted, State: m.d.encode()},
 				Action{Kind: ActSendAborted, Peer: peer, Attempt: attempt, Reason: ReasonRestarted})
 		}
+		if f.Superseded != 0 && f.Superseded != m.d.Over {
+			acts = append(acts, m.superseded(f.superseded())...)
+		} else if m.d.Judge {
+			acts = append(acts, m.judge()...)
+		}
 	}
 	return acts
 }
 
 // replica is the durable state of a device that is neither owner nor on its way.
 func (m *Machine) replica() durable {
-	return durable{State: Replica, Term: m.d.Term, Aborted: m.d.Aborted}
+	return durable{State: Replica, Term: m.d.Term, Aborted: m.d.Aborted, Over: m.d.Over, Owner: m.d.Owner, Judge: m.d.Judge}
 }

@@ -31,6 +31,9 @@ func (m *Machine) stepTaker(ev Event) (acts []Action, ok bool, err error) {
 		acts, err = m.peerTransfer(ev)
 		return acts, true, err
 	case EvGuestRuns:
+		if m.state == Ousted {
+			return []Action{{Kind: ActPauseGuest}}, true, nil
+		}
 		return m.guestRuns(), true, nil
 	case EvGuestFailed:
 		return m.guestFailed(ev), true, nil
@@ -39,7 +42,7 @@ func (m *Machine) stepTaker(ev Event) (acts []Action, ok bool, err error) {
 }
 
 func (m *Machine) want(ev Event) ([]Action, error) {
-	if m.state != Replica || !named(ev.Peer) || !named(ev.Ask) {
+	if m.state != Replica || m.d.Judge || !named(ev.Peer) || !named(ev.Ask) {
 		return nil, m.illegal(ev)
 	}
 	m.try = try{ask: ev.Ask, peer: ev.Peer}
@@ -52,7 +55,7 @@ func (m *Machine) peerOffer(ev Event) []Action {
 	if mine && ev.Attempt == m.try.attempt {
 		return nil // doubled
 	}
-	if !mine || m.try.attempt != "" || !named(ev.Attempt) || ev.Term < m.d.Term || slices.Contains(m.d.Aborted, ev.Attempt) {
+	if !mine || m.try.attempt != "" || !named(ev.Attempt) || ev.Term < max(m.d.Term, m.d.Over) || slices.Contains(m.d.Aborted, ev.Attempt) {
 		// The giver must not stop its guest for an attempt that nobody is in.
 		return []Action{{Kind: ActSendAborted, Peer: ev.Peer, Ask: ev.Ask, Attempt: ev.Attempt, Reason: ReasonUnknown}}
 	}
@@ -144,6 +147,14 @@ func (m *Machine) peerTransfer(ev Event) ([]Action, error) {
 	if m.state == Taking || m.state == Starting || m.state == Giving && ev.Term > m.next.Term || !named(ev.Peer) || ev.Term == 0 {
 		return nil, nil // it is sent again until we can answer
 	}
+	if m.state == Ousted {
+		return m.oustedTransfer(ev), nil
+	}
+	if ev.Term < m.d.Over || m.d.Judge {
+		// Its giver has lost the VM too and will learn that from the history, or
+		// it is sent again until we know what our own disk is worth.
+		return nil, nil
+	}
 	if ev.Term <= m.d.Term {
 		return m.alreadyTaken(ev), nil
 	}
@@ -206,18 +217,24 @@ func (m *Machine) take(ev Event) []Action {
 	d.Position = ev.Position
 	d.Live = ev.Live
 	d.Returning = m.mode == modeReturn
+	return append(acts, m.startTaking(d, false))
+}
+
+// startTaking makes ownership durable: taken over by force, or as a transfer says.
+func (m *Machine) startTaking(d durable, forced bool) Action {
 	m.next = d
 	m.try = try{}
-	m.retry = false
+	m.forced = forced
+	m.retry, m.unsure = false, false
 	m.enter(Taking)
-	return append(acts, m.persistAction())
+	return m.persistAction()
 }
 
 // learned is a transfer that came by another way than from its giver. What the
 // giver would add is unknown, but it is in Given and will say it; only if all
 // is here already there is nothing to wait for.
 func (m *Machine) learned(ev Event) []Action {
-	if m.state != Loaded || ev.Peer != m.try.peer || ev.Attempt != m.try.attempt || ev.Term != m.try.term+1 {
+	if m.state != Loaded || ev.Peer != m.try.peer || ev.Attempt != m.try.attempt || ev.Term != m.try.term+1 || m.d.Judge {
 		return nil
 	}
 	ev.Live = m.try.live
@@ -230,8 +247,14 @@ func (m *Machine) taken() []Action {
 	if m.mode == modeReturn {
 		return m.giveBack(false)
 	}
+	if m.mode == modeRenew {
+		m.enter(Owned)
+		return []Action{{Kind: ActRenewTerm, Term: m.d.Term}}
+	}
 	acts := []Action{{Kind: ActActivateDisk, Term: m.d.Term}}
 	switch m.mode {
+	case modeKept:
+		acts = append(acts, Action{Kind: ActResume, Term: m.d.Term, Guest: true, Reason: ReasonChosen})
 	case modeRun:
 		m.enter(Starting)
 		return append(acts, Action{Kind: ActRunGuest, Term: m.d.Term, Attempt: m.d.Attempt})
@@ -239,11 +262,15 @@ func (m *Machine) taken() []Action {
 		acts = append(acts, Action{Kind: ActReportStopped, Term: m.d.Term})
 	}
 	m.enter(Owned)
-	return append(acts, m.active())
+	return append(acts, m.active()...)
 }
 
-func (m *Machine) active() Action {
-	return Action{Kind: ActSendActive, Peer: m.d.Peer, Term: m.d.Term}
+// active tells the giver, if there was one.
+func (m *Machine) active() []Action {
+	if m.d.Peer == "" {
+		return nil
+	}
+	return []Action{{Kind: ActSendActive, Peer: m.d.Peer, Term: m.d.Term}}
 }
 
 func (m *Machine) guestRuns() []Action {
@@ -252,7 +279,7 @@ func (m *Machine) guestRuns() []Action {
 	}
 	m.held = false
 	m.enter(Owned)
-	return []Action{m.active()}
+	return m.active()
 }
 
 func (m *Machine) guestFailed(ev Event) []Action {
@@ -270,5 +297,5 @@ func (m *Machine) guestFailed(ev Event) []Action {
 func (m *Machine) startedStopped() []Action {
 	m.held = false
 	m.enter(Owned)
-	return []Action{{Kind: ActReportStopped, Term: m.d.Term}, m.active()}
+	return append([]Action{{Kind: ActReportStopped, Term: m.d.Term}}, m.active()...)
 }

@@ -56,6 +56,13 @@ type Directory struct {
 	members map[string]Member
 	local   map[string][]byte
 	wakes   map[chan struct{}]struct{}
+
+	replicas map[string]*heldReplica // by key
+	arrivals uint64
+	chunks   chunks
+
+	putting sync.Mutex   // held over PutReplica; before write
+	reads   sync.RWMutex // held over the store's Get, and by Close
 }
 
 // Open opens the directory, or makes an empty one. Errors: ErrInUse, ErrNoSpace,
@@ -113,6 +120,9 @@ func newDirectory(opt Options) (*Directory, error) {
 		members: map[string]Member{},
 		local:   map[string][]byte{},
 		wakes:   map[chan struct{}]struct{}{},
+
+		replicas: map[string]*heldReplica{},
+		chunks:   newChunks(),
 	}, nil
 }
 
@@ -138,11 +148,15 @@ func (d *Directory) load(s Store) error {
 			format = string(value)
 			return nil
 		}
+		if strings.HasPrefix(key, ChunkPrefix) {
+			return d.rememberChunk(key, true)
+		}
 		return d.remember(key, value)
 	})
 	if err != nil {
 		return err
 	}
+	d.loadedChunks()
 	d.store = s
 	switch {
 	case format == formatVersion:
@@ -170,7 +184,9 @@ func (d *Directory) Close() error {
 		d.stop()
 	}
 	d.wg.Wait()
+	d.reads.Lock()
 	err := d.store.Close()
+	d.reads.Unlock()
 	if d.lock != nil {
 		err = errors.Join(err, d.lock.Unlock())
 	}
@@ -197,19 +213,24 @@ func (d *Directory) commit(entries map[string][]byte, wake bool) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, key := range sortedKeys(entries) {
-		if err := d.remember(key, entries[key]); err != nil {
+		if err := d.committed(key, entries[key]); err != nil {
 			return unsure(err) // it was checked before: cannot happen
 		}
 	}
 	if wake {
-		for ch := range maps.Keys(d.wakes) {
-			select {
-			case ch <- struct{}{}:
-			default:
-			}
-		}
+		d.wake()
 	}
 	return nil
+}
+
+// wake tells all who wait for a change. The caller holds mu.
+func (d *Directory) wake() {
+	for ch := range maps.Keys(d.wakes) {
+		select {
+		case ch <- struct{}{}:
+		default:
+		}
+	}
 }
 
 // remember puts one stored entry into memory.
@@ -251,6 +272,8 @@ func (d *Directory) remember(key string, value []byte) error {
 		if t, err = readFork(r); err == nil && d.records[key].Key == "" {
 			d.forks[t.VM] = append(d.forks[t.VM], t)
 		}
+	case replicaKind:
+		err = d.rememberReplica(key, r)
 	default:
 		err = fmt.Errorf("kind of record: %w", ErrVersion)
 	}

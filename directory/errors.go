@@ -31,6 +31,8 @@ var (
 	ErrChain = errors.New("transfer does not follow from the chain")
 	// ErrFork: another transfer for the same term is known. Both are kept.
 	ErrFork = errors.New("two transfers for one term")
+	// ErrLie: a record or chunk that no honest device makes: it contradicts itself, or what it is about.
+	ErrLie = errors.New("cannot be true")
 	// ErrFull: there are too many records.
 	ErrFull = errors.New("directory holds too many records")
 	// ErrNotFound: there is nothing under that name.

@@ -20,8 +20,16 @@ func (d *Directory) Digest() map[string]uint64 {
 	return m
 }
 
-// tells is false of what a removed device said of itself.
-func (d *Directory) tells(r Record) bool { return kindOf(r.Key) != "device" || d.isMember(r.Writer) }
+// tells is false of what a removed device said of itself, and of replicas that count no more.
+func (d *Directory) tells(r Record) bool {
+	switch kindOf(r.Key) {
+	case "device":
+		return d.isMember(r.Writer)
+	case replicaKind:
+		return d.tellsReplica(r.Key)
+	}
+	return true
+}
 
 // Get returns the records of these keys that exist. The caller doesn't change
 // their bytes.
@@ -46,6 +54,9 @@ func (d *Directory) Apply(from string, r Record) error {
 	if err := d.apply(from, r); err != nil {
 		return fmt.Errorf("directory: apply %.80q: %w", r.Key, err)
 	}
+	if kindOf(r.Key) == replicaKind {
+		d.collect()
+	}
 	return nil
 }
 
@@ -55,7 +66,7 @@ func (d *Directory) apply(from string, r Record) error {
 	}
 	kind := kindOf(r.Key)
 	switch kind {
-	case "device", "vm", "transfer", "fork":
+	case "device", "vm", "transfer", "fork", replicaKind:
 	default:
 		return fmt.Errorf("kind of record: %w", ErrInvalid)
 	}
@@ -81,7 +92,8 @@ func (d *Directory) apply(from string, r Record) error {
 	if !d.isMember(r.Writer) {
 		return fmt.Errorf("writer: %w", ErrUnknownDevice)
 	}
-	if kind == "vm" {
+	switch kind {
+	case "vm":
 		vm, err := readVM(r)
 		if err != nil {
 			return err
@@ -89,8 +101,14 @@ func (d *Directory) apply(from string, r Record) error {
 		if err := d.wroteAsOwner(vm); err != nil {
 			return err
 		}
-	} else if _, err := readDevice(r); err != nil {
-		return err
+	case replicaKind:
+		if void, err := d.mayReplica(r); void || err != nil {
+			return err
+		}
+	default:
+		if _, err := readDevice(r); err != nil {
+			return err
+		}
 	}
 	old, ok := d.records[r.Key]
 	if ok && old.Version >= r.Version {

@@ -62,10 +62,15 @@ type Device struct {
 
 // ReplicaInfo is what the owner knows of a device's copy.
 type ReplicaInfo struct {
-	Position    Position  `json:"position"`
-	StaleBlocks uint64    `json:"staleBlocks"`
-	Complete    bool      `json:"complete"`
-	At          time.Time `json:"at,omitzero"` // when the device said so
+	Position Position `json:"position"`
+	// Of is the owner's position at which StaleBlocks were counted: the replica lacks at most those of what the disk was then.
+	Of          Position `json:"of,omitzero"`
+	StaleBlocks uint64   `json:"staleBlocks"` // of 4 KiB
+	Complete    bool     `json:"complete"`    // it is the disk at Position; else it is none yet
+	// Certain says that the guest was stopped and nothing was written after Of, as far as the writer knows.
+	Certain bool      `json:"certain,omitempty"`
+	At      time.Time `json:"at,omitzero"`    // when that was found out, and
+	Heard   time.Time `json:"heard,omitzero"` // when the device was last heard, by the writer's clock
 }
 
 // VM is what the owner says of its VM. Term and Owner are the chain's when it is

@@ -1,0 +1,212 @@
+package directory
+
+import (
+	"fmt"
+	"math/bits"
+	"strings"
+	"time"
+)
+
+// replicaKind begins the keys of replica records: after "transfer" and "vm", as what they need must come before them.
+const replicaKind = "vmreplica"
+
+func replicaKey(vm, device string) string { return replicaKind + "/" + vm + "/" + device }
+
+// replica is the value of a replica record: what the owner of a term knows of a device's copy.
+type replica struct {
+	VM     string `json:"vm"`
+	Device string `json:"device"`
+	Term   uint64 `json:"term"`
+	Head   Hash   `json:"head"` // of the transfer that began Term
+	ReplicaInfo
+	// Span is how many blocks a chunk of the stale set has, 0 if only the number of blocks is known. Present has a bit for each chunk
+	// of the disk, the first in the lowest bit of the first byte; Hashes are the IDs of those that aren't empty.
+	Span    uint32 `json:"span,omitempty"`
+	Present []byte `json:"present,omitempty"`
+	Hashes  []byte `json:"hashes,omitempty"`
+}
+
+func (r *replica) check() error {
+	bad := !validVMID(r.VM) || !validID(r.Device) || r.Term == 0 || r.Term > maxTerm || r.StaleBlocks > maxBlocks
+	present := 0
+	for _, b := range r.Present {
+		present += bits.OnesCount8(b)
+	}
+	switch {
+	case r.Span == 0:
+		bad = bad || len(r.Present)+len(r.Hashes) > 0
+	case r.Span < minSpan || r.Span > maxSpan || r.Span&(r.Span-1) != 0:
+		bad = true
+	default:
+		bad = bad || len(r.Present) > maxChunks/8 || len(r.Hashes) != 16*present
+	}
+	if bad {
+		return fmt.Errorf("replica: %w", ErrInvalid)
+	}
+	return nil
+}
+
+// fits tells whether the set is one of a disk of that many blocks.
+func (r *replica) fits(blocks uint64) bool {
+	if r.StaleBlocks > blocks {
+		return false
+	}
+	if r.Span == 0 {
+		return true
+	}
+	slots := slotsOf(blocks)
+	if r.Span != spanOf(blocks) || len(r.Present) != (slots+7)/8 {
+		return false
+	}
+	return slots%8 == 0 || r.Present[len(r.Present)-1]>>(slots%8) == 0
+}
+
+func readReplica(r Record) (replica, error) {
+	v, err := decodeValue[replica](r.Value)
+	if err != nil {
+		return v, fmt.Errorf("replica: %w", err)
+	}
+	if err := v.check(); err != nil {
+		return v, err
+	}
+	if r.Key != replicaKey(v.VM, v.Device) || r.Version>>32 != v.Term || r.Version&(1<<32-1) == 0 {
+		return v, fmt.Errorf("replica: key or version: %w", ErrInvalid)
+	}
+	return v, nil
+}
+
+// heldReplica is a replica record in memory.
+type heldReplica struct {
+	replica           // without Hashes
+	ids     []ChunkID // of the chunks that are present
+	writer  string
+	arrived uint64 // counts up, here
+	dropped bool   // its chunks gave way to others
+}
+
+func hold(v replica, writer string, arrived uint64) *heldReplica {
+	h := &heldReplica{replica: v, writer: writer, arrived: arrived, ids: make([]ChunkID, len(v.Hashes)/16)}
+	for i := range h.ids {
+		h.ids[i] = ChunkID(v.Hashes[16*i:])
+	}
+	h.Hashes = nil
+	return h
+}
+
+// slots are the places of ids.
+func (h *heldReplica) slots() []int {
+	list := make([]int, 0, len(h.ids))
+	for i, b := range h.Present {
+		for ; b != 0; b &= b - 1 {
+			list = append(list, 8*i+bits.TrailingZeros8(b))
+		}
+	}
+	return list
+}
+
+// writeReplica signs and stores a record whose chunks are stored.
+func (d *Directory) writeReplica(r replica) error {
+	d.write.Lock()
+	defer d.write.Unlock()
+	chain := d.chains[r.VM]
+	if len(chain) == 0 || chain[len(chain)-1].To != d.opt.Self {
+		return ErrNotOwner
+	}
+	last := chain[len(chain)-1]
+	r.Term, r.Head = last.Term, last.Hash()
+	if r.At.IsZero() {
+		r.At = time.Now().UTC()
+	}
+	if err := r.check(); err != nil {
+		return err
+	}
+	if !d.isMember(r.Device) {
+		return fmt.Errorf("device: %w", ErrUnknownDevice)
+	}
+	value, err := encodeValue(r)
+	if err != nil {
+		return err
+	}
+	key := replicaKey(r.VM, r.Device)
+	return d.write1(key, max(d.records[key].Version, r.Term<<32)+1, value)
+}
+
+// mayReplica tells whether a replica record that is well-formed in itself may be stored. void says that it is of no use to anybody, and
+// is neither stored nor refused.
+func (d *Directory) mayReplica(r Record) (void bool, err error) {
+	v, err := readReplica(r)
+	if err != nil {
+		return false, err
+	}
+	if err := d.wroteAsOwner(VM{ID: v.VM, Term: v.Term, Owner: r.Writer, Head: v.Head}); err != nil {
+		return false, err
+	}
+	if d.vms[v.VM].Removed {
+		return true, nil
+	}
+	if !d.isMember(v.Device) {
+		return false, fmt.Errorf("of a device: %w", ErrUnknownDevice)
+	}
+	vm, ok := d.vm(v.VM)
+	if !ok {
+		return false, fmt.Errorf("its VM is unknown: %w", ErrGap)
+	}
+	if blocks, ok := blocksOf(vm.DiskBytes); !ok || !v.fits(blocks) {
+		return false, fmt.Errorf("%d stale blocks and %d bytes of chunks for a disk of %d bytes: %w", v.StaleBlocks, len(v.Present), vm.DiskBytes, ErrLie)
+	}
+	return false, nil
+}
+
+// tellsReplica says whether a replica record is of use to anybody.
+func (d *Directory) tellsReplica(key string) bool {
+	h := d.replicas[key]
+	return h != nil && !d.vms[h.VM].Removed && d.isMember(h.Device)
+}
+
+// rememberReplica puts a stored record into memory, instead of the one before.
+func (d *Directory) rememberReplica(key string, r Record) error {
+	v, err := readReplica(r)
+	if err != nil {
+		return err
+	}
+	d.arrivals++
+	h := hold(v, r.Writer, d.arrivals)
+	d.chunks.name(h)
+	if old := d.replicas[key]; old != nil {
+		d.chunks.unname(old)
+	}
+	d.replicas[key] = h
+	return nil
+}
+
+// forgetReplica takes a record out of memory.
+func (d *Directory) forgetReplica(key string) {
+	if h := d.replicas[key]; h != nil {
+		d.chunks.unname(h)
+		delete(d.replicas, key)
+		d.bytes -= len(d.records[key].Value)
+		delete(d.records, key)
+	}
+}
+
+// Replicas returns what the VM's owners wrote of the other devices' replicas, by device ID: the newest word on each that is part of
+// the present owner's history.
+func (d *Directory) Replicas(vm string) map[string]ReplicaInfo {
+	chain := d.Chain(vm)
+	list := map[string]ReplicaInfo{}
+	if len(chain) == 0 {
+		return list
+	}
+	heads := make(map[Hash]bool, len(chain))
+	for _, t := range chain {
+		heads[t.Hash()] = true
+	}
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	for key, h := range d.replicas {
+		if strings.HasPrefix(key, replicaKind+"/"+vm+"/") && heads[h.Head] && h.Device != chain[len(chain)-1].To && d.tellsReplica(key) {
+			list[h.Device] = h.ReplicaInfo
+		}
+	}
+	return list
+}

@@ -19,9 +19,9 @@ func checkPeer(peer string) error {
 // Attach starts the feed of a peer whose replica is r. The disk must be active.
 //
 // A replica that is whole and whose position this disk knows gets what it lacks; one whose position is older than
-// it once reported, or that isn't known, gets everything. If much is to be sent, it comes as a copy, which goes on after
+// it once reported, or that isn't known, gets everything (see Compare). If much is to be sent, it comes as a copy, which goes on after
 // a lost connection. One that isn't whole goes on with its first copy if that is known, else begins one. Errors: ErrInactive, ErrAttached, ErrWrongDisk, and
-// ErrDiverged if the replica has, or may have, what this disk's history lacks.
+// ErrDiverged if the replica has, or may have, what this disk's history lacks, and isn't where it was when it was compared.
 func (d *Store) Attach(peer string, r ReplicaState) (*Feed, error) {
 	if err := checkPeer(peer); err != nil {
 		return nil, err
@@ -52,11 +52,11 @@ func (d *Store) attach(name string, r ReplicaState) (*Feed, error) {
 		return nil, ErrHydrating
 	case r.Disk != d.id:
 		return nil, fmt.Errorf("%s instead of %s: %w", r.Disk, d.id, ErrWrongDisk)
-	case r.Complete && !d.inHistory(r.Position):
+	case r.Complete && !d.accepts(d.peers[name], r):
 		return nil, fmt.Errorf("replica at %s, disk at %s: %w", r.Position, d.position, ErrDiverged)
 	}
 	p := d.peers[name]
-	if p != nil && p.feed != nil {
+	if p != nil && (p.feed != nil || p.comparison != nil) {
 		return nil, ErrAttached
 	}
 	if p == nil {
@@ -81,7 +81,7 @@ func (f *Feed) meet(r ReplicaState) {
 	}
 	older := r.Position.Compare(p.acked) < 0
 	switch {
-	case r.Copy != [16]byte{} && r.Copy == p.copy && at.Compare(p.mark) >= 0 && !older:
+	case !older && p.resumes(r.Copy, at):
 		p.mark, f.floor = at, maxPosition(at, r.Position)
 		f.begin = r.Complete
 	case !r.Complete || older:
@@ -209,8 +209,8 @@ func (d *Store) Forget(peer string) error {
 	defer d.saveMu.Unlock()
 	d.mu.Lock()
 	p := d.peers[peer]
-	if p != nil && p.feed != nil {
-		p.feed.close()
+	if p != nil {
+		p.detach()
 	}
 	delete(d.peers, peer)
 	d.mu.Unlock()

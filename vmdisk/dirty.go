@@ -175,7 +175,7 @@ func (d *Store) loadPeers(names []string) error {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 		p := d.peerOf(s)
-		p.changed = false
+		p.changed, p.guessed = false, true
 		d.peers[s.name] = p
 	}
 	lack := d.lacking()
@@ -274,24 +274,29 @@ func (d *Store) removeSets(peers ...string) error {
 	return errors.Join(errs...)
 }
 
-// keepPeers forgets the peers whose sets don't count when this disk becomes active under term at position at, and makes
-// the others count for that term, durably.
-func (d *Store) keepPeers(term uint64, at Position, restart bool) error {
+// keepPeers forgets the peers whose sets don't count when this disk, which was as st says, becomes active under term at position
+// at, and makes the others count for that term, durably.
+func (d *Store) keepPeers(st *state, term uint64, at Position) error {
 	d.saveMu.Lock()
 	defer d.saveMu.Unlock()
+	began := at // the position at which this disk became the owner under term
+	if term == st.activated {
+		began = st.lastEnd()
+	}
 	d.mu.Lock()
 	var gone []string
 	for _, name := range slices.Collect(maps.Keys(d.peers)) {
 		p := d.peers[name]
-		if restart && p.term == term {
+		switch {
+		case p.term == term && term == st.activated:
 			continue
-		}
-		if restart || p.at != at {
+		case p.at == began, st.owned() && p.term == st.activated:
+			// The second: nobody else had the disk since that term began, and what was written is in the set.
+			p.term, p.at, p.changed = term, began, true
+		default:
 			delete(d.peers, name)
 			gone = append(gone, name)
-			continue
 		}
-		p.term, p.changed = term, true
 	}
 	d.mu.Unlock()
 	if err := d.removeSets(gone...); err != nil {

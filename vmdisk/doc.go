@@ -14,7 +14,7 @@
 //   - A complete replica equals its owner's disk at exactly the position that it reports: never a
 //     mixture, whenever the power is cut. A position is acknowledged only when it is durable.
 //   - The owner knows, for each peer, a superset of the blocks that the peer lacks: through crashes, lost
-//     connections and hand-offs. Where it can't know it copies everything.
+//     connections and hand-offs. Where it can't know it copies everything, or what a comparison leaves.
 //   - The guest never waits for a peer. Memory is bounded: a queue per peer (Options.QueueBytes) and
 //     sets of blocks (package blockset: at most 32 MiB a TiB and peer, and for three peers of 1 TiB that lack a random tenth
 //     less than 64 MiB together; the set of one peer is in memory once more while it is stored).
@@ -25,7 +25,10 @@
 //     owner before had, never older, through crashes; a read waits for its blocks only. Until it is whole it can go back, in
 //     one step, to what it was (Rollback).
 //   - A catch-up that is cut short goes on where its last checkpoint was, whichever end crashed. Until its barrier it is invisible.
-//   - A replica with writes that the owner's history lacks is never overwritten (ErrDiverged).
+//   - A replica with writes that the owner's history lacks is never overwritten (ErrDiverged), unless both were compared (Compare) while it was
+//     at the very position that it has: whoever compares must have asked. Then, and whenever else it isn't known what a whole replica
+//     lacks, only the blocks that differ are sent.
+//   - A term is renewed (Renew), and a disk cloned (Clone), in one step: after a crash it was done or it wasn't.
 //   - What can't be read or written goes to the caller as the system's error, and the disk is marked (Info.NeedsCheck) until a
 //     check was clean. Content that isn't what it was when its hash was recorded is found (Scrub, Check), not before.
 //   - A directory that isn't a disk of a version that this program knows is refused, and left as it is.

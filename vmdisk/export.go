@@ -113,7 +113,9 @@ func (d *Store) importDirty(b []byte, self string) error {
 	for _, s := range sets {
 		if s.name != self {
 			s.at, s.term = at, 0
-			d.peers[s.name] = d.peerOf(s)
+			p := d.peerOf(s)
+			p.guessed = p.todo.Count() == d.blocks
+			d.peers[s.name] = p
 		}
 	}
 	d.mu.Unlock()

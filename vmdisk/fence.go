@@ -6,7 +6,7 @@ import (
 
 // Activate lets the disk be written under term; that is durable when it returns. After a restart the same
 // term may be activated again, if it was not given away. A new term must be higher than every term this disk
-// has seen, and drops what is known of peers unless it was imported for the present position. Errors:
+// has seen, and drops what is known of peers unless it was imported for the present position, or nobody had the disk since it was noted. Errors:
 // ErrOldTerm, ErrFenced (given away), ErrIncomplete, ErrApplying, ErrActive (under another term).
 func (d *Store) Activate(term uint64) error {
 	d.role.Lock()
@@ -53,7 +53,7 @@ func (d *Store) activate(term uint64) error {
 	if err := d.settle(); err != nil {
 		return err
 	}
-	if err := d.keepPeers(term, pos, restart); err != nil {
+	if err := d.keepPeers(st, term, pos); err != nil {
 		return err
 	}
 	if !restart {
@@ -183,9 +183,7 @@ func (d *Store) give(term uint64) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, p := range d.peers {
-		if p.feed != nil {
-			p.feed.close()
-		}
+		p.detach()
 	}
 	d.given = max(d.given, term)
 	if active {

@@ -27,6 +27,10 @@ type peer struct {
 	term    uint64
 	at      Position
 	feed    *Feed
+	// comparison is the one under way; there is none while there is a feed.
+	comparison *Comparison
+	// guessed: todo has what the peer may well have, because it isn't known.
+	guessed bool
 	changed bool // since it was stored
 }
 
@@ -70,8 +74,16 @@ func (p *peer) everything() {
 	p.cur.Reset()
 	p.out.Reset()
 	p.todo.Add(0, p.todo.Blocks())
-	p.acked, p.changed = Position{}, true
+	p.acked, p.guessed, p.changed = Position{}, true, true
 	p.noCopy()
+}
+
+// detach ends the feed, or the comparison, if there is one.
+func (p *peer) detach() {
+	if p.feed != nil {
+		p.feed.close()
+	}
+	p.comparison.close()
 }
 
 // noCopy says that there is no copy, any more or yet.
@@ -114,6 +126,8 @@ const (
 	CatchingUp Phase = 2
 	// Live: the peer gets every write at once.
 	Live Phase = 3
+	// Comparing: it is being found out what the peer lacks; it is no feed yet.
+	Comparing Phase = 4
 )
 
 // String is the phase in words.
@@ -125,6 +139,8 @@ func (p Phase) String() string {
 		return "catching up"
 	case Live:
 		return "live"
+	case Comparing:
+		return "comparing"
 	}
 	return "detached"
 }
@@ -153,6 +169,9 @@ func (d *Store) progress(p *peer) Progress {
 	g := Progress{Acked: p.acked}
 	f := p.feed
 	if f == nil {
+		if p.comparison != nil {
+			g.Phase = Comparing
+		}
 		return g
 	}
 	g.Queued = f.queued
@@ -182,6 +201,9 @@ func (d *Store) track(a, b int64, bufs []*buffer) {
 		p.changed = true
 		f := p.feed
 		idle := f != nil && f.queue.n == 0
+		if p.comparison != nil {
+			lack = append(lack, p.comparison.written)
+		}
 		if f == nil || !f.queueing || bufs == nil || !f.pushWrite(a, b, bufs) {
 			lack = append(lack, p.todo)
 			if f != nil && f.live {

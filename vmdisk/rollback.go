@@ -113,6 +113,9 @@ func (d *Store) rollback() (lost int64, err error) {
 	d.al.forget()
 	d.mu.Lock()
 	gone := slices.Collect(maps.Keys(d.peers))
+	for _, p := range d.peers {
+		p.detach()
+	}
 	clear(d.peers)
 	d.mu.Unlock()
 	// The disk is what it was, whatever fails now: dirty sets count only from the position that they have.

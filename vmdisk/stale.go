@@ -102,6 +102,15 @@ func (d *Store) staleIn(b []byte, self string) (set []byte, at Position, err err
 		return nil, at, err
 	}
 	pos := d.ReplicaState().Position
+	if pos == at {
+		return nil, at, nil
+	}
+	for _, s := range sets {
+		if s.name == self && pos == s.acked && pos != (Position{}) {
+			// Also where it was compared, outside of the other's history.
+			return s.all(), at, nil
+		}
+	}
 	last := at
 	if pos.Term != at.Term {
 		i := slices.IndexFunc(ends, func(e Position) bool { return e.Term == pos.Term })
@@ -112,18 +121,20 @@ func (d *Store) staleIn(b []byte, self string) (set []byte, at Position, err err
 	if pos != (Position{}) && pos.Compare(last) > 0 {
 		return nil, at, fmt.Errorf("this disk is at %s, that one came to %s by %s: %w", pos, at, last, ErrDiverged)
 	}
-	if pos == at {
-		return nil, at, nil
-	}
 	for _, s := range sets {
 		if s.name == self && pos.Compare(s.acked) >= 0 {
-			s.dirty.Or(s.ticked) // an unfinished copy is given up
-			return s.dirty.AppendTo(nil), at, nil
+			return s.all(), at, nil
 		}
 	}
 	all := blockset.New(d.blocks)
 	all.Add(0, d.blocks)
 	return all.AppendTo(nil), at, nil
+}
+
+// all is what the peer lacks if it gives an unfinished copy up, encoded.
+func (s peerSet) all() []byte {
+	s.dirty.Or(s.ticked)
+	return s.dirty.AppendTo(nil)
 }
 
 // readSealed is what a file with sets has inside, in that version of its format.

@@ -77,6 +77,16 @@ func (s *state) end(p Position) {
 	}
 }
 
+// lastEnd is where the term ended before the one that this disk was active under last, as far as that is known.
+func (s *state) lastEnd() (end Position) {
+	for t, b := range s.ends {
+		if t < s.activated && t >= end.Term {
+			end = Position{t, b}
+		}
+	}
+	return end
+}
+
 type record struct {
 	kind byte
 	body []byte

@@ -348,9 +348,7 @@ func (d *Store) Close() error {
 	d.fenced, d.closed = true, true
 	d.reconsider()
 	for _, p := range d.peers {
-		if p.feed != nil {
-			p.feed.close()
-		}
+		p.detach()
 	}
 	d.mu.Unlock()
 	d.gate.Unlock()

@@ -85,7 +85,7 @@ func (n *node) survive(loss Loss, r *rand.Rand) sparse {
 	for _, op := range n.ops {
 		switch mode := r.IntN(4); {
 		case mode == 0:
-		case mode == 1 || op.kind == opTruncate:
+		case mode == 1 || op.kind == opTruncate || op.kind == opReflink:
 			op.apply(&c)
 		default:
 			op.tear(&c, r)

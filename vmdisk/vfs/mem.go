@@ -24,6 +24,8 @@ type Mem struct {
 	failErr error
 	forever bool
 	trace   func(*Mem)
+
+	reflinks bool
 }
 
 // node is one file: the content that was synced, the content that a reader sees, and the
@@ -39,6 +41,8 @@ type fileOp struct {
 	kind   opKind
 	off, n int64
 	data   []byte
+	// content of opReflink; it is shared, and so never changed.
+	content sparse
 }
 
 type opKind int
@@ -47,6 +51,7 @@ const (
 	opWrite    opKind = 1 // data at off
 	opZero     opKind = 2 // n bytes at off
 	opTruncate opKind = 3 // to off
+	opReflink  opKind = 4 // becomes content
 )
 
 type dirOp struct {
@@ -273,6 +278,8 @@ func (op fileOp) apply(c *sparse) {
 		c.writeAt(op.data, op.off)
 	case opZero:
 		c.zero(op.off, op.n)
+	case opReflink:
+		*c = op.content
 	default:
 		c.truncate(op.off)
 	}

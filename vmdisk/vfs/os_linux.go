@@ -38,6 +38,22 @@ func (o *osFile) ZeroRange(off, n int64) error {
 	return o.fallocate(unix.FALLOC_FL_ZERO_RANGE, off, n)
 }
 
+func (o *osFile) reflink(src File) error {
+	from, ok := src.(*osFile)
+	if !ok {
+		return ErrNoReflink
+	}
+	err := from.control(func(fd uintptr) error {
+		return o.control(func(own uintptr) error { return unix.IoctlFileClone(int(own), int(fd)) })
+	})
+	for _, no := range []error{unix.EOPNOTSUPP, unix.ENOTTY, unix.ENOSYS, unix.EXDEV, unix.EINVAL, unix.EPERM} {
+		if errors.Is(err, no) {
+			return ErrNoReflink
+		}
+	}
+	return err
+}
+
 func (o *osFile) seek(off int64, whence int, none int64) (int64, error) {
 	pos := none
 	err := o.control(func(fd uintptr) error {

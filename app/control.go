@@ -100,6 +100,9 @@ func (e *Engine) tellConnection(device string, connected bool) {
 	kind, text := "device.disconnected", e.deviceName(device)+" is gone."
 	if connected {
 		kind, text = "device.connected", e.deviceName(device)+" is here."
+		e.tellOfflineLater(device)
+	} else if _, away := e.offlineSince(); away {
+		text = "" // that is what working offline means
 	}
 	e.hub.publish(api.Event{Kind: kind, Device: device, Text: text})
 }
@@ -402,6 +405,9 @@ func (v *vm) hearAsk(ctx context.Context, ev baton.Event, b handoff.Ask) error {
 	refuse := func(reason string) error {
 		v.e.tellDevice(ev.Peer, handoff.Msg{VM: v.id, Ask: ev.Ask, Body: handoff.Refuse{Reason: reason}})
 		return nil
+	}
+	if p := v.e.preparation(); p != nil && p.wants(v.id) {
+		return refuse(reasonLeaving)
 	}
 	if v.owner() {
 		guest := v.currentGuest()

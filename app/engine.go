@@ -22,6 +22,7 @@ import (
 	"tagalong.org/tagalong/p2p/exchange"
 	"tagalong.org/tagalong/p2p/handoff"
 	"tagalong.org/tagalong/p2p/mirror"
+	"tagalong.org/tagalong/p2p/told"
 )
 
 // Options of an engine. DataDir, Hypervisor and Log are required.
@@ -57,6 +58,7 @@ type Engine struct {
 
 	facts     factsCache
 	recordDue chan struct{} // 1-buffered: some VM's record may have to be written
+	offline   offlineMode
 
 	// guarded by mu
 	mu      sync.Mutex
@@ -134,6 +136,9 @@ func open(opt Options) (_ *Engine, err error) {
 		return nil, fmt.Errorf("open the directory: %w", err)
 	}
 	fleet.set(e.dir, e.log)
+	if err := e.loadOffline(); err != nil {
+		return nil, err
+	}
 	e.rememberPort()
 	return e, nil
 }
@@ -183,7 +188,12 @@ func (e *Engine) serve(ctx context.Context, ready func()) error {
 	e.host.Handle(handoff.Protocol, e.handleControl)
 	e.host.Handle(handoff.MemoryProtocol, e.handleMemory)
 	e.host.Handle(exchange.Protocol, e.handleExchange)
+	e.host.Handle(told.Protocol, e.handleTold)
 	e.announce()
+	if err := e.resumeOffline(); err != nil {
+		listener.Close()
+		return err
+	}
 
 	group.Go(func() error { return e.host.Serve(ctx) })
 	group.Go(func() error { return e.followPeers(ctx) })
@@ -204,6 +214,7 @@ func (e *Engine) serve(ctx context.Context, ready func()) error {
 // announce writes this device's own record.
 func (e *Engine) announce() {
 	d := directory.Device{ID: e.host.ID(), Name: e.name, Addrs: e.host.Addrs(), AppVersion: e.opt.Version, At: time.Now()}
+	d.Since, d.Offline = e.offlineSince()
 	if err := e.dir.PutDevice(d); err != nil {
 		e.log.Error("Writing this device's record failed", "error", err)
 	}

@@ -12,10 +12,11 @@ import (
 
 // The kinds of jobs.
 const (
-	kindCreate = "create"
-	kindImport = "import"
-	kindExport = "export"
-	kindCheck  = "check"
+	kindCreate  = "create"
+	kindImport  = "import"
+	kindExport  = "export"
+	kindCheck   = "check"
+	kindOffline = "offline"
 )
 
 // keptJobs is how many ended jobs Status still shows.
@@ -26,12 +27,14 @@ type job struct {
 	e      *Engine
 	vm     string
 	cancel context.CancelFunc
+	ended  chan struct{} // closed when the job has ended and says so
 
 	// guarded by mu
 	mu    sync.Mutex
 	j     api.Job
 	meter meter.Meter
 	told  time.Time
+	text  string // what the person reads when it is done, if it isn't the usual
 }
 
 func (j *job) snapshot() api.Job {
@@ -45,7 +48,7 @@ func (j *job) snapshot() api.Job {
 func (e *Engine) startJob(about api.Job, do func(ctx context.Context, j *job) error) (*api.Job, error) {
 	about.ID, about.Phase, about.Started = newID(), about.Kind, time.Now()
 	ctx, cancel := context.WithCancel(e.ctx)
-	j := &job{e: e, vm: about.VM, cancel: cancel, j: about}
+	j := &job{e: e, vm: about.VM, cancel: cancel, ended: make(chan struct{}), j: about}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, other := range e.jobs {
@@ -57,6 +60,7 @@ func (e *Engine) startJob(about api.Job, do func(ctx context.Context, j *job) er
 	e.jobs = append(trimJobs(e.jobs), j)
 	e.spawn(func() {
 		defer cancel()
+		defer close(j.ended)
 		j.end(do(ctx, j))
 	})
 	return &about, nil
@@ -83,9 +87,27 @@ func trimJobs(jobs []*job) []*job {
 
 // progress notes how many bytes are done.
 func (j *job) progress(bytes int64) {
+	j.mu.Lock()
+	total := j.j.Total
+	j.mu.Unlock()
+	j.progressOf(bytes, total)
+}
+
+// enter notes what the job does now.
+func (j *job) enter(phase string) { j.found(func(j *api.Job) { j.Phase = phase }) }
+
+// say sets what the person reads when the job is done.
+func (j *job) say(text string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.text = text
+}
+
+// progressOf notes how many bytes are done, of a total that may change.
+func (j *job) progressOf(bytes, total int64) {
 	now := time.Now()
 	j.mu.Lock()
-	j.j.Bytes = bytes
+	j.j.Bytes, j.j.Total = bytes, total
 	j.j.Rate = j.meter.Update(now, bytes)
 	j.j.ETA = meter.TimeLeft(j.j.Total-bytes, j.j.Rate)
 	tell := now.Sub(j.told) >= toldEvery
@@ -109,12 +131,18 @@ func (j *job) found(note func(j *api.Job)) {
 func (j *job) end(err error) {
 	j.mu.Lock()
 	j.j.Done, j.j.ETA = true, 0
-	kind, text := "job.done", doneText(j.j)
+	kind, text := "job.done", j.text
+	if text == "" {
+		text = doneText(j.j)
+	}
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, &api.Error{Code: api.CodeCancelled}):
 		j.j.Error = &api.Error{Code: api.CodeCancelled, Sentence: "It was cancelled; nothing was made."}
-		if j.j.Kind == kindCheck {
+		switch j.j.Kind {
+		case kindCheck:
 			j.j.Error.Sentence = "The check was cancelled."
+		case kindOffline:
+			j.j.Error.Sentence = "Getting ready to work offline was cancelled. What is here already stays here."
 		}
 	case err != nil:
 		j.j.Error = api.AsError(err)
@@ -143,6 +171,18 @@ func doneText(j api.Job) string {
 	default:
 		return j.VMName + " is ready."
 	}
+}
+
+// job is the job of that ID, or nil.
+func (e *Engine) job(id string) *job {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, j := range e.jobs {
+		if j.snapshot().ID == id {
+			return j
+		}
+	}
+	return nil
 }
 
 // CancelJob implements api.Engine.

@@ -327,7 +327,7 @@ func (e *Engine) saveRecords() {
 // gist is what makes a record worth writing: the state, and where each replica stands. Positions
 // move with every flush of the guest and are written along with it, not because of themselves.
 func gist(s api.VM) string {
-	text := fmt.Sprint(s.Term, s.State)
+	text := fmt.Sprint(s.Term, s.State, s.Offline, s.OfflineSince.Unix())
 	for _, r := range s.Replicas {
 		text += fmt.Sprint(" ", r.Device, r.State)
 	}
@@ -337,6 +337,8 @@ func gist(s api.VM) string {
 // saveRecord writes what the fleet is told of the VM, its state and how far each replica is, if
 // the gist of it has changed.
 func (v *vm) saveRecord() error {
+	v.saving.Lock()
+	defer v.saving.Unlock()
 	r, ok := v.record()
 	if !ok {
 		return nil
@@ -351,6 +353,7 @@ func (v *vm) saveRecord() error {
 		return nil
 	}
 	r.State = string(status.State)
+	r.Offline, r.OfflineSince = status.Offline, status.OfflineSince
 	r.Position = directory.Position(status.Position)
 	r.Replicas = map[string]directory.ReplicaInfo{}
 	for _, p := range status.Replicas {

@@ -23,4 +23,10 @@ func (r records) Apply(from string, record exchange.Record) error {
 	return r.dir.Apply(from, directory.Record(record))
 }
 
+// Holds implements told.Store.
+func (r records) Holds(key string, version uint64) bool {
+	found := r.dir.Get([]string{key})
+	return len(found) == 1 && found[0].Version >= version
+}
+
 func (r records) Changed() (<-chan struct{}, func()) { return r.dir.Changed() }

@@ -37,6 +37,8 @@ func (e *Engine) Status(ctx context.Context) (*api.Status, error) {
 	}
 	pairing := e.pairing
 	e.mu.Unlock()
+	s.Offline = e.offlineStatus()
+	s.Device.Offline = s.Offline.On
 	if pairing != nil {
 		p := pairing.snapshot()
 		s.Pairing = &p
@@ -60,8 +62,13 @@ func (e *Engine) records() []directory.VM {
 // devices are the other devices of the fleet.
 func (e *Engine) devices() []api.Device {
 	out := []api.Device{}
+	away := map[string]bool{}
+	for _, d := range e.dir.Devices() {
+		away[d.ID] = d.Offline
+	}
 	for _, p := range e.host.Peers() {
 		d := api.Device{ID: p.ID, Name: e.deviceName(p.ID), Connected: p.Connected, RTTMicros: p.RTT.Microseconds(), LastSeen: p.LastSeen}
+		d.Offline = away[p.ID]
 		if p.Addr != "" {
 			d.Addrs = []string{p.Addr}
 		}
@@ -137,6 +144,11 @@ func (v *vm) status() api.VM {
 		}
 	}
 	s.OwnerName = v.e.deviceName(owner)
+	if s.Here {
+		s.OfflineSince, s.Offline = v.e.offlineSince()
+	} else {
+		s.OfflineSince, s.Offline = v.tookAlong()
+	}
 	s.Position = api.Position(r.Position)
 	if disk != nil && s.Here {
 		s.Position = api.Position(disk.Info().Position)

@@ -44,7 +44,7 @@ func (v *vm) take(ctx context.Context) (*api.Switch, error) {
 		return nil, errConflict(fmt.Sprintf("%s is on this device already.", v.name()), "")
 	}
 	if !v.e.awaitLink(ctx, owner) {
-		return nil, errUnreachable(v.e.deviceName(owner))
+		return nil, v.errAway()
 	}
 	if r, ok := v.record(); ok && r.State != string(api.VMStopped) {
 		// A stopped VM is only handed over; a running one needs something to run it here.
@@ -64,6 +64,9 @@ func (v *vm) take(ctx context.Context) (*api.Switch, error) {
 func (v *vm) sendTo(ctx context.Context, device string) (*api.Switch, error) {
 	if v.switching() {
 		return nil, errBusy(v.name(), opSwitch)
+	}
+	if p := v.e.preparation(); p != nil && p.wants(v.id) {
+		return nil, &api.Error{Code: api.CodeBusy, Sentence: "This device is getting ready to take " + v.name() + " along.", Next: "Cancel that first: tagalong offline off"}
 	}
 	if v.suspended() {
 		return nil, errConflict(v.name()+" is suspended.", "Resume it first.")

@@ -228,6 +228,8 @@ func explainEnd(s api.Switch, reason string) *api.Error {
 		return &api.Error{Code: api.CodeInternal, Sentence: "Tagalong was restarted in the middle of the switch. " + stays, Next: "Try again."}
 	case reasonSuspended:
 		return &api.Error{Code: api.CodeConflict, Sentence: s.VMName + " is suspended on " + s.FromName + ".", Next: "Resume it there first."}
+	case reasonLeaving:
+		return &api.Error{Code: api.CodeConflict, Sentence: s.FromName + " is getting ready to take " + s.VMName + " along.", Next: "Cancel that there first: tagalong offline off"}
 	case reasonNotReady:
 		return &api.Error{Code: api.CodeConflict, Sentence: s.VMName + " can't be moved just now: it neither runs nor is it stopped.", Next: "See what it needs with: tagalong vm show"}
 	case reasonMemory:
@@ -245,6 +247,7 @@ func explainEnd(s api.Switch, reason string) *api.Error {
 // Reasons of this package, beside the machine's.
 const (
 	reasonSuspended = "suspended"
+	reasonLeaving   = "getting ready to work offline"
 	reasonNotReady  = "neither running nor stopped"
 	reasonMemory    = "not enough memory"
 	// A memory image of one accelerator may not run under the other.

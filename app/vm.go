@@ -28,6 +28,9 @@ type vm struct {
 	run string // sockets, process ID, log of the hypervisor
 	log *slog.Logger
 
+	// saving is held over a look at what the record says and its writing.
+	saving sync.Mutex
+
 	events chan baton.Event
 	done   chan struct{} // closed when the loop has ended
 	cancel context.CancelFunc
@@ -215,7 +218,7 @@ func (v *vm) mine() error {
 	if v.owner() {
 		return nil
 	}
-	return errElsewhere(v.name(), v.e.deviceName(v.ownerID()))
+	return v.errNotHere()
 }
 
 // ownerID is the owner's device ID by the directory's chain, or "".

@@ -114,7 +114,10 @@ type Offline struct {
 	On    bool      `json:"on"`
 	Since time.Time `json:"since,omitzero"`
 	// Job is the preparation under way, if any (Job.Kind "offline").
-	Job string      `json:"job,omitempty"`
+	Job string `json:"job,omitempty"`
+	// Unaware are the names of the devices that haven't heard of it (yet).
+	Unaware []string `json:"unaware,omitempty"`
+	// VMs tell what this device has of each VM; while the mode is off, what going at once would mean.
 	VMs []OfflineVM `json:"vms"`
 }
 

@@ -39,6 +39,8 @@ type fakeHypervisor struct {
 	memory []byte
 	// breakLoad makes incoming guests refuse their memory.
 	breakLoad bool
+	// hold, while not nil, keeps incoming guests from starting until it is closed.
+	hold chan struct{}
 	// hasty is how many teleports converge before their guest is stopped.
 	hasty int
 }
@@ -86,7 +88,17 @@ func (h *fakeHypervisor) Start(_ context.Context, c hypervisor.Config) (hypervis
 	return h.add(c, hypervisor.StateRunning, h.memory), nil
 }
 
-func (h *fakeHypervisor) StartIncoming(_ context.Context, c hypervisor.Config) (hypervisor.Guest, error) {
+func (h *fakeHypervisor) StartIncoming(ctx context.Context, c hypervisor.Config) (hypervisor.Guest, error) {
+	h.mu.Lock()
+	hold := h.hold
+	h.mu.Unlock()
+	if hold != nil {
+		select {
+		case <-hold:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 	return h.add(c, hypervisor.StateIncoming, nil), nil
 }
 
@@ -97,6 +109,12 @@ func (h *fakeHypervisor) Find(_ context.Context, c hypervisor.Config) (hyperviso
 		return g, nil
 	}
 	return nil, hypervisor.ErrNotRunning
+}
+
+func (h *fakeHypervisor) setHold(hold chan struct{}) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.hold = hold
 }
 
 func (h *fakeHypervisor) setBroken(broken bool) {
@@ -421,12 +439,18 @@ func pair(t *testing.T, a, b *device) {
 	if joined.Peer.Name != a.name || len(joined.Words) != 4 {
 		t.Fatalf("paired with %+v", joined)
 	}
-	for _, d := range []*device{a, b} {
-		until(t, d.name+"'s control link", func() bool {
-			d.engine.mu.Lock()
-			defer d.engine.mu.Unlock()
-			return len(d.engine.links) == 1
-		})
+	linked(t, a, b)
+}
+
+// linked waits until every device has a control link to every other.
+func linked(t *testing.T, devices ...*device) {
+	t.Helper()
+	for _, d := range devices {
+		for _, other := range devices {
+			if d != other {
+				until(t, d.name+"'s control link to "+other.name, func() bool { return d.engine.linked(other.engine.host.ID()) })
+			}
+		}
 	}
 }
 

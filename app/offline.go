@@ -328,7 +328,10 @@ func (v *vm) missing(r directory.VM) *int64 {
 
 // replicaInfo is what the owner last told of a device's copy.
 func (e *Engine) replicaInfo(r directory.VM, device string) (directory.ReplicaInfo, bool) {
-	info, ok := r.Replicas[device]
+	info, ok := e.dir.Replicas(r.ID)[device]
+	if !ok {
+		info, ok = r.Replicas[device]
+	}
 	return info, ok
 }
 

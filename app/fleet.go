@@ -38,15 +38,21 @@ func (f *fleet) List() []string {
 	return ids
 }
 
-// Load is the device's last known addresses.
+// Load is the addresses at which the device was last reached from here, or, if it never was, those that it says it has: this
+// device may know it only from another one.
 func (f *fleet) Load(id string) []string {
 	d := f.dir.Load()
 	if d == nil {
 		return nil
 	}
 	for _, m := range d.Members() {
-		if m.ID == id {
+		if m.ID == id && len(m.Addrs) > 0 {
 			return m.Addrs
+		}
+	}
+	for _, device := range d.Devices() {
+		if device.ID == id {
+			return device.Addrs
 		}
 	}
 	return nil

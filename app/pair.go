@@ -219,7 +219,7 @@ func (e *Engine) RemoveDevice(_ context.Context, req api.RemoveDevice) error {
 		}
 	}
 	text := e.deviceName(id) + " was removed."
-	if err := e.dir.RemoveMember(id); err != nil {
+	if err := e.dir.RemoveMember(id, req.Wipe); err != nil {
 		return fmt.Errorf("remove the device: %w", err)
 	}
 	e.membersChanged()

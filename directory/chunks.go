@@ -402,7 +402,7 @@ func (d *Directory) committed(key string, value []byte) error {
 	case strings.HasPrefix(key, ChunkPrefix):
 		return d.rememberChunk(key, value != nil)
 	case value == nil:
-		d.forgetReplica(key)
+		d.forget(key)
 		return nil
 	}
 	return d.remember(key, value)
@@ -424,7 +424,7 @@ func (d *Directory) collect() {
 	defer d.write.Unlock()
 	batch := map[string][]byte{}
 	for key, h := range d.replicas {
-		if d.vms[h.VM].Removed && len(batch) < collectBatch {
+		if d.isGone(h.VM) && len(batch) < collectBatch {
 			batch[key] = nil
 		}
 	}

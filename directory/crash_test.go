@@ -83,7 +83,7 @@ func TestKill9(t *testing.T) {
 		}
 	}
 	// A commit is whole or not at all.
-	for vm := range d.chains {
+	for vm := range d.trees {
 		if _, err := d.LoadBaton(vm); err != nil {
 			t.Errorf("%s without its baton: %v", vm, err)
 		}

@@ -50,12 +50,17 @@ type Directory struct {
 	records map[string]Record // all that is sent to others
 	bytes   int               // of their values
 	devices map[string]Device
-	vms     map[string]VM
-	chains  map[string][]SignedTransfer // term t at t-1
+	vms     map[string]map[string]VM // by ID and key
+	trees   map[string]*tree
 	forks   map[string][]SignedTransfer
-	members map[string]Member
-	local   map[string][]byte
-	wakes   map[chan struct{}]struct{}
+	notes   map[string]Note // by key
+	// standings is what counts of all that was signed of a device.
+	standings map[string]*membership
+	members   map[string]Member // what is known here besides
+	exile     exile
+	strikes   map[string]*strikes
+	local     map[string][]byte
+	wakes     map[chan struct{}]struct{}
 
 	replicas map[string]*heldReplica // by key
 	arrivals uint64
@@ -109,20 +114,22 @@ func newDirectory(opt Options) (*Directory, error) {
 		log = slog.Default()
 	}
 	return &Directory{
-		opt:     opt,
-		log:     log,
-		pending: map[string]SignedTransfer{},
-		records: map[string]Record{},
-		devices: map[string]Device{},
-		vms:     map[string]VM{},
-		chains:  map[string][]SignedTransfer{},
-		forks:   map[string][]SignedTransfer{},
-		members: map[string]Member{},
-		local:   map[string][]byte{},
-		wakes:   map[chan struct{}]struct{}{},
-
-		replicas: map[string]*heldReplica{},
-		chunks:   newChunks(),
+		opt:       opt,
+		log:       log,
+		pending:   map[string]SignedTransfer{},
+		records:   map[string]Record{},
+		devices:   map[string]Device{},
+		vms:       map[string]map[string]VM{},
+		trees:     map[string]*tree{},
+		forks:     map[string][]SignedTransfer{},
+		notes:     map[string]Note{},
+		standings: map[string]*membership{},
+		members:   map[string]Member{},
+		strikes:   map[string]*strikes{},
+		local:     map[string][]byte{},
+		wakes:     map[chan struct{}]struct{}{},
+		replicas:  map[string]*heldReplica{},
+		chunks:    newChunks(),
 	}, nil
 }
 
@@ -158,15 +165,38 @@ func (d *Directory) load(s Store) error {
 	}
 	d.loadedChunks()
 	d.store = s
-	switch {
-	case format == formatVersion:
+	switch format {
+	case formatVersion:
 		return nil
-	case format != "":
+	case "":
+		if len(d.records)+len(d.local)+len(d.members) > 0 {
+			return fmt.Errorf("no format: %w", ErrCorrupt)
+		}
+		return s.Commit(map[string][]byte{formatKey: []byte(formatVersion)})
+	case "1":
+		return d.climb()
+	default:
 		return fmt.Errorf("format %.20q: %w", format, ErrVersion)
-	case len(d.records)+len(d.local)+len(d.members) > 0:
-		return fmt.Errorf("no format: %w", ErrCorrupt)
 	}
-	return s.Commit(map[string][]byte{formatKey: []byte(formatVersion)})
+}
+
+// climb brings a directory of format 1 to format 2, in one commit.
+func (d *Directory) climb() error {
+	entries := map[string][]byte{}
+	if err := d.signMembers(entries); err != nil {
+		return fmt.Errorf("from format 1: %w", err)
+	}
+	stored := maps.Clone(entries)
+	stored[formatKey] = []byte(formatVersion)
+	if err := d.store.Commit(stored); err != nil {
+		return fmt.Errorf("from format 1: %w", err)
+	}
+	for _, key := range sortedKeys(entries) {
+		if err := d.remember(key, entries[key]); err != nil {
+			return fmt.Errorf("from format 1: %w", err)
+		}
+	}
+	return nil
 }
 
 // Close waits for a commit under way and ends the directory: what is called
@@ -254,18 +284,28 @@ func (d *Directory) remember(key string, value []byte) error {
 	case "vm":
 		var vm VM
 		if vm, err = readVM(r); err == nil {
-			d.vms[vm.ID] = vm
+			if d.vms[vm.ID] == nil {
+				d.vms[vm.ID] = map[string]VM{}
+			}
+			d.vms[vm.ID][key] = vm
 		}
 	case "transfer":
 		var t SignedTransfer
 		if t, err = readTransfer(r); err == nil {
-			chain := d.chains[t.VM]
-			switch n := uint64(len(chain)); {
-			case t.Term == n+1:
-				d.chains[t.VM] = append(chain, t)
-			case t.Term > n || chain[t.Term-1].Hash() != t.Hash():
-				err = fmt.Errorf("term %d after %d: %w", t.Term, n, ErrCorrupt)
+			if d.trees[t.VM] == nil {
+				d.trees[t.VM] = newTree()
 			}
+			err = d.trees[t.VM].add(t)
+		}
+	case "member":
+		var m membership
+		if m, err = readMember(r); err == nil {
+			d.rememberMember(m)
+		}
+	case "vmnote":
+		var n Note
+		if n, err = readNote(r); err == nil {
+			d.notes[key] = n
 		}
 	case "fork":
 		var t SignedTransfer
@@ -283,6 +323,25 @@ func (d *Directory) remember(key string, value []byte) error {
 	d.bytes += len(r.Value) - len(d.records[key].Value)
 	d.records[key] = r
 	return nil
+}
+
+// forget takes one deleted entry out of memory. Members are only ever forgotten all at once.
+func (d *Directory) forget(key string) {
+	r := d.records[key]
+	switch kindOf(key) {
+	case "local":
+		d.forgetLocal(strings.TrimPrefix(key, "local/"))
+		return
+	case "device":
+		delete(d.devices, r.Writer)
+	case "member":
+		clear(d.standings)
+		d.settleAgain()
+	case replicaKind:
+		d.forgetReplica(key)
+	}
+	d.bytes -= len(r.Value)
+	delete(d.records, key)
 }
 
 // Changed returns a channel that gets a wake-up after every change of records

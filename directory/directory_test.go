@@ -71,7 +71,7 @@ func TestStoreRefusesDamage(t *testing.T) {
 		return e.load(&memory{m: m})
 	}
 	must(t, load(func(map[string][]byte) {}))
-	wantErr(t, load(func(m map[string][]byte) { m[formatKey] = []byte("2") }), ErrVersion)
+	wantErr(t, load(func(m map[string][]byte) { m[formatKey] = []byte("3") }), ErrVersion)
 	wantErr(t, load(func(m map[string][]byte) { delete(m, formatKey) }), ErrCorrupt)
 	wantErr(t, load(func(m map[string][]byte) { delete(m, transferKey("v", 1)) }), ErrCorrupt)
 	wantErr(t, load(func(m map[string][]byte) { m["vm/v"] = m[transferKey("v", 1)] }), ErrCorrupt)
@@ -255,8 +255,8 @@ func TestMembersGate(t *testing.T) {
 	if m := a.Members(); len(m) != 2 || !a.IsMember(id("b")) || !a.IsMember(id("a")) || a.IsMember(id("x")) {
 		t.Fatalf("members %v", m)
 	}
-	must(t, a.RemoveMember(id("b")))
-	must(t, a.RemoveMember(id("x")))
+	must(t, a.RemoveMember(id("b"), false))
+	must(t, a.RemoveMember(id("x"), false))
 	if _, told := a.Digest()["device/"+id("b")]; told || len(a.Devices()) != 0 || a.IsMember(id("b")) {
 		t.Fatal("a removed device is still told of")
 	}

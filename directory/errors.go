@@ -33,6 +33,8 @@ var (
 	ErrFork = errors.New("two transfers for one term")
 	// ErrLie: a record or chunk that no honest device makes: it contradicts itself, or what it is about.
 	ErrLie = errors.New("cannot be true")
+	// ErrFuture: it names a number so high that its writer can't have come to it.
+	ErrFuture = errors.New("a number from the future")
 	// ErrFull: there are too many records.
 	ErrFull = errors.New("directory holds too many records")
 	// ErrNotFound: there is nothing under that name.

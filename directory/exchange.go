@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // Digest returns the version of every record that is for others, in a map of the
@@ -20,13 +21,18 @@ func (d *Directory) Digest() map[string]uint64 {
 	return m
 }
 
-// tells is false of what a removed device said of itself, and of replicas that count no more.
+// tells is false of what a removed device said of itself, of words about a
+// device's standing that newer ones have ended, and of replicas that count no more.
 func (d *Directory) tells(r Record) bool {
 	switch kindOf(r.Key) {
 	case "device":
 		return d.isMember(r.Writer)
 	case replicaKind:
 		return d.tellsReplica(r.Key)
+	case "member":
+		_, rest, _ := strings.Cut(r.Key, "/")
+		id, _, _ := strings.Cut(rest, "/")
+		return r.Version>>2 == d.standings[id].Gen
 	}
 	return true
 }
@@ -47,11 +53,11 @@ func (d *Directory) Get(keys []string) []Record {
 
 // Apply verifies a record that the device from has sent, and stores it durably
 // if it is newer. nil means that it is stored, or that it or a newer one is known.
-// The transfers of a device that isn't in the fleet (any more) are accepted from
-// one that is: without them nobody could follow a VM's chain. It takes r's bytes over.
-// Errors: as AppendTransfer, and ErrUnknownDevice.
+// From a member, what a removed device has written of VMs is accepted too: without it
+// nobody could follow their history. What nobody honest can have sent is counted against from: see Strikes. It takes r's
+// bytes over. Errors: as AppendTransfer, and ErrUnknownDevice, ErrFuture.
 func (d *Directory) Apply(from string, r Record) error {
-	if err := d.apply(from, r); err != nil {
+	if err := d.applyLocked(from, r); err != nil {
 		return fmt.Errorf("directory: apply %.80q: %w", r.Key, err)
 	}
 	if kindOf(r.Key) == replicaKind {
@@ -60,64 +66,74 @@ func (d *Directory) Apply(from string, r Record) error {
 	return nil
 }
 
-func (d *Directory) apply(from string, r Record) error {
-	if err := r.checkSize(); err != nil {
-		return err
-	}
-	kind := kindOf(r.Key)
-	switch kind {
-	case "device", "vm", "transfer", "fork", replicaKind:
-	default:
-		return fmt.Errorf("kind of record: %w", ErrInvalid)
-	}
+func (d *Directory) applyLocked(from string, r Record) error {
 	d.write.Lock()
 	defer d.write.Unlock()
+	err := d.apply(from, r)
+	if err != nil {
+		d.struck(from, r, err)
+	}
+	return err
+}
+
+func (d *Directory) apply(from string, r Record) error {
 	if !d.isMember(from) {
 		return fmt.Errorf("sender: %w", ErrUnknownDevice)
 	}
-	switch kind {
+	if err := r.checkSize(); err != nil {
+		return err
+	}
+	switch kindOf(r.Key) {
 	case "transfer":
 		t, err := readTransfer(r)
 		if err != nil {
 			return err
 		}
 		err = d.appendTransfer(t, nil)
-		if errors.Is(err, ErrFork) {
+		if errors.Is(err, ErrFork) && d.hasFork(t) {
 			return nil // kept
 		}
 		return err
 	case "fork":
 		return d.applyFork(r)
-	}
-	if !d.isMember(r.Writer) {
-		return fmt.Errorf("writer: %w", ErrUnknownDevice)
-	}
-	switch kind {
+	case "member":
+		return d.applyMember(r)
 	case "vm":
 		vm, err := readVM(r)
 		if err != nil {
 			return err
 		}
-		if err := d.wroteAsOwner(vm); err != nil {
+		if err := d.ownsTerm(vm.ID, vm.Term, vm.Owner, vm.Head); err != nil {
+			return err
+		}
+		if r.Key != vmKey(vm.ID, d.trees[vm.ID].terms[vm.Term].root) {
+			return fmt.Errorf("key of another branch: %w", ErrInvalid)
+		}
+	case "vmnote":
+		n, err := readNote(r)
+		if err != nil {
+			return err
+		}
+		if err := d.tookTerm(n.VM, n.Term, r.Writer); err != nil {
 			return err
 		}
 	case replicaKind:
 		if void, err := d.mayReplica(r); void || err != nil {
 			return err
 		}
-	default:
+	case "device":
+		if !d.isMember(r.Writer) {
+			return fmt.Errorf("writer: %w", ErrUnknownDevice)
+		}
 		if _, err := readDevice(r); err != nil {
 			return err
 		}
+	case "local", "meta", "chunk", r.Key:
+		return fmt.Errorf("kind of record: %w", ErrInvalid)
+	default:
+		return fmt.Errorf("kind of record: %w", ErrVersion)
 	}
-	old, ok := d.records[r.Key]
-	if ok && old.Version >= r.Version {
-		if old.Version == r.Version && !bytes.Equal(old.Value, r.Value) {
-			return fmt.Errorf("another value of the same version: %w", ErrInvalid)
-		}
-		return nil
-	}
-	if err := d.verify(r); err != nil {
+	if done, err := d.newer(r); done || err != nil {
 		return err
 	}
 	entries := map[string][]byte{}
@@ -127,43 +143,20 @@ func (d *Directory) apply(from string, r Record) error {
 	return d.commit(entries, true)
 }
 
-// wroteAsOwner tells whether the chain gives vm's term to its writer.
-func (d *Directory) wroteAsOwner(vm VM) error {
-	chain := d.chains[vm.ID]
-	if vm.Term > uint64(len(chain)) {
-		return fmt.Errorf("term %d after %d: %w", vm.Term, len(chain), ErrGap)
+// newer says that there is nothing to do for r, or verifies it.
+func (d *Directory) newer(r Record) (done bool, err error) {
+	old, ok := d.records[r.Key]
+	if ok && old.Version >= r.Version {
+		if old.Version == r.Version && !bytes.Equal(old.Value, r.Value) {
+			return false, fmt.Errorf("%w: %w", errSame, ErrInvalid)
+		}
+		return true, nil
 	}
-	t := chain[vm.Term-1]
-	if t.To != vm.Owner {
-		return ErrNotOwner
-	}
-	if t.Hash() != vm.Head {
-		return fmt.Errorf("head of term %d: %w", vm.Term, ErrFork)
-	}
-	return nil
+	return false, d.verify(r)
 }
 
-func (d *Directory) applyFork(r Record) error {
-	if _, ok := d.records[r.Key]; ok {
-		return nil
-	}
-	t, err := readFork(r)
-	if err != nil {
-		return err
-	}
-	if t.Term > uint64(len(d.chains[t.VM])) {
-		return ErrGap
-	}
-	if d.chains[t.VM][t.Term-1].Hash() == t.Hash() {
-		return nil // only ours; what contradicts it comes as a record of its own
-	}
-	if err := d.follows(t); err != nil {
-		return err
-	}
-	if err := d.fork(t); !errors.Is(err, ErrFork) {
-		return err
-	}
-	return nil
+// hasFork says that t is kept as evidence.
+func (d *Directory) hasFork(t SignedTransfer) bool {
+	_, ok := d.records[forkKey(t)]
+	return ok
 }
-
-func isUnsure(err error) bool { return errors.Is(err, ErrUnsure) }

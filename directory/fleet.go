@@ -58,12 +58,12 @@ func (d *Directory) PutVM(vm VM) error {
 	return nil
 }
 
-// RemoveVM marks a VM that this device owns as removed, everywhere. Its chain
+// RemoveVM marks a VM that this device owns as removed, everywhere. Its history
 // stays. Errors: ErrNotFound and those of PutVM.
 func (d *Directory) RemoveVM(id string) error {
 	d.write.Lock()
 	defer d.write.Unlock()
-	vm, ok := d.vms[id]
+	vm, ok := d.effective(id)
 	if !ok {
 		return fmt.Errorf("directory: remove vm: %w", ErrNotFound)
 	}
@@ -74,12 +74,11 @@ func (d *Directory) RemoveVM(id string) error {
 }
 
 func (d *Directory) putVM(vm VM) error {
-	chain := d.chains[vm.ID]
-	if len(chain) == 0 || chain[len(chain)-1].To != d.opt.Self {
+	head := d.preferred(vm.ID)
+	if head == nil || head.To != d.opt.Self {
 		return ErrNotOwner
 	}
-	last := chain[len(chain)-1]
-	vm.Term, vm.Owner, vm.Head = last.Term, d.opt.Self, last.Hash()
+	vm.Term, vm.Owner, vm.Head = head.Term, d.opt.Self, head.hash
 	if vm.At.IsZero() {
 		vm.At = time.Now().UTC()
 	}
@@ -90,7 +89,7 @@ func (d *Directory) putVM(vm VM) error {
 	if err != nil {
 		return err
 	}
-	key := "vm/" + vm.ID
+	key := vmKey(vm.ID, head.root)
 	return d.write1(key, max(d.records[key].Version, vm.Term<<32)+1, value)
 }
 
@@ -120,8 +119,8 @@ func (d *Directory) VMs() []VM {
 	return list
 }
 
-// VM returns one VM; ok is false if it is unknown or removed. Before its owner
-// has written anything of it, it is unknown, though Owner may know it already.
+// VM returns one VM; ok is false if it is unknown or removed. It is what the preferred head's owner has said, or,
+// before it has, an owner before it. Before anybody has, the VM is unknown, though Owner may know it already.
 func (d *Directory) VM(id string) (vm VM, ok bool) {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
@@ -133,19 +132,47 @@ func (d *Directory) VM(id string) (vm VM, ok bool) {
 func (d *Directory) Removed(id string) bool {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
-	return d.vms[id].Removed
+	return d.isGone(id)
+}
+
+func (d *Directory) isGone(id string) bool {
+	vm, _ := d.effective(id)
+	return vm.Removed
 }
 
 func (d *Directory) vm(id string) (VM, bool) {
-	vm, ok := d.vms[id]
+	vm, ok := d.effective(id)
 	if !ok || vm.Removed {
 		return VM{}, false
 	}
 	vm.Spec = slices.Clone(vm.Spec)
 	vm.Replicas = maps.Clone(vm.Replicas)
-	if chain := d.chains[id]; len(chain) > 0 {
-		last := chain[len(chain)-1]
-		vm.Term, vm.Owner, vm.Head = last.Term, last.To, last.Hash()
+	if head := d.preferred(id); head != nil {
+		vm.Term, vm.Owner, vm.Head = head.Term, head.To, head.hash
 	}
 	return vm, true
+}
+
+// effective returns the newest word of the preferred head's ancestry, or, if that was overwritten by the other side's of a
+// branch that began with a hand-off, the newest that is there.
+func (d *Directory) effective(id string) (VM, bool) {
+	records := d.vms[id]
+	head := d.preferred(id)
+	for n := head; n != nil; {
+		vm, ok := records[vmKey(id, n.root)]
+		if at := d.trees[id].terms[vm.Term]; ok && at != nil && head.descends(at) {
+			return vm, true
+		}
+		if n.root == 0 {
+			break
+		}
+		n = d.trees[id].terms[n.root].parent
+	}
+	var best VM
+	for _, vm := range records {
+		if !vm.Removed && vm.Term > best.Term {
+			best = vm
+		}
+	}
+	return best, best.ID != ""
 }

@@ -129,6 +129,9 @@ func open(t fataler, s *memory, name string, others ...string) *Directory {
 		t.Fatalf("load: %v", err)
 	}
 	for _, o := range others {
+		if o == name {
+			continue
+		}
 		must(t, d.AddMember(Member{ID: id(o), Name: o, PairedAt: time.Unix(1, 0).UTC()}))
 	}
 	return d

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/zeebo/blake3"
@@ -126,11 +127,7 @@ func readTransfer(r Record) (SignedTransfer, error) {
 	if r.Key != transferKey(t.VM, t.Term) {
 		return fail(fmt.Errorf("key: %w", ErrInvalid))
 	}
-	signer := t.From
-	if t.Kind == KindCreated {
-		signer = t.To
-	}
-	if r.Writer != signer {
+	if r.Writer != t.signer() {
 		return fail(ErrNotOwner)
 	}
 	return SignedTransfer{Transfer: t, Record: r}, nil
@@ -150,6 +147,25 @@ func readDevice(r Record) (Device, error) {
 	return dev, nil
 }
 
+// vmKey is where what the owners of a branch say of a VM is kept: root is the
+// term of the last forced transfer of its ancestry, or 0. So a side of a
+// conflict doesn't replace what the other one said.
+func vmKey(vm string, root uint64) string {
+	if root == 0 {
+		return "vm/" + vm
+	}
+	return fmt.Sprintf("vm/%s/%010d", vm, root)
+}
+
+func isVMKey(key, vm string) bool {
+	rest, ok := strings.CutPrefix(key, "vm/"+vm)
+	if !ok || rest == "" {
+		return ok
+	}
+	root, err := strconv.ParseUint(strings.TrimPrefix(rest, "/"), 10, 31)
+	return err == nil && root > 0 && key == vmKey(vm, root)
+}
+
 func readVM(r Record) (VM, error) {
 	vm, err := decodeValue[VM](r.Value)
 	if err != nil {
@@ -158,7 +174,7 @@ func readVM(r Record) (VM, error) {
 	if err := vm.check(); err != nil {
 		return vm, err
 	}
-	if r.Key != "vm/"+vm.ID || r.Version>>32 != vm.Term || r.Version&(1<<32-1) == 0 {
+	if !isVMKey(r.Key, vm.ID) || r.Version>>32 != vm.Term || r.Version&(1<<32-1) == 0 {
 		return vm, fmt.Errorf("vm: key or version: %w", ErrInvalid)
 	}
 	if r.Writer != vm.Owner {

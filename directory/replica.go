@@ -108,12 +108,11 @@ func (h *heldReplica) slots() []int {
 func (d *Directory) writeReplica(r replica) error {
 	d.write.Lock()
 	defer d.write.Unlock()
-	chain := d.chains[r.VM]
-	if len(chain) == 0 || chain[len(chain)-1].To != d.opt.Self {
+	head := d.preferred(r.VM)
+	if head == nil || head.To != d.opt.Self {
 		return ErrNotOwner
 	}
-	last := chain[len(chain)-1]
-	r.Term, r.Head = last.Term, last.Hash()
+	r.Term, r.Head = head.Term, head.hash
 	if r.At.IsZero() {
 		r.At = time.Now().UTC()
 	}
@@ -138,10 +137,10 @@ func (d *Directory) mayReplica(r Record) (void bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if err := d.wroteAsOwner(VM{ID: v.VM, Term: v.Term, Owner: r.Writer, Head: v.Head}); err != nil {
+	if err := d.ownsTerm(v.VM, v.Term, r.Writer, v.Head); err != nil {
 		return false, err
 	}
-	if d.vms[v.VM].Removed {
+	if d.isGone(v.VM) {
 		return true, nil
 	}
 	if !d.isMember(v.Device) {
@@ -160,7 +159,7 @@ func (d *Directory) mayReplica(r Record) (void bool, err error) {
 // tellsReplica says whether a replica record is of use to anybody.
 func (d *Directory) tellsReplica(key string) bool {
 	h := d.replicas[key]
-	return h != nil && !d.vms[h.VM].Removed && d.isMember(h.Device)
+	return h != nil && !d.isGone(h.VM) && d.isMember(h.Device)
 }
 
 // rememberReplica puts a stored record into memory, instead of the one before.
@@ -184,8 +183,6 @@ func (d *Directory) forgetReplica(key string) {
 	if h := d.replicas[key]; h != nil {
 		d.chunks.unname(h)
 		delete(d.replicas, key)
-		d.bytes -= len(d.records[key].Value)
-		delete(d.records, key)
 	}
 }
 

@@ -30,9 +30,13 @@ type Store interface {
 // ChunkPrefix begins the keys of the pieces of stale sets.
 const ChunkPrefix = "chunk/"
 
+// The formats of what is stored, in the order in which a directory climbs them:
+//
+//	1  members are local values; the history of a VM is a chain
+//	2  members are signed records; the history is a tree
 const (
 	formatKey     = "meta/format"
-	formatVersion = "1"
+	formatVersion = "2"
 )
 
 // badgerStore keeps the entries in Badger, each behind a checksum of its own.

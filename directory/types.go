@@ -1,6 +1,7 @@
 package directory
 
 import (
+	"bytes"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -19,6 +20,9 @@ const (
 	maxAddr     = 512  // bytes
 	maxReplicas = 256  // of one VM
 	maxTransfer = 4096 // bytes of a transfer's value
+	maxNote     = 2048 // bytes of a note's, or a member's, value
+	maxOver     = 16   // histories given up by one choice
+	maxHow      = 32   // bytes of how a choice is carried out
 	maxTerm     = 1<<31 - 1
 )
 
@@ -73,9 +77,9 @@ type ReplicaInfo struct {
 	Heard   time.Time `json:"heard,omitzero"` // when the device was last heard, by the writer's clock
 }
 
-// VM is what the owner says of its VM. Term and Owner are the chain's when it is
-// read, even if the new owner hasn't written the rest yet; Written is the term
-// under which the rest was written.
+// VM is what the owner says of its VM. Term, Owner and Head are the preferred
+// head's when it is read, even if the new owner hasn't written the rest yet;
+// Written is the term under which the rest was written.
 type VM struct {
 	ID        string                 `json:"id"`
 	Name      string                 `json:"name"`
@@ -100,24 +104,45 @@ type VM struct {
 // Kind is why a term began.
 type Kind string
 
-// The kinds of transfers.
+// The kinds of transfers. The last three are forced: they don't come from the
+// owner's hand.
 const (
 	KindCreated  Kind = "created"
 	KindSwitch   Kind = "switch"
 	KindReturned Kind = "returned" // given back unused
+	KindTakeover Kind = "takeover" // signed by who takes, without the owner
+	KindKept     Kind = "kept"     // "I hold something of this history that a takeover lacks": never active by itself
+	KindResolved Kind = "resolved" // the person's choice between histories
 )
+
+func (k Kind) forced() bool { return k == KindTakeover || k == KindKept || k == KindResolved }
+
+// consented says that the owner before has signed it.
+func (k Kind) consented() bool { return k == KindSwitch || k == KindReturned }
 
 // Transfer begins a term of a VM.
 type Transfer struct {
-	VM       string    `json:"vm"`
-	Term     uint64    `json:"term"`
-	From     string    `json:"from,omitempty"` // device ID; none for created
-	To       string    `json:"to"`             // device ID
-	Attempt  string    `json:"attempt,omitempty"`
-	Position Position  `json:"position"` // the last of the term before
+	VM   string `json:"vm"`
+	Term uint64 `json:"term"`
+	// From is the device from which it comes: none for created, the owner before, willing or not, for the
+	// others, and the signer of a resolved.
+	From    string `json:"from,omitempty"`
+	To      string `json:"to"` // device ID
+	Attempt string `json:"attempt,omitempty"`
+	// Position is where the new term begins: the last of the term before, or of a forced transfer where the
+	// taker's replica is. Of a resolved it is what the signer knew of the kept side, and only shown.
+	Position Position  `json:"position"`
 	Prev     Hash      `json:"prev"`
 	Kind     Kind      `json:"kind"`
 	At       time.Time `json:"at,omitzero"`
+	// Above is, of a forced transfer, the highest term that its signer knew of the VM, if what else it names is
+	// lower: so the new term is above every one that a disk may have seen.
+	Above Hash `json:"above,omitzero"`
+	// Over are the heads that a resolved gives up, ascending. How and Name say what is to be done with them;
+	// this package carries them only.
+	Over []Hash `json:"over,omitempty"`
+	How  string `json:"how,omitempty"`
+	Name string `json:"name,omitempty"`
 }
 
 // versioned puts the schema's version before a value's own fields.
@@ -194,12 +219,20 @@ func (vm *VM) check() error {
 }
 
 func (t *Transfer) check() error {
-	bad := !validVMID(t.VM) || t.Term == 0 || t.Term > maxTerm || !validID(t.To) || len(t.Attempt) > maxName
+	bad := !validVMID(t.VM) || t.Term == 0 || t.Term > maxTerm || !validID(t.To) || len(t.Attempt) > maxName ||
+		t.Kind != KindResolved && (len(t.Over) > 0 || t.How != "" || t.Name != "") || !t.Kind.forced() && t.Above != Hash{}
 	switch t.Kind {
 	case KindCreated:
 		bad = bad || t.Term != 1 || t.From != "" || t.Prev != Hash{}
 	case KindSwitch, KindReturned:
 		bad = bad || t.Term < 2 || !validID(t.From) || t.From == t.To
+	case KindTakeover, KindKept:
+		bad = bad || !validID(t.From)
+	case KindResolved:
+		bad = bad || !validID(t.From) || len(t.Over) == 0 || len(t.Over) > maxOver || len(t.How) > maxHow || len(t.Name) > maxName
+		for i, h := range t.Over {
+			bad = bad || h == t.Prev || i > 0 && bytes.Compare(t.Over[i-1][:], h[:]) >= 0
+		}
 	default:
 		bad = true
 	}
@@ -207,4 +240,14 @@ func (t *Transfer) check() error {
 		return fmt.Errorf("transfer: %w", ErrInvalid)
 	}
 	return nil
+}
+
+// signer is the device that has to have signed t.
+func (t *Transfer) signer() string {
+	switch t.Kind {
+	case KindCreated, KindTakeover, KindKept:
+		return t.To
+	default:
+		return t.From
+	}
 }

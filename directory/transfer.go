@@ -1,54 +1,10 @@
 package directory
 
 import (
+	"errors"
 	"fmt"
-	"slices"
 	"time"
 )
-
-// Owner returns the VM's newest term and its owner by the chain; ok is false if
-// the VM has none.
-func (d *Directory) Owner(vm string) (term uint64, owner string, ok bool) {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	chain := d.chains[vm]
-	if len(chain) == 0 {
-		return 0, "", false
-	}
-	last := chain[len(chain)-1]
-	return last.Term, last.To, true
-}
-
-// Chain returns the VM's transfers from term 1 on.
-func (d *Directory) Chain(vm string) []SignedTransfer {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	return slices.Clone(d.chains[vm])
-}
-
-// Transfer returns the transfer that began a term.
-func (d *Directory) Transfer(vm string, term uint64) (SignedTransfer, bool) {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	chain := d.chains[vm]
-	if term == 0 || term > uint64(len(chain)) {
-		return SignedTransfer{}, false
-	}
-	return chain[term-1], true
-}
-
-// Forks returns the transfers that contradict the chain.
-func (d *Directory) Forks(vm string) []SignedTransfer {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	var list []SignedTransfer
-	for _, t := range d.forks[vm] {
-		if chain := d.chains[vm]; t.Term > uint64(len(chain)) || chain[t.Term-1].Hash() != t.Hash() {
-			list = append(list, t)
-		}
-	}
-	return list
-}
 
 // NewCreated signs the first transfer of a new VM, to this device. It stores
 // nothing. Errors: ErrInvalid, and Sign's.
@@ -60,36 +16,38 @@ func (d *Directory) NewCreated(vm string) (SignedTransfer, error) {
 	return t, nil
 }
 
-// NewTransfer signs the transfer of a VM that this device owns to another one.
-// It stores nothing: see Give, which signs only once. Errors: ErrNotOwner,
-// ErrUnknownDevice, ErrInvalid, and Sign's.
+// NewTransfer signs the transfer of a VM whose preferred head this device owns
+// to another one. It stores nothing: see Give, which signs only once. Errors:
+// ErrNotOwner, ErrUnknownDevice, ErrInvalid, and Sign's.
 func (d *Directory) NewTransfer(vm, to, attempt string, pos Position, kind Kind) (SignedTransfer, error) {
 	d.mu.RLock()
-	chain, known := d.chains[vm], d.isMember(to)
+	head, known := d.preferred(vm), d.isMember(to)
 	d.mu.RUnlock()
 	if !known {
 		return SignedTransfer{}, fmt.Errorf("directory: new transfer: %w", ErrUnknownDevice)
 	}
-	t, err := d.newTransfer(chain, vm, to, attempt, pos, kind)
+	t, err := d.newTransfer(head, to, attempt, pos, kind)
 	if err != nil {
 		return t, fmt.Errorf("directory: new transfer: %w", err)
 	}
 	return t, nil
 }
 
-func (d *Directory) newTransfer(chain []SignedTransfer, vm, to, attempt string, pos Position, kind Kind) (SignedTransfer, error) {
-	if len(chain) == 0 || chain[len(chain)-1].To != d.opt.Self {
+func (d *Directory) newTransfer(head *node, to, attempt string, pos Position, kind Kind) (SignedTransfer, error) {
+	if head == nil || head.To != d.opt.Self {
 		return SignedTransfer{}, ErrNotOwner
 	}
-	last := chain[len(chain)-1]
+	if !kind.consented() {
+		return SignedTransfer{}, fmt.Errorf("kind %q: %w", kind, ErrInvalid)
+	}
 	return d.signTransfer(Transfer{
-		VM:       vm,
-		Term:     last.Term + 1,
+		VM:       head.VM,
+		Term:     head.Term + 1,
 		From:     d.opt.Self,
 		To:       to,
 		Attempt:  attempt,
 		Position: pos,
-		Prev:     last.Hash(),
+		Prev:     head.hash,
 		Kind:     kind,
 		At:       time.Now().UTC(),
 	})
@@ -113,7 +71,7 @@ func (d *Directory) signTransfer(t Transfer) (SignedTransfer, error) {
 // Give signs the transfer that begins term, and stores it together with the
 // entries in one commit. Called again for the same receiver and attempt, it
 // returns the same transfer, and stores the entries. Errors: ErrNotOwner,
-// ErrChain (the chain is not at term-1), ErrUnknownDevice, ErrInvalid, ErrNoSpace, ErrFull, ErrClosed, and
+// ErrChain (the preferred head isn't at term-1), ErrUnknownDevice, ErrInvalid, ErrNoSpace, ErrFull, ErrClosed, and
 // Sign's mean that nothing was written; ErrUnsure that it may have been.
 func (d *Directory) Give(vm string, term uint64, to, attempt string, pos Position, kind Kind, with ...Entry) (SignedTransfer, error) {
 	d.write.Lock()
@@ -130,20 +88,27 @@ func (d *Directory) Give(vm string, term uint64, to, attempt string, pos Positio
 
 // given returns the transfer to store: an earlier one, or a new one.
 func (d *Directory) given(vm string, term uint64, to, attempt string, pos Position, kind Kind) (SignedTransfer, error) {
-	chain := d.chains[vm]
 	same := func(t SignedTransfer) bool {
 		return t.From == d.opt.Self && t.To == to && t.Attempt == attempt && t.Kind == kind
 	}
-	if n := uint64(len(chain)); term >= 1 && term <= n {
-		if !same(chain[term-1]) {
+	tree := d.trees[vm]
+	if tree == nil {
+		return SignedTransfer{}, ErrNotOwner
+	}
+	if n := tree.terms[term]; n != nil {
+		if !same(n.SignedTransfer) {
 			return SignedTransfer{}, ErrChain
 		}
-		return chain[term-1], nil
-	} else if term != n+1 {
+		return n.SignedTransfer, nil
+	}
+	head := d.preferred(vm)
+	if head.To != d.opt.Self {
+		return SignedTransfer{}, ErrNotOwner
+	}
+	if term != head.Term+1 {
 		return SignedTransfer{}, ErrChain
 	}
-	key := transferKey(vm, term)
-	if t, ok := d.pending[key]; ok {
+	if t, ok := d.pending[transferKey(vm, term)]; ok {
 		if !same(t) {
 			return SignedTransfer{}, ErrChain
 		}
@@ -152,7 +117,7 @@ func (d *Directory) given(vm string, term uint64, to, attempt string, pos Positi
 	if !d.isMember(to) {
 		return SignedTransfer{}, ErrUnknownDevice
 	}
-	return d.newTransfer(chain, vm, to, attempt, pos, kind)
+	return d.newTransfer(head, to, attempt, pos, kind)
 }
 
 // AppendTransfer verifies a transfer and stores it together with the entries in
@@ -177,17 +142,25 @@ func (d *Directory) appendTransfer(t SignedTransfer, with []Entry) error {
 	if err := d.putLocal(entries, with...); err != nil {
 		return err
 	}
-	chain := d.chains[t.VM]
-	if t.Term <= uint64(len(chain)) && chain[t.Term-1].Hash() == t.Hash() {
+	for _, e := range with {
+		if e.term != 0 && e.term != t.Term {
+			return fmt.Errorf("term %d, not %d: %w", t.Term, e.term, ErrChain)
+		}
+	}
+	tree := d.trees[t.VM]
+	if tree == nil {
+		tree = newTree()
+	}
+	if tree.nodes[t.Hash()] != nil {
 		if len(entries) == 0 {
 			return nil
 		}
 		return d.commit(entries, false)
 	}
-	if err := d.follows(t); err != nil {
+	if err := d.follows(tree, t); err != nil {
 		return err
 	}
-	if t.Term <= uint64(len(chain)) {
+	if tree.terms[t.Term] != nil {
 		return d.fork(t)
 	}
 	if err := d.put(entries, t.Record); err != nil {
@@ -210,30 +183,103 @@ func (d *Directory) appendTransfer(t SignedTransfer, with []Entry) error {
 	return nil
 }
 
-// follows tells whether t is genuine and follows from the transfer before it.
-func (d *Directory) follows(t SignedTransfer) error {
-	if t.Term > 1 {
-		chain := d.chains[t.VM]
-		if t.Term-1 > uint64(len(chain)) {
-			return fmt.Errorf("term %d after %d: %w", t.Term, len(chain), ErrGap)
+// follows tells whether t is genuine and follows from what it names. ErrGap is
+// no lie: what is missing may still come.
+func (d *Directory) follows(tree *tree, t SignedTransfer) error {
+	if t.Kind != KindCreated {
+		p := tree.nodes[t.Prev]
+		if p == nil {
+			return d.withoutParent(tree, t)
 		}
-		prev := chain[t.Term-2]
-		switch {
-		case t.Prev != prev.Hash():
-			return ErrChain
-		case t.From != prev.To:
-			return ErrNotOwner
-		case t.Kind == KindReturned && t.To != prev.From:
-			return ErrChain
+		if err := d.fits(tree, p, t); err != nil {
+			return err
 		}
 	}
 	return d.verify(t.Record)
 }
 
+// withoutParent says why the transfer that t names isn't known.
+func (d *Directory) withoutParent(tree *tree, t SignedTransfer) error {
+	if _, n := d.find(t.Prev); n != nil {
+		return fmt.Errorf("it follows from another vm's: %w", ErrChain)
+	}
+	if !t.Kind.forced() && tree.terms[t.Term-1] != nil {
+		return fmt.Errorf("it follows from another term %d: %w", t.Term-1, ErrFork)
+	}
+	return fmt.Errorf("what term %d follows from: %w", t.Term, ErrGap)
+}
+
+// fits checks t by the rules of its kind; p is the transfer that it names.
+func (d *Directory) fits(tree *tree, p *node, t SignedTransfer) error {
+	if t.Kind != KindResolved && t.From != p.To {
+		return ErrNotOwner
+	}
+	switch t.Kind {
+	case KindReturned:
+		if !p.Kind.consented() || t.To != p.From {
+			return ErrChain
+		}
+	case KindResolved:
+		if err := d.fitsChoice(tree, p, t); err != nil {
+			return err
+		}
+	}
+	want := p.Term + 1
+	if t.Kind.forced() {
+		if (t.Above != Hash{}) && tree.nodes[t.Above] == nil {
+			return fmt.Errorf("what it is above: %w", ErrGap)
+		}
+		if t.Position.Term != 0 && tree.terms[t.Position.Term] == nil {
+			return fmt.Errorf("its position's term %d: %w", t.Position.Term, ErrGap)
+		}
+		want = tree.forcedTerm(p, t.Transfer)
+	}
+	if t.Term != want {
+		return fmt.Errorf("term %d, not %d: %w", t.Term, want, ErrChain)
+	}
+	if t.Kind == KindKept && !p.contested() {
+		return fmt.Errorf("what it is kept from: %w", ErrGap)
+	}
+	return nil
+}
+
+// contested says that n has a child that isn't kept: from that, something may be
+// kept.
+func (n *node) contested() bool {
+	for _, c := range n.children {
+		if c.Kind != KindKept {
+			return true
+		}
+	}
+	return false
+}
+
+// fitsChoice checks what a resolved gives up, and that its signer had a side.
+func (d *Directory) fitsChoice(tree *tree, p *node, t SignedTransfer) error {
+	side := t.From == p.To
+	for _, h := range t.Over {
+		n := tree.nodes[h]
+		if n == nil {
+			if _, other := d.find(h); other != nil {
+				return fmt.Errorf("over another vm's: %w", ErrChain)
+			}
+			return fmt.Errorf("what it gives up: %w", ErrGap)
+		}
+		if n.descends(p) || p.descends(n) {
+			return fmt.Errorf("over its own history: %w", ErrChain)
+		}
+		side = side || t.From == n.To
+	}
+	if !side || t.To != p.To {
+		return ErrNotOwner
+	}
+	return nil
+}
+
 // fork keeps a genuine transfer that contradicts ours, and ours, as evidence
 // that is sent to everybody.
 func (d *Directory) fork(t SignedTransfer) error {
-	ours := d.chains[t.VM][t.Term-1]
+	ours := d.trees[t.VM].terms[t.Term].SignedTransfer
 	entries := map[string][]byte{}
 	for _, x := range []SignedTransfer{ours, t} {
 		r, err := forkRecord(x)
@@ -258,3 +304,30 @@ func (d *Directory) fork(t SignedTransfer) error {
 	}
 	return fmt.Errorf("term %d of %s: %w", t.Term, t.VM, ErrFork)
 }
+
+// applyFork takes evidence in that another device has found.
+func (d *Directory) applyFork(r Record) error {
+	if _, ok := d.records[r.Key]; ok {
+		return nil
+	}
+	t, err := readFork(r)
+	if err != nil {
+		return err
+	}
+	tree := d.trees[t.VM]
+	if tree == nil || tree.terms[t.Term] == nil {
+		return ErrGap
+	}
+	if tree.nodes[t.Hash()] != nil {
+		return nil // only ours; what contradicts it comes as a record of its own
+	}
+	if err := d.follows(tree, t); err != nil {
+		return err
+	}
+	if err := d.fork(t); !errors.Is(err, ErrFork) {
+		return err
+	}
+	return nil
+}
+
+func isUnsure(err error) bool { return errors.Is(err, ErrUnsure) }

@@ -192,9 +192,16 @@ func (d *Directory) Chunk(id ChunkID) (code []byte, ok bool) {
 	return b, err == nil
 }
 
-// Wants returns at most max chunks that records name and that are missing here, and claims them for peer: nobody else is told to ask for
-// them until Unwant.
-func (d *Directory) Wants(peer string, max int) []ChunkID {
+// Has tells whether a chunk is here.
+func (d *Directory) Has(id ChunkID) bool {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.chunks.state[id].size > 0
+}
+
+// Wants returns at most max chunks that records name, that are missing here and of which skip, which doesn't call the directory, is
+// false; and claims them for peer: nobody else is told to ask for them until they came, or Unwant.
+func (d *Directory) Wants(peer string, max int, skip func(ChunkID) bool) []ChunkID {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	c := &d.chunks
@@ -213,7 +220,7 @@ func (d *Directory) Wants(peer string, max int) []ChunkID {
 			}
 			_, claimed := c.claims[id]
 			_, bad := c.bad[id]
-			if c.state[id].size == 0 && !claimed && !bad {
+			if c.state[id].size == 0 && !claimed && !bad && !skip(id) {
 				c.claims[id] = peer
 				list = append(list, id)
 			}

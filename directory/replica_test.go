@@ -70,7 +70,7 @@ func setOf(t fataler, d *Directory, vm, device string) runs {
 func fetch(t fataler, from, to *Directory, n int) (fetched int) {
 	t.Helper()
 	for fetched < n {
-		ids := to.Wants(from.opt.Self, min(n-fetched, 16))
+		ids := to.Wants(from.opt.Self, min(n-fetched, 16), func(ChunkID) bool { return false })
 		var list []Chunk
 		for _, id := range ids {
 			if code, ok := from.Chunk(id); ok {

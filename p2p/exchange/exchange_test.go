@@ -43,10 +43,11 @@ type store struct {
 	applied atomic.Int64 // calls of Apply
 	ban     string       // key that is rejected
 	fault   error        // set when a promise to the store was broken
+	shelf   shelf
 }
 
 func newStore() *store {
-	return &store{records: map[string]exchange.Record{}, watch: map[chan struct{}]bool{}}
+	return &store{records: map[string]exchange.Record{}, watch: map[chan struct{}]bool{}, shelf: newShelf()}
 }
 
 func (s *store) Digest() map[string]uint64 {
@@ -438,10 +439,13 @@ func FuzzServe(f *testing.F) {
 	f.Add(frame(`{"type":"digest","versions":{"a":18446744073709551615},"more":true}`, `{"type":"news"}`))
 	f.Add(frame(`{"type":"records","records":[{"key":"b","version":0}]}`))
 	f.Add(frame(`[]`))
+	lacked := hashOf([]byte("lacked"))
+	f.Add(frame(`{"type":"digest"}`, `{"type":"chunks","hashes":["`+lacked+`"],"sizes":[6]}`, "lacked"))
+	f.Add(frame(`{"type":"want","hashes":["`+lacked+`","b"]}`, `{"type":"have","hashes":["`+lacked+`"]}`))
 	f.Fuzz(func(t *testing.T, in []byte) {
-		hello := frame(`{"protocol":"` + exchange.Protocol + `","version":1,"oldest":1}`)
+		hello := frame(`{"protocol":"` + exchange.Protocol + `","version":2,"oldest":1}`)
 		s := newStore()
-		s.put(record("a", 1, "v"))
+		s.put(record("a", 1, lacked))
 		_ = exchange.Serve(t.Context(), wiretest.Input{Reader: bytes.NewReader(append(hello, in...))}, "y", s, nil)
 		if s.fault != nil {
 			t.Fatal(s.fault)

@@ -4,6 +4,9 @@ package exchange
 const (
 	typeDigest  = "digest"
 	typeRecords = "records"
+	typeWant    = "want"   // since version 2, as all below
+	typeChunks  = "chunks" // a blob follows
+	typeHave    = "have"
 )
 
 // message is what goes over the wire.
@@ -12,6 +15,8 @@ type message struct {
 	Versions map[string]uint64 `json:"versions,omitempty"`
 	More     bool              `json:"more,omitempty"`
 	Records  []Record          `json:"records,omitempty"`
+	Hashes   []string          `json:"hashes,omitempty"`
+	Sizes    []int             `json:"sizes,omitempty"`
 }
 
 // pieceCost is how large a message may become by its parts' worst-case costs,

@@ -45,6 +45,7 @@ type Store interface {
 	// Changed returns a channel that gets a wake-up (at least one after the
 	// last change, however many there were) and a function to stop that.
 	Changed() (<-chan struct{}, func())
+	Chunks
 }
 
 func checkKey(k string) error {

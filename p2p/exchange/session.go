@@ -8,12 +8,13 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"time"
 
 	"tagalong.org/tagalong/p2p/wire"
 )
 
-// version is the newest version of the protocol.
-const version = 1
+// version is the newest version of the protocol; 1 knows no chunks.
+const version = 2
 
 // getBatch is how many records are asked of the store at once: at most 4 MiB.
 const getBatch = 16
@@ -30,7 +31,8 @@ func Serve(ctx context.Context, s Stream, peer string, store Store, log *slog.Lo
 		log = slog.New(slog.DiscardHandler)
 	}
 	c := wire.NewConn(s)
-	if _, err := c.Greet(ctx, wire.Greeting{Protocol: Protocol, Version: version, Oldest: 1}); err != nil {
+	spoken, err := c.Greet(ctx, wire.Greeting{Protocol: Protocol, Version: version, Oldest: 1})
+	if err != nil {
 		_ = s.Reset()
 		return fmt.Errorf("exchange: %w", err)
 	}
@@ -40,7 +42,9 @@ func Serve(ctx context.Context, s Stream, peer string, store Store, log *slog.Lo
 		c: c, peer: peer, store: store, log: log, changed: changed,
 		greeted: make(chan struct{}), known: map[string]uint64{},
 		waiting: newWaiting(store, peer, log),
+		trades:  spoken >= 2, again: make(chan struct{}, 1), trade: newTrade(),
 	}
+	defer x.release()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var wg sync.WaitGroup
@@ -48,7 +52,7 @@ func Serve(ctx context.Context, s Stream, peer string, store Store, log *slog.Lo
 		wg.Go(func() { cancel(part(ctx)) })
 	}
 	wg.Wait()
-	err := context.Cause(ctx)
+	err = context.Cause(ctx)
 	if errors.Is(err, errEnd) {
 		if err := s.Close(); err != nil {
 			return fmt.Errorf("exchange: close: %w", err)
@@ -68,16 +72,24 @@ type session struct {
 	changed <-chan struct{}
 	greeted chan struct{} // closed when the peer's digest is complete
 	waiting *waiting
+	trades  bool          // both ends know chunks
+	again   chan struct{} // the writer has something to do
 
 	mu    sync.Mutex
 	known map[string]uint64 // what the peer has, as far as we know
+	trade trade
 }
 
 func (x *session) read(ctx context.Context) error {
 	complete := false
 	for {
 		var m message
-		err := x.c.Recv(ctx, &m)
+		blob, err := x.c.RecvWithBlob(ctx, &m, func() (int, error) {
+			if !x.trades {
+				return 0, nil
+			}
+			return x.blob(&m)
+		})
 		if err == io.EOF {
 			return errEnd
 		}
@@ -103,7 +115,24 @@ func (x *session) read(ctx context.Context) error {
 				return fmt.Errorf("records: %w: %w", ErrProtocol, err)
 			}
 		}
+		if x.trades {
+			if err := x.readTrade(&m, blob); err != nil {
+				return err
+			}
+		}
 	}
+}
+
+func (x *session) readTrade(m *message, blob []byte) error {
+	switch m.Type {
+	case typeWant:
+		return x.wanted(m.Hashes)
+	case typeChunks:
+		return x.got(m, blob)
+	case typeHave:
+		x.had(m.Hashes)
+	}
+	return nil
 }
 
 // learn notes that the peer has version v of k.
@@ -147,17 +176,62 @@ func (x *session) write(ctx context.Context) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+	news := true
 	for {
-		if err := x.sendNews(ctx); err != nil {
+		// Records go before chunks, whatever is asked for.
+		if news {
+			if err := x.sendNews(ctx); err != nil {
+				return err
+			}
+		}
+		more, wait, err := x.writeTrade(ctx, news)
+		if err != nil {
 			return err
+		}
+		var late <-chan time.Time
+		if wait > 0 {
+			late = time.After(wait)
+		}
+		if more {
+			x.nudge()
+		}
+		news = false
+		select {
+		case <-x.changed:
+			x.waiting.settle()
+			news = true
+			continue
+		default:
 		}
 		select {
 		case <-x.changed:
 			x.waiting.settle()
+			news = true
+		case <-x.again:
+		case <-late:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// writeTrade asks for chunks and sends a few of those asked for. It says whether there are more, and how long at most the peer's answer
+// is to be waited for.
+func (x *session) writeTrade(ctx context.Context, news bool) (more bool, wait time.Duration, err error) {
+	if !x.trades {
+		return false, 0, nil
+	}
+	wait = x.impatient()
+	if news {
+		if err := x.tell(ctx); err != nil {
+			return false, 0, err
+		}
+	}
+	if err := x.ask(ctx); err != nil {
+		return false, 0, err
+	}
+	more, err = x.serve(ctx)
+	return more, max(wait, 0), err
 }
 
 func (x *session) sendDigest(ctx context.Context) error {

@@ -416,6 +416,7 @@ func (d *Directory) deleteIdle(due func(idleChunk) bool) error {
 			}
 			n++
 		}
+		gone := slices.Clone(c.idle[:n])
 		c.idle = slices.Delete(c.idle, 0, n)
 		d.mu.Unlock()
 		if n == 0 {
@@ -425,7 +426,13 @@ func (d *Directory) deleteIdle(due func(idleChunk) bool) error {
 			continue
 		}
 		if err := d.commit(batch, false); err != nil {
-			return err // what is left is found when the directory is opened again
+			d.mu.Lock()
+			for key := range batch {
+				_ = d.rememberChunk(key, true) // a key that was made here
+			}
+			c.idle = append(gone, c.idle...)
+			d.mu.Unlock()
+			return err
 		}
 	}
 }
@@ -470,7 +477,7 @@ func (d *Directory) collect() {
 		old := time.Now().Add(-idleGrace)
 		err = d.deleteIdle(func(i idleChunk) bool { return !i.since.After(old) })
 	}
-	if err != nil && !errors.Is(err, ErrClosed) {
+	if err != nil && !errors.Is(err, ErrClosed) && !errors.Is(err, ErrNoSpace) {
 		d.log.Warn("Deleting pieces of old stale sets failed", "error", err)
 	}
 }

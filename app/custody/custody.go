@@ -89,7 +89,7 @@ type Word struct {
 	Sets     []byte
 }
 
-// Activate lets the disk be written under term, after what the giver told (may be nil) has become this disk's own knowledge:
+// Activate lets the disk be written under term (one that is fenced: once Resume was called), after what the giver told (may be nil) has become this disk's own knowledge:
 // without it everything is copied to the others again, which is slow but safe. Errors: ErrNoDisk, and vmdisk's.
 func (c Custody) Activate(term uint64, giver *Word) error {
 	if c.Disk == nil {
@@ -99,6 +99,10 @@ func (c Custody) Activate(term uint64, giver *Word) error {
 		if err := c.Disk.ImportDirty(giver.Sets, c.Self); err != nil {
 			c.Log.Warn("The other replicas will be copied whole", "error", err)
 		}
+	}
+	// A side that was fenced and is to go on is still active under its old term.
+	if c.Disk.Info().Active {
+		return c.Disk.Renew(term)
 	}
 	if err := c.Disk.Activate(term); err != nil {
 		return err

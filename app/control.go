@@ -371,6 +371,8 @@ func (e *Engine) hear(ctx context.Context, device string, m handoff.Msg) error {
 
 var errNotOwner = errors.New("only the VM's owner may say so")
 
+var errPassedOver = errors.New("the VM's history went another way")
+
 var errForeignTransfer = errors.New("a transfer of another VM, or between other devices")
 
 // verified checks a transfer against the chain of this VM and makes it part of it. That says who
@@ -385,6 +387,10 @@ func (e *Engine) verified(id, device string, record []byte) (directory.Transfer,
 	}
 	if err := e.dir.AppendTransfer(t); err != nil {
 		return t.Transfer, fmt.Errorf("verify the transfer: %w", err)
+	}
+	// A giver that doesn't know yet that it was taken from hands on a history that lost.
+	if term, _, _ := e.dir.Owner(id); term > t.Term {
+		return t.Transfer, errPassedOver
 	}
 	return t.Transfer, nil
 }
@@ -410,8 +416,14 @@ func (v *vm) hearAsk(ctx context.Context, ev baton.Event, b handoff.Ask) error {
 		return refuse(reasonLeaving)
 	}
 	if v.owner() {
+		if v.decided() != nil {
+			return refuse(reasonConflict)
+		}
 		guest := v.currentGuest()
 		if guest != nil {
+			if _, sees := v.seesPoint(); sees {
+				return refuse(reasonSeesPoint)
+			}
 			state, err := guest.State(ctx)
 			if err != nil || state != hypervisor.StateRunning && !v.switching() {
 				return refuse(reasonNotReady)

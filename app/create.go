@@ -64,16 +64,25 @@ func (e *Engine) checkCreate(req api.CreateVM) error {
 	usage := func(sentence, next string) error {
 		return &api.Error{Code: api.CodeUsage, Sentence: sentence, Next: next}
 	}
-	name := strings.TrimSpace(req.Name)
+	if err := e.checkName(req.Name); err != nil {
+		return err
+	}
 	switch {
-	case name == "" || name != req.Name || len([]rune(name)) > maxNameRunes || strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f }):
-		return usage(fmt.Sprintf("%q can't be a VM's name.", req.Name), "Use one to 64 letters, without spaces at the ends.")
 	case req.MemoryMiB < minMemoryMiB || req.MemoryMiB > maxMemoryMiB:
 		return usage("That isn't a sensible amount of memory.", "Give at least 32M, for instance --memory 2G.")
 	case req.CPUs < 0 || req.CPUs > maxCPUs:
 		return usage("That isn't a sensible number of processors.", "Give between 1 and 64.")
 	case req.Format != "" && !diskimage.Known(req.Format):
 		return diskimage.ErrFormat(req.Format)
+	}
+	return nil
+}
+
+// checkName says whether a new VM can have this name.
+func (e *Engine) checkName(name string) error {
+	trimmed := strings.TrimSpace(name)
+	if trimmed == "" || trimmed != name || len([]rune(name)) > maxNameRunes || strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+		return &api.Error{Code: api.CodeUsage, Sentence: fmt.Sprintf("%q can't be a VM's name.", name), Next: "Use one to 64 letters, without spaces at the ends."}
 	}
 	for _, r := range e.records() {
 		if r.Name == name {
@@ -154,9 +163,12 @@ func (e *Engine) publish(id, name string, spec api.Spec, disk *vmdisk.Store) err
 		ID: id, Name: name, Spec: raw, Disk: disk.ID().String(), DiskBytes: disk.Size(), State: string(api.VMStopped),
 		Position: directory.Position(disk.Info().Position), At: time.Now(),
 	}
-	created, err := e.dir.NewCreated(id)
-	if err != nil {
-		return fmt.Errorf("sign the VM's first transfer: %w", err)
+	// An earlier try may have been cut short after this step: it is signed once.
+	created, again := e.dir.Transfer(id, 1)
+	if !again {
+		if created, err = e.dir.NewCreated(id); err != nil {
+			return fmt.Errorf("sign the VM's first transfer: %w", err)
+		}
 	}
 	if err := e.dir.AppendTransfer(created, directory.BatonEntry(id, machine.Encode())); err != nil {
 		return fmt.Errorf("write the VM's first transfer: %w", err)

@@ -56,7 +56,7 @@ func errBusy(vm, op string) error {
 	return &api.Error{Code: api.CodeBusy, Sentence: fmt.Sprintf("%s is busy: %s.", vm, op), Next: "Try again when that is done (tagalong status)."}
 }
 
-func errConflict(sentence, next string) error {
+func errConflict(sentence, next string) *api.Error {
 	return &api.Error{Code: api.CodeConflict, Sentence: sentence, Next: next}
 }
 

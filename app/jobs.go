@@ -17,6 +17,7 @@ const (
 	kindExport  = "export"
 	kindCheck   = "check"
 	kindOffline = "offline"
+	kindResolve = "resolve"
 )
 
 // keptJobs is how many ended jobs Status still shows.
@@ -141,6 +142,8 @@ func (j *job) end(err error) {
 		switch j.j.Kind {
 		case kindCheck:
 			j.j.Error.Sentence = "The check was cancelled."
+		case kindResolve:
+			j.j.Error.Sentence = "The check was cancelled. Your choice stands."
 		case kindOffline:
 			j.j.Error.Sentence = "Getting ready to work offline was cancelled. What is here already stays here."
 		}
@@ -191,6 +194,9 @@ func (e *Engine) CancelJob(_ context.Context, id string) error {
 	defer e.mu.Unlock()
 	for _, j := range e.jobs {
 		if s := j.snapshot(); s.ID == id && !s.Done {
+			if s.Kind == kindResolve && s.Phase != phaseChecking {
+				return errConflict("You have chosen, and the devices follow that; it can't be called back.", "What you gave up is kept as a restore point.")
+			}
 			j.cancel()
 			return nil
 		}

@@ -23,7 +23,7 @@ func (e *Engine) StartVM(ctx context.Context, name string) error {
 		return err
 	}
 	if err := v.mine(); err != nil {
-		return err
+		return v.rather(err)
 	}
 	if err := v.begin(opStart); err != nil {
 		return err
@@ -34,6 +34,9 @@ func (e *Engine) StartVM(ctx context.Context, name string) error {
 	}
 	if guest := v.currentGuest(); guest != nil {
 		return v.wake(ctx, guest)
+	}
+	if err := v.decided(); err != nil {
+		return err
 	}
 	if v.suspended() {
 		return v.restore(ctx)
@@ -80,9 +83,14 @@ func (v *vm) start(ctx context.Context) error {
 	}
 	v.setStarting(true)
 	defer v.setStarting(false)
+	config.Extra, config.CheckFileSystems = v.extraDisks(), v.checksFileSystems()
 	guest, err := v.e.opt.Hypervisor.Start(ctx, config)
 	if err != nil {
 		return explainHypervisor(err)
+	}
+	v.attached(config.Extra)
+	if config.CheckFileSystems {
+		v.fileSystemsAsked()
 	}
 	v.setGuest(guest)
 	return nil
@@ -168,6 +176,9 @@ func (e *Engine) SuspendVM(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
+	if err := v.decided(); err != nil {
+		return err
+	}
 	if err := v.mine(); err != nil {
 		return err
 	}
@@ -179,6 +190,9 @@ func (e *Engine) SuspendVM(ctx context.Context, name string) error {
 	if guest == nil {
 		return errConflict(v.name()+" isn't running.", "")
 	}
+	if id, sees := v.seesPoint(); sees {
+		return errSeesPoint(v.name(), id)
+	}
 	return v.suspend(ctx, guest)
 }
 
@@ -189,7 +203,7 @@ func (e *Engine) ResumeVM(ctx context.Context, name string) error {
 		return err
 	}
 	if err := v.mine(); err != nil {
-		return err
+		return v.rather(err)
 	}
 	if err := v.begin(opResume); err != nil {
 		return err
@@ -198,6 +212,8 @@ func (e *Engine) ResumeVM(ctx context.Context, name string) error {
 	switch {
 	case v.currentGuest() != nil:
 		return v.wake(ctx, v.currentGuest())
+	case v.decided() != nil:
+		return v.decided()
 	case !v.suspended():
 		return errConflict(v.name()+" isn't suspended.", fmt.Sprintf("Start it with: tagalong vm start %q", v.name()))
 	}
@@ -286,6 +302,9 @@ func (e *Engine) applyRecords() {
 		if e.vms[r.ID] == nil && r.Owner != e.host.ID() && validVMID(r.ID) {
 			e.vms[r.ID] = e.newVM(r.ID, baton.NewReplica(baton.Config{}), nil, nil, nil)
 		}
+	}
+	for _, v := range e.vms {
+		v.lookSoon()
 	}
 	e.mu.Unlock()
 	for _, v := range gone {

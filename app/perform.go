@@ -50,6 +50,25 @@ func (v *vm) perform(ctx context.Context, a baton.Action) (follow baton.Event, o
 		v.becomeReplica(ctx, a)
 	case baton.ActReportStopped:
 		v.reportStopped()
+	case baton.ActPersistTakeover:
+		return v.persisted("Writing the takeover failed", a.Term, v.custody().TookOver(a.Term, a.Position, a.State)), true
+	case baton.ActPersistKept:
+		return v.persistKept(a), true
+	case baton.ActPauseGuest:
+		v.pauseGuest(ctx)
+	case baton.ActJudge:
+		return v.judge(a.Term)
+	case baton.ActSetAside:
+		v.startSetAside(ctx, a.Term)
+	case baton.ActYieldDisk:
+		if err := v.custody().Yield(a.Term); err != nil {
+			v.log.Error("Giving the disk's terms away failed", "term", a.Term, "error", err)
+		}
+	case baton.ActRenewTerm:
+		if err := v.custody().Renew(a.Term); err != nil {
+			v.notActive(a.Term, err)
+		}
+		v.e.saveRecordSoon()
 	default:
 		v.send(a)
 	}
@@ -104,6 +123,7 @@ func (v *vm) activateDisk(term uint64) {
 		v.notActive(term, err)
 	default:
 		v.e.saveRecordSoon()
+		v.e.spawn(v.syncFeeds)
 	}
 }
 
@@ -133,12 +153,18 @@ func (v *vm) runGuest(ctx context.Context) baton.Event {
 		v.outgoing.end(ctx)
 		v.outgoing = nil
 	}
+	if err := v.startExport(); err != nil {
+		return baton.Event{Kind: baton.EvGuestFailed, NeverRan: true, Reason: err.Error()}
+	}
 	if err := guest.Continue(ctx); err != nil {
 		v.log.Error("The guest didn't go on", "error", err)
 		return baton.Event{Kind: baton.EvGuestFailed, Reason: err.Error()}
 	}
 	v.switchRuns(time.Now())
-	v.e.spawn(func() { v.noteGuest(guest) })
+	v.e.spawn(func() {
+		v.noteGuest(guest)
+		v.showPoints(guest)
+	})
 	v.log.Info("The guest goes on here")
 	return baton.Event{Kind: baton.EvGuestRuns}
 }
@@ -162,9 +188,6 @@ func (v *vm) resume(ctx context.Context, a baton.Action) {
 	}
 	if err := v.startExport(); err != nil {
 		v.log.Error("Serving the disk failed", "error", err)
-	}
-	if a.Reason == baton.ReasonRestarted && guest != nil {
-		v.e.spawn(func() { v.followGuest(guest) })
 	}
 	if a.Guest && guest != nil {
 		if err := goOn(stepCtx, guest); err != nil {

@@ -284,7 +284,7 @@ func (e *Engine) handleMirror(ctx context.Context, s p2p.Stream) {
 			return nil, mirror.State{}, err
 		}
 		state := applier.State()
-		return sink{applier}, mirror.State{
+		return sink{applier, v}, mirror.State{
 			Complete: state.Complete, Position: mirror.Position(state.Position), Copy: state.Copy, Checkpoint: mirror.Position(state.Checkpoint),
 		}, nil
 	}, &run.stats)
@@ -322,8 +322,8 @@ func (e *Engine) replicaFor(device string, h mirror.Hello) (*vm, error) {
 	if v == nil {
 		return nil, &mirror.Refusal{Code: mirror.RefuseUnknown, Text: "the VM's record hasn't arrived yet"}
 	}
-	if v.owner() {
-		return nil, &mirror.Refusal{Code: mirror.RefuseBusy, Text: "this device still owns the VM"}
+	if err := v.mayReceive(); err != nil {
+		return nil, err
 	}
 	if err := v.ensureReplica(h); err != nil {
 		return nil, err
@@ -391,8 +391,20 @@ func (v *vm) appliedBytes() int64 {
 }
 
 // sink lends a replica to the mirror protocol.
-type sink struct{ *vmdisk.Applier }
+type sink struct {
+	*vmdisk.Applier
+	v *vm
+}
 
 func (s sink) Begin(copy [16]byte) error          { return s.Applier.Begin(copy) }
 func (s sink) Checkpoint(p mirror.Position) error { return s.Applier.Checkpoint(vmdisk.Position(p)) }
-func (s sink) Barrier(p mirror.Position) error    { return s.Applier.Barrier(vmdisk.Position(p)) }
+
+func (s sink) Barrier(p mirror.Position) error {
+	err := s.Applier.Barrier(vmdisk.Position(p))
+	if err == nil {
+		s.v.mu.Lock()
+		s.v.received = time.Now()
+		s.v.mu.Unlock()
+	}
+	return err
+}

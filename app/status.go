@@ -168,6 +168,7 @@ func (v *vm) status() api.VM {
 	default:
 		s.State = api.VMStopped
 	}
+	s.Conflict, s.Orphan, s.RestorePoints = v.conflict(), v.e.dir.Orphan(v.id), v.restorePoints()
 	if !s.Here {
 		s.Replicas = v.remoteReplicas(r)
 		return s

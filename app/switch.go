@@ -22,6 +22,9 @@ func (e *Engine) Switch(ctx context.Context, req api.SwitchVM) (*api.Switch, err
 			return nil, err
 		}
 	}
+	if err := v.decided(); err != nil {
+		return nil, err
+	}
 	owner := v.ownerID()
 	if owner == to {
 		return nil, errConflict(fmt.Sprintf("%s is on %s already.", v.name(), e.deviceName(to)), "")
@@ -70,6 +73,9 @@ func (v *vm) sendTo(ctx context.Context, device string) (*api.Switch, error) {
 	}
 	if v.suspended() {
 		return nil, errConflict(v.name()+" is suspended.", "Resume it first.")
+	}
+	if id, sees := v.seesPoint(); sees {
+		return nil, errSeesPoint(v.name(), id)
 	}
 	if !v.e.awaitLink(ctx, device) {
 		return nil, errUnreachable(v.e.deviceName(device))

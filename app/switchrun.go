@@ -232,6 +232,13 @@ func explainEnd(s api.Switch, reason string) *api.Error {
 		return &api.Error{Code: api.CodeConflict, Sentence: s.FromName + " is getting ready to take " + s.VMName + " along.", Next: "Cancel that there first: tagalong offline off"}
 	case reasonNotReady:
 		return &api.Error{Code: api.CodeConflict, Sentence: s.VMName + " can't be moved just now: it neither runs nor is it stopped.", Next: "See what it needs with: tagalong vm show"}
+	case reasonConflict:
+		return errTwoVersions(s.VMName)
+	case reasonSeesPoint:
+		return &api.Error{Code: api.CodeConflict, Sentence: s.VMName + " sees a restore point as a disk on " + s.FromName + ", and that can't come along.",
+			Next: "Take it away there first: tagalong restore-points close"}
+	case baton.ReasonOusted:
+		return &api.Error{Code: api.CodeConflict, Sentence: s.VMName + " was taken over by another device.", Next: "See where it is with: tagalong vm list"}
 	case reasonMemory:
 		return &api.Error{Code: api.CodeConflict, Sentence: "There isn't enough free memory on " + s.ToName + ". " + stays, Next: "Close something there and try again."}
 	case reasonNoHypervisor:
@@ -250,6 +257,8 @@ const (
 	reasonLeaving   = "getting ready to work offline"
 	reasonNotReady  = "neither running nor stopped"
 	reasonMemory    = "not enough memory"
+	reasonConflict  = "two versions"
+	reasonSeesPoint = "sees a restore point"
 	// A memory image of one accelerator may not run under the other.
 	reasonAccel        = "another accelerator"
 	reasonNoHypervisor = "no hypervisor"

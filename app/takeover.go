@@ -2,28 +2,359 @@ package app
 
 import (
 	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/zeebo/blake3"
 
 	"tagalong.org/tagalong/app/api"
+	"tagalong.org/tagalong/directory"
+	"tagalong.org/tagalong/directory/baton"
+	"tagalong.org/tagalong/vmdisk"
 )
 
 var errNotBuilt = &api.Error{Code: api.CodeInternal, Sentence: "This engine can't do that."}
 
-// Takeover implements api.Engine.
-func (e *Engine) Takeover(context.Context, string) (*api.Takeover, error) { return nil, errNotBuilt }
-
-// TakeOver implements api.Engine.
-func (e *Engine) TakeOver(context.Context, api.TakeOverVM) error { return errNotBuilt }
-
-// Resolve implements api.Engine.
-func (e *Engine) Resolve(context.Context, api.ResolveConflict) (*api.Job, error) {
-	return nil, errNotBuilt
+// Takeover implements api.Engine: what a person must know before this device becomes the owner without the present one's consent.
+func (e *Engine) Takeover(_ context.Context, name string) (*api.Takeover, error) {
+	v, err := e.find(name)
+	if err != nil {
+		return nil, err
+	}
+	return v.takeover()
 }
 
-// DeleteRestorePoint implements api.Engine.
-func (e *Engine) DeleteRestorePoint(context.Context, api.RestorePointRef) error { return errNotBuilt }
+// TakeOver implements api.Engine. It returns when this device durably is the owner.
+func (e *Engine) TakeOver(ctx context.Context, req api.TakeOverVM) error {
+	v, err := e.find(req.VM)
+	if err != nil {
+		return err
+	}
+	if err := v.beginTakeOver(); err != nil {
+		return err
+	}
+	defer v.end(opTake)
+	// From here on the copy stays where it is.
+	v.seal()
+	defer v.unseal()
+	told, err := v.takeover()
+	if err != nil {
+		return err
+	}
+	if told.Token != req.Token {
+		return errConflict("What you read about "+told.VMName+" isn't true any more.", "Read it again: tagalong switch --force")
+	}
+	heads, disk := e.dir.Heads(v.id), v.currentDisk()
+	if len(heads) != 1 || disk == nil {
+		return errConflict("The history of "+told.VMName+" has just changed.", "Try again.")
+	}
+	pos := directory.Position(disk.Info().Position)
+	term, err := e.dir.NextForced(directory.KindTakeover, v.id, heads[0].Hash(), nil, pos)
+	if err != nil {
+		return fmt.Errorf("number the takeover: %w", err)
+	}
+	if err := v.do(ctx, baton.Event{Kind: baton.EvTakeOver, Peer: heads[0].To, Term: term, Position: baton.Position(pos)}); err != nil {
+		return errConflict(told.VMName+" can't be taken over at this moment.", "Try again in a moment.")
+	}
+	v.mu.Lock()
+	taken := v.ownerLocked() && v.term == term
+	v.mu.Unlock()
+	if !taken {
+		return &api.Error{Code: api.CodeInternal, Sentence: "The takeover couldn't be written down, so nothing has changed.", Next: "Check that this device's disk isn't full, and try again."}
+	}
+	e.tell("vm.taken-over", v, fmt.Sprintf("%s was taken over from %s; it is on this device now.", told.VMName, told.OwnerName))
+	v.syncFeeds()
+	e.saveRecordSoon()
+	return nil
+}
 
-// OpenRestorePoint implements api.Engine.
-func (e *Engine) OpenRestorePoint(context.Context, api.RestorePointRef) error { return errNotBuilt }
+// beginTakeOver takes the VM for a takeover: also one that is stuck in a hand-off whose other side is gone.
+func (v *vm) beginTakeOver() error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	stuck := v.op == opSwitch && v.state == baton.Given
+	if v.op != "" && !stuck {
+		return errBusy(v.nameLocked(), v.op)
+	}
+	v.op = opTake
+	return nil
+}
 
-// CloseRestorePoint implements api.Engine.
-func (e *Engine) CloseRestorePoint(context.Context, api.RestorePointRef) error { return errNotBuilt }
+// takeover gathers what is known, or says why the VM can't be taken over here.
+func (v *vm) takeover() (*api.Takeover, error) {
+	r, ok := v.record()
+	heads := v.e.dir.Heads(v.id)
+	if !ok || len(heads) == 0 {
+		return nil, errNoSuchVM(v.id, nil)
+	}
+	if len(heads) > 1 {
+		return nil, v.undecided()
+	}
+	owner := heads[0].To
+	v.mu.Lock()
+	state, disk, received := v.state, v.disk, v.received
+	v.mu.Unlock()
+	name := r.Name
+	if ownedState(state) {
+		return nil, errConflict(name+" is on this device already.", "")
+	}
+	t := &api.Takeover{
+		VM: v.id, VMName: name, Owner: owner, OwnerName: v.e.deviceName(owner), Connected: v.e.linked(owner),
+		Offline: r.Offline, Since: r.OfflineSince, State: api.VMState(r.State), Warnings: []string{},
+	}
+	t.Seen = v.e.seen(owner)
+	if t.Connected {
+		return nil, errConflict(fmt.Sprintf("%s is connected, so nothing has to be forced.", t.OwnerName), fmt.Sprintf("Switch instead: tagalong switch %q", name))
+	}
+	replicas := v.e.dir.Replicas(v.id)
+	self := v.e.host.ID()
+	if disk == nil || !disk.Info().Complete {
+		return nil, v.noCopy(name, owner, replicas)
+	}
+	pos := directory.Position(disk.Info().Position)
+	t.Position, t.At = api.Position(pos), v.copyTime(pos, replicas[self], received)
+	t.Latest, t.LatestAt = t.Position, t.At
+	latest := func(p directory.Position, at time.Time) {
+		if newer(p, directory.Position(t.Latest)) {
+			t.Latest, t.LatestAt = api.Position(p), at
+		}
+	}
+	latest(r.Position, r.At)
+	for _, info := range replicas {
+		latest(info.Position, info.At)
+		latest(info.Of, info.At)
+	}
+	if info, known := replicas[self]; known {
+		missing := int64(info.StaleBlocks) * blockSize
+		if !newer(info.Of, pos) {
+			missing = 0 // it has come meanwhile
+		}
+		t.Missing, t.Certain = &missing, info.Certain
+	}
+	if owner == self {
+		// What was given to a device that is gone never left: the disk is the newest there is, unless that device has written.
+		t.Missing = nil
+	}
+	t.Better = v.better(pos, owner, replicas)
+	t.Warnings = v.takeoverWarnings(t)
+	t.Token = tokenOf(t, heads[0])
+	return t, nil
+}
+
+// newer says that a is a later position than b.
+func newer(a, b directory.Position) bool {
+	return vmdisk.Position(a).Compare(vmdisk.Position(b)) > 0
+}
+
+// seen is when the device was last heard, zero if never.
+func (e *Engine) seen(device string) time.Time {
+	for _, p := range e.host.Peers() {
+		if p.ID == device {
+			return p.LastSeen
+		}
+	}
+	return time.Time{}
+}
+
+// copyTime is when this device's copy became what it is, as well as can be told.
+func (v *vm) copyTime(pos directory.Position, info directory.ReplicaInfo, received time.Time) time.Time {
+	switch {
+	case !received.IsZero():
+		return received
+	case info.Position == pos && !info.Heard.IsZero():
+		return info.Heard
+	}
+	st, err := os.Stat(filepath.Join(v.diskDir(), "base.raw"))
+	if err != nil {
+		return time.Time{}
+	}
+	return st.ModTime()
+}
+
+// better is the whole copy of another device that is newer than one at pos, or nil.
+func (v *vm) better(pos directory.Position, owner string, replicas map[string]directory.ReplicaInfo) *api.Replica {
+	var best *api.Replica
+	for device, info := range replicas {
+		if device == owner || device == v.e.host.ID() || !info.Complete || !newer(info.Position, pos) || !v.e.dir.IsMember(device) {
+			continue
+		}
+		if best == nil || newer(info.Position, directory.Position(best.Position)) {
+			best = &api.Replica{
+				Device: device, DeviceName: v.e.deviceName(device), State: api.ReplicaBehind, Position: api.Position(info.Position),
+				Remaining: int64(info.StaleBlocks) * blockSize, Heard: info.Heard,
+			}
+		}
+	}
+	return best
+}
+
+// noCopy says that this device can't take over, and which one could.
+func (v *vm) noCopy(name, owner string, replicas map[string]directory.ReplicaInfo) error {
+	next := "No other device has one either: it takes " + v.e.deviceName(owner) + "."
+	for device, info := range replicas {
+		if info.Complete && device != owner && device != v.e.host.ID() && v.e.dir.IsMember(device) {
+			next = fmt.Sprintf("%s has one, of %s: take it over there.", v.e.deviceName(device), sayTime(info.At))
+		}
+	}
+	return errConflict("This device has no complete copy of "+name+", so it can't run it.", next)
+}
+
+// takeoverWarnings are the sentences to read, the gravest first.
+func (v *vm) takeoverWarnings(t *api.Takeover) []string {
+	var w []string
+	say := func(format string, args ...any) { w = append(w, fmt.Sprintf(format, args...)) }
+	if v.e.dir.Orphan(v.id) {
+		say("%s was removed from your fleet; what only it had of %s is lost.", t.OwnerName, t.VMName)
+	} else if t.Offline {
+		say("%s went on a journey with %s on %s and may be working in it right now. You would have two versions, and would have to choose between them when it is back.", t.OwnerName, t.VMName, sayTime(t.Since))
+	} else if t.Owner != v.e.host.ID() {
+		say("If %s still works in it, you will have two versions, and will have to choose between them when it is back.", t.OwnerName)
+	}
+	switch t.State {
+	case api.VMRunning, api.VMPaused, api.VMStarting, api.VMSwitching:
+		say("%s was running on %s when it was last heard of: its open windows don't come along, it starts here as after a power cut.", t.VMName, t.OwnerName)
+	case api.VMSuspended:
+		say("%s is suspended on %s: its open windows are kept there and don't come along.", t.VMName, t.OwnerName)
+	}
+	switch {
+	case t.Missing == nil:
+		say("How much this copy lacks is unknown.")
+	case *t.Missing > 0 && t.Certain:
+		say("This copy lacks %s that was written on %s.", sayBytes(*t.Missing), t.OwnerName)
+	case *t.Missing > 0:
+		say("This copy lacked %s when %s last told, and may lack more by now.", sayBytes(*t.Missing), t.OwnerName)
+	case !t.Certain:
+		say("This copy had everything when %s last told; what was written after that is missing.", t.OwnerName)
+	}
+	if t.Better != nil {
+		say("%s has a newer copy: take it over there, if you can.", t.Better.DeviceName)
+	}
+	return w
+}
+
+func sayTime(at time.Time) string {
+	if at.IsZero() {
+		return "an unknown time"
+	}
+	return at.Local().Format("2 January 2006, 15:04")
+}
+
+// sayBytes is a size in words, in units of 1024.
+func sayBytes(n int64) string {
+	units := []string{"bytes", "KiB", "MiB", "GiB", "TiB"}
+	f, i := float64(n), 0
+	for f >= 1024 && i < len(units)-1 {
+		f, i = f/1024, i+1
+	}
+	if i == 0 || f >= 100 {
+		return fmt.Sprintf("%.0f %s", f, units[i])
+	}
+	return fmt.Sprintf("%.1f %s", f, units[i])
+}
+
+// tokenOf stands for the facts that matter: the history, what this copy is, what it lacks, and who could have more.
+func tokenOf(t *api.Takeover, head directory.SignedTransfer) string {
+	facts := struct {
+		Head                    directory.Hash
+		Position, Latest        api.Position
+		Missing                 *int64
+		Certain, Offline, Alive bool
+		State                   api.VMState
+		Better                  string
+	}{head.Hash(), t.Position, t.Latest, t.Missing, t.Certain, t.Offline, t.Connected, t.State, ""}
+	if t.Better != nil {
+		facts.Better = t.Better.Device
+	}
+	// A struct of numbers and strings always marshals.
+	b, _ := json.Marshal(facts)
+	sum := blake3.Sum256(b)
+	return hex.EncodeToString(sum[:16])
+}
+
+// persistKept makes known that this device holds something of its own, and tells the others what the guest does there.
+func (v *vm) persistKept(a baton.Action) baton.Event {
+	term, err := v.custody().Kept(a.State)
+	if errors.Is(err, directory.ErrChain) {
+		// Somebody has chosen meanwhile; the history will tell.
+		v.log.Info("What is kept isn't a side of its own", "error", err)
+		v.lookSoon()
+		return baton.Event{Kind: baton.EvPersistFailed, Term: a.Term}
+	}
+	if err != nil {
+		return v.persisted("Writing what is kept failed", a.Term, err)
+	}
+	v.noteKept(term)
+	return baton.Event{Kind: baton.EvPersisted, Term: term}
+}
+
+// judge answers whether anything here must not be overwritten, once the history is known.
+func (v *vm) judge(term uint64) (baton.Event, bool) {
+	newer, known := v.custody().Judge(v.currentGuest() != nil || v.suspended())
+	if !known {
+		return baton.Event{}, false
+	}
+	v.log.Info("Compared with the new owner's history", "term", term, "newer", newer)
+	return baton.Event{Kind: baton.EvJudged, Term: term, Newer: newer}, true
+}
+
+// pauseGuest stops what goes out and lets the guest stand still, with all its windows.
+func (v *vm) pauseGuest(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, actionTimeout)
+	defer cancel()
+	if v.outgoing != nil {
+		v.outgoing.end(ctx)
+		v.outgoing = nil
+	}
+	v.endSwitch(baton.ReasonOusted)
+	if guest := v.currentGuest(); guest != nil {
+		if err := errors.Join(guest.Settle(ctx), guest.Pause(ctx)); err != nil {
+			v.log.Error("Pausing the guest failed; its disk is fenced", "error", err)
+		}
+	}
+	v.stopFeeds()
+}
+
+// restartFacts is what a machine must know before it takes up what an earlier engine left.
+func (e *Engine) restartFacts(id string, m *baton.Machine, disk *vmdisk.Store, guest bool) baton.Facts {
+	f := baton.Facts{HypervisorAlive: guest}
+	if disk != nil {
+		info := disk.Info()
+		f.DiskActive = info.Term > info.Given
+	}
+	if ev, news := e.custodyOf(id, disk).News(m); news && !ev.Mine && (ev.Kind == baton.EvSuperseded || ev.Kind == baton.EvChosen) {
+		f.Superseded, f.Owner = ev.Term, ev.Peer
+	}
+	return f
+}
+
+// followHistory tells the machine what the VM's history says that it doesn't know. Called by the loop.
+func (v *vm) followHistory(ctx context.Context) {
+	v.tellHeads()
+	defer v.repairSoon()
+	for range maxNews {
+		ev, news := v.custody().News(v.machine)
+		if !news {
+			return
+		}
+		before := v.machine.Encode()
+		state := v.machine.State()
+		if err := v.step(ctx, ev); err != nil || v.machine.State() == state && string(before) == string(v.machine.Encode()) {
+			return
+		}
+	}
+}
+
+// maxNews bounds how much news one change of the directory can bring.
+const maxNews = 8
+
+// repairSoon takes up a repair that is due, once the machine knows of the choice.
+func (v *vm) repairSoon() {
+	if t, due := v.repairDue(); due && ownedState(v.machine.State()) && v.machine.Term() >= t.Term {
+		v.resolutionJob(t)
+	}
+}

@@ -32,6 +32,8 @@ type vm struct {
 	saving sync.Mutex
 
 	events chan baton.Event
+	asks   chan ask
+	look   chan struct{} // 1-buffered: the history may say something new
 	done   chan struct{} // closed when the loop has ended
 	cancel context.CancelFunc
 
@@ -60,6 +62,16 @@ type vm struct {
 	sw        *switchRun
 	starting  bool
 	told      string // the gist of the record as last written
+	aside     *asideRun
+	opened    map[string]*openPoint // restore points that the VM sees, by ID
+	heads     string                // the sides that the person was told of last; "" if there was one
+	received  time.Time             // when the owner's last barrier came in
+}
+
+// ask is an event whose sender waits for what becomes of it.
+type ask struct {
+	ev     baton.Event
+	result chan error
 }
 
 // batonTick is how often the machine is told the time.
@@ -80,10 +92,15 @@ func (e *Engine) newVM(id string, m *baton.Machine, disk *vmdisk.Store, guest hy
 	ctx, cancel := context.WithCancel(e.ctx)
 	v := &vm{
 		e: e, id: id, dir: e.vmDir(id), run: e.runDir(id), log: e.log.With("vm", id),
-		events: make(chan baton.Event, maxEvents), done: make(chan struct{}), cancel: cancel,
-		machine: m, disk: disk, guest: guest, feeds: map[string]*feedRun{},
+		events: make(chan baton.Event, maxEvents), asks: make(chan ask), look: make(chan struct{}, 1), done: make(chan struct{}), cancel: cancel,
+		machine: m, disk: disk, guest: guest, feeds: map[string]*feedRun{}, opened: map[string]*openPoint{},
 		state: m.State(), term: m.Term(),
 	}
+	if guest != nil {
+		v.reservePoints()
+		e.spawn(func() { v.followGuest(guest) })
+	}
+	v.lookSoon()
 	e.spawn(func() { v.loop(ctx, first) })
 	return v
 }
@@ -92,7 +109,7 @@ func (e *Engine) newVM(id string, m *baton.Machine, disk *vmdisk.Store, guest hy
 func (v *vm) loop(ctx context.Context, first *baton.Event) {
 	defer close(v.done)
 	if first != nil {
-		v.step(ctx, *first)
+		_ = v.step(ctx, *first) // refusals are logged
 	}
 	tick := time.NewTicker(batonTick)
 	defer tick.Stop()
@@ -101,10 +118,35 @@ func (v *vm) loop(ctx context.Context, first *baton.Event) {
 		case <-ctx.Done():
 			return
 		case ev := <-v.events:
-			v.step(ctx, ev)
+			_ = v.step(ctx, ev)
+		case a := <-v.asks:
+			a.result <- v.step(ctx, a.ev)
+		case <-v.look:
+			v.followHistory(ctx)
 		case now := <-tick.C:
-			v.step(ctx, baton.Event{Kind: baton.EvTick, Now: now})
+			_ = v.step(ctx, baton.Event{Kind: baton.EvTick, Now: now})
 		}
+	}
+}
+
+// do hands an event to the loop and waits until all that follows from it at once is done. The error is the machine's refusal.
+func (v *vm) do(ctx context.Context, ev baton.Event) error {
+	a := ask{ev, make(chan error, 1)}
+	select {
+	case v.asks <- a:
+		return <-a.result
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-v.done:
+		return errVMClosed
+	}
+}
+
+// lookSoon has the loop compare what the machine believes with the VM's history.
+func (v *vm) lookSoon() {
+	select {
+	case v.look <- struct{}{}:
+	default:
 	}
 }
 
@@ -117,8 +159,9 @@ func (v *vm) post(ctx context.Context, ev baton.Event) {
 	}
 }
 
-// step runs one event through the machine, and the events that its actions make, in order.
-func (v *vm) step(ctx context.Context, ev baton.Event) {
+// step runs one event through the machine, and the events that its actions make, in order. It returns the machine's first
+// refusal.
+func (v *vm) step(ctx context.Context, ev baton.Event) (refused error) {
 	queue := []baton.Event{ev}
 	for len(queue) > 0 {
 		ev, queue = queue[0], queue[1:]
@@ -127,6 +170,9 @@ func (v *vm) step(ctx context.Context, ev baton.Event) {
 		if err != nil {
 			v.log.Warn("Hand-off event refused", "event", ev.Kind, "state", before, "peer", ev.Peer, "error", err)
 			v.settle(before, ev.Kind)
+			if refused == nil {
+				refused = err
+			}
 			continue
 		}
 		if after := v.machine.State(); after != before {
@@ -139,12 +185,13 @@ func (v *vm) step(ctx context.Context, ev baton.Event) {
 			}
 		}
 	}
+	return refused
 }
 
 // settle publishes the machine's state to the rest, and takes and ends the hand-off's hold on the VM.
 func (v *vm) settle(before baton.State, kind baton.EventKind) {
 	state := v.machine.State()
-	rests := state == baton.Owned || state == baton.Replica
+	rests := state == baton.Owned || state == baton.Replica || state == baton.Ousted
 	asked := kind == baton.EvWant || kind == baton.EvPeerAsk
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -154,6 +201,9 @@ func (v *vm) settle(before baton.State, kind baton.EventKind) {
 		v.op = opSwitch
 	case v.op == opSwitch && (before != state || asked):
 		v.op = ""
+	}
+	if before != state {
+		v.e.spawn(func() { v.tellTurn(before, state, kind) })
 	}
 }
 
@@ -165,6 +215,7 @@ const (
 	opSuspend = "it is being suspended"
 	opResume  = "it is being resumed"
 	opRemove  = "it is being removed"
+	opTake    = "it is being taken over"
 )
 
 // begin takes the VM for an operation, or says what it is busy with.
@@ -261,26 +312,37 @@ func (e *Engine) openVM(id string) error {
 		e.log.Info("Deleting a removed VM", "vm", id)
 		return os.RemoveAll(e.vmDir(id))
 	}
+	if err := e.sweepVM(id); err != nil {
+		e.log.Warn("Clearing what an interrupted step left failed", "vm", id, "error", err)
+	}
 	disk, err := vmdisk.Open(e.diskDir(id), e.diskOptions(id))
+	if errors.Is(err, vmdisk.ErrNoDisk) && e.keepsPoints(id) {
+		disk, err = nil, nil // it was being set aside
+	}
 	if err != nil {
 		return disktool.Explain(e.diskDir(id), fmt.Errorf("open the disk: %w", err))
 	}
+	shut := func() error {
+		if disk == nil {
+			return nil
+		}
+		return disk.Close()
+	}
 	saved, err := e.dir.LoadBaton(id)
 	if err != nil && !errors.Is(err, directory.ErrNotFound) {
-		return errors.Join(fmt.Errorf("load the hand-off's state: %w", err), disk.Close())
+		return errors.Join(fmt.Errorf("load the hand-off's state: %w", err), shut())
 	}
 	machine := baton.NewReplica(baton.Config{})
 	var first *baton.Event
 	var guest hypervisor.Guest
 	if saved != nil {
 		if machine, err = baton.Decode(baton.Config{}, saved); err != nil {
-			return errors.Join(err, disk.Close())
+			return errors.Join(err, shut())
 		}
 		if r, ok := e.dir.VM(id); ok {
 			guest = e.findGuest(id, r)
 		}
-		info := disk.Info()
-		first = &baton.Event{Kind: baton.EvRestart, Facts: baton.Facts{HypervisorAlive: guest != nil, DiskActive: info.Term > info.Given}}
+		first = &baton.Event{Kind: baton.EvRestart, Facts: e.restartFacts(id, machine, disk, guest != nil)}
 	}
 	v := e.newVM(id, machine, disk, guest, first)
 	e.mu.Lock()
@@ -327,6 +389,7 @@ func (v *vm) close() {
 	v.stopFeeds()
 	v.stopApplying()
 	v.stopExport()
+	v.stopPoints()
 	v.mu.Lock()
 	guest, disk := v.guest, v.disk
 	v.guest, v.disk = nil, nil

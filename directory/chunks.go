@@ -59,6 +59,7 @@ type chunks struct {
 	limit   int64 // bytes
 	state   map[ChunkID]chunkState
 	bytes   int64 // of those that are stored
+	written int64 // since the directory was opened
 	missing int   // named, not stored
 	idle    []idleChunk
 	claims  map[ChunkID]string   // by the peer that was asked
@@ -153,7 +154,17 @@ func (d *Directory) storeChunks(batch map[string][]byte, size int) error {
 	if err := d.makeRoom(int64(size)); err != nil {
 		return err
 	}
-	return d.commit(batch, true)
+	return d.commitChunks(batch, size)
+}
+
+func (d *Directory) commitChunks(batch map[string][]byte, size int) error {
+	if err := d.commit(batch, true); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	d.chunks.written += int64(size)
+	d.mu.Unlock()
+	return nil
 }
 
 // readChunk returns a chunk's encoding, or ErrNotFound. One that is damaged counts as missing from then on.
@@ -190,6 +201,22 @@ func (d *Directory) Chunk(id ChunkID) (code []byte, ok bool) {
 		d.log.Error("A piece of a stale set can't be read", "chunk", id, "error", err)
 	}
 	return b, err == nil
+}
+
+// ChunkStats counts the chunks here.
+type ChunkStats struct {
+	Count   int
+	Missing int   // that records name
+	Bytes   int64 // of those that are stored
+	Written int64 // bytes that were stored since the directory was opened
+}
+
+// ChunkStats returns what the stale sets take.
+func (d *Directory) ChunkStats() ChunkStats {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	c := &d.chunks
+	return ChunkStats{Count: len(c.state) - c.missing, Missing: c.missing, Bytes: c.bytes, Written: c.written}
 }
 
 // Has tells whether a chunk is here.
@@ -290,7 +317,7 @@ func (d *Directory) putChunks(from string, list []Chunk) error {
 	if d.wanted(batch, &size); len(batch) == 0 {
 		return nil // their own set gave way
 	}
-	return d.commit(batch, true)
+	return d.commitChunks(batch, size)
 }
 
 // wanted leaves in batch what is missing, and adds it up.
@@ -389,6 +416,7 @@ func (d *Directory) deleteIdle(due func(idleChunk) bool) error {
 			}
 			n++
 		}
+		gone := slices.Clone(c.idle[:n])
 		c.idle = slices.Delete(c.idle, 0, n)
 		d.mu.Unlock()
 		if n == 0 {
@@ -398,7 +426,13 @@ func (d *Directory) deleteIdle(due func(idleChunk) bool) error {
 			continue
 		}
 		if err := d.commit(batch, false); err != nil {
-			return err // what is left is found when the directory is opened again
+			d.mu.Lock()
+			for key := range batch {
+				_ = d.rememberChunk(key, true) // a key that was made here
+			}
+			c.idle = append(gone, c.idle...)
+			d.mu.Unlock()
+			return err
 		}
 	}
 }
@@ -443,7 +477,7 @@ func (d *Directory) collect() {
 		old := time.Now().Add(-idleGrace)
 		err = d.deleteIdle(func(i idleChunk) bool { return !i.since.After(old) })
 	}
-	if err != nil && !errors.Is(err, ErrClosed) {
+	if err != nil && !errors.Is(err, ErrClosed) && !errors.Is(err, ErrNoSpace) {
 		d.log.Warn("Deleting pieces of old stale sets failed", "error", err)
 	}
 }

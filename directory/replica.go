@@ -130,6 +130,32 @@ func (d *Directory) writeReplica(r replica) error {
 	return d.write1(key, max(d.records[key].Version, r.Term<<32)+1, value)
 }
 
+// Uncertain takes back that the stale sets of a VM are certain, where this device, its owner, has said so: call it before the guest may
+// write again. Errors: those of PutReplica.
+func (d *Directory) Uncertain(vm string) error {
+	d.putting.Lock()
+	defer d.putting.Unlock()
+	d.mu.RLock()
+	var list []replica
+	for _, h := range d.replicas {
+		if h.VM == vm && h.Certain && h.writer == d.opt.Self {
+			r := h.replica
+			for _, id := range h.ids {
+				r.Hashes = append(r.Hashes, id[:]...)
+			}
+			list = append(list, r)
+		}
+	}
+	d.mu.RUnlock()
+	for _, r := range list {
+		r.Certain = false
+		if err := d.writeReplica(r); err != nil {
+			return fmt.Errorf("directory: uncertain: %w", err)
+		}
+	}
+	return nil
+}
+
 // mayReplica tells whether a replica record that is well-formed in itself may be stored. void says that it is of no use to anybody, and
 // is neither stored nor refused.
 func (d *Directory) mayReplica(r Record) (void bool, err error) {
@@ -187,7 +213,7 @@ func (d *Directory) forgetReplica(key string) {
 }
 
 // Replicas returns what the VM's owners wrote of the other devices' replicas, by device ID: the newest word on each that is part of
-// the present owner's history.
+// the present owner's history. Certain is true only of what the present owner wrote.
 func (d *Directory) Replicas(vm string) map[string]ReplicaInfo {
 	chain := d.Chain(vm)
 	list := map[string]ReplicaInfo{}
@@ -201,8 +227,11 @@ func (d *Directory) Replicas(vm string) map[string]ReplicaInfo {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	for key, h := range d.replicas {
-		if strings.HasPrefix(key, replicaKind+"/"+vm+"/") && heads[h.Head] && h.Device != chain[len(chain)-1].To && d.tellsReplica(key) {
-			list[h.Device] = h.ReplicaInfo
+		last := chain[len(chain)-1]
+		if strings.HasPrefix(key, replicaKind+"/"+vm+"/") && heads[h.Head] && h.Device != last.To && d.tellsReplica(key) {
+			info := h.ReplicaInfo
+			info.Certain = info.Certain && h.Term == last.Term // else the next owner may have written
+			list[h.Device] = info
 		}
 	}
 	return list

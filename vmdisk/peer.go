@@ -24,9 +24,9 @@ type peer struct {
 	ticked *blockset.Set
 	// term and at say when this set counts: while this disk is owner under term, or from the moment when it
 	// becomes owner at position at.
-	term    uint64
-	at      Position
-	feed    *Feed
+	term uint64
+	at   Position
+	feed *Feed
 	// comparison is the one under way; there is none while there is a feed.
 	comparison *Comparison
 	// guessed: todo has what the peer may well have, because it isn't known.

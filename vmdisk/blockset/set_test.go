@@ -44,6 +44,19 @@ func same(t *rapid.T, m *Set, want []bool) {
 	if !slices.Equal(got, want) {
 		t.Fatal("sets differ")
 	}
+	last := int64(-1)
+	for a, b := range m.Runs() {
+		if a <= last || b <= a {
+			t.Fatalf("run from %d to %d after %d", a, b, last)
+		}
+		for i := a; i < b; i++ {
+			got[i] = !got[i]
+		}
+		last = b
+	}
+	if slices.Contains(got, true) {
+		t.Fatal("runs differ")
+	}
 	for x := 0; x < len(want); x += 61 { // each bit of a word in turn
 		if m.Has(int64(x)) != want[x] {
 			t.Fatalf("block %d: %v", x, !want[x])

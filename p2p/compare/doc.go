@@ -1,0 +1,37 @@
+// Package compare finds out in which blocks a replica differs from its owner's disk, without moving the disk: protocol Protocol, one
+// stream a comparison, opened by the owner.
+//
+//	owner                                   replica
+//	Hello{version, VM, disk, size, term, key} ─▶
+//	                                        ◀─ State{complete, position, copy, checkpoint} | Refusal{code, text}
+//	Regions(first, count) … ─▶
+//	                                        ◀─ Zeros(count) │ Sum …   for each region, in order
+//	Blocks(first, count) … ─▶
+//	                                        ◀─ Zeros(count) │ Tags …  for each region, in order
+//	end of stream ─▶                        ◀─ end of stream, or at any time Fail(text)
+//
+// Hello and the answer are JSON in wire frames. Afterwards a frame is a type byte and, big-endian:
+//
+//	0x01 Regions  u32 first, u32 count   which regions (4 MiB each) are wanted
+//	0x02 Blocks   u32 first, u32 count   of which regions the single blocks are wanted
+//	0x81 Zeros    u32 count              the next regions of what is wanted are all zeros
+//	0x82 Sum      16 bytes               the sum of the next region
+//	0x83 Tags     128 bytes, 16 bytes …  of the next region: a bit for each block that isn't all zeros, the lowest first, and the tag
+//	                                     of each of these
+//	0x84 Fail     u16 length, UTF-8      the replica can't go on (≤ 1024 bytes)
+//
+// Sums and tags are the first 16 bytes of BLAKE3 keyed with the Hello's key, which is random for each stream: nobody can prepare blocks
+// that collide. A tag is that of a block. A sum is that of the region's runs of blocks that aren't zeros, each as u32 first block, u32 number of
+// blocks, content; so zeros cost no hashing, and holes aren't even read.
+//
+// The owner wants all it doesn't know first by regions, then, of those that differ, by blocks. It doesn't wait for an answer before it asks on
+// (at most maxAsked questions are open, each of as many regions as it likes), so a long way costs two round trips in all.
+//
+// Guaranteed: what is told to be Equal was equal when it was read, if the peer doesn't lie; a peer that lies harms its own replica only.
+// Both ends check every number; memory is bounded (about 4 MiB a stream). A comparison that is cut short leaves what it told.
+//
+// Not guaranteed: that either disk stays as it was read. Who writes the owner's disk, and who moves the replica, must see to that
+// (vmdisk.Comparison, vmdisk.Cut).
+//
+// To test: go test -race ./p2p/compare ; go test -fuzz=FuzzServe ./p2p/compare
+package compare

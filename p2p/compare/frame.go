@@ -1,0 +1,154 @@
+package compare
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// kind is a frame's type byte.
+type kind uint8
+
+const (
+	kindRegions kind = 0x01
+	kindBlocks  kind = 0x02
+	kindZeros   kind = 0x81
+	kindSum     kind = 0x82
+	kindTags    kind = 0x83
+	kindFail    kind = 0x84
+)
+
+// maxText is the longest text of a Fail, in bytes.
+const maxText = 1024
+
+// errReader: the own disk's answer makes no sense.
+var errReader = errors.New("compare: bad answer from the disk")
+
+// ask is a question for count regions from first on.
+type ask struct {
+	kind         kind
+	first, count int64
+}
+
+func (a ask) appendTo(b []byte) []byte {
+	b = append(b, byte(a.kind))
+	b = binary.BigEndian.AppendUint32(b, uint32(a.first))
+	return binary.BigEndian.AppendUint32(b, uint32(a.count))
+}
+
+const askSize = 9
+
+// readAsk reads the next question about a disk of so many regions. io.EOF says that the stream ended before one.
+func readAsk(r *bufio.Reader, regions int64) (ask, error) {
+	var b [askSize]byte
+	if _, err := io.ReadFull(r, b[:1]); err != nil {
+		return ask{}, err
+	}
+	if _, err := io.ReadFull(r, b[1:]); err != nil {
+		return ask{}, cut(err)
+	}
+	a := ask{kind(b[0]), int64(binary.BigEndian.Uint32(b[1:])), int64(binary.BigEndian.Uint32(b[5:]))}
+	if a.kind != kindRegions && a.kind != kindBlocks {
+		return ask{}, fmt.Errorf("frame type 0x%02x from the owner: %w", b[0], ErrProtocol)
+	}
+	if a.count == 0 || a.first > regions || a.count > regions-a.first {
+		return ask{}, fmt.Errorf("regions %d to %d of %d: %w", a.first, a.first+a.count, regions, ErrProtocol)
+	}
+	return a, nil
+}
+
+// answer is the replica's next frame: count regions of zeros, or one region.
+type answer struct {
+	count int64 // 0: sum or data and tags
+	sum   sum
+	data  bitmap
+	tags  []sum // as many as data has bits; memory of the frame before is used again
+}
+
+func appendZeros(b []byte, count int64) []byte {
+	return binary.BigEndian.AppendUint32(append(b, byte(kindZeros)), uint32(count))
+}
+
+func appendSum(b []byte, s sum) []byte { return append(append(b, byte(kindSum)), s[:]...) }
+
+func appendFail(b []byte, text string) []byte {
+	text = text[:min(len(text), maxText)]
+	b = binary.BigEndian.AppendUint16(append(b, byte(kindFail)), uint16(len(text)))
+	return append(b, text...)
+}
+
+// readAnswer reads the next answer to a question of that kind, of which left regions are open; blocks is how many the next of them has.
+func (f *answer) read(r *bufio.Reader, of kind, left int64, blocks int) error {
+	t, err := r.ReadByte()
+	if err != nil {
+		return cut(err)
+	}
+	f.count = 0
+	switch k := kind(t); {
+	case k == kindZeros:
+		var b [4]byte
+		if _, err := io.ReadFull(r, b[:]); err != nil {
+			return cut(err)
+		}
+		f.count = int64(binary.BigEndian.Uint32(b[:]))
+		if f.count == 0 || f.count > left {
+			return fmt.Errorf("%d regions of zeros, %d were asked for: %w", f.count, left, ErrProtocol)
+		}
+		return nil
+	case k == kindSum && of == kindRegions:
+		_, err := io.ReadFull(r, f.sum[:])
+		return cut(err)
+	case k == kindTags && of == kindBlocks:
+		return f.readTags(r, blocks)
+	case k == kindFail:
+		return readFail(r)
+	default:
+		return fmt.Errorf("frame type 0x%02x from the replica: %w", t, ErrProtocol)
+	}
+}
+
+func (f *answer) readTags(r *bufio.Reader, blocks int) error {
+	if _, err := io.ReadFull(r, f.data[:]); err != nil {
+		return cut(err)
+	}
+	for x := blocks; x < regionBlocks; x++ {
+		if f.data.has(x) {
+			return fmt.Errorf("block %d of a region of %d: %w", x, blocks, ErrProtocol)
+		}
+	}
+	f.tags = f.tags[:0]
+	for range f.data.count() {
+		var s sum
+		if _, err := io.ReadFull(r, s[:]); err != nil {
+			return cut(err)
+		}
+		f.tags = append(f.tags, s)
+	}
+	return nil
+}
+
+func readFail(r *bufio.Reader) error {
+	var b [2]byte
+	if _, err := io.ReadFull(r, b[:]); err != nil {
+		return cut(err)
+	}
+	n := int(binary.BigEndian.Uint16(b[:]))
+	if n > maxText {
+		return fmt.Errorf("failure text of %d bytes: %w", n, ErrProtocol)
+	}
+	text := make([]byte, n)
+	if _, err := io.ReadFull(r, text); err != nil {
+		return cut(err)
+	}
+	return fmt.Errorf("%w: %q", ErrReplica, text)
+}
+
+// cut makes the end of the stream within a conversation an error.
+func cut(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}

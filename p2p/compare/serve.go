@@ -1,0 +1,224 @@
+package compare
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"tagalong.org/tagalong/p2p/mirror"
+	"tagalong.org/tagalong/p2p/wire"
+)
+
+const (
+	// shakeTimeout bounds the handshake.
+	shakeTimeout = 30 * time.Second
+	// stallLimit is how long one write, or the wait for one frame, may take.
+	stallLimit = 2 * time.Minute
+	// lastWords is how long a replica that gives up waits for the owner to read why.
+	lastWords = 5 * time.Second
+	// passes is how often an owner may ask for each region: the rest of what it asks is no comparison any more.
+	passes = 4
+	// flushEvery is how many regions are read before what they gave is sent.
+	flushEvery = 16
+)
+
+// handshake is the replica's answer to a Hello.
+type handshake struct {
+	State
+	Refusal *Refusal `json:"refusal,omitempty"`
+}
+
+// Serve answers the owner at the other end of s. open gets its Hello, already checked for sense, and returns the replica's disk, which must stay as
+// it is until Serve returns, and its state; or an error to refuse (a *Refusal chooses what the owner is told). Serve returns nil when
+// the owner ended the stream in order, ctx's cause if ctx ended, and otherwise what went wrong, of which the owner has been told if it still
+// listens. The stream is closed or reset when Serve returns; the disk is the caller's.
+func Serve(ctx context.Context, s Stream, open func(Hello) (Reader, State, error), stats *Stats) error {
+	if stats == nil {
+		stats = new(Stats)
+	}
+	br := bufio.NewReader(s)
+	h, disk, err := serveHello(ctx, s, br, open)
+	if err != nil {
+		var r *Refusal
+		if errors.As(err, &r) {
+			_ = s.Close()
+		} else {
+			_ = s.Reset()
+		}
+		return fmt.Errorf("compare: serve hello: %w", err)
+	}
+	reset := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(reset)
+		_ = s.Reset()
+	})
+	x := &server{s: s, br: br, size: h.Size, stats: stats}
+	if x.sums, err = newSummer(disk, h.Size, h.Key, stats); err == nil {
+		err = x.run()
+	}
+	if !stop() {
+		<-reset
+		return fmt.Errorf("compare: serve: %w", context.Cause(ctx))
+	}
+	if err != nil {
+		x.giveUp(ctx, err)
+		return fmt.Errorf("compare: serve: %w", err)
+	}
+	if err := s.Close(); err != nil {
+		return fmt.Errorf("compare: serve: close: %w", err)
+	}
+	return nil
+}
+
+func serveHello(ctx context.Context, s Stream, br *bufio.Reader, open func(Hello) (Reader, State, error)) (Hello, Reader, error) {
+	done := wire.Bound(ctx, s.SetReadDeadline, shakeTimeout)
+	var h Hello
+	if err := done(cut(wire.ReadJSON(br, wire.MaxMessage, &h))); err != nil {
+		return h, nil, err
+	}
+	disk, st, err := consider(h, open)
+	a := handshake{State: st}
+	if err != nil {
+		a = handshake{Refusal: refusalOf(err)}
+	}
+	done = wire.Bound(ctx, s.SetWriteDeadline, shakeTimeout)
+	if werr := done(wire.WriteJSON(s, a)); werr != nil {
+		return h, nil, werr
+	}
+	if err != nil {
+		return h, nil, fmt.Errorf("%w: %w", a.Refusal, err)
+	}
+	return h, disk, nil
+}
+
+func consider(h Hello, open func(Hello) (Reader, State, error)) (Reader, State, error) {
+	if h.Version != Version {
+		return nil, State{}, &Refusal{Code: mirror.RefuseVersion, Text: fmt.Sprintf("This device speaks compare version %d, not %d.", Version, h.Version)}
+	}
+	if err := checkHello(h); err != nil {
+		return nil, State{}, &Refusal{Code: mirror.RefuseHello, Text: err.Error()}
+	}
+	return open(h)
+}
+
+// refusalOf tells the owner about err.
+func refusalOf(err error) *Refusal {
+	var r *Refusal
+	if !errors.As(err, &r) {
+		r = &Refusal{Code: mirror.RefuseOther, Text: err.Error()}
+	}
+	return &Refusal{Code: r.Code, Text: r.Text[:min(len(r.Text), maxText)]}
+}
+
+type server struct {
+	s     Stream
+	br    *bufio.Reader
+	size  int64
+	sums  *summer
+	stats *Stats
+	out   []byte
+	asked int64 // regions
+}
+
+func (x *server) run() error {
+	regions := regionsOf(x.size)
+	for {
+		a, err := readAsk(x.br, regions)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read question: %w", err)
+		}
+		x.stats.Received.Add(askSize)
+		if x.asked += a.count; x.asked > passes*regions {
+			return fmt.Errorf("%d regions were asked for on a disk of %d: %w", x.asked, regions, ErrProtocol)
+		}
+		if err := x.answer(a); err != nil {
+			return err
+		}
+	}
+}
+
+// answer answers one question.
+func (x *server) answer(a ask) error {
+	zeros, read := int64(0), 0
+	flush := func() error {
+		if zeros > 0 {
+			x.out, zeros = appendZeros(x.out, zeros), 0
+		}
+		read = 0
+		return x.flush()
+	}
+	for at, end := a.first, a.first+a.count; ; at++ {
+		n, err := x.sums.zeros(at, end-at)
+		if err != nil {
+			return fmt.Errorf("look for holes: %w", err)
+		}
+		if zeros, at = zeros+n, at+n; at == end {
+			return flush()
+		}
+		if err := x.sums.read(at); err != nil {
+			return fmt.Errorf("read: %w", err)
+		}
+		if x.sums.zero() {
+			zeros++
+		} else {
+			if zeros > 0 {
+				x.out, zeros = appendZeros(x.out, zeros), 0
+			}
+			x.out = x.sums.appendTo(x.out, a.kind)
+		}
+		if read++; read == flushEvery {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// appendTo appends the answer that tells of the region that was read.
+func (s *summer) appendTo(b []byte, of kind) []byte {
+	if of == kindRegions {
+		return appendSum(b, s.sum())
+	}
+	b = append(append(b, byte(kindTags)), s.data[:]...)
+	for i := range s.blocks {
+		if s.data.has(i) {
+			t := s.tag(i)
+			b = append(b, t[:]...)
+		}
+	}
+	return b
+}
+
+func (x *server) flush() error {
+	if len(x.out) == 0 {
+		return nil
+	}
+	if err := x.s.SetWriteDeadline(time.Now().Add(stallLimit)); err != nil {
+		return fmt.Errorf("set write deadline: %w", err)
+	}
+	n, err := x.s.Write(x.out)
+	x.stats.Sent.Add(int64(n))
+	x.out = x.out[:0]
+	if err != nil {
+		return fmt.Errorf("write to the owner: %w", err)
+	}
+	return nil
+}
+
+// giveUp tells the owner why and waits a little until it has read it: a reset would overtake the words.
+func (x *server) giveUp(ctx context.Context, err error) {
+	done := wire.Bound(ctx, x.s.SetDeadline, lastWords)
+	_, werr := x.s.Write(appendFail(nil, err.Error()))
+	if werr == nil && x.s.CloseWrite() == nil {
+		_, werr = io.Copy(io.Discard, x.br)
+	}
+	// The words were a courtesy; the error that matters is returned already.
+	_ = done(werr)
+	_ = x.s.Reset()
+}

@@ -58,7 +58,9 @@ type Engine struct {
 
 	facts     factsCache
 	recordDue chan struct{} // 1-buffered: some VM's record may have to be written
-	offline   offlineMode
+	// replicasDue is the same of what its replicas lack.
+	replicasDue chan struct{}
+	offline     offlineMode
 
 	// guarded by mu
 	mu      sync.Mutex
@@ -100,7 +102,7 @@ func open(opt Options) (_ *Engine, err error) {
 		return nil, &api.Error{Code: api.CodeEngineRunning, Sentence: "Another Tagalong engine already runs on " + opt.DataDir + ".",
 			Next: "Use that one (tagalong status), or give this one a directory of its own with --data."}
 	}
-	e := &Engine{opt: opt, log: opt.Log, name: opt.Name, lock: lock, vms: map[string]*vm{}, links: map[string]*link{}, recordDue: make(chan struct{}, 1)}
+	e := &Engine{opt: opt, log: opt.Log, name: opt.Name, lock: lock, vms: map[string]*vm{}, links: map[string]*link{}, recordDue: make(chan struct{}, 1), replicasDue: make(chan struct{}, 1)}
 	defer func() {
 		if err != nil {
 			e.close()
@@ -198,6 +200,7 @@ func (e *Engine) serve(ctx context.Context, ready func()) error {
 	group.Go(func() error { return e.host.Serve(ctx) })
 	group.Go(func() error { return e.followPeers(ctx) })
 	group.Go(func() error { return e.followDirectory(ctx) })
+	group.Go(func() error { return e.tellReplicas(ctx) })
 	group.Go(func() error {
 		server := api.NewServer(e, e.log.With("part", "api"))
 		return server.Serve(ctx, listener)

@@ -84,6 +84,9 @@ func (v *vm) start(ctx context.Context) error {
 	v.setStarting(true)
 	defer v.setStarting(false)
 	config.Extra, config.CheckFileSystems = v.extraDisks(), v.checksFileSystems()
+	if err := v.uncertain(); err != nil {
+		return err
+	}
 	guest, err := v.e.opt.Hypervisor.Start(ctx, config)
 	if err != nil {
 		return explainHypervisor(err)
@@ -320,9 +323,11 @@ const recordEvery = 2 * time.Second
 
 // saveRecordSoon has the VM's record written if something in it has changed.
 func (e *Engine) saveRecordSoon() {
-	select {
-	case e.recordDue <- struct{}{}:
-	default:
+	for _, due := range []chan struct{}{e.recordDue, e.replicasDue} {
+		select {
+		case due <- struct{}{}:
+		default:
+		}
 	}
 }
 
@@ -344,7 +349,8 @@ func (e *Engine) saveRecords() {
 }
 
 // gist is what makes a record worth writing: the state, and where each replica stands. Positions
-// move with every flush of the guest and are written along with it, not because of themselves.
+// move with every flush of the guest and are written along with it, not because of themselves. What
+// the replicas lack has records of its own (tellReplicas).
 func gist(s api.VM) string {
 	text := fmt.Sprint(s.Term, s.State, s.Offline, s.OfflineSince.Unix())
 	for _, r := range s.Replicas {
@@ -353,8 +359,7 @@ func gist(s api.VM) string {
 	return text
 }
 
-// saveRecord writes what the fleet is told of the VM, its state and how far each replica is, if
-// the gist of it has changed.
+// saveRecord writes what the fleet is told of the VM, if the gist of it has changed.
 func (v *vm) saveRecord() error {
 	v.saving.Lock()
 	defer v.saving.Unlock()
@@ -374,13 +379,7 @@ func (v *vm) saveRecord() error {
 	r.State = string(status.State)
 	r.Offline, r.OfflineSince = status.Offline, status.OfflineSince
 	r.Position = directory.Position(status.Position)
-	r.Replicas = map[string]directory.ReplicaInfo{}
-	for _, p := range status.Replicas {
-		r.Replicas[p.Device] = directory.ReplicaInfo{
-			Position: directory.Position(p.Position), StaleBlocks: uint64(p.Remaining / blockSize),
-			Complete: p.State != api.ReplicaCopying && p.State != "", At: p.Heard,
-		}
-	}
+	r.Replicas = nil
 	r.At = time.Now()
 	if err := v.e.dir.PutVM(r); err != nil && !errors.Is(err, directory.ErrNotOwner) {
 		return err

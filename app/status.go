@@ -230,7 +230,14 @@ func (v *vm) replicaOf(f *feedRun) api.Replica {
 // remoteReplicas is what the owner last wrote of the replicas.
 func (v *vm) remoteReplicas(r directory.VM) []api.Replica {
 	out := []api.Replica{}
+	infos := v.e.dir.Replicas(v.id)
 	for device, info := range r.Replicas {
+		if _, ok := infos[device]; !ok {
+			info.Heard = info.At
+			infos[device] = info // in a record of before there were others
+		}
+	}
+	for device, info := range infos {
 		state := api.ReplicaBehind
 		switch {
 		case !info.Complete:
@@ -240,7 +247,7 @@ func (v *vm) remoteReplicas(r directory.VM) []api.Replica {
 		}
 		out = append(out, api.Replica{
 			Device: device, DeviceName: v.e.deviceName(device), State: state, Position: api.Position(info.Position),
-			Remaining: int64(info.StaleBlocks) * blockSize, Heard: info.At,
+			Remaining: int64(info.StaleBlocks) * blockSize, Heard: info.Heard,
 		})
 	}
 	sort.Slice(out, func(i, j int) bool { return out[i].DeviceName < out[j].DeviceName })

@@ -124,6 +124,9 @@ func (v *vm) restore(ctx context.Context) error {
 	}
 	v.setStarting(true)
 	defer v.setStarting(false)
+	if err := v.uncertain(); err != nil {
+		return err
+	}
 	guest, err := v.e.opt.Hypervisor.StartIncoming(ctx, config)
 	if err != nil {
 		return explainHypervisor(err)

@@ -30,6 +30,10 @@ type vm struct {
 
 	// saving is held over a look at what the record says and its writing.
 	saving sync.Mutex
+	// sure is held over a look whether anything writes the disk and the saying so.
+	sure sync.Mutex
+	// tellings are the engine's tellReplicas' own: what was told of each replica.
+	tellings map[string]telling
 
 	events chan baton.Event
 	asks   chan ask

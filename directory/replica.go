@@ -2,7 +2,9 @@ package directory
 
 import (
 	"fmt"
+	"maps"
 	"math/bits"
+	"slices"
 	"strings"
 	"time"
 )
@@ -104,10 +106,8 @@ func (h *heldReplica) slots() []int {
 	return list
 }
 
-// writeReplica signs and stores a record whose chunks are stored.
-func (d *Directory) writeReplica(r replica) error {
-	d.write.Lock()
-	defer d.write.Unlock()
+// signReplica signs and stores a record whose chunks are stored. The caller holds write.
+func (d *Directory) signReplica(r replica) error {
 	head := d.preferred(r.VM)
 	if head == nil || head.To != d.opt.Self {
 		return ErrNotOwner
@@ -130,27 +130,28 @@ func (d *Directory) writeReplica(r replica) error {
 	return d.write1(key, max(d.records[key].Version, r.Term<<32)+1, value)
 }
 
-// Uncertain takes back that the stale sets of a VM are certain, where this device, its owner, has said so: call it before the guest may
-// write again. Errors: those of PutReplica.
-func (d *Directory) Uncertain(vm string) error {
-	d.putting.Lock()
-	defer d.putting.Unlock()
-	d.mu.RLock()
-	var list []replica
-	for _, h := range d.replicas {
-		if h.VM == vm && h.Certain && h.writer == d.opt.Self {
-			r := h.replica
-			for _, id := range h.ids {
-				r.Hashes = append(r.Hashes, id[:]...)
-			}
-			list = append(list, r)
+// SetCertain says that those of the stale sets that this device, the VM's owner, told of are certain that have this Of, and takes it back of
+// all others; with a zero of, of all, which is to be done before the guest may write again. It writes nothing that is so already.
+// Errors: those of PutReplica.
+func (d *Directory) SetCertain(vm string, of Position) error {
+	d.write.Lock()
+	defer d.write.Unlock()
+	head := d.preferred(vm)
+	for _, key := range slices.Sorted(maps.Keys(d.replicas)) {
+		h := d.replicas[key]
+		if h.VM != vm || head == nil || h.Head != head.hash || head.To != d.opt.Self || !d.tellsReplica(key) {
+			continue
 		}
-	}
-	d.mu.RUnlock()
-	for _, r := range list {
-		r.Certain = false
-		if err := d.writeReplica(r); err != nil {
-			return fmt.Errorf("directory: uncertain: %w", err)
+		r := h.replica
+		r.Certain = of != Position{} && h.Of == of
+		if r.Certain == h.Certain {
+			continue
+		}
+		for _, id := range h.ids {
+			r.Hashes = append(r.Hashes, id[:]...)
+		}
+		if err := d.signReplica(r); err != nil {
+			return fmt.Errorf("directory: certain: %w", err)
 		}
 	}
 	return nil

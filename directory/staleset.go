@@ -121,8 +121,13 @@ func (d *Directory) PutReplica(vm, device string, info ReplicaInfo, set StaleSet
 
 func (d *Directory) putReplica(vm, device string, info ReplicaInfo, set StaleSet) error {
 	record, ok := d.VM(vm)
-	if !ok {
+	switch {
+	case !ok:
 		return ErrNotFound
+	case record.Owner != d.opt.Self:
+		return ErrNotOwner
+	case !d.IsMember(device):
+		return fmt.Errorf("device: %w", ErrUnknownDevice)
 	}
 	blocks, ok := blocksOf(record.DiskBytes)
 	if !ok {
@@ -167,7 +172,9 @@ func (d *Directory) putReplica(vm, device string, info ReplicaInfo, set StaleSet
 		}
 		r.StaleBlocks = count
 	}
-	return d.writeReplica(r)
+	d.write.Lock()
+	defer d.write.Unlock()
+	return d.signReplica(r)
 }
 
 // StaleSet returns where a device's replica may differ from its owner's disk at the position Of of its record, as runs of blocks of 4 KiB

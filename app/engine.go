@@ -19,6 +19,7 @@ import (
 	"tagalong.org/tagalong/app/hypervisor"
 	"tagalong.org/tagalong/directory"
 	"tagalong.org/tagalong/p2p"
+	"tagalong.org/tagalong/p2p/compare"
 	"tagalong.org/tagalong/p2p/exchange"
 	"tagalong.org/tagalong/p2p/handoff"
 	"tagalong.org/tagalong/p2p/mirror"
@@ -187,6 +188,7 @@ func (e *Engine) serve(ctx context.Context, ready func()) error {
 	defer e.closeHost()
 
 	e.host.Handle(mirror.Protocol, e.handleMirror)
+	e.host.Handle(compare.Protocol, e.handleCompare)
 	e.host.Handle(handoff.Protocol, e.handleControl)
 	e.host.Handle(handoff.MemoryProtocol, e.handleMemory)
 	e.host.Handle(exchange.Protocol, e.handleExchange)

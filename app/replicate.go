@@ -13,6 +13,7 @@ import (
 	"tagalong.org/tagalong/app/api"
 	"tagalong.org/tagalong/app/meter"
 	"tagalong.org/tagalong/p2p"
+	"tagalong.org/tagalong/p2p/compare"
 	"tagalong.org/tagalong/p2p/mirror"
 	"tagalong.org/tagalong/vmdisk"
 )
@@ -27,6 +28,9 @@ type feedRun struct {
 	cancel context.CancelFunc
 	done   chan struct{}
 	stats  mirror.Stats
+	// compared counts what was compared, unfit how often that failed in a row; run's.
+	compared compare.Stats
+	unfit    int
 
 	// guarded by mu
 	mu    sync.Mutex
@@ -130,7 +134,7 @@ func (f *feedRun) run(ctx context.Context) {
 	pause := mirrorRetryMin
 	for ctx.Err() == nil {
 		began := time.Now()
-		err := f.mirror(ctx)
+		err := f.mirrorWhatDiffers(ctx)
 		if ctx.Err() != nil {
 			return
 		}
@@ -172,10 +176,11 @@ func usual(err error) bool {
 	if errors.As(err, &refusal) {
 		return refusal.Code == mirror.RefuseUnknown || refusal.Code == mirror.RefuseBusy
 	}
-	return errors.Is(err, p2p.ErrNotConnected) || errors.Is(err, p2p.ErrConnLost) || errors.Is(err, vmdisk.ErrInactive)
+	return errors.Is(err, errCompareFirst) || errors.Is(err, vmdisk.ErrDetached) || errors.Is(err, p2p.ErrNotConnected) || errors.Is(err, p2p.ErrConnLost) || errors.Is(err, vmdisk.ErrInactive)
 }
 
-func (f *feedRun) mirror(ctx context.Context) error {
+// mirror mirrors until something ends it. If it may compare it stops (errCompareFirst) before it would copy everything, or be refused.
+func (f *feedRun) mirror(ctx context.Context, mayCompare bool) error {
 	disk := f.v.currentDisk()
 	if disk == nil {
 		return errVMClosed
@@ -197,11 +202,12 @@ func (f *feedRun) mirror(ctx context.Context) error {
 		}
 	}()
 	return mirror.Send(ctx, s, hello, func(state mirror.State) (mirror.Source, error) {
+		r := replicaState(disk, state)
+		if mayCompare && disk.WorthComparing(f.device, r) {
+			return nil, errCompareFirst
+		}
 		var err error
-		feed, err = disk.Attach(f.device, vmdisk.ReplicaState{
-			Disk: disk.ID(), Complete: state.Complete, Position: vmdisk.Position(state.Position), Copy: state.Copy,
-			Checkpoint: vmdisk.Position(state.Checkpoint),
-		})
+		feed, err = disk.Attach(f.device, r)
 		if err != nil {
 			return nil, err
 		}
@@ -225,7 +231,7 @@ func (f *feedRun) progress() feedProgress {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	p.rate = f.meter.Update(time.Now(), p.copied)
+	p.rate = f.meter.Update(time.Now(), p.copied+f.compared.Compared.Load())
 	p.heard = f.heard
 	return p
 }
@@ -283,10 +289,7 @@ func (e *Engine) handleMirror(ctx context.Context, s p2p.Stream) {
 		if applier, err = v.beginApplying(run); err != nil {
 			return nil, mirror.State{}, err
 		}
-		state := applier.State()
-		return sink{applier, v}, mirror.State{
-			Complete: state.Complete, Position: mirror.Position(state.Position), Copy: state.Copy, Checkpoint: mirror.Position(state.Checkpoint),
-		}, nil
+		return sink{applier, v}, mirrorState(applier.State()), nil
 	}, &run.stats)
 	if applier != nil {
 		if closeErr := applier.Close(); closeErr != nil {

@@ -210,7 +210,7 @@ func (v *vm) replicaOf(f *feedRun) api.Replica {
 		r.State = api.ReplicaLive
 	case vmdisk.Copying:
 		r.State = api.ReplicaCopying
-	case vmdisk.CatchingUp:
+	case vmdisk.CatchingUp, vmdisk.Comparing:
 		r.State = api.ReplicaBehind
 	default:
 		r.State = api.ReplicaAway

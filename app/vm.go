@@ -59,6 +59,7 @@ type vm struct {
 	export    *export
 	feeds     map[string]*feedRun // by device, while owner
 	applying  *applyRun           // while replica
+	comparing *compareRun         // while replica
 	expecting *incomingRun        // whose memory stream may come
 	word      *custody.Word       // what came with the transfer
 	converged bool                // the last attempt to give it away ended because it was idle

@@ -1,0 +1,189 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"time"
+
+	"tagalong.org/tagalong/app/api"
+	"tagalong.org/tagalong/p2p"
+	"tagalong.org/tagalong/p2p/compare"
+	"tagalong.org/tagalong/p2p/mirror"
+	"tagalong.org/tagalong/vmdisk"
+)
+
+// errCompareFirst: mirroring would copy all of the disk, or be refused: what differs is to be found out first.
+var errCompareFirst = errors.New("the copy must be compared first")
+
+// compareTries is how often a comparison may fail in a row, other than by a lost connection, before everything is copied to a
+// device whose copy lies in this history. One outside of it is never written without.
+const compareTries = 3
+
+// mirrorWhatDiffers mirrors, and compares first where that is worth it.
+func (f *feedRun) mirrorWhatDiffers(ctx context.Context) error {
+	err := f.mirror(ctx, f.unfit < compareTries)
+	if !errors.Is(err, errCompareFirst) {
+		return err
+	}
+	err = f.compare(ctx)
+	switch {
+	case err == nil:
+		f.unfit = 0
+		return f.mirror(ctx, true)
+	case errors.Is(err, p2p.ErrProtocol):
+		// A device with an older program: it gets everything, unless its copy lies outside of this history.
+		return f.mirror(ctx, false)
+	case ctx.Err() == nil && !usual(err):
+		f.unfit++
+	}
+	return err
+}
+
+// compare finds out which blocks the device's copy lacks.
+func (f *feedRun) compare(ctx context.Context) error {
+	disk := f.v.currentDisk()
+	if disk == nil {
+		return errVMClosed
+	}
+	info := disk.Info()
+	if !info.Active {
+		return vmdisk.ErrInactive
+	}
+	s, err := f.v.e.host.Open(ctx, f.device, compare.Protocol)
+	if err != nil {
+		return err
+	}
+	defer s.Reset()
+	hello := compare.Hello{VM: f.v.id, Disk: mirror.ID(disk.ID()), Size: disk.Size(), Term: info.Term}
+	began, c := time.Now(), (*vmdisk.Comparison)(nil)
+	defer func() {
+		if c != nil {
+			c.Close()
+		}
+	}()
+	err = compare.Run(ctx, s, hello, func(state compare.State) (compare.Disk, error) {
+		var err error
+		if c, err = disk.Compare(f.device, replicaState(disk, state)); err != nil {
+			return nil, err
+		}
+		f.v.e.hub.publish(api.Event{Kind: "replica.changed", VM: f.v.id, Device: f.device})
+		return compared{extents{c}, c}, nil
+	}, &f.compared)
+	if err != nil {
+		return err
+	}
+	differ := c.Remaining()
+	if err := c.Finish(); err != nil {
+		return err
+	}
+	f.v.log.Info("A copy was compared with this disk", "device", f.device, "differs", differ, "duration", time.Since(began))
+	return nil
+}
+
+// replicaState is what a replica said of itself, in the disk's terms.
+func replicaState(disk *vmdisk.Store, s mirror.State) vmdisk.ReplicaState {
+	return vmdisk.ReplicaState{
+		Disk: disk.ID(), Complete: s.Complete, Position: vmdisk.Position(s.Position), Copy: s.Copy, Checkpoint: vmdisk.Position(s.Checkpoint),
+	}
+}
+
+// mirrorState is what a replica says of itself, in the protocol's terms.
+func mirrorState(s vmdisk.ReplicaState) mirror.State {
+	return mirror.State{
+		Complete: s.Complete, Position: mirror.Position(s.Position), Copy: s.Copy, Checkpoint: mirror.Position(s.Checkpoint),
+	}
+}
+
+// extents lends a disk to the protocol.
+type extents struct{ vmdisk.Reader }
+
+func (x extents) Extents(off, n int64) ([]compare.Extent, error) {
+	there, err := x.Reader.Extents(off, n)
+	out := make([]compare.Extent, len(there))
+	for i, e := range there {
+		out[i] = compare.Extent(e)
+	}
+	return out, err
+}
+
+// compared lends an owner's disk to the protocol.
+type compared struct {
+	extents
+	*vmdisk.Comparison
+}
+
+func (c compared) Extents(off, n int64) ([]compare.Extent, error) { return c.extents.Extents(off, n) }
+func (c compared) ReadAt(p []byte, off int64) error               { return c.extents.ReadAt(p, off) }
+func (c compared) Size() int64                                    { return c.Comparison.Size() }
+
+// compareRun is an owner's comparison with this device's replica.
+type compareRun struct {
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+// handleCompare serves an owner that wants to know in what this device's replica differs. The replica is only read.
+func (e *Engine) handleCompare(ctx context.Context, s p2p.Stream) {
+	defer s.Reset()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	run := &compareRun{cancel: cancel, done: make(chan struct{})}
+	defer close(run.done)
+	var cut *vmdisk.Cut
+	var v *vm
+	err := compare.Serve(ctx, s, func(h compare.Hello) (compare.Reader, compare.State, error) {
+		var err error
+		if v, err = e.replicaFor(s.Peer(), mirror.Hello{VM: h.VM, Disk: h.Disk, Size: h.Size, Term: h.Term}); err != nil {
+			return nil, compare.State{}, err
+		}
+		var state vmdisk.ReplicaState
+		if cut, state, err = v.beginComparing(ctx, run); err != nil {
+			return nil, compare.State{}, err
+		}
+		return extents{cut}, mirrorState(state), nil
+	}, nil)
+	if cut != nil {
+		_ = cut.Close() // never fails
+	}
+	if v != nil {
+		v.mu.Lock()
+		if v.comparing == run {
+			v.comparing = nil
+		}
+		v.mu.Unlock()
+	}
+	if err != nil && ctx.Err() == nil && !errors.Is(err, p2p.ErrConnLost) && !errors.Is(err, io.EOF) {
+		level := slog.LevelDebug
+		if errors.Is(err, compare.ErrProtocol) || errors.Is(err, vmdisk.ErrFailed) {
+			level = slog.LevelWarn
+		}
+		e.log.Log(ctx, level, "Being compared ended", "device", s.Peer(), "error", err)
+	}
+}
+
+// beginComparing ends an earlier comparison and holds the replica as it is for this one.
+func (v *vm) beginComparing(ctx context.Context, run *compareRun) (*vmdisk.Cut, vmdisk.ReplicaState, error) {
+	v.mu.Lock()
+	earlier, disk := v.comparing, v.disk
+	v.comparing = run
+	v.mu.Unlock()
+	if earlier != nil {
+		earlier.cancel()
+		<-earlier.done
+	}
+	if disk == nil {
+		return nil, vmdisk.ReplicaState{}, errVMClosed
+	}
+	cut, err := disk.Cut(ctx)
+	if err != nil {
+		return nil, vmdisk.ReplicaState{}, err
+	}
+	state := disk.ReplicaState()
+	if !state.Complete || state.Position != cut.Position() {
+		// It moved between the two questions: the owner asks again.
+		return nil, state, errors.Join(&mirror.Refusal{Code: mirror.RefuseBusy, Text: "the copy is moving"}, cut.Close())
+	}
+	return cut, state, nil
+}

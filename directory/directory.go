@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/gofrs/flock"
 )
@@ -34,6 +35,7 @@ type Options struct {
 type Directory struct {
 	opt   Options
 	log   *slog.Logger
+	now   func() time.Time // for what is shown
 	store Store
 	space *space
 	lock  *flock.Flock
@@ -116,6 +118,7 @@ func newDirectory(opt Options) (*Directory, error) {
 	return &Directory{
 		opt:       opt,
 		log:       log,
+		now:       time.Now,
 		pending:   map[string]SignedTransfer{},
 		records:   map[string]Record{},
 		devices:   map[string]Device{},

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"time"
 )
 
 // PutDevice writes this device's own record. ID is filled in, and At if it is
@@ -12,7 +11,7 @@ import (
 func (d *Directory) PutDevice(dev Device) error {
 	dev.ID = d.opt.Self
 	if dev.At.IsZero() {
-		dev.At = time.Now().UTC()
+		dev.At = d.now().UTC()
 	}
 	if err := dev.check(); err != nil {
 		return fmt.Errorf("directory: put device: %w", err)
@@ -80,7 +79,7 @@ func (d *Directory) putVM(vm VM) error {
 	}
 	vm.Term, vm.Owner, vm.Head = head.Term, d.opt.Self, head.hash
 	if vm.At.IsZero() {
-		vm.At = time.Now().UTC()
+		vm.At = d.now().UTC()
 	}
 	if err := vm.check(); err != nil {
 		return err

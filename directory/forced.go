@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/zeebo/blake3"
 )
@@ -195,7 +194,7 @@ func (d *Directory) forced(t Transfer) (SignedTransfer, error) {
 		}
 	}
 	d.fill(&t, tree, p)
-	t.Term, t.At = tree.forcedTerm(p, t), time.Now().UTC()
+	t.Term, t.At = tree.forcedTerm(p, t), d.now().UTC()
 	s, err := d.signTransfer(t)
 	if err != nil {
 		return SignedTransfer{}, err

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"math/rand/v2"
 	"os"
 	"slices"
 	"strings"
@@ -187,10 +188,21 @@ func send(from, to *Directory) bool {
 		}
 	}
 	before := to.Digest()
-	for range len(keys) + 1 {
-		for _, r := range from.Get(keys) {
-			_ = to.Apply(from.opt.Self, r) // a rejection may be over in the next round
+	// In any order, but in the same one for the same keys.
+	slices.Sort(keys)
+	r := rand.New(rand.NewPCG(uint64(len(keys)), uint64(len(have))))
+	r.Shuffle(len(keys), func(i, j int) { keys[i], keys[j] = keys[j], keys[i] })
+	for rest := from.Get(keys); len(rest) > 0; {
+		var rejected []Record
+		for _, r := range rest {
+			if to.Apply(from.opt.Self, r) != nil {
+				rejected = append(rejected, r) // that may be over in the next round
+			}
 		}
+		if len(rejected) == len(rest) {
+			break
+		}
+		rest = rejected
 	}
 	return !maps.Equal(before, to.Digest())
 }

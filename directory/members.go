@@ -140,7 +140,7 @@ func (d *Directory) addMember(m Member) error {
 
 // putMembership signs m as this device's word.
 func (d *Directory) putMembership(entries map[string][]byte, m membership) (Record, error) {
-	m.By, m.At = d.opt.Self, time.Now().UTC()
+	m.By, m.At = d.opt.Self, d.now().UTC()
 	value, err := encodeValue(m)
 	if err != nil {
 		return Record{}, err
@@ -299,15 +299,13 @@ func (d *Directory) acceptRemoval(r Record) (membership, error) {
 	return m, d.expel(r, m.Gen)
 }
 
-// applyMember takes another device's word about a device in. Words of removed
-// devices count as far as a member hands them on: it had heard them before it knew.
+// applyMember takes a device's word about a device in, whoever that is: a member has handed it on, and could
+// have let the writer in itself. So a new device learns of a fleet whose members let each other in again, and what
+// a removed device had said before it was known to be removed comes to everybody.
 func (d *Directory) applyMember(r Record) error {
 	m, err := readMember(r)
 	if err != nil {
 		return err
-	}
-	if !d.known(m.By) {
-		return fmt.Errorf("writer: %w", ErrUnknownDevice)
 	}
 	known := uint64(0)
 	if s := d.standings[m.Device]; s != nil {

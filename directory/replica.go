@@ -6,7 +6,6 @@ import (
 	"math/bits"
 	"slices"
 	"strings"
-	"time"
 )
 
 // replicaKind begins the keys of replica records: after "transfer" and "vm", as what they need must come before them.
@@ -114,7 +113,7 @@ func (d *Directory) signReplica(r replica) error {
 	}
 	r.Term, r.Head = head.Term, head.hash
 	if r.At.IsZero() {
-		r.At = time.Now().UTC()
+		r.At = d.now().UTC()
 	}
 	if err := r.check(); err != nil {
 		return err

@@ -3,13 +3,12 @@ package directory
 import (
 	"errors"
 	"fmt"
-	"time"
 )
 
 // NewCreated signs the first transfer of a new VM, to this device. It stores
 // nothing. Errors: ErrInvalid, and Sign's.
 func (d *Directory) NewCreated(vm string) (SignedTransfer, error) {
-	t, err := d.signTransfer(Transfer{VM: vm, Term: 1, To: d.opt.Self, Kind: KindCreated, At: time.Now().UTC()})
+	t, err := d.signTransfer(Transfer{VM: vm, Term: 1, To: d.opt.Self, Kind: KindCreated, At: d.now().UTC()})
 	if err != nil {
 		return t, fmt.Errorf("directory: new vm: %w", err)
 	}
@@ -49,7 +48,7 @@ func (d *Directory) newTransfer(head *node, to, attempt string, pos Position, ki
 		Position: pos,
 		Prev:     head.hash,
 		Kind:     kind,
-		At:       time.Now().UTC(),
+		At:       d.now().UTC(),
 	})
 }
 

@@ -23,7 +23,7 @@ var Translations embed.FS
 //go:embed icons/app.svg
 var AppIcon []byte
 
-// TrayIdle, TrayBusy and TrayTrouble are the tray's icons, as PNG.
+// TrayIdle, TrayBusy, TrayTrouble, TrayChoice (two histories) and TrayOffline are the tray's icons, as PNG.
 var (
 	//go:embed icons/tray-idle.png
 	TrayIdle []byte
@@ -31,4 +31,8 @@ var (
 	TrayBusy []byte
 	//go:embed icons/tray-trouble.png
 	TrayTrouble []byte
+	//go:embed icons/tray-choice.png
+	TrayChoice []byte
+	//go:embed icons/tray-offline.png
+	TrayOffline []byte
 )

@@ -13,7 +13,7 @@ import (
 
 func TestTrayIcons(t *testing.T) {
 	seen := map[string]string{}
-	for name, data := range map[string][]byte{"idle": TrayIdle, "busy": TrayBusy, "trouble": TrayTrouble} {
+	for name, data := range map[string][]byte{"idle": TrayIdle, "busy": TrayBusy, "trouble": TrayTrouble, "choice": TrayChoice, "offline": TrayOffline} {
 		img, err := png.Decode(bytes.NewReader(data))
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
@@ -34,7 +34,7 @@ func TestTrayIcons(t *testing.T) {
 
 // Every picture has its source beside it, and the sources are well-formed.
 func TestSources(t *testing.T) {
-	for _, name := range []string{"app", "tray-idle", "tray-busy", "tray-trouble"} {
+	for _, name := range []string{"app", "tray-idle", "tray-busy", "tray-trouble", "tray-choice", "tray-offline"} {
 		data, err := os.ReadFile("icons/" + name + ".svg")
 		if err != nil {
 			t.Error(err)

@@ -21,6 +21,8 @@ type fakeEngine struct {
 	answered chan string // gets every entry of asked too
 	hold     chan struct{}
 	joined   *api.Pairing
+	takeover api.Takeover
+	history  []api.HistoryEntry
 }
 
 func newFakeEngine(st *api.Status) *fakeEngine {
@@ -155,68 +157,11 @@ func (f *fakeEngine) PairJoin(_ context.Context, r api.PairJoin) (*api.Pairing, 
 }
 func (f *fakeEngine) PairCancel(context.Context) error { return f.note("pair-cancel") }
 func (f *fakeEngine) RemoveDevice(_ context.Context, req api.RemoveDevice) error {
-	return f.note("remove-device %s", req.Device)
+	return f.note("remove-device %s wipe=%v anyway=%v", req.Device, req.Wipe, req.Anyway)
 }
-func (f *fakeEngine) History(context.Context, string) ([]api.HistoryEntry, error) { return nil, nil }
-func (f *fakeEngine) Shutdown(context.Context) error                              { return f.note("shutdown") }
-
-func (f *fakeEngine) LeaveFleet(context.Context, api.LeaveFleet) error { return f.note("leave") }
-func (f *fakeEngine) Takeover(_ context.Context, vm string) (*api.Takeover, error) {
-	return &api.Takeover{VM: vm, Token: "token"}, f.note("takeover-preview %s", vm)
-}
-func (f *fakeEngine) TakeOver(_ context.Context, req api.TakeOverVM) error {
-	return f.note("takeover %s %s", req.VM, req.Token)
-}
-func (f *fakeEngine) Resolve(_ context.Context, req api.ResolveConflict) (*api.Job, error) {
-	return &api.Job{}, f.note("resolve %s %s %s", req.VM, req.How, req.Keep)
-}
-func (f *fakeEngine) DeleteRestorePoint(_ context.Context, req api.RestorePointRef) error {
-	return f.note("restore-point-delete %s %s", req.VM, req.ID)
-}
-func (f *fakeEngine) OpenRestorePoint(_ context.Context, req api.RestorePointRef) error {
-	return f.note("restore-point-open %s %s", req.VM, req.ID)
-}
-func (f *fakeEngine) CloseRestorePoint(_ context.Context, req api.RestorePointRef) error {
-	return f.note("restore-point-close %s %s", req.VM, req.ID)
-}
-func (f *fakeEngine) GoOffline(_ context.Context, req api.GoOffline) (*api.Job, error) {
-	return &api.Job{}, f.note("offline %v", req.Now)
-}
-func (f *fakeEngine) GoOnline(context.Context) error { return f.note("online") }
+func (f *fakeEngine) Shutdown(context.Context) error { return f.note("shutdown") }
 
 var _ api.Engine = (*fakeEngine)(nil)
-
-// testNow is when the tests' statuses were taken.
-var testNow = time.Date(2026, 5, 4, 12, 0, 0, 0, time.UTC)
-
-const (
-	gib = int64(1) << 30
-	mib = int64(1) << 20
-)
-
-// sample is a fleet of three: this device (Desk), Laptop, connected, which owns Work, and Attic,
-// away. now is the time of its making.
-func sample(now time.Time) *api.Status {
-	desk := api.Device{ID: "D", Name: "Desk", Self: true, Connected: true, LastSeen: now}
-	laptop := api.Device{ID: "L", Name: "Laptop", Connected: true, RTTMicros: 2400, LastSeen: now}
-	attic := api.Device{ID: "A", Name: "Attic", LastSeen: now.Add(-3 * time.Hour)}
-	pos := api.Position{Term: 3, Barrier: 120}
-	work := api.VM{ID: "w", Name: "Work", State: api.VMRunning, Owner: "L", OwnerName: "Laptop", Term: 3, Position: pos,
-		Spec: api.Spec{CPUs: 4, MemoryKiB: 4 << 20, DiskBytes: 40 * gib, Screen: true, Network: true},
-		Replicas: []api.Replica{
-			{Device: "L", DeviceName: "Laptop", State: api.ReplicaOwner, Position: pos, Heard: now},
-			{Device: "D", DeviceName: "Desk", State: api.ReplicaLive, Position: pos, Heard: now},
-			{Device: "A", DeviceName: "Attic", State: api.ReplicaAway, Remaining: 3 * gib / 2, Heard: now.Add(-3 * time.Hour)},
-		}}
-	return &api.Status{API: api.Version, Version: "test", Seq: 1, Device: desk, Devices: []api.Device{desk, laptop, attic},
-		VMs: []api.VM{work}, Hypervisor: api.Hypervisor{Found: true, Path: "/usr/bin/qemu", Version: "7.2", Accel: "kvm"}}
-}
-
-// switching is a switch of Work to Desk, under way.
-func switching() *api.Switch {
-	return &api.Switch{ID: "s1", VM: "w", VMName: "Work", From: "L", FromName: "Laptop", To: "D", ToName: "Desk", Kind: "teleport",
-		Phase: api.PhaseMemory, Bytes: 1700 * mib, Total: 4096 * mib, Rate: 95 * mib, ETA: 26 * time.Second, CanEnd: true}
-}
 
 // requests is what the engine was asked so far.
 func (f *fakeEngine) requests() []string {

@@ -31,6 +31,16 @@ type Client interface {
 	PairJoin(ctx context.Context, req api.PairJoin) (*api.Pairing, error)
 	PairCancel(ctx context.Context) error
 	RemoveDevice(ctx context.Context, req api.RemoveDevice) error
+	LeaveFleet(ctx context.Context, req api.LeaveFleet) error
+	Takeover(ctx context.Context, vm string) (*api.Takeover, error)
+	TakeOver(ctx context.Context, req api.TakeOverVM) error
+	Resolve(ctx context.Context, req api.ResolveConflict) (*api.Job, error)
+	DeleteRestorePoint(ctx context.Context, req api.RestorePointRef) error
+	OpenRestorePoint(ctx context.Context, req api.RestorePointRef) error
+	CloseRestorePoint(ctx context.Context, req api.RestorePointRef) error
+	GoOffline(ctx context.Context, req api.GoOffline) (*api.Job, error)
+	GoOnline(ctx context.Context) error
+	History(ctx context.Context, vm string) ([]api.HistoryEntry, error)
 }
 
 var _ Client = (*api.Client)(nil)
@@ -61,6 +71,7 @@ type gui struct {
 	view   view
 	drawn  bool
 	pair   *pairDialog // nil when closed
+	points *pointsDialog
 	before *api.Status // what notices were last made from
 	work   sync.WaitGroup
 }
@@ -94,6 +105,9 @@ func (g *gui) draw() {
 	if g.pair != nil {
 		g.pair.set(v.Pairing)
 	}
+	if g.points != nil {
+		g.points.set(v)
+	}
 }
 
 // do carries out what a click asks for.
@@ -116,6 +130,30 @@ func (g *gui) do(a act) {
 		g.askFor(a.ID, func(ctx context.Context) error { return c.SuspendVM(ctx, a.ID) })
 	case verbResume:
 		g.askFor(a.ID, func(ctx context.Context) error { return c.ResumeVM(ctx, a.ID) })
+	case verbTake:
+		g.openTake(a.ID)
+	case verbChoose:
+		g.openChoice(a)
+	case verbPoints:
+		g.openPoints(a.ID)
+	case verbLook:
+		g.askFor(a.ID, func(ctx context.Context) error {
+			return c.OpenRestorePoint(ctx, api.RestorePointRef{VM: a.ID, ID: a.Sub})
+		})
+	case verbUnlook:
+		g.askFor(a.ID, func(ctx context.Context) error {
+			return c.CloseRestorePoint(ctx, api.RestorePointRef{VM: a.ID, ID: a.Sub})
+		})
+	case verbDelete:
+		g.confirmDelete(a)
+	case verbHistory:
+		g.openHistory(a.ID)
+	case verbOffline:
+		g.goOffline()
+	case verbNow:
+		g.confirmNow()
+	case verbOnline:
+		g.askFor(offlineID, c.GoOnline)
 	case verbEngine:
 		g.follow.StartEngine()
 	case verbDismiss:
@@ -221,17 +259,6 @@ func (g *gui) confirmForce(vm string) {
 		}
 	}, g.win.win)
 	d.SetConfirmText(t("button.force"))
-	d.SetDismissText(t("button.cancel"))
-	d.Show()
-}
-
-func (g *gui) confirmRemove(r deviceRow) {
-	d := dialog.NewConfirm(t("remove.title", "Device", r.Name), t("remove.text"), func(yes bool) {
-		if yes {
-			g.askFor(r.ID, func(ctx context.Context) error { return g.client.RemoveDevice(ctx, api.RemoveDevice{Device: r.ID}) })
-		}
-	}, g.win.win)
-	d.SetConfirmText(t("button.remove"))
 	d.SetDismissText(t("button.cancel"))
 	d.Show()
 }

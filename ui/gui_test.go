@@ -3,6 +3,7 @@ package ui
 import (
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -36,7 +37,7 @@ func newBench(t *testing.T) *bench {
 	g.onMain = func(f func()) { b.queue <- f }
 	g.quit = func() { b.quits++ }
 	g.follow = newFollower(b.engine, nil, g.log, func(news) {})
-	g.win = newMainWindow(a, g.do, g.confirmRemove)
+	g.win = newMainWindow(a, g.do, g.confirmRemove, g.confirmLeave)
 	b.gui = g
 	t.Cleanup(func() {
 		g.work.Wait()
@@ -80,7 +81,7 @@ func (b *bench) shownText() string {
 	return strings.Join(all, "\n")
 }
 
-// everything lists the visible objects, those of dialogs first.
+// everything lists the visible objects, those of dialogs first, from the top one down.
 func (b *bench) everything() []fyne.CanvasObject {
 	var all []fyne.CanvasObject
 	var walk func(fyne.CanvasObject)
@@ -103,7 +104,7 @@ func (b *bench) everything() []fyne.CanvasObject {
 		}
 	}
 	cv := b.win.win.Canvas()
-	for _, o := range cv.Overlays().List() {
+	for _, o := range slices.Backward(cv.Overlays().List()) {
 		walk(o)
 	}
 	walk(cv.Content())
@@ -203,10 +204,10 @@ func TestWindowForceAsksFirst(t *testing.T) {
 	b := newBench(t)
 	b.engine.say(func(st *api.Status) { st.VMs[0].Here = true })
 	b.up()
-	b.do(act{verbForce, "w"})
+	b.do(act{Verb: verbForce, ID: "w"})
 	b.see("Turn Work off at once?")
 	b.tap("Cancel")
-	b.do(act{verbForce, "w"})
+	b.do(act{Verb: verbForce, ID: "w"})
 	b.tap("Turn off at once")
 	next(t, b.engine, "stop w true")
 	b.turn()
@@ -217,7 +218,7 @@ func TestWindowRemoveAsksFirst(t *testing.T) {
 	test.Tap(b.win.devices[1].remove)
 	b.see("Remove Laptop?")
 	b.tap("Remove")
-	next(t, b.engine, "remove-device L")
+	next(t, b.engine, "remove-device L wipe=false anyway=true")
 	b.turn()
 }
 

@@ -13,11 +13,19 @@ import (
 type panel struct {
 	widget.BaseWidget
 	content fyne.CanvasObject
+	fill    fyne.ThemeColorName
 	accent  fyne.ThemeColorName // of the stripe at its left edge; "" for none
 }
 
-func newPanel(content fyne.CanvasObject) *panel {
-	p := &panel{content: content}
+func newPanel(content fyne.CanvasObject) *panel { return newFilledPanel(content, colorPanel) }
+
+// newInlay is a panel that lies on another.
+func newInlay(content fyne.CanvasObject) *panel {
+	return newFilledPanel(content, colorInlay)
+}
+
+func newFilledPanel(content fyne.CanvasObject, fill fyne.ThemeColorName) *panel {
+	p := &panel{content: content, fill: fill}
 	p.ExtendBaseWidget(p)
 	return p
 }
@@ -68,7 +76,7 @@ func (r *panelRenderer) MinSize() fyne.Size {
 }
 
 func (r *panelRenderer) Refresh() {
-	r.back.FillColor = theme.Color(colorPanel)
+	r.back.FillColor = theme.Color(r.panel.fill)
 	r.stripe.Hidden = r.panel.accent == ""
 	if r.panel.accent != "" {
 		r.stripe.FillColor = theme.Color(r.panel.accent)
@@ -146,6 +154,13 @@ func text(s string, size fyne.ThemeSizeName, importance widget.Importance, bold 
 func prose(s string, importance widget.Importance) *widget.Label {
 	l := widget.NewLabel(s)
 	l.Wrapping, l.Importance = fyne.TextWrapWord, importance
+	return l
+}
+
+// caption is small prose.
+func caption(s string, importance widget.Importance) *widget.Label {
+	l := prose(s, importance)
+	l.SizeName = theme.SizeNameCaptionText
 	return l
 }
 

@@ -8,7 +8,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -177,81 +176,4 @@ func TestRealWithoutBus(t *testing.T) {
 	if err := p.wait(t); err != nil {
 		t.Errorf("interrupted: %v\n%s", err, &p.out)
 	}
-}
-
-// TestRealShots writes a picture of every state to $TAGALONG_UI_SHOTS, for people to look at.
-func TestRealShots(t *testing.T) {
-	dir := os.Getenv("TAGALONG_UI_SHOTS")
-	if dir == "" {
-		t.Skip("TAGALONG_UI_SHOTS names no directory for pictures")
-	}
-	need(t, "Xvfb", "dbus-daemon", "xdotool", "import")
-	for name, st := range shots(time.Now()) {
-		t.Run(name, func(t *testing.T) {
-			display, bus := startX(t), startBus(t)
-			engine := newFakeEngine(st)
-			socket := serve(t, engine)
-			if st == nil {
-				socket = filepath.Join(filepath.Dir(socket), "nobody.sock")
-			}
-			launch(t, socket, display, bus, true)
-			until(t, "a window", func() bool { return len(windows(display)) == 1 })
-			if name == "pairing" {
-				clickAt(t, display, 685, 92)
-				clickAt(t, display, 380, 245)
-			}
-			// Nothing tells when the first frames have been drawn; pictures are for people to judge.
-			time.Sleep(3 * time.Second)
-			cmd := exec.Command("import", "-window", windows(display)[0], filepath.Join(dir, name+".png"))
-			cmd.Env = append(os.Environ(), "DISPLAY="+display)
-			if out, err := cmd.CombinedOutput(); err != nil {
-				t.Errorf("%v: %s", err, out)
-			}
-		})
-	}
-}
-
-// clickAt presses the mouse in the window, for a person who looks at the picture to have been right.
-func clickAt(t *testing.T, display string, x, y int) {
-	t.Helper()
-	time.Sleep(2 * time.Second)
-	cmd := exec.Command("xdotool", "mousemove", "--window", windows(display)[0], fmt.Sprint(x), fmt.Sprint(y), "sleep", "0.3", "click", "1")
-	cmd.Env = append(os.Environ(), "DISPLAY="+display)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-}
-
-// shots are the states worth a picture; nil is an engine that isn't there.
-func shots(now time.Time) map[string]*api.Status {
-	m := map[string]*api.Status{"elsewhere": sample(now), "pairing": sample(now), "none": nil}
-	with := func(name string, change func(*api.Status)) {
-		st := sample(now)
-		change(st)
-		m[name] = st
-	}
-	with("switching", func(st *api.Status) {
-		st.VMs[0].Switch, st.VMs[0].State = switching(), api.VMSwitching
-	})
-	with("many", func(st *api.Status) {
-		here := *cloneStatus(st)
-		play := here.VMs[0]
-		play.ID, play.Name, play.Here, play.Owner, play.OwnerName = "p", "Play", true, "D", "Desk"
-		play.Replicas[0].State, play.Replicas[1].State = api.ReplicaCopying, api.ReplicaOwner
-		play.Replicas[0].Remaining, play.Replicas[0].Copied, play.Replicas[0].Rate = 12*gib, 20*gib, 80*mib
-		play.Replicas[0].ETA = 150 * time.Second
-		old := cloneStatus(st).VMs[0]
-		old.ID, old.Name, old.Owner, old.OwnerName, old.State = "o", "Old accounts, a VM with a rather long name", "A", "Attic", api.VMStopped
-		st.VMs = append(st.VMs, play, old)
-		st.Jobs = []api.Job{{ID: "j", Kind: "import", VMName: "Photos", Bytes: 7 * gib, Total: 20 * gib, Rate: 210 * mib, ETA: 63 * time.Second}}
-	})
-	with("problem", func(st *api.Status) {
-		st.VMs[0].Here, st.VMs[0].Owner, st.VMs[0].OwnerName, st.VMs[0].State = true, "D", "Desk", api.VMPaused
-		st.VMs[0].Replicas = st.VMs[0].Replicas[1:]
-		st.VMs[0].Replicas[0].State = api.ReplicaOwner
-		st.VMs[0].Problem = &api.Error{Code: api.CodeSpace, Sentence: "The disk of this PC is full, so Work waits.", Next: "Free some space; Work then goes on by itself."}
-	})
-	with("empty", func(st *api.Status) { st.VMs, st.Devices = nil, st.Devices[:1] })
-	with("no-hypervisor", func(st *api.Status) { st.Hypervisor = api.Hypervisor{} })
-	return m
 }

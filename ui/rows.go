@@ -43,8 +43,7 @@ func (m *index) vmRow(vm *api.VM, now time.Time) vmRow {
 	r.Detail = specText(vm.Spec)
 	if !vm.Here {
 		if own := replicaOf(vm, m.st.Device.ID); own != nil {
-			c := copyOf(own, m.connected(vm.Owner), now)
-			r.Replica = t("replica.here", "State", c.Text)
+			r.Replica = t("replica.here", "State", m.ownCopy(vm, own, now))
 		} else {
 			r.Replica = t("replica.missing")
 		}
@@ -58,16 +57,61 @@ func (m *index) vmRow(vm *api.VM, now time.Time) vmRow {
 	} else if sw := vm.Switch; sw != nil && sw.Phase == api.PhaseFailed && sw.Error != nil {
 		r.Problem = errorMessage(sw.Error)
 	}
+	if r.Conflict = m.conflict(vm, now); r.Conflict != nil {
+		r.Mood, r.Detail, r.Replica = moodChoice, "", "" // room for what matters now
+	}
 	if r.Problem != nil {
 		r.Mood = moodTrouble
 	}
+	r.Points, r.PointList = pointsLine(vm.RestorePoints), m.points(vm, now)
 	r.Switch = m.switchButton(vm, r.Bar != nil)
 	r.Main, r.More = m.controls(vm, r.Bar != nil)
+	m.extras(vm, &r)
 	return r
+}
+
+// extras are the things that one can do with a VM besides running it.
+func (m *index) extras(vm *api.VM, r *vmRow) {
+	ok := m.up && !m.asked[vm.ID]
+	if own := replicaOf(vm, m.st.Device.ID); !vm.Here && vm.Conflict == nil && r.Bar == nil && own != nil && own.State != api.ReplicaCopying {
+		take := button{Act: act{Verb: verbTake, ID: vm.ID}, Label: t("button.take"), Enabled: ok}
+		if vm.Orphan || !m.connected(vm.Owner) {
+			r.Take = take
+		} else {
+			r.More = append(r.More, take)
+		}
+	}
+	if r.Points != "" {
+		r.More = append(r.More, button{Act: act{Verb: verbPoints, ID: vm.ID}, Label: t("button.points"), Enabled: m.up})
+	}
+	r.More = append(r.More, button{Act: act{Verb: verbHistory, ID: vm.ID}, Label: t("button.history"), Enabled: m.up})
+}
+
+// ownCopy says how old this device's copy is, even while nobody feeds it.
+func (m *index) ownCopy(vm *api.VM, own *api.Replica, now time.Time) string {
+	switch {
+	case m.connected(vm.Owner) || own.State == api.ReplicaCopying:
+		return copyOf(own, m.connected(vm.Owner), now).Text
+	case own.Heard.IsZero():
+		return t("copy.unknown-age")
+	case own.Remaining > 0:
+		return t("copy.as-of-behind", "Ago", ago(own.Heard, now), "Size", size(own.Remaining))
+	}
+	return t("copy.as-of", "Ago", ago(own.Heard, now))
 }
 
 // where says what a VM does and on which device.
 func (m *index) where(vm *api.VM, now time.Time) string {
+	switch {
+	case vm.Conflict != nil:
+		return t("where.conflict")
+	case vm.Orphan:
+		return t("where.orphan", "Device", vm.OwnerName)
+	case vm.Offline && !vm.Here && vm.OfflineSince.IsZero():
+		return t("where.journey", "Device", vm.OwnerName)
+	case vm.Offline && !vm.Here:
+		return t("where.journey-since", "Device", vm.OwnerName, "Ago", ago(vm.OfflineSince, now))
+	}
 	if vm.State == api.VMUnknown || (!vm.Here && !m.connected(vm.Owner)) {
 		seen := ""
 		if d := m.byID[vm.Owner]; d != nil {
@@ -148,7 +192,7 @@ func (m *index) switchBar(vm *api.VM) *progress {
 	p.Part, p.Detail = flow(sw.Bytes, sw.Total, sw.Rate, sw.ETA)
 	// Once the baton is given there is nothing to cancel; saying so by a dead button is clearer than
 	// by one that vanishes.
-	p.Cancel = button{Act: act{verbCancel, sw.ID}, Label: t("button.cancel"),
+	p.Cancel = button{Act: act{Verb: verbCancel, ID: sw.ID}, Label: t("button.cancel"),
 		Enabled: sw.CanEnd && m.up && !m.asked[sw.ID]}
 	return p
 }
@@ -174,9 +218,11 @@ func flow(done, total, perSecond int64, eta time.Duration) (float64, string) {
 
 // switchButton is the button. Its words are always the same, so that it can be found blindly.
 func (m *index) switchButton(vm *api.VM, moving bool) button {
-	b := button{Act: act{verbSwitch, vm.ID}, Label: t("button.switch")}
+	b := button{Act: act{Verb: verbSwitch, ID: vm.ID}, Label: t("button.switch")}
 	own := replicaOf(vm, m.st.Device.ID)
 	switch {
+	case vm.Conflict != nil:
+		b.Hint = t("hint.conflict")
 	case vm.Here:
 		b.Hint = t("hint.here")
 	case moving:
@@ -185,6 +231,10 @@ func (m *index) switchButton(vm *api.VM, moving bool) button {
 		b.Hint = t("hint.no-engine")
 	case !m.st.Hypervisor.Found:
 		b.Hint = t("hypervisor.none")
+	case vm.Orphan:
+		b.Hint = t("hint.orphan", "Device", vm.OwnerName)
+	case vm.Offline && !m.connected(vm.Owner):
+		b.Hint = t("hint.journey", "Device", vm.OwnerName)
 	case !m.connected(vm.Owner):
 		b.Hint = t("hint.away", "Device", vm.OwnerName)
 	case own == nil || own.State == api.ReplicaCopying:
@@ -201,7 +251,16 @@ func (m *index) controls(vm *api.VM, moving bool) (button, []button) {
 		return button{}, nil
 	}
 	ok := m.up && !m.asked[vm.ID]
-	mk := func(v verb, label string) button { return button{Act: act{v, vm.ID}, Label: label, Enabled: ok} }
+	mk := func(v verb, label string) button {
+		return button{Act: act{Verb: v, ID: vm.ID}, Label: label, Enabled: ok}
+	}
+	// Until the person has chosen, nothing is started or put to sleep that might not be the one to go on.
+	if vm.Conflict != nil {
+		if vm.State == api.VMRunning {
+			return button{}, []button{mk(verbStop, t("button.stop")), mk(verbForce, t("button.force"))}
+		}
+		return button{}, nil
+	}
 	switch vm.State {
 	case api.VMStopped:
 		b := mk(verbStart, t("button.start"))
@@ -221,8 +280,8 @@ func (m *index) controls(vm *api.VM, moving bool) (button, []button) {
 
 // job is the bar of long work; false when it has ended well and there is nothing to tell.
 func (m *index) job(j *api.Job) (progress, bool) {
-	if j.Done && j.Error == nil {
-		return progress{}, false
+	if j.Done && j.Error == nil || j.ID == m.st.Offline.Job {
+		return progress{}, false // a preparation has a place of its own
 	}
 	going, failed := jobTitles(j)
 	p := progress{Title: going}
@@ -232,7 +291,7 @@ func (m *index) job(j *api.Job) (progress, bool) {
 		return p, j.Error.Code != api.CodeCancelled
 	}
 	p.Part, p.Detail = flow(j.Bytes, j.Total, j.Rate, j.ETA)
-	p.Cancel = button{Act: act{verbDrop, j.ID}, Label: t("button.cancel"), Enabled: m.up && !m.asked[j.ID]}
+	p.Cancel = button{Act: act{Verb: verbDrop, ID: j.ID}, Label: t("button.cancel"), Enabled: m.up && !m.asked[j.ID]}
 	return p, true
 }
 
@@ -243,6 +302,10 @@ func jobTitles(j *api.Job) (going, failed string) {
 		return t("job.export.going", "VM", j.VMName), t("job.export.failed", "VM", j.VMName)
 	case "check":
 		return t("job.check.going", "VM", j.VMName), t("job.check.failed", "VM", j.VMName)
+	case "resolve":
+		return t("job.resolve.going", "VM", j.VMName), t("job.resolve.failed", "VM", j.VMName)
+	case "offline":
+		return t("offline.preparing"), t("job.offline.failed")
 	default:
 		return t("job.create.going", "VM", j.VMName), t("job.create.failed", "VM", j.VMName)
 	}
@@ -264,12 +327,17 @@ func (m *index) devices(now time.Time) []deviceRow {
 	}
 	rank := func(r *deviceRow) int {
 		switch {
+		case r.Removed:
+			return 3
 		case r.Self:
 			return 0
 		case r.Connected:
 			return 1
 		}
 		return 2
+	}
+	for i := range rows {
+		rows[i].CanLeave = rows[i].Self && len(rows) > 1
 	}
 	sort.SliceStable(rows, func(i, j int) bool {
 		a, b := &rows[i], &rows[j]
@@ -282,14 +350,22 @@ func (m *index) devices(now time.Time) []deviceRow {
 }
 
 func (m *index) device(d *api.Device, now time.Time) deviceRow {
-	r := deviceRow{ID: d.ID, Name: d.Name, Self: d.Self, Connected: d.Connected || d.Self}
+	r := deviceRow{ID: d.ID, Name: d.Name, Self: d.Self, Connected: d.Connected || d.Self, Removed: d.Removed}
 	switch {
+	case d.Removed && d.Wipe:
+		r.State = t("device.to-wipe")
+	case d.Removed:
+		r.State = t("device.removed")
 	case d.Self:
 		r.State = t("device.self")
 	case d.Connected && d.RTTMicros > 0:
 		r.State = t("device.connected-rtt", "Span", roundTrip(d.RTTMicros))
 	case d.Connected:
 		r.State = t("device.connected")
+	case d.Offline && d.LastSeen.IsZero():
+		r.State = t("device.offline")
+	case d.Offline:
+		r.State = t("device.offline-since", "Ago", ago(d.LastSeen, now))
 	case d.LastSeen.IsZero():
 		r.State = t("device.never")
 	default:
@@ -297,10 +373,18 @@ func (m *index) device(d *api.Device, now time.Time) deviceRow {
 	}
 	for i := range m.st.VMs {
 		vm := &m.st.VMs[i]
+		if vm.Owner == d.ID {
+			r.Owns = append(r.Owns, vm.Name)
+		}
+		if d.Removed {
+			continue
+		}
 		if rep := replicaOf(vm, d.ID); rep != nil {
 			// What this device knows of a replica it has from the owner; both must be in reach.
 			c := copyOf(rep, r.Connected && m.connected(vm.Owner), now)
-			c.VM = vm.Name
+			if c.VM = vm.Name; d.Self && rep.State != api.ReplicaOwner {
+				c.Text = m.ownCopy(vm, rep, now)
+			}
 			r.Copies = append(r.Copies, c)
 		}
 	}

@@ -57,11 +57,14 @@ type vmCard struct {
 	detail  *widget.Label
 	replica *widget.Label
 	toHere  *actButton
+	take    *actButton
 	main    *actButton
 	more    *widget.Button
 	moving  *progressBox
 	problem *widget.Label
 	next    *widget.Label
+	sides   *conflictBox
+	points  *widget.Label
 	do      doer
 }
 
@@ -73,19 +76,23 @@ func newVMCard(do doer) *vmCard {
 		detail:  text("", theme.SizeNameCaptionText, widget.LowImportance, false),
 		replica: text("", theme.SizeNameCaptionText, widget.LowImportance, false),
 		toHere:  newActButton(do, widget.HighImportance),
+		take:    newActButton(do, widget.MediumImportance),
 		main:    newActButton(do, widget.HighImportance),
 		moving:  newProgressBox(do),
 		problem: prose("", widget.DangerImportance),
 		next:    prose("", widget.MediumImportance),
+		sides:   newConflictBox(do),
+		points:  text("", theme.SizeNameCaptionText, widget.LowImportance, false),
 	}
+	c.points.Hide()
 	c.more = widget.NewButtonWithIcon("", theme.MoreHorizontalIcon(), c.openMenu)
 	c.more.Importance = widget.LowImportance
 	c.problem.Hide()
 	c.next.Hide()
-	buttons := container.NewCenter(container.NewHBox(c.toHere.w, c.main.w, c.more))
+	buttons := container.NewCenter(container.NewHBox(c.toHere.w, c.take.w, c.main.w, c.more))
 	head := container.NewBorder(nil, nil, nil, buttons, lines(c.name, c.where))
 	c.panel = newPanel(container.New(layout.NewCustomPaddedVBoxLayout(-4),
-		head, lines(c.detail, c.replica), c.moving.box, lines(c.problem, c.next)))
+		head, lines(c.detail, c.replica, c.points), c.moving.box, lines(c.problem, c.next), c.sides.box))
 	return c
 }
 
@@ -99,15 +106,16 @@ func (c *vmCard) set(r vmRow) {
 	setText(c.where, r.Where)
 	setText(c.detail, r.Detail)
 	replica := r.Replica
-	if !r.Switch.Enabled && !r.Here && r.Switch.Hint != "" && r.Bar == nil {
+	if !r.Switch.Enabled && !r.Here && r.Switch.Hint != "" && r.Bar == nil && r.Conflict == nil && r.Take.Label == "" {
 		replica = r.Switch.Hint
 	}
 	setText(c.replica, replica)
 	sw := r.Switch
-	if r.Here {
+	if r.Here || r.Take.Label != "" || r.Conflict != nil {
 		sw = button{}
 	}
 	c.toHere.set(sw)
+	c.take.set(r.Take)
 	c.main.set(r.Main)
 	if len(r.More) > 0 {
 		c.more.Show()
@@ -115,6 +123,8 @@ func (c *vmCard) set(r vmRow) {
 		c.more.Hide()
 	}
 	c.moving.set(r.Bar)
+	c.sides.set(r.Conflict)
+	setText(c.points, r.Points)
 	if r.Problem != nil {
 		setText(c.problem, r.Problem.Title)
 		setText(c.next, r.Problem.Text)
@@ -220,79 +230,4 @@ func (m *messageBox) set(next *message) {
 	m.panel.setAccent(accent)
 	m.panel.Show()
 	m.panel.Refresh()
-}
-
-// deviceCard draws one device.
-type deviceCard struct {
-	row    deviceRow
-	panel  *panel
-	light  *dot
-	name   *widget.Label
-	state  *widget.Label
-	copies *fyne.Container
-	remove *widget.Button
-}
-
-func newDeviceCard(remove func(deviceRow)) *deviceCard {
-	c := &deviceCard{light: newDot(theme.ColorNameDisabled),
-		name:   text("", theme.SizeNameText, widget.MediumImportance, true),
-		state:  text("", theme.SizeNameCaptionText, widget.LowImportance, false),
-		copies: container.New(layout.NewCustomPaddedVBoxLayout(-6))}
-	c.remove = widget.NewButtonWithIcon("", theme.CancelIcon(), func() { remove(c.row) })
-	c.remove.Importance = widget.LowImportance
-	head := container.NewBorder(nil, nil, c.light, container.NewCenter(c.remove), lines(c.name, c.state))
-	c.panel = newPanel(container.New(layout.NewCustomPaddedVBoxLayout(-2), head, c.copies))
-	return c
-}
-
-func (c *deviceCard) set(r deviceRow) {
-	if reflect.DeepEqual(c.row, r) {
-		return
-	}
-	c.row = r
-	if r.Connected {
-		c.light.set(theme.ColorNameSuccess)
-	} else {
-		c.light.set(theme.ColorNameDisabled)
-	}
-	setText(c.name, r.Name)
-	setText(c.state, r.State)
-	if r.Self {
-		c.remove.Hide()
-	} else {
-		c.remove.Show()
-	}
-	c.copies.RemoveAll()
-	for _, cp := range r.Copies {
-		c.copies.Add(text(shorten(cp.VM)+": "+cp.Text, theme.SizeNameCaptionText, copyImportance(cp.Mood), false))
-		if cp.Part >= 0 {
-			b := newBar()
-			b.set(cp.Part)
-			c.copies.Add(inset(b.box))
-		}
-	}
-	c.panel.Refresh()
-}
-
-// nameRoom is how many characters of a VM's name leave room for its state in a device's card.
-const nameRoom = 16
-
-func shorten(name string) string {
-	r := []rune(name)
-	if len(r) <= nameRoom {
-		return name
-	}
-	return string(r[:nameRoom-1]) + "…"
-}
-
-func copyImportance(m mood) widget.Importance {
-	switch m {
-	case moodIdle:
-		return widget.SuccessImportance
-	case moodBusy:
-		return widget.HighImportance
-	case moodTrouble:
-		return widget.DangerImportance
-	}
-	return widget.LowImportance
 }

@@ -94,7 +94,7 @@ func run(ctx context.Context, o Options, log *slog.Logger, listen func(context.C
 		})
 	}
 	g.follow = newFollower(o.Client, o.StartEngine, log, func(n news) { g.onMain(func() { g.hear(n) }) })
-	g.win = newMainWindow(a, g.do, g.confirmRemove)
+	g.win = newMainWindow(a, g.do, g.confirmRemove, g.confirmLeave)
 	g.there = panel.state(ctx)
 	if host, ok := a.(desktop.App); ok && g.there != trayImpossible {
 		g.tray = newTray(host, g.do, g.onMain, g.now)

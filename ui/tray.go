@@ -20,6 +20,7 @@ type trayItem struct {
 	Label   string
 	Act     act
 	Enabled bool
+	Checked bool
 }
 
 // trayItems is the menu of a view. It has no figures that change by the second: a menu that is
@@ -32,17 +33,24 @@ func trayItems(v view) []trayItem {
 			gap()
 		}
 		if i == trayMax {
-			items = append(items, trayItem{t("tray.more"), act{Verb: verbOpen}, true})
+			items = append(items, trayItem{Label: t("tray.more"), Act: act{Verb: verbOpen}, Enabled: true})
 			break
 		}
 		items = append(items, trayItem{Label: t("tray.vm", "VM", r.Name, "Where", r.Where)})
 		if r.Bar != nil && r.Bar.Cancel.Label != "" {
-			items = append(items, trayItem{t("tray.cancel"), r.Bar.Cancel.Act, r.Bar.Cancel.Enabled})
+			items = append(items, trayItem{Label: t("tray.cancel"), Act: r.Bar.Cancel.Act, Enabled: r.Bar.Cancel.Enabled})
 			continue
 		}
-		items = append(items, trayItem{r.Switch.Label, r.Switch.Act, r.Switch.Enabled})
+		if r.Conflict != nil {
+			items = append(items, trayItem{Label: t("tray.choose"), Act: act{Verb: verbOpen}, Enabled: true})
+			continue
+		}
+		items = append(items, trayItem{Label: r.Switch.Label, Act: r.Switch.Act, Enabled: r.Switch.Enabled})
+		if r.Take.Label != "" {
+			items = append(items, trayItem{Label: r.Take.Label, Act: r.Take.Act, Enabled: r.Take.Enabled})
+		}
 		if r.Here && r.Main.Label != "" {
-			items = append(items, trayItem{r.Main.Label, r.Main.Act, r.Main.Enabled})
+			items = append(items, trayItem{Label: r.Main.Label, Act: r.Main.Act, Enabled: r.Main.Enabled})
 		}
 	}
 	others := slices.DeleteFunc(slices.Clone(v.Devices), func(d deviceRow) bool { return d.Self })
@@ -52,18 +60,35 @@ func trayItems(v view) []trayItem {
 	}
 	for i, d := range others {
 		if i == trayMax {
-			items = append(items, trayItem{t("tray.more"), act{Verb: verbOpen}, true})
+			items = append(items, trayItem{Label: t("tray.more"), Act: act{Verb: verbOpen}, Enabled: true})
 			break
 		}
 		items = append(items, trayItem{Label: t("tray.device", "Device", d.Name, "State", trayDevice(d))})
 	}
+	if journey := trayJourney(v); len(journey) > 0 {
+		gap()
+		items = append(items, journey...)
+	}
 	gap()
 	if b := bannerButton(v); b.Label != "" {
-		items = append(items, trayItem{b.Label, b.Act, b.Enabled})
+		items = append(items, trayItem{Label: b.Label, Act: b.Act, Enabled: b.Enabled})
 	}
 	return append(items,
-		trayItem{t("tray.open"), act{Verb: verbOpen}, true},
-		trayItem{t("tray.quit"), act{Verb: verbQuit}, true})
+		trayItem{Label: t("tray.open"), Act: act{Verb: verbOpen}, Enabled: true},
+		trayItem{Label: t("tray.quit"), Act: act{Verb: verbQuit}, Enabled: true})
+}
+
+// trayJourney is the toggle of disconnected mode, and the preparation while there is one.
+func trayJourney(v view) []trayItem {
+	o := v.Offline
+	switch {
+	case v.Toggle.Label == "":
+		return nil
+	case o == nil || o.On:
+		return []trayItem{{Label: v.Toggle.Label, Act: v.Toggle.Act, Enabled: v.Toggle.Enabled, Checked: v.Away}}
+	}
+	return []trayItem{{Label: o.Tray}, {Label: o.Now.Label, Act: o.Now.Act, Enabled: o.Now.Enabled},
+		{Label: t("tray.stay"), Act: o.Off.Act, Enabled: o.Off.Enabled}}
 }
 
 func bannerButton(v view) button {
@@ -75,7 +100,10 @@ func bannerButton(v view) button {
 
 // trayDevice says how far a device is, without what changes by the second.
 func trayDevice(d deviceRow) string {
-	if !d.Connected {
+	switch {
+	case d.Removed:
+		return d.State
+	case !d.Connected:
 		return t("tray.away")
 	}
 	state := moodIdle
@@ -111,9 +139,9 @@ type tray struct {
 	now    func() time.Time
 
 	want      []trayItem
-	wantMood  mood
+	wantIcon  string
 	shown     []trayItem
-	shownMood mood
+	shownIcon string
 	ever      bool
 	last      time.Time
 	timer     *time.Timer // set while a change waits for its time
@@ -125,7 +153,7 @@ func newTray(host trayHost, do doer, onMain func(func()), now func() time.Time) 
 }
 
 func (tr *tray) set(v view) {
-	tr.want, tr.wantMood = trayItems(v), v.Mood
+	tr.want, tr.wantIcon = trayItems(v), trayIconName(v)
 	if tr.timer != nil || tr.closed {
 		return
 	}
@@ -144,9 +172,9 @@ func (tr *tray) late() {
 }
 
 func (tr *tray) show() {
-	if !tr.ever || tr.shownMood != tr.wantMood {
-		tr.host.SetSystemTrayIcon(trayIcon(tr.wantMood))
-		tr.shownMood, tr.last = tr.wantMood, tr.now()
+	if !tr.ever || tr.shownIcon != tr.wantIcon {
+		tr.host.SetSystemTrayIcon(trayIcon(tr.wantIcon))
+		tr.shownIcon, tr.last = tr.wantIcon, tr.now()
 	}
 	if !tr.ever || !slices.Equal(tr.shown, tr.want) {
 		tr.host.SetSystemTrayMenu(tr.menu(tr.want))
@@ -171,7 +199,7 @@ func (tr *tray) menu(items []trayItem) *fyne.Menu {
 			continue
 		}
 		mi := fyne.NewMenuItem(it.Label, nil)
-		mi.Disabled = !it.Enabled
+		mi.Disabled, mi.Checked = !it.Enabled, it.Checked
 		if it.Enabled {
 			mi.Action = func() { tr.do(it.Act) }
 		}
@@ -182,12 +210,23 @@ func (tr *tray) menu(items []trayItem) *fyne.Menu {
 	return m
 }
 
-func trayIcon(m mood) fyne.Resource {
-	switch m {
-	case moodBusy:
-		return fyne.NewStaticResource("tray-busy.png", assets.TrayBusy)
+// trayIconName picks the icon: what needs the person first, then what goes on, then how things are.
+func trayIconName(v view) string {
+	switch v.Mood {
+	case moodChoice:
+		return "tray-choice.png"
 	case moodTrouble:
-		return fyne.NewStaticResource("tray-trouble.png", assets.TrayTrouble)
+		return "tray-trouble.png"
+	case moodBusy:
+		return "tray-busy.png"
 	}
-	return fyne.NewStaticResource("tray-idle.png", assets.TrayIdle)
+	if v.Away {
+		return "tray-offline.png"
+	}
+	return "tray-idle.png"
+}
+
+func trayIcon(name string) fyne.Resource {
+	return fyne.NewStaticResource(name, map[string][]byte{"tray-choice.png": assets.TrayChoice, "tray-trouble.png": assets.TrayTrouble,
+		"tray-busy.png": assets.TrayBusy, "tray-offline.png": assets.TrayOffline, "tray-idle.png": assets.TrayIdle}[name])
 }

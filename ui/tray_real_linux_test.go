@@ -63,6 +63,37 @@ func TestRealTray(t *testing.T) {
 	}
 }
 
+// The toggle of disconnected mode, as a panel sees it: its mark, and the icon.
+func TestRealTrayOffline(t *testing.T) {
+	need(t, "Xvfb", "dbus-daemon")
+	display, bus := startX(t), startBus(t)
+	st := sample(time.Now())
+	st.VMs[0].Here, st.VMs[0].Owner, st.VMs[0].OwnerName = true, "D", "Desk"
+	engine := newFakeEngine(st)
+	panel := openPanel(t, bus)
+	launch(t, serve(t, engine), display, bus, false)
+	item := panel.item(t)
+	if panel.find(t, item, "Work offline").Checked {
+		t.Error("marked before it is on")
+	}
+	_, _, idle := panel.pixels(t, item)
+	panel.click(t, item, "Work offline")
+	next(t, engine, "offline [] copy=false now=false")
+	engine.say(preparing)
+	panel.find(t, item, "Getting ready to work offline: 40 %, about 4 minutes left")
+	panel.find(t, item, "Go now anyway…")
+	engine.say(func(st *api.Status) { st.Jobs, st.Offline = nil, api.Offline{On: true} })
+	until(t, "the mark", func() bool { return panel.find(t, item, "Work offline").Checked })
+	until(t, "the icon of a journey", func() bool {
+		_, _, now := panel.pixels(t, item)
+		return !bytes.Equal(now, idle)
+	})
+	panel.click(t, item, "Work offline")
+	next(t, engine, "online")
+	engine.say(func(st *api.Status) { st.Offline = api.Offline{} })
+	until(t, "no mark", func() bool { return !panel.find(t, item, "Work offline").Checked })
+}
+
 // A panel that starts again must get the icon again, even after the tray library stopped looking.
 func TestRealTrayComesBack(t *testing.T) {
 	need(t, "Xvfb", "dbus-daemon")
@@ -104,6 +135,7 @@ type menuItem struct {
 	ID      int32
 	Label   string
 	Enabled bool
+	Checked bool
 }
 
 // menu reads the icon's menu as a panel does.
@@ -141,6 +173,9 @@ func (p *testPanel) menu(item string) ([]menuItem, error) {
 		it.Label, _ = props["label"].Value().(string)
 		if v, ok := props["enabled"].Value().(bool); ok {
 			it.Enabled = v
+		}
+		if v, ok := props["toggle-state"].Value().(int32); ok {
+			it.Checked = v == 1
 		}
 		items = append(items, it)
 	}

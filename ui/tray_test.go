@@ -1,6 +1,7 @@
 package ui
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -37,6 +38,8 @@ func TestTrayMenu(t *testing.T) {
 - Devices
 - Laptop: up to date
 - Attic: away
+
++ Work offline
 
 + Open window
 + Quit (VMs and the engine go on)
@@ -138,8 +141,8 @@ func TestTrayClick(t *testing.T) {
 			t.Errorf("%s: disabled %v, action %v", it.Label, it.Disabled, it.Action != nil)
 		}
 	}
-	want := []act{{verbSwitch, "w"}, {Verb: verbOpen}, {Verb: verbQuit}}
-	if len(got) != len(want) || got[0] != want[0] || got[1] != want[1] || got[2] != want[2] {
+	want := []act{{Verb: verbSwitch, ID: "w"}, {Verb: verbOffline, ID: offlineID}, {Verb: verbOpen}, {Verb: verbQuit}}
+	if !slices.Equal(got, want) {
 		t.Errorf("did %v", got)
 	}
 	if quits != 1 {

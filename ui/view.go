@@ -35,7 +35,8 @@ const (
 	moodIdle mood = iota
 	moodBusy
 	moodTrouble
-	moodOff // nothing runs
+	moodOff    // nothing runs
+	moodChoice // the person has to choose between two histories
 )
 
 // verb is something a person can ask for by a click.
@@ -57,12 +58,27 @@ const (
 	verbOpen    verb = "open"
 	verbClose   verb = "close"
 	verbQuit    verb = "quit"
+	verbTake    verb = "take"    // tell what a takeover may cost
+	verbChoose  verb = "choose"  // tell what a resolution does
+	verbPoints  verb = "points"  // list restore points
+	verbLook    verb = "look"    // open one
+	verbUnlook  verb = "unlook"  // close it
+	verbDelete  verb = "delete"  // delete it
+	verbHistory verb = "history" // draw a VM's
+	verbOffline verb = "offline"
+	verbOnline  verb = "online"
+	verbNow     verb = "now" // go offline without what isn't here
 )
 
-// act is a verb and what it is about (an ID).
+// offlineID stands for disconnected mode among the IDs of things that are asked for.
+const offlineID = "offline"
+
+// act is a verb and what it is about.
 type act struct {
 	Verb verb
 	ID   string
+	Sub  string         // a part of it: a branch, a restore point
+	How  api.Resolution // for verbChoose
 }
 
 // button is an act with its label. One that isn't enabled says why in Hint.
@@ -104,6 +120,11 @@ type vmRow struct {
 	More    []button // the rest
 	Bar     *progress
 	Problem *message
+	// Take is shown in place of Switch where the owner can't be asked.
+	Take      button
+	Conflict  *conflictRow
+	Points    string // how many restore points, "" for none
+	PointList []pointRow
 }
 
 // deviceRow is one device.
@@ -112,7 +133,10 @@ type deviceRow struct {
 	Name      string
 	Self      bool
 	Connected bool
+	Removed   bool
+	CanLeave  bool // this device, in a fleet with others
 	State     string
+	Owns      []string // VMs
 	Copies    []copyRow
 }
 
@@ -142,6 +166,9 @@ type view struct {
 	Up      bool
 	Banner  *message // across the window, above the VMs
 	Notice  *message // below it, until dismissed
+	Offline *offlineRow
+	Toggle  button // of disconnected mode
+	Away    bool   // it is on
 	VMs     []vmRow
 	Jobs    []progress
 	Empty   *message // instead of VMs
@@ -184,7 +211,9 @@ func viewOf(s state, now time.Time) view {
 		v.Empty = &message{Title: t("empty.vms.title"), Text: t("empty.vms.text"),
 			Button: button{Act: act{Verb: verbCreate}, Label: t("button.create"), Enabled: true}}
 	}
+	v.Offline, v.Away = m.offline(now), st.Offline.On
 	v.Devices = m.devices(now)
+	v.Toggle = m.toggle(len(v.Devices) > 1)
 	if len(v.Devices) < 2 {
 		v.Alone = t("empty.devices")
 	}
@@ -246,9 +275,17 @@ func summary(s state, v view) (mood, string) {
 		}
 	}
 	for _, r := range v.VMs {
+		if r.Conflict != nil {
+			return moodChoice, t("line.conflict", "VM", r.Name)
+		}
+	}
+	for _, r := range v.VMs {
 		if r.Bar != nil {
 			return moodBusy, r.Bar.Title
 		}
+	}
+	if v.Offline != nil && !v.Offline.On {
+		return moodBusy, v.Offline.Tray
 	}
 	if len(v.Jobs) > 0 {
 		return moodBusy, v.Jobs[0].Title
@@ -256,15 +293,24 @@ func summary(s state, v view) (mood, string) {
 	if v.Banner != nil && v.Banner.Trouble {
 		return moodTrouble, v.Banner.Title
 	}
-	switch here := countHere(v.VMs); {
-	case len(v.VMs) == 0:
+	m, line := quiet(v.VMs)
+	if v.Away {
+		line = t("line.offline", "Line", line)
+	}
+	return m, line
+}
+
+// quiet is the summary when nothing is out of the ordinary.
+func quiet(rows []vmRow) (mood, string) {
+	switch here := countHere(rows); {
+	case len(rows) == 0:
 		return moodOff, t("line.none")
-	case len(v.VMs) == 1:
-		return moodIdle, t("line.one", "VM", v.VMs[0].Name, "Where", v.VMs[0].Where)
-	case here == len(v.VMs):
+	case len(rows) == 1:
+		return moodIdle, t("line.one", "VM", rows[0].Name, "Where", rows[0].Where)
+	case here == len(rows):
 		return moodIdle, t("line.all-here", "Count", here)
 	default:
-		return moodIdle, tn("line.many", here, "Elsewhere", len(v.VMs)-here)
+		return moodIdle, tn("line.many", here, "Elsewhere", len(rows)-here)
 	}
 }
 

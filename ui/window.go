@@ -13,7 +13,7 @@ import (
 )
 
 // windowSize is the window's first size; devicesWidth is what the right column gets of it.
-var windowSize = fyne.NewSize(760, 500)
+var windowSize = fyne.NewSize(760, 560)
 
 const devicesWidth = 262
 
@@ -22,6 +22,7 @@ type mainWindow struct {
 	win     fyne.Window
 	do      doer
 	remove  func(deviceRow)
+	leave   func(deviceRow)
 	line    *widget.Label
 	device  *widget.Label
 	light   *dot
@@ -30,6 +31,8 @@ type mainWindow struct {
 	banner  *messageBox
 	notice  *messageBox
 	empty   *messageBox
+	offline *offlineBox
+	toggle  *toggle
 	vmBox   *fyne.Container
 	vms     []*vmCard
 	jobBox  *fyne.Container
@@ -40,9 +43,10 @@ type mainWindow struct {
 	right   *fyne.Container
 }
 
-func newMainWindow(a fyne.App, do doer, remove func(deviceRow)) *mainWindow {
+func newMainWindow(a fyne.App, do doer, remove, leave func(deviceRow)) *mainWindow {
 	m := &mainWindow{
-		win: a.NewWindow(t("app.title")), do: do, remove: remove,
+		win: a.NewWindow(t("app.title")), do: do, remove: remove, leave: leave,
+		offline: newOfflineBox(do), toggle: newToggle(do),
 		line:   text("", theme.SizeNameSubHeadingText, widget.MediumImportance, true),
 		device: text("", theme.SizeNameCaptionText, widget.LowImportance, false),
 		light:  newDot(theme.ColorNameDisabled),
@@ -60,10 +64,10 @@ func newMainWindow(a fyne.App, do doer, remove func(deviceRow)) *mainWindow {
 	icon.FillMode = canvas.ImageFillContain
 	icon.SetMinSize(fyne.NewSize(44, 44))
 	head := container.New(layout.NewCustomPaddedLayout(4, 2, 10, 10),
-		container.NewBorder(nil, nil, icon, m.light, lines(m.line, m.device)))
+		container.NewBorder(nil, nil, icon, container.NewHBox(container.NewCenter(m.toggle.w), m.light), lines(m.line, m.device)))
 
 	left := container.NewBorder(heading(t("head.vms"), m.create), nil, nil, nil,
-		container.NewVScroll(container.NewVBox(m.banner.panel, m.notice.panel, m.vmBox, m.jobBox, m.empty.panel)))
+		container.NewVScroll(container.NewVBox(m.banner.panel, m.notice.panel, m.offline.panel, m.vmBox, m.jobBox, m.empty.panel)))
 	m.right = container.New(column{devicesWidth}, container.NewBorder(heading(t("head.devices"), m.pair), nil, nil, nil,
 		container.NewVScroll(container.NewVBox(m.devBox, m.alone))))
 	body := container.NewBorder(nil, nil, nil, m.right, left)
@@ -112,6 +116,8 @@ func (m *mainWindow) set(v view) {
 	m.banner.set(v.Banner)
 	m.notice.set(v.Notice)
 	m.empty.set(v.Empty)
+	m.offline.set(v.Offline)
+	m.toggle.set(v.Toggle, v.Away || v.Offline != nil)
 	for _, b := range []*widget.Button{m.create, m.pair} {
 		if v.Up && b.Disabled() {
 			b.Enable()
@@ -166,7 +172,7 @@ func (m *mainWindow) setJobs(rows []progress) {
 
 func (m *mainWindow) setDevices(rows []deviceRow) {
 	for len(m.devices) < len(rows) {
-		c := newDeviceCard(m.remove)
+		c := newDeviceCard(m.remove, m.leave)
 		m.devices = append(m.devices, c)
 		m.devBox.Add(c.panel)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -160,7 +161,7 @@ func (c *cli) offlineStatus(cmd *cobra.Command, asJSON bool) error {
 func (c *cli) showOffline(st *api.Status, now time.Time) {
 	c.out.say("%s", offlineWords(st, now))
 	o := st.Offline
-	if len(o.VMs) == 0 || !o.On && o.Job == "" {
+	if len(o.VMs) == 0 {
 		return
 	}
 	rows := make([][]string, 0, len(o.VMs))
@@ -170,10 +171,12 @@ func (c *cli) showOffline(st *api.Status, now time.Time) {
 		if v.Missing == nil || *v.Missing > 0 {
 			missing, lacking = amount(v.Missing), true
 		}
-		along := "comes along"
+		along := "is here"
 		switch {
 		case v.Taken && o.On:
 			along = "is along"
+		case !v.Taken && o.Job != "":
+			along = "still with " + v.OwnerName
 		case !v.Taken:
 			along, copies = "only a copy; "+v.OwnerName+" owns it", true
 		}
@@ -186,12 +189,19 @@ func (c *cli) showOffline(st *api.Status, now time.Time) {
 		}
 		rows = append(rows, []string{v.VMName, along, missing, asOf})
 	}
-	c.out.say("")
+	if o.On || o.Job != "" {
+		c.out.say("")
+	} else {
+		c.out.say("If it went offline now:\n")
+	}
 	c.out.table([]string{"VM", "HERE", "MISSING", "COPY OF"}, rows)
 	if o.On && lacking {
 		c.out.say("\nWhat is missing can't be read until the device that has it is reached again.")
 	}
-	if copies {
+	if o.On && len(o.Unaware) > 0 {
+		c.out.say("\nNot told yet: %s", strings.Join(o.Unaware, ", "))
+	}
+	if o.On && copies {
 		c.out.say("\nA copy must not be started: its owner may be writing to the VM. If it must be: tagalong switch --force VM")
 	}
 }

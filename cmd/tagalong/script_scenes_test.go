@@ -60,7 +60,8 @@ func cmdScene(ts *testscript.TestScript, _ bool, args []string) {
 	case "ready": // the preparation to go offline is done
 		change(func(st *api.Status, _ *api.VM) {
 			st.Jobs[len(st.Jobs)-1].Done = true
-			st.Offline.On, st.Offline.Since, st.Offline.Job = true, time.Now(), ""
+			st.Offline.On, st.Offline.Since, st.Offline.Job, st.Offline.Unaware = true, time.Now(), "", []string{"attic"}
+			st.Offline.VMs[0].Taken = true
 		})
 	case "resolving": // a resolution's job is under way
 		f.Update("job", "on", func(st *api.Status) {

@@ -110,8 +110,8 @@ func (e *Engine) setOpen(ctx context.Context, method string, req api.RestorePoin
 	})
 }
 
-// GoOffline implements api.Engine: the preparation stays as it begins until Update or a GoOffline with Now ends it. Then everything that
-// is here or was asked for has come along.
+// GoOffline implements api.Engine: the preparation stays as it begins until Update or a GoOffline with Now ends it. Nothing moves
+// meanwhile: along is what was here before.
 func (e *Engine) GoOffline(ctx context.Context, req api.GoOffline) (*api.Job, error) {
 	if err := e.enter(ctx, "GoOffline", req); err != nil {
 		return nil, err
@@ -125,14 +125,13 @@ func (e *Engine) GoOffline(ctx context.Context, req api.GoOffline) (*api.Job, er
 		}
 		s.Offline.Job, s.Offline.VMs = job.ID, nil
 		for _, v := range s.VMs {
-			taken := v.Here || !req.CopyOnly && (len(req.VMs) == 0 || slices.Contains(req.VMs, v.ID))
 			missing := int64(0)
 			for _, r := range v.Replicas {
 				if r.Device == s.Device.ID {
 					missing = r.Remaining
 				}
 			}
-			s.Offline.VMs = append(s.Offline.VMs, api.OfflineVM{VM: v.ID, VMName: v.Name, Taken: taken, OwnerName: v.OwnerName, Missing: &missing, Position: v.Position})
+			s.Offline.VMs = append(s.Offline.VMs, api.OfflineVM{VM: v.ID, VMName: v.Name, Taken: v.Here, OwnerName: v.OwnerName, Missing: &missing, Position: v.Position})
 		}
 		if req.Now {
 			s.Offline.On, s.Offline.Since, s.Offline.Job, s.Jobs[i].Done = true, time.Now(), "", true

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -347,6 +348,7 @@ type device struct {
 	hv     *fakeHypervisor
 	engine *Engine
 	stop   func()
+	listen string // its address, from its first start on: who was away finds it there
 }
 
 func newDevice(t *testing.T, name string) *device {
@@ -356,13 +358,13 @@ func newDevice(t *testing.T, name string) *device {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	d := &device{t: t, name: name, dir: dir, hv: newFake()}
+	d := &device{t: t, name: name, dir: dir, hv: newFake(), listen: "/ip4/127.0.0.1/tcp/0"}
 	d.start()
 	return d
 }
 
 func (d *device) options() Options {
-	return Options{DataDir: d.dir, Name: d.name, Listen: []string{"/ip4/127.0.0.1/tcp/0"}, Hypervisor: d.hv, Log: slog.New(slog.NewTextHandler(d.t.Output(), nil)).With("device", d.name), Reserve: 1}
+	return Options{DataDir: d.dir, Name: d.name, Listen: []string{d.listen}, Hypervisor: d.hv, Log: slog.New(slog.NewTextHandler(d.t.Output(), nil)).With("device", d.name), Reserve: 1}
 }
 
 // start starts the engine, a second time too, as after a crash or a restart.
@@ -381,7 +383,7 @@ func (d *device) start() {
 	case err := <-ended:
 		d.t.Fatal(err)
 	}
-	d.engine = e
+	d.engine, d.listen = e, fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", e.host.Port())
 	var once sync.Once
 	d.stop = func() {
 		once.Do(func() {

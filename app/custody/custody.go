@@ -120,10 +120,16 @@ func (c Custody) Resume(term uint64) error {
 	if c.Disk == nil {
 		return ErrNoDisk
 	}
-	if c.Disk.Info().Active {
-		return c.Disk.Unfence()
+	if !c.Disk.Info().Active {
+		return c.Disk.Activate(term)
 	}
-	return c.Disk.Activate(term)
+	// An attempt to give it away may end because the person chose: then the disk is told the new term in a moment, or was.
+	if c.Disk.Info().Term < term {
+		if err := c.Disk.Renew(term); err != nil {
+			return err
+		}
+	}
+	return c.Disk.Unfence()
 }
 
 // Fence lets no write pass any more. Of a disk that isn't active, which a restart leaves, the terms before term are given away

@@ -42,26 +42,21 @@ func (c Custody) Stand() Standing {
 		}
 	}
 	pos := directory.Position(c.Disk.Info().Position)
+	within := func(h directory.Hash) bool { return c.Dir.Relation(h, pos) == directory.RelationBehind }
+	// A side that the person is shown must be there when they choose it, even if it holds nothing of its own.
+	if slices.ContainsFunc(heads[1:], func(h directory.SignedTransfer) bool { return h.To == c.Self }) {
+		return Own
+	}
 	switch c.Dir.Relation(heads[0].Hash(), pos) {
 	case directory.RelationBehind:
 		return Behind
 	case directory.RelationUnknown:
 		return Unknown
 	}
-	within := func(h directory.Hash) bool { return c.Dir.Relation(h, pos) == directory.RelationBehind }
-	standing := Beyond
-	for _, h := range heads[1:] {
-		switch {
-		case !within(h.Hash()):
-		case h.To == c.Self:
-			return Own
-		default:
-			standing = OtherSide
-		}
-	}
-	if standing == OtherSide {
+	if slices.ContainsFunc(heads[1:], func(h directory.SignedTransfer) bool { return within(h.Hash()) }) {
 		return OtherSide
 	}
+	standing := Beyond
 	for _, t := range c.Dir.Chain(c.VM) {
 		if slices.ContainsFunc(t.Over, within) {
 			standing = GivenUp
@@ -132,7 +127,10 @@ func (c Custody) News(m *baton.Machine) (ev baton.Event, news bool) {
 	superseded := baton.Event{Kind: baton.EvSuperseded, Peer: head.To, Term: head.Term}
 	switch state := m.State(); state {
 	case baton.Replica, baton.Accepting, baton.Loaded:
-		return superseded, head.To != c.Self && (m.Judging() || c.Stand() == Beyond)
+		if head.To == c.Self {
+			return c.newsOfReplica(m.Term(), head)
+		}
+		return superseded, m.Judging() || c.Stand() == Beyond
 	case baton.Given:
 		return c.newsOfGiven(m, head, superseded)
 	case baton.Taking, baton.Giving:
@@ -164,6 +162,17 @@ func (c Custody) newsOfOurs(state baton.State, term uint64, head directory.Signe
 		return baton.Event{Kind: baton.EvTakeOver, Peer: c.Self, Term: next, Position: baton.Position(pos)}, err == nil
 	}
 	return ev, false
+}
+
+// newsOfReplica: a side that this device has set aside already was chosen after all, by a choice that counts more. It goes on
+// if nothing was written over it yet; else there is the restore point.
+func (c Custody) newsOfReplica(term uint64, head directory.SignedTransfer) (ev baton.Event, news bool) {
+	if head.Kind != directory.KindResolved || head.Term <= term || c.Disk == nil || !c.Disk.Info().Complete {
+		return ev, false
+	}
+	pos := directory.Position(c.Disk.Info().Position)
+	ev = baton.Event{Kind: baton.EvChosen, Peer: c.Self, Term: head.Term, Mine: true}
+	return ev, c.Dir.Relation(head.Prev, pos) == directory.RelationBehind
 }
 
 // newsOfGiven: what this device gave may have been taken without its hearing of it, or taken over from its taker.

@@ -47,6 +47,29 @@ func (d *device) side(owner *device) api.ConflictSide {
 	return s.Conflict.Sides[i]
 }
 
+// choose resolves the conflict on d in favour of the winner.
+func (d *device) choose(how api.Resolution, winner *device) *api.Job {
+	d.t.Helper()
+	job, err := d.engine.Resolve(d.t.Context(), api.ResolveConflict{VM: "Work", How: how, Keep: d.side(winner).Branch})
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return job
+}
+
+// one waits until there is one version again, on its owner, and the other's copy has all of it.
+func one(t *testing.T, owner, other *device, id string) {
+	t.Helper()
+	for _, d := range []*device{owner, other} {
+		until(t, d.name+" to see one version on "+owner.name, func() bool {
+			s, _ := d.vm("Work")
+			return s.Conflict == nil && s.Owner == owner.engine.host.ID()
+		})
+	}
+	until(t, "the other device to follow", func() bool { return other.state(id) == baton.Replica })
+	owner.live("Work")
+}
+
 func TestTwoVersionsWaitForThePerson(t *testing.T) {
 	desk, laptop, v := apart(t)
 	until(t, "the desk's guest to stand still", func() bool { return desk.hv.only().get() == hypervisor.StatePaused })
@@ -95,5 +118,50 @@ func TestTwoVersionsWaitForThePerson(t *testing.T) {
 	}
 	if g := desk.hv.only(); g == nil || g.get() != hypervisor.StatePaused {
 		t.Error("the desk's windows are gone, or go on")
+	}
+}
+
+func TestKeepingTheVersionThatRuns(t *testing.T) {
+	desk, laptop, v := apart(t)
+	job := laptop.choose(api.ResolveKeep, laptop)
+	one(t, laptop, desk, v.ID)
+	if j := laptop.jobEnded(job.ID); j.Error != nil {
+		t.Errorf("%+v", j)
+	}
+	if desk.read(v.ID, 1) != 'l' || desk.hv.only() != nil {
+		t.Error("the desk isn't the laptop's copy")
+	}
+	s, _ := desk.vm("Work")
+	if len(s.RestorePoints) != 1 || s.RestorePoints[0].Bytes == 0 || !strings.Contains(s.RestorePoints[0].Why, "laptop") {
+		t.Fatalf("the desk keeps %+v", s.RestorePoints)
+	}
+	if err := laptop.engine.StartVM(t.Context(), "Work"); err != nil {
+		t.Fatal(err)
+	}
+	if err := desk.engine.DeleteRestorePoint(t.Context(), api.RestorePointRef{VM: "Work", ID: s.RestorePoints[0].ID}); err != nil {
+		t.Fatal(err)
+	}
+	if s, _ := desk.vm("Work"); len(s.RestorePoints) != 0 {
+		t.Errorf("after it was deleted: %+v", s.RestorePoints)
+	}
+	desk.event("vm.resolved")
+}
+
+func TestKeepingTheVersionThatWaits(t *testing.T) {
+	desk, laptop, v := apart(t)
+	// Chosen where the other one is.
+	laptop.choose(api.ResolveKeep, desk)
+	one(t, desk, laptop, v.ID)
+	until(t, "the desk's guest to go on", func() bool { return desk.hv.only().get() == hypervisor.StateRunning })
+	if laptop.read(v.ID, 1) != 'd' || laptop.read(v.ID, 2) != 'd' {
+		t.Error("the laptop isn't the desk's copy")
+	}
+	if s, _ := laptop.vm("Work"); len(s.RestorePoints) != 1 {
+		t.Errorf("the laptop keeps %+v", s.RestorePoints)
+	}
+	desk.write(v.ID, 3, 'n')
+	desk.live("Work")
+	if laptop.read(v.ID, 3) != 'n' {
+		t.Error("the laptop doesn't follow")
 	}
 }

@@ -2,6 +2,7 @@ package app
 
 import (
 	"log/slog"
+	"slices"
 	"sync/atomic"
 
 	"tagalong.org/tagalong/directory"
@@ -19,52 +20,90 @@ func (f *fleet) set(d *directory.Directory, log *slog.Logger) {
 	f.dir.Store(d)
 }
 
-// Allowed says whether the device is paired.
+// Allowed says whether the device is in the fleet.
 func (f *fleet) Allowed(id string) bool {
 	d := f.dir.Load()
 	return d != nil && d.IsMember(id)
 }
 
-// List is the IDs of the paired devices.
+// List is the IDs of the devices of the fleet.
 func (f *fleet) List() []string {
 	d := f.dir.Load()
 	if d == nil {
 		return nil
 	}
-	var ids []string
-	for _, m := range d.Members() {
-		ids = append(ids, m.ID)
-	}
-	return ids
+	return idsOf(d.Members())
 }
 
-// Load is the addresses at which the device was last reached from here, or, if it never was, those that it says it has: this
-// device may know it only from another one.
+// Load is the device's last known addresses: where it was reached from here, then where it says that it listens.
 func (f *fleet) Load(id string) []string {
 	d := f.dir.Load()
 	if d == nil {
 		return nil
 	}
-	for _, m := range d.Members() {
-		if m.ID == id && len(m.Addrs) > 0 {
-			return m.Addrs
+	var addrs []string
+	for _, m := range slices.Concat(d.Members(), d.RemovedMembers(), d.Former()) {
+		if m.ID == id {
+			addrs = m.Addrs
 		}
 	}
-	for _, device := range d.Devices() {
-		if device.ID == id {
-			return device.Addrs
+	for _, dev := range d.Devices() {
+		if dev.ID != id {
+			continue
+		}
+		for _, a := range dev.Addrs {
+			if !slices.Contains(addrs, a) {
+				addrs = append(addrs, a)
+			}
 		}
 	}
-	return nil
+	return addrs
 }
 
-// Save remembers the device's addresses.
+// Save remembers the device's addresses. Those of a device that has left stay what they were.
 func (f *fleet) Save(id string, addrs []string) {
 	d := f.dir.Load()
-	if d == nil {
+	if d == nil || !d.IsMember(id) {
 		return
 	}
 	if err := d.SetAddrs(id, addrs); err != nil {
 		f.log.Load().Warn("Remembering a device's addresses failed", "device", id, "error", err)
 	}
+}
+
+// farewells are the devices that left the fleet, or the fleet that this device left: they may be told so, and say so.
+type farewells struct{ *fleet }
+
+// Allowed says whether the device may be reached to say farewell. That one has been told already doesn't matter: it may not
+// have understood, or have been set back to before.
+func (f farewells) Allowed(id string) bool {
+	d := f.dir.Load()
+	return d != nil && slices.Contains(idsOf(slices.Concat(d.RemovedMembers(), d.Former())), id)
+}
+
+// List is the IDs of those to be dialled, because they have to be told.
+func (f farewells) List() []string {
+	d := f.dir.Load()
+	if d == nil {
+		return nil
+	}
+	return idsOf(toldNothing(d))
+}
+
+// toldNothing are the devices that this one has to say farewell to: those that others removed and that don't know, or if
+// this one left by itself, those that it left.
+func toldNothing(d *directory.Directory) []directory.Member {
+	list := slices.DeleteFunc(d.RemovedMembers(), func(m directory.Member) bool { return m.By == m.ID })
+	if r, out := d.Removal(d.Self()); out && r.Writer == d.Self() {
+		list = append(list, d.Former()...)
+	}
+	return slices.DeleteFunc(list, func(m directory.Member) bool { return m.Told })
+}
+
+func idsOf(list []directory.Member) []string {
+	ids := make([]string, 0, len(list))
+	for _, m := range list {
+		ids = append(ids, m.ID)
+	}
+	return ids
 }

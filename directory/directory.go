@@ -328,7 +328,7 @@ func (d *Directory) remember(key string, value []byte) error {
 	return nil
 }
 
-// forget takes one deleted entry out of memory. Members are only ever forgotten all at once.
+// forget takes one deleted entry out of memory. Members are only ever forgotten all at once, and so is all of a VM.
 func (d *Directory) forget(key string) {
 	r := d.records[key]
 	switch kindOf(key) {
@@ -342,6 +342,8 @@ func (d *Directory) forget(key string) {
 		d.settleAgain()
 	case replicaKind:
 		d.forgetReplica(key)
+	case "vm", "transfer", "fork", "vmnote":
+		d.forgetOfVM(key)
 	}
 	d.bytes -= len(r.Value)
 	delete(d.records, key)

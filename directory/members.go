@@ -24,20 +24,12 @@ type Member struct {
 	Addrs    []string  `json:"addrs,omitempty"` // last known here
 	PairedAt time.Time `json:"pairedAt,omitzero"`
 	// Removed says that it isn't in the fleet any more; Wipe that its replicas are to be deleted, Told that it
-	// has been told (see SetTold), By who removed it and At when.
+	// has said itself that it knows (and has deleted them, if Wipe), By who removed it and At when.
 	Removed bool      `json:"removed,omitempty"`
 	Wipe    bool      `json:"-"`
 	Told    bool      `json:"-"`
 	By      string    `json:"-"`
 	At      time.Time `json:"-"`
-	// told is the generation of which the removed device has been told.
-	told uint64
-}
-
-// localMember is how a member's entry is stored.
-type localMember struct {
-	Member
-	ToldGen uint64 `json:"told,omitempty"`
 }
 
 // membership is what one device has signed of another: that it was let in for
@@ -86,16 +78,6 @@ func readMember(r Record) (membership, error) {
 	}
 	return m, nil
 }
-
-// exile is what a device knows of its own removal.
-type exile struct {
-	// Out is the record that removed it; nil if it is in a fleet, or is one by itself.
-	Out *Record `json:"out,omitempty"`
-	// Gen is the newest of its generations that has ended: older removals are no news.
-	Gen uint64 `json:"gen,omitempty"`
-}
-
-const exileKey = "local/exile"
 
 // AddMember lets a device into the fleet, or changes what is known of it. The
 // word is signed and goes to all; one that was removed comes back by it. A device that was itself removed is in a
@@ -160,7 +142,7 @@ func (d *Directory) putLocalMember(entries map[string][]byte, m Member) error {
 	if err := dev.check(); err != nil {
 		return err
 	}
-	b, err := encodeValue(localMember{m, m.told})
+	b, err := encodeValue(m)
 	if err != nil {
 		return err
 	}
@@ -196,112 +178,8 @@ func (d *Directory) removeMember(id string, wipe bool) error {
 	return d.commit(entries, true)
 }
 
-// Leave takes this device out of its fleet, by its own signature: it forgets the others and is a fleet of one. Removal(its
-// own ID) is the record to show to the others, who apply it; it isn't sent by itself. Once left, it does nothing. Errors: as AddMember.
-func (d *Directory) Leave() error {
-	d.write.Lock()
-	defer d.write.Unlock()
-	if err := d.leave(); err != nil {
-		return fmt.Errorf("directory: leave: %w", err)
-	}
-	return nil
-}
-
-func (d *Directory) leave() error {
-	if d.exile.Out != nil {
-		return nil
-	}
-	gen := d.exile.Gen + 1
-	if s := d.standings[d.opt.Self]; s != nil {
-		gen = max(gen, s.Gen)
-	}
-	r, err := d.putMembership(map[string][]byte{}, membership{Device: d.opt.Self, Gen: gen, Removed: true})
-	if err != nil {
-		return err
-	}
-	return d.expel(r, gen)
-}
-
-// expel makes this device a fleet of one: what it knew of the fleet goes, its
-// VMs and their history stay.
-func (d *Directory) expel(r Record, gen uint64) error {
-	b, err := encodeValue(exile{Out: &r, Gen: gen})
-	if err != nil {
-		return err
-	}
-	entries := map[string][]byte{exileKey: b}
-	for k := range d.records {
-		if kind := kindOf(k); kind == "member" || kind == "device" && k != "device/"+d.opt.Self {
-			entries[k] = nil
-		}
-	}
-	for id := range d.members {
-		entries["local/member/"+id] = nil
-	}
-	return d.commit(entries, true)
-}
-
-// Removal returns the signed record that says that a device was removed, or has
-// left, to show it to whom it concerns. Of this device's own ID it says that this device was: it is a fleet of one since.
-func (d *Directory) Removal(id string) (Record, bool) {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	if id == d.opt.Self {
-		if d.exile.Out == nil {
-			return Record{}, false
-		}
-		return *d.exile.Out, true
-	}
-	s := d.standings[id]
-	if s == nil || !s.Removed {
-		return Record{}, false
-	}
-	return d.records[memberKey(id, s.By)], true
-}
-
-// AcceptRemoval takes note that this device was removed, by the record that
-// another one has shown: it has to be a member's word, and the newest. From then on this device is a fleet of one; wipe
-// asks it to delete its replicas. Again, it says the same. Errors: ErrInvalid (also: out of date), ErrUnknownDevice,
-// ErrSignature, ErrNoSpace, ErrUnsure, ErrClosed.
-func (d *Directory) AcceptRemoval(r Record) (wipe bool, err error) {
-	d.write.Lock()
-	defer d.write.Unlock()
-	m, err := d.acceptRemoval(r)
-	if err != nil {
-		return false, fmt.Errorf("directory: removal: %w", err)
-	}
-	return m.Wipe, nil
-}
-
-func (d *Directory) acceptRemoval(r Record) (membership, error) {
-	if err := r.checkSize(); err != nil {
-		return membership{}, err
-	}
-	m, err := readMember(r)
-	if err != nil {
-		return m, err
-	}
-	if m.Device != d.opt.Self || !m.Removed {
-		return m, fmt.Errorf("not of this device: %w", ErrInvalid)
-	}
-	if out := d.exile.Out; out != nil && out.hash() == r.hash() {
-		return m, nil
-	}
-	if !d.isMember(m.By) {
-		return m, ErrUnknownDevice
-	}
-	if s := d.standings[m.Device]; m.Gen <= d.exile.Gen || s != nil && m.compare(s) < 0 {
-		return m, fmt.Errorf("out of date: %w", ErrInvalid)
-	}
-	if err := d.verify(r); err != nil {
-		return m, err
-	}
-	return m, d.expel(r, m.Gen)
-}
-
-// applyMember takes a device's word about a device in, whoever that is: a member has handed it on, and could
-// have let the writer in itself. So a new device learns of a fleet whose members let each other in again, and what
-// a removed device had said before it was known to be removed comes to everybody.
+// applyMember takes another device's word about a device in. Words of removed
+// devices count as far as a member hands them on: it had heard them before it knew.
 func (d *Directory) applyMember(r Record) error {
 	m, err := readMember(r)
 	if err != nil {
@@ -406,61 +284,47 @@ func (d *Directory) member(s *membership) Member {
 		m.PairedAt = s.At
 	}
 	m.Removed = s.Removed
-	m.Wipe, m.By, m.At, m.Told = s.Wipe, s.By, s.At, s.Removed && m.told == s.Gen
+	m.Wipe, m.By, m.At, m.Told = s.Wipe, s.By, s.At, d.knowsItself(s)
 	return m
 }
 
 // SetAddrs notes the addresses at which a member was last reached. Errors:
 // ErrNotFound and those of AddMember.
 func (d *Directory) SetAddrs(id string, addrs []string) error {
-	return d.noteMember(id, false, func(m *Member, _ *membership) bool {
-		same := slices.Equal(m.Addrs, addrs)
-		m.Addrs = slices.Clone(addrs)
-		return !same
-	})
-}
-
-// SetTold notes that a removed device has been told. Errors: as SetAddrs.
-func (d *Directory) SetTold(id string) error {
-	return d.noteMember(id, true, func(m *Member, s *membership) bool {
-		same := m.told == s.Gen
-		m.told = s.Gen
-		return !same
-	})
-}
-
-func (d *Directory) noteMember(id string, removed bool, change func(*Member, *membership) bool) error {
-	d.write.Lock()
-	defer d.write.Unlock()
-	s := d.standings[id]
-	if s == nil || s.Removed != removed || id == d.opt.Self {
-		return fmt.Errorf("directory: member: %w", ErrNotFound)
-	}
-	m := d.member(s)
-	if !change(&m, s) {
-		return nil
-	}
-	entries := map[string][]byte{}
-	err := d.putLocalMember(entries, m)
-	if err == nil {
-		err = d.commit(entries, true)
-	}
-	if err != nil {
+	if err := d.noteAddrs(id, addrs); err != nil {
 		return fmt.Errorf("directory: member: %w", err)
 	}
 	return nil
 }
 
+func (d *Directory) noteAddrs(id string, addrs []string) error {
+	d.write.Lock()
+	defer d.write.Unlock()
+	s := d.standings[id]
+	if s == nil || s.Removed || id == d.opt.Self {
+		return ErrNotFound
+	}
+	m := d.member(s)
+	if slices.Equal(m.Addrs, addrs) {
+		return nil
+	}
+	m.Addrs = slices.Clone(addrs)
+	entries := map[string][]byte{}
+	if err := d.putLocalMember(entries, m); err != nil {
+		return err
+	}
+	return d.commit(entries, true)
+}
+
 func (d *Directory) rememberLocalMember(id string, value []byte) error {
-	m, err := decodeValue[localMember](value)
+	m, err := decodeValue[Member](value)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
 	if m.ID != id {
 		return fmt.Errorf("member %.40q: %w", m.ID, ErrCorrupt)
 	}
-	m.told = m.ToldGen
-	d.members[id] = m.Member
+	d.members[id] = m
 	return nil
 }
 
@@ -483,11 +347,3 @@ func (d *Directory) signMembers(entries map[string][]byte) error {
 // errSame: two devices can't agree on which is newer. A device that lost its
 // directory may have signed both.
 var errSame = errors.New("another value of the same version")
-
-func readExile(value []byte) (exile, error) {
-	e, err := decodeValue[exile](value)
-	if err != nil {
-		return e, fmt.Errorf("%w: %w", ErrCorrupt, err)
-	}
-	return e, nil
-}

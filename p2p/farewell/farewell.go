@@ -6,14 +6,14 @@
 //	opener:   {"record": …}                       the signed record of the removal
 //	listener: {"refused": "why"}                  or
 //	listener: {"heard": true}                     the record is genuine and durable here
-//	listener: {"heard": true, "done": true, "wiped": true|false}
-//	opener:   {"noted": true}                     the opener won't tell this again
+//	listener: {"heard": true, "done": true, "record": …}   its own signed word of it, if the record was about itself
+//	opener:   {"noted": true}                     the opener has that durably and won't tell this again
 //
 // Between heard and done a device may take its time to delete what it has. If the stream breaks, the opener tells the same
 // again later, and the listener answers the same.
 //
-// Guaranteed: bounded memory, and that nothing but the record is taken from a peer. Not guaranteed, and the caller's
-// business: that the record is genuine, and that this peer may tell of it.
+// Guaranteed: bounded memory, and that nothing but the records is taken from a peer. Not guaranteed, and the caller's
+// business: that a record is genuine, and that this peer may tell of it.
 //
 // To test: go test -race ./p2p/farewell ; go test -fuzz=FuzzHear ./p2p/farewell
 package farewell
@@ -50,7 +50,6 @@ type message struct {
 	Refused string          `json:"refused,omitempty"`
 	Heard   bool            `json:"heard,omitempty"`
 	Done    bool            `json:"done,omitempty"`
-	Wiped   bool            `json:"wiped,omitempty"`
 	Noted   bool            `json:"noted,omitempty"`
 }
 
@@ -60,13 +59,12 @@ const maxReason = 200
 var greeting = wire.Greeting{Protocol: Protocol, Version: 1, Oldest: 1}
 
 // Tell shows the record, a JSON value, to the device at the other end, waits until it has done what follows for it, and
-// calls note, which makes durable that this was so; wiped says that the device has deleted what it had. The end of ctx
-// gives up. The stream is closed or reset when Tell returns. Errors: ErrRefused, ErrProtocol, note's, those of the stream.
-func Tell(ctx context.Context, s Stream, record []byte, note func(wiped bool) error) error {
+// calls note with the device's own word of that, which may be empty, to make it durable. The end of ctx gives up. The stream is closed or reset when Tell returns. Errors: ErrRefused, ErrProtocol, note's, those of the stream.
+func Tell(ctx context.Context, s Stream, record []byte, note func(word []byte) error) error {
 	return end(s, tell(ctx, wire.NewConn(s), record, note))
 }
 
-func tell(ctx context.Context, c *wire.Conn, record []byte, note func(wiped bool) error) error {
+func tell(ctx context.Context, c *wire.Conn, record []byte, note func(word []byte) error) error {
 	if _, err := c.Greet(ctx, greeting); err != nil {
 		return err
 	}
@@ -91,7 +89,7 @@ func tell(ctx context.Context, c *wire.Conn, record []byte, note func(wiped bool
 			return err
 		}
 	}
-	if err := note(m.Wiped); err != nil {
+	if err := note(m.Record); err != nil {
 		return err
 	}
 	return c.Send(ctx, message{Noted: true})
@@ -99,14 +97,14 @@ func tell(ctx context.Context, c *wire.Conn, record []byte, note func(wiped bool
 
 // Hear reads a record and hands it to judge, which verifies it, makes it durable and returns what is to be done, or why
 // the record is refused. The text of that error goes to the peer. Then Hear says that it heard, runs do, and says that it
-// is done, and whether everything was wiped. noted tells whether the opener will not come again. The stream is closed or
+// is done, with the word that do returns, a JSON value or nothing. noted tells whether the opener will not come again. The stream is closed or
 // reset when Hear returns.
-func Hear(ctx context.Context, s Stream, judge func(record []byte) (do func(context.Context) (wiped bool, err error), err error)) (noted bool, err error) {
+func Hear(ctx context.Context, s Stream, judge func(record []byte) (do func(context.Context) (word []byte, err error), err error)) (noted bool, err error) {
 	noted, err = hear(ctx, wire.NewConn(s), judge)
 	return noted, end(s, err)
 }
 
-func hear(ctx context.Context, c *wire.Conn, judge func([]byte) (func(context.Context) (bool, error), error)) (bool, error) {
+func hear(ctx context.Context, c *wire.Conn, judge func([]byte) (func(context.Context) ([]byte, error), error)) (bool, error) {
 	if _, err := c.Greet(ctx, greeting); err != nil {
 		return false, err
 	}
@@ -127,11 +125,11 @@ func hear(ctx context.Context, c *wire.Conn, judge func([]byte) (func(context.Co
 	if err := c.Send(ctx, message{Heard: true}); err != nil {
 		return false, err
 	}
-	wiped, err := do(ctx)
+	word, err := do(ctx)
 	if err != nil {
 		return false, err
 	}
-	if err := c.Send(ctx, message{Heard: true, Done: true, Wiped: wiped}); err != nil {
+	if err := c.Send(ctx, message{Heard: true, Done: true, Record: word}); err != nil {
 		return false, err
 	}
 	last, cancel := context.WithTimeout(ctx, answerTimeout)

@@ -21,7 +21,7 @@ type heard struct {
 	err   error
 }
 
-func hear(ctx context.Context, s wire.Stream, judge func([]byte) (func(context.Context) (bool, error), error)) chan heard {
+func hear(ctx context.Context, s wire.Stream, judge func([]byte) (func(context.Context) ([]byte, error), error)) chan heard {
 	c := make(chan heard, 1)
 	go func() {
 		noted, err := farewell.Hear(ctx, s, judge)
@@ -35,13 +35,13 @@ func TestTheOneWhoLeftHearsOfItAndDoesIt(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			a, b := pair(t)
 			var steps []string
-			h := hear(t.Context(), b, func(record []byte) (func(context.Context) (bool, error), error) {
+			h := hear(t.Context(), b, func(record []byte) (func(context.Context) ([]byte, error), error) {
 				steps = append(steps, "judged "+string(record))
-				return func(context.Context) (bool, error) { steps = append(steps, "wiped"); return true, nil }, nil
+				return func(context.Context) ([]byte, error) { steps = append(steps, "wiped"); return []byte(`{"k":"v"}`), nil }, nil
 			})
-			err := farewell.Tell(t.Context(), a, []byte(`{"key":"k"}`), func(wiped bool) error {
-				if !wiped {
-					t.Error("the wipe isn't told")
+			err := farewell.Tell(t.Context(), a, []byte(`{"key":"k"}`), func(word []byte) error {
+				if string(word) != `{"k":"v"}` {
+					t.Errorf("its word came as %s", word)
 				}
 				steps = append(steps, "noted")
 				return nil
@@ -62,8 +62,8 @@ func TestTheOneWhoLeftHearsOfItAndDoesIt(t *testing.T) {
 func TestARefusalIsTold(t *testing.T) {
 	a, b := wiretest.TCP(t)
 	why := errors.New("not a genuine record " + strings.Repeat("x", 1000))
-	h := hear(t.Context(), b, func([]byte) (func(context.Context) (bool, error), error) { return nil, why })
-	err := farewell.Tell(t.Context(), a, []byte(`{}`), func(bool) error { t.Error("noted what was refused"); return nil })
+	h := hear(t.Context(), b, func([]byte) (func(context.Context) ([]byte, error), error) { return nil, why })
+	err := farewell.Tell(t.Context(), a, []byte(`{}`), func([]byte) error { t.Error("noted what was refused"); return nil })
 	if !errors.Is(err, farewell.ErrRefused) || !strings.Contains(err.Error(), "not a genuine record") {
 		t.Error(err)
 	}
@@ -76,21 +76,21 @@ func TestARefusalIsTold(t *testing.T) {
 func TestHalfAFarewellIsNone(t *testing.T) {
 	a, b := wiretest.TCP(t)
 	ctx, cancel := context.WithCancel(t.Context())
-	h := hear(ctx, b, func([]byte) (func(context.Context) (bool, error), error) {
-		return func(ctx context.Context) (bool, error) { cancel(); return false, context.Cause(ctx) }, nil
+	h := hear(ctx, b, func([]byte) (func(context.Context) ([]byte, error), error) {
+		return func(ctx context.Context) ([]byte, error) { cancel(); return nil, context.Cause(ctx) }, nil
 	})
-	if err := farewell.Tell(t.Context(), a, []byte(`{}`), func(bool) error { t.Error("noted"); return nil }); err == nil {
+	if err := farewell.Tell(t.Context(), a, []byte(`{}`), func([]byte) error { t.Error("noted"); return nil }); err == nil {
 		t.Error("told although the other end failed")
 	}
 	if got := <-h; got.err == nil || got.noted {
 		t.Errorf("%+v", got)
 	}
 	a, b = wiretest.TCP(t)
-	h = hear(t.Context(), b, func([]byte) (func(context.Context) (bool, error), error) {
-		return func(context.Context) (bool, error) { return false, nil }, nil
+	h = hear(t.Context(), b, func([]byte) (func(context.Context) ([]byte, error), error) {
+		return func(context.Context) ([]byte, error) { return nil, nil }, nil
 	})
 	full := errors.New("the disk is full")
-	if err := farewell.Tell(t.Context(), a, []byte(`{}`), func(bool) error { return full }); !errors.Is(err, full) {
+	if err := farewell.Tell(t.Context(), a, []byte(`{}`), func([]byte) error { return full }); !errors.Is(err, full) {
 		t.Error(err)
 	}
 	if got := <-h; got.noted {
@@ -102,7 +102,7 @@ func TestNonsenseIsRefused(t *testing.T) {
 	greeting := wire.Greeting{Protocol: farewell.Protocol, Version: 1, Oldest: 1}
 	for name, msg := range map[string]any{"nothing": map[string]any{}, "another message": map[string]any{"noted": true}, "a number": 7} {
 		a, b := wiretest.TCP(t)
-		h := hear(t.Context(), b, func([]byte) (func(context.Context) (bool, error), error) {
+		h := hear(t.Context(), b, func([]byte) (func(context.Context) ([]byte, error), error) {
 			t.Error("judged")
 			return nil, errors.New("no")
 		})
@@ -124,7 +124,7 @@ func TestNonsenseIsRefused(t *testing.T) {
 		_, _ = c.Greet(t.Context(), greeting)
 		_ = c.Send(t.Context(), map[string]any{"wiped": true})
 	}()
-	if err := farewell.Tell(t.Context(), a, []byte(`{}`), func(bool) error { t.Error("noted"); return nil }); !errors.Is(err, farewell.ErrProtocol) {
+	if err := farewell.Tell(t.Context(), a, []byte(`{}`), func([]byte) error { t.Error("noted"); return nil }); !errors.Is(err, farewell.ErrProtocol) {
 		t.Error(err)
 	}
 }
@@ -134,11 +134,11 @@ func FuzzHear(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
-		_, _ = farewell.Hear(ctx, wiretest.Input{Reader: strings.NewReader(string(b))}, func(record []byte) (func(context.Context) (bool, error), error) {
+		_, _ = farewell.Hear(ctx, wiretest.Input{Reader: strings.NewReader(string(b))}, func(record []byte) (func(context.Context) ([]byte, error), error) {
 			if len(record) == 0 {
 				t.Error("an empty record")
 			}
-			return func(context.Context) (bool, error) { return false, nil }, nil
+			return func(context.Context) ([]byte, error) { return nil, nil }, nil
 		})
 	})
 }

@@ -1,0 +1,135 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sort"
+	"strings"
+
+	"tagalong.org/tagalong/app/api"
+	"tagalong.org/tagalong/directory"
+)
+
+// followMembers brings the network in step with who is in the fleet, whenever that may have changed.
+func (e *Engine) followMembers() {
+	now := e.standing()
+	e.mu.Lock()
+	same := e.members == now
+	e.members = now
+	e.mu.Unlock()
+	if !same {
+		e.membersChanged()
+	}
+}
+
+// standing tells who is in the fleet and who has left it, as far as the network treats them differently.
+func (e *Engine) standing() string {
+	var ids []string
+	for _, m := range e.dir.Members() {
+		ids = append(ids, "+"+m.ID)
+	}
+	for _, m := range append(e.dir.RemovedMembers(), e.dir.Former()...) {
+		ids = append(ids, fmt.Sprint("-", m.ID, m.Told))
+	}
+	sort.Strings(ids)
+	return strings.Join(ids, " ")
+}
+
+// membersChanged lets the network and the owned VMs know that devices came or went.
+func (e *Engine) membersChanged() {
+	e.host.AllowChanged()
+	for _, v := range e.allVMs() {
+		v.syncFeeds()
+	}
+}
+
+// allVMs are the VMs of which this device has something.
+func (e *Engine) allVMs() []*vm {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	vms := make([]*vm, 0, len(e.vms))
+	for _, v := range e.vms {
+		vms = append(vms, v)
+	}
+	return vms
+}
+
+// refreshDevice writes this device's record anew when it listens elsewhere: that is where those look who never met it.
+func (e *Engine) refreshDevice() {
+	now := slices.Clone(e.host.Addrs())
+	slices.Sort(now)
+	e.mu.Lock()
+	same := slices.Equal(e.announced, now)
+	e.mu.Unlock()
+	if !same {
+		e.announce()
+	}
+}
+
+// RemoveDevice implements api.Engine: it takes a device out of the fleet, here at once, on the others at the next contact.
+func (e *Engine) RemoveDevice(_ context.Context, req api.RemoveDevice) error {
+	id, gone, err := e.findAnyDevice(req.Device)
+	if err != nil {
+		return err
+	}
+	if id == e.host.ID() {
+		return errConflict("That is this device.", "Take it out of the fleet with: tagalong leave")
+	}
+	name := e.deviceName(id)
+	if gone && !req.Wipe {
+		return errConflict(name+" was removed already.", "")
+	}
+	var owns []string
+	for _, r := range e.records() {
+		if _, owner, ok := e.dir.Owner(r.ID); ok && owner == id {
+			owns = append(owns, r.Name)
+		}
+	}
+	if len(owns) > 0 && !req.Anyway && !gone {
+		sort.Strings(owns)
+		return errConflict(strings.Join(owns, ", ")+pick(len(owns), " is", " are")+" on "+name+".",
+			"Switch to another device first. If "+name+" is lost: tagalong devices remove --anyway, and take over what is here.")
+	}
+	if err := e.dir.RemoveMember(id, req.Wipe); err != nil {
+		return fmt.Errorf("remove the device: %w", err)
+	}
+	e.followMembers()
+	text := name + " was removed."
+	if req.Wipe {
+		text += " It deletes what it has of the fleet as soon as it is reached."
+	}
+	if len(owns) > 0 {
+		text += " " + strings.Join(owns, ", ") + " can be taken over now."
+	}
+	e.hub.publish(api.Event{Kind: "device.removed", Device: id, Text: text})
+	return nil
+}
+
+// findAnyDevice finds a device by name or ID, also one that was removed and hasn't been told yet.
+func (e *Engine) findAnyDevice(name string) (id string, gone bool, err error) {
+	id, err = e.findDevice(name)
+	if err == nil {
+		return id, false, nil
+	}
+	for _, m := range e.removedUntold() {
+		if m.ID == name || e.deviceName(m.ID) == name {
+			return m.ID, true, nil
+		}
+	}
+	return "", false, err
+}
+
+// removedUntold are the devices that were removed and don't know yet, as far as this one knows. One that left by itself knows.
+func (e *Engine) removedUntold() []directory.Member {
+	return slices.DeleteFunc(e.dir.RemovedMembers(), func(m directory.Member) bool { return m.Told || m.By == m.ID })
+}
+
+// removedDevices are shown until they were told.
+func (e *Engine) removedDevices() []api.Device {
+	var out []api.Device
+	for _, m := range e.removedUntold() {
+		out = append(out, api.Device{ID: m.ID, Name: e.deviceName(m.ID), Removed: true, Wipe: m.Wipe})
+	}
+	return out
+}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -21,6 +22,7 @@ import (
 	"tagalong.org/tagalong/p2p"
 	"tagalong.org/tagalong/p2p/compare"
 	"tagalong.org/tagalong/p2p/exchange"
+	"tagalong.org/tagalong/p2p/farewell"
 	"tagalong.org/tagalong/p2p/handoff"
 	"tagalong.org/tagalong/p2p/mirror"
 	"tagalong.org/tagalong/p2p/told"
@@ -62,6 +64,7 @@ type Engine struct {
 	// replicasDue is the same of what its replicas lack.
 	replicasDue chan struct{}
 	offline     offlineMode
+	farewell    farewellState
 
 	// guarded by mu
 	mu      sync.Mutex
@@ -69,6 +72,10 @@ type Engine struct {
 	links   map[string]*link // by device
 	jobs    []*job
 	pairing *pairingRun
+	// standing is who is in the fleet and who left it, as the network was last told; announced where this device said that it
+	// listens.
+	standing  string
+	announced []string
 }
 
 // errShutdown is the cause of an end that somebody asked for.
@@ -119,7 +126,7 @@ func open(opt Options) (_ *Engine, err error) {
 		return nil, err
 	}
 	hostOptions := p2p.Options{
-		KeyFile: filepath.Join(opt.DataDir, "device.key"), Listen: listen, Members: fleet, Addresses: fleet,
+		KeyFile: filepath.Join(opt.DataDir, "device.key"), Listen: listen, Members: fleet, Farewells: farewells{fleet}, Addresses: fleet,
 		Log: opt.Log.With("part", "p2p"), Version: opt.Version, Discovery: true,
 	}
 	e.host, err = p2p.New(hostOptions)
@@ -193,6 +200,7 @@ func (e *Engine) serve(ctx context.Context, ready func()) error {
 	e.host.Handle(handoff.MemoryProtocol, e.handleMemory)
 	e.host.Handle(exchange.Protocol, e.handleExchange)
 	e.host.Handle(told.Protocol, e.handleTold)
+	e.host.Handle(farewell.Protocol, e.handleFarewell)
 	e.announce()
 	if err := e.resumeOffline(); err != nil {
 		listener.Close()
@@ -201,6 +209,7 @@ func (e *Engine) serve(ctx context.Context, ready func()) error {
 
 	group.Go(func() error { return e.host.Serve(ctx) })
 	group.Go(func() error { return e.followPeers(ctx) })
+	group.Go(func() error { return e.followFarewells(ctx) })
 	group.Go(func() error { return e.followDirectory(ctx) })
 	group.Go(func() error { return e.tellReplicas(ctx) })
 	group.Go(func() error {
@@ -220,9 +229,14 @@ func (e *Engine) serve(ctx context.Context, ready func()) error {
 func (e *Engine) announce() {
 	d := directory.Device{ID: e.host.ID(), Name: e.name, Addrs: e.host.Addrs(), AppVersion: e.opt.Version, At: time.Now()}
 	d.Since, d.Offline = e.offlineSince()
+	at := slices.Sorted(slices.Values(d.Addrs))
 	if err := e.dir.PutDevice(d); err != nil {
 		e.log.Error("Writing this device's record failed", "error", err)
+		return
 	}
+	e.mu.Lock()
+	e.announced = at
+	e.mu.Unlock()
 }
 
 // Shutdown implements api.Engine.

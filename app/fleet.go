@@ -3,6 +3,7 @@ package app
 import (
 	"log/slog"
 	"slices"
+	"sync"
 	"sync/atomic"
 
 	"tagalong.org/tagalong/directory"
@@ -13,6 +14,8 @@ import (
 type fleet struct {
 	dir atomic.Pointer[directory.Directory]
 	log atomic.Pointer[slog.Logger]
+	// gone is where devices were last met that aren't in the fleet: []string by ID.
+	gone sync.Map
 }
 
 func (f *fleet) set(d *directory.Directory, log *slog.Logger) {
@@ -42,9 +45,12 @@ func (f *fleet) Load(id string) []string {
 		return nil
 	}
 	var addrs []string
+	if at, met := f.gone.Load(id); met {
+		addrs = at.([]string)
+	}
 	for _, m := range slices.Concat(d.Members(), d.RemovedMembers(), d.Former()) {
 		if m.ID == id {
-			addrs = m.Addrs
+			addrs = slices.Concat(addrs, m.Addrs)
 		}
 	}
 	for _, dev := range d.Devices() {
@@ -60,12 +66,17 @@ func (f *fleet) Load(id string) []string {
 	return addrs
 }
 
-// Save remembers the device's addresses. Those of a device that has left stay what they were.
+// Save remembers the device's addresses; those of one that has left only as long as the engine runs.
 func (f *fleet) Save(id string, addrs []string) {
 	d := f.dir.Load()
-	if d == nil || !d.IsMember(id) {
+	if d == nil {
 		return
 	}
+	if !d.IsMember(id) {
+		f.gone.Store(id, addrs)
+		return
+	}
+	f.gone.Delete(id)
 	if err := d.SetAddrs(id, addrs); err != nil {
 		f.log.Load().Warn("Remembering a device's addresses failed", "device", id, "error", err)
 	}
@@ -90,14 +101,19 @@ func (f farewells) List() []string {
 	return idsOf(toldNothing(d))
 }
 
-// toldNothing are the devices that this one has to say farewell to: those that others removed and that don't know, or if
-// this one left by itself, those that it left.
+// toldNothing are the devices that this one has to say farewell to: those that others removed and that don't know, and if this
+// one has left, those that it left, until one of them knows. That one tells the rest.
 func toldNothing(d *directory.Directory) []directory.Member {
-	list := slices.DeleteFunc(d.RemovedMembers(), func(m directory.Member) bool { return m.By == m.ID })
-	if r, out := d.Removal(d.Self()); out && r.Writer == d.Self() {
-		list = append(list, d.Former()...)
+	list := d.Former()
+	if slices.ContainsFunc(list, func(m directory.Member) bool { return m.Told }) {
+		list = nil
 	}
-	return slices.DeleteFunc(list, func(m directory.Member) bool { return m.Told })
+	for _, m := range d.RemovedMembers() {
+		if !m.Told && m.By != m.ID {
+			list = append(list, m)
+		}
+	}
+	return list
 }
 
 func idsOf(list []directory.Member) []string {

@@ -277,6 +277,8 @@ func (e *Engine) followDirectory(ctx context.Context) error {
 	defer save.Stop()
 	e.applyRecords()
 	for {
+		e.followMembers()
+		e.carryOutRemoval()
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -285,6 +287,7 @@ func (e *Engine) followDirectory(ctx context.Context) error {
 		case <-e.recordDue:
 			e.saveRecords()
 		case <-save.C:
+			e.refreshDevice()
 			e.saveRecords()
 		}
 	}

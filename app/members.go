@@ -13,18 +13,18 @@ import (
 
 // followMembers brings the network in step with who is in the fleet, whenever that may have changed.
 func (e *Engine) followMembers() {
-	now := e.standing()
+	now := e.whoStands()
 	e.mu.Lock()
-	same := e.members == now
-	e.members = now
+	same := e.standing == now
+	e.standing = now
 	e.mu.Unlock()
 	if !same {
 		e.membersChanged()
 	}
 }
 
-// standing tells who is in the fleet and who has left it, as far as the network treats them differently.
-func (e *Engine) standing() string {
+// whoStands tells who is in the fleet and who has left it, as far as the network treats them differently.
+func (e *Engine) whoStands() string {
 	var ids []string
 	for _, m := range e.dir.Members() {
 		ids = append(ids, "+"+m.ID)
@@ -57,8 +57,7 @@ func (e *Engine) allVMs() []*vm {
 
 // refreshDevice writes this device's record anew when it listens elsewhere: that is where those look who never met it.
 func (e *Engine) refreshDevice() {
-	now := slices.Clone(e.host.Addrs())
-	slices.Sort(now)
+	now := slices.Sorted(slices.Values(e.host.Addrs()))
 	e.mu.Lock()
 	same := slices.Equal(e.announced, now)
 	e.mu.Unlock()

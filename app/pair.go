@@ -135,26 +135,13 @@ func (e *Engine) pairOptions() pairing.Options {
 	}
 }
 
-// admit puts a device on the allow-list.
+// admit lets a device into the fleet. All members hear of it; their devices and this one's VMs reach it by themselves.
 func (e *Engine) admit(p pairing.Identity) error {
 	if err := e.dir.AddMember(directory.Member{ID: p.ID, Name: p.Name, Addrs: p.Addrs, PairedAt: time.Now()}); err != nil {
 		return fmt.Errorf("remember the device: %w", err)
 	}
-	e.membersChanged()
+	e.followMembers()
 	return nil
-}
-
-func (e *Engine) membersChanged() {
-	e.host.AllowChanged()
-	e.mu.Lock()
-	vms := make([]*vm, 0, len(e.vms))
-	for _, v := range e.vms {
-		vms = append(vms, v)
-	}
-	e.mu.Unlock()
-	for _, v := range vms {
-		v.syncFeeds()
-	}
 }
 
 func (e *Engine) endPairing(run *pairingRun, result pairing.Result, err error) {
@@ -201,28 +188,5 @@ func (e *Engine) PairCancel(context.Context) error {
 	if run != nil {
 		run.cancel()
 	}
-	return nil
-}
-
-// RemoveDevice implements api.Engine: it takes a device off this one's allow-list.
-func (e *Engine) RemoveDevice(_ context.Context, req api.RemoveDevice) error {
-	id, err := e.findDevice(req.Device)
-	if err != nil {
-		return err
-	}
-	if id == e.host.ID() {
-		return errConflict("That is this device.", "Remove it on one of the others.")
-	}
-	for _, r := range e.records() {
-		if _, owner, ok := e.dir.Owner(r.ID); ok && owner == id {
-			return errConflict(fmt.Sprintf("%s is on %s.", r.Name, e.deviceName(id)), "Switch it to another device first.")
-		}
-	}
-	text := e.deviceName(id) + " was removed."
-	if err := e.dir.RemoveMember(id, req.Wipe); err != nil {
-		return fmt.Errorf("remove the device: %w", err)
-	}
-	e.membersChanged()
-	e.hub.publish(api.Event{Kind: "device.removed", Device: id, Text: text})
 	return nil
 }

@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sort"
 	"time"
 
@@ -74,6 +75,7 @@ func (e *Engine) devices() []api.Device {
 		}
 		out = append(out, d)
 	}
+	out = append(out, e.removedDevices()...)
 	sort.Slice(out, func(i, j int) bool { return out[i].Name < out[j].Name })
 	return out
 }
@@ -88,7 +90,7 @@ func (e *Engine) deviceName(id string) string {
 			return d.Name
 		}
 	}
-	for _, m := range e.dir.Members() {
+	for _, m := range slices.Concat(e.dir.Members(), e.dir.RemovedMembers(), e.dir.Former()) {
 		if m.ID == id && m.Name != "" {
 			return m.Name
 		}

@@ -68,13 +68,7 @@ func TestMembersAreTheFleets(t *testing.T) {
 			t.Fatalf("removed %+v", m)
 		}
 	}
-	must(t, a.SetTold(id("d")))
-	must(t, a.SetTold(id("d")))
-	wantErr(t, a.SetTold(id("b")), ErrNotFound)
 	wantErr(t, a.SetAddrs(id("d"), nil), ErrNotFound)
-	if m := a.RemovedMembers(); !m[0].Told {
-		t.Fatalf("removed %+v", m)
-	}
 
 	// Shown its removal, it is a fleet of one, and remembers nobody.
 	r, ok := a.Removal(id("d"))
@@ -87,6 +81,15 @@ func TestMembersAreTheFleets(t *testing.T) {
 	must(t, err)
 	if !wipe || !again || len(d.Members()) != 0 || d.IsMember(id("a")) || len(d.Devices()) != 1 || len(d.RemovedMembers()) != 0 {
 		t.Fatalf("wipe %v, members %v, devices %v", wipe, d.Members(), d.Devices())
+	}
+	word, err := d.Acknowledge(true)
+	must(t, err)
+	must(t, a.AcceptWord(word))
+	all(t, a, b, c)
+	for _, x := range []*Directory{a, b, c} {
+		if m := x.RemovedMembers(); !m[0].Told || !m[0].Wipe {
+			t.Fatalf("removed %+v", m)
+		}
 	}
 	for k := range d.Digest() {
 		if k != "device/"+id("d") {

@@ -100,8 +100,29 @@ func tell(ctx context.Context, c *wire.Conn, record []byte, note func(word []byt
 // is done, with the word that do returns, a JSON value or nothing. noted tells whether the opener will not come again. The stream is closed or
 // reset when Hear returns.
 func Hear(ctx context.Context, s Stream, judge func(record []byte) (do func(context.Context) (word []byte, err error), err error)) (noted bool, err error) {
-	noted, err = hear(ctx, wire.NewConn(s), judge)
+	c := wire.NewConn(s)
+	noted, err = hear(ctx, c, judge)
+	var refusal *refusal
+	if errors.As(err, &refusal) {
+		// A reset would overtake the refusal: the opener closes when it has read it.
+		if sent := c.Send(ctx, message{Refused: refusal.text()}); sent == nil && s.CloseWrite() == nil {
+			last, cancel := context.WithTimeout(ctx, answerTimeout)
+			defer cancel()
+			_ = c.Recv(last, new(message))
+		}
+		err = refusal.why
+	}
 	return noted, end(s, err)
+}
+
+// refusal is why a record isn't believed, which the opener is told.
+type refusal struct{ why error }
+
+func (r *refusal) Error() string { return r.why.Error() }
+
+func (r *refusal) text() string {
+	text := r.why.Error()
+	return text[:min(len(text), maxReason)]
 }
 
 func hear(ctx context.Context, c *wire.Conn, judge func([]byte) (func(context.Context) ([]byte, error), error)) (bool, error) {
@@ -119,8 +140,7 @@ func hear(ctx context.Context, c *wire.Conn, judge func([]byte) (func(context.Co
 	}
 	do, err := judge(m.Record)
 	if err != nil {
-		why := err.Error()
-		return false, errors.Join(err, c.Send(ctx, message{Refused: why[:min(len(why), maxReason)]}))
+		return false, &refusal{err}
 	}
 	if err := c.Send(ctx, message{Heard: true}); err != nil {
 		return false, err

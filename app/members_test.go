@@ -1,0 +1,272 @@
+package app
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"tagalong.org/tagalong/app/api"
+	"tagalong.org/tagalong/directory"
+	"tagalong.org/tagalong/p2p/farewell"
+)
+
+// threeDevices is a fleet of three, of which the third was only ever paired with the second. The VM is on the first, and the
+// others' copies are live.
+func threeDevices(t *testing.T) (desk, laptop, nas *device, v api.VM) {
+	t.Helper()
+	desk, laptop, nas = newDevice(t, "desk"), newDevice(t, "laptop"), newDevice(t, "nas")
+	pair(t, desk, laptop)
+	pair(t, laptop, nas)
+	linked(t, desk, laptop, nas)
+	v = desk.create("Work")
+	desk.allLive("Work", 2)
+	for _, d := range []*device{laptop, nas} {
+		until(t, "the VM to be known", func() bool { _, ok := d.vm("Work"); return ok })
+	}
+	return desk, laptop, nas, v
+}
+
+// allLive waits until so many other devices' copies are.
+func (d *device) allLive(name string, n int) {
+	d.t.Helper()
+	until(d.t, "live copies", func() bool {
+		v, _ := d.vm(name)
+		live := 0
+		for _, r := range v.Replicas {
+			if r.State == api.ReplicaLive && r.Remaining == 0 {
+				live++
+			}
+		}
+		return live == n
+	})
+}
+
+// sees finds a device by its name.
+func (d *device) sees(name string) (api.Device, bool) {
+	d.t.Helper()
+	for _, x := range d.status().Devices {
+		if x.Name == name {
+			return x, true
+		}
+	}
+	return api.Device{}, false
+}
+
+// alone waits until the device is a fleet of one.
+func (d *device) alone() {
+	d.t.Helper()
+	until(d.t, d.name+" to be alone", func() bool { return len(d.engine.dir.Members()) == 0 && len(d.status().Devices) == 0 })
+}
+
+func (d *device) hasFiles(id string) bool {
+	_, err := os.Stat(filepath.Join(d.dir, "vms", id, "disk"))
+	return err == nil
+}
+
+func TestPairingWithOneJoinsTheFleet(t *testing.T) {
+	a, b, c, d := newDevice(t, "a"), newDevice(t, "b"), newDevice(t, "c"), newDevice(t, "d")
+	pair(t, a, b)
+	pair(t, c, d)
+	a.create("Work")
+	// Two fleets of two become one of four.
+	pair(t, b, c)
+	linked(t, a, b, c, d)
+	a.allLive("Work", 3)
+	for _, x := range []*device{b, c, d} {
+		if len(x.status().Devices) != 3 {
+			t.Errorf("%s sees %+v", x.name, x.status().Devices)
+		}
+	}
+	// Who comes back with another port is found, by those too that it was never paired with.
+	d.stop()
+	d.start()
+	linked(t, a, d)
+}
+
+func TestARemovedDeviceIsWipedByWhomeverItMeets(t *testing.T) {
+	desk, laptop, nas, v := threeDevices(t)
+	other := laptop.create("Own")
+	if err := laptop.engine.StartVM(t.Context(), "Own"); err != nil {
+		t.Fatal(err)
+	}
+	guest := laptop.hv.only()
+	until(t, "the VM to be known", func() bool { _, ok := desk.vm("Own"); return ok })
+	laptop.stop()
+	until(t, "the links to be gone", func() bool {
+		return !desk.engine.linked(laptop.engine.host.ID()) && !nas.engine.linked(laptop.engine.host.ID())
+	})
+	err := desk.engine.RemoveDevice(t.Context(), api.RemoveDevice{Device: "laptop", Wipe: true})
+	wantCode(t, "removing an owner", err, api.CodeConflict)
+	wantText(t, "the refusal", api.AsError(err).Error(), "Own is on laptop", "--anyway")
+	if err := desk.engine.RemoveDevice(t.Context(), api.RemoveDevice{Device: "laptop", Wipe: true, Anyway: true}); err != nil {
+		t.Fatal(err)
+	}
+	if x, ok := desk.sees("laptop"); !ok || !x.Removed || !x.Wipe || x.Connected {
+		t.Errorf("%+v", x)
+	}
+	until(t, "the other to hear", func() bool { x, ok := nas.sees("laptop"); return ok && x.Removed })
+	if !desk.engine.dir.Orphan(other.ID) || !nas.engine.dir.Orphan(other.ID) {
+		t.Error("what it owned isn't called an orphan")
+	}
+	// The one that removed it is away: another tells.
+	desk.stop()
+	laptop.start()
+	laptop.alone()
+	until(t, "the wipe", func() bool { return !laptop.hasFiles(v.ID) && !laptop.hasFiles(other.ID) })
+	until(t, "its guest to end", guest.gone)
+	until(t, "its VMs to be forgotten", func() bool { return len(laptop.status().VMs) == 0 })
+	until(t, "the one that told to know", func() bool { _, shown := nas.sees("laptop"); return !shown })
+	wantText(t, "the word of it", nas.event("device.wiped").Text, "laptop has deleted everything")
+	wantText(t, "the word on the device", laptop.event("fleet.left").Text, "removed from the fleet by desk", "were deleted")
+	if laptop.engine.host.Connected(nas.engine.host.ID()) && nas.engine.linked(laptop.engine.host.ID()) {
+		t.Error("it still has a link")
+	}
+	// The one that removed it hears from the other that it is done.
+	desk.start()
+	until(t, "the remover to know", func() bool { _, shown := desk.sees("laptop"); return !shown })
+	if v, ok := desk.vm("Work"); !ok || !v.Here {
+		t.Error("the fleet's own VM is gone")
+	}
+	// A wiped device is as good as new.
+	laptop.stop()
+	laptop.start()
+	laptop.alone()
+	pair(t, desk, laptop)
+	linked(t, desk, nas, laptop)
+	until(t, "a copy again", func() bool { return laptop.hasFiles(v.ID) })
+}
+
+func TestARemovedDeviceKeepsItsCopiesUnlessWiped(t *testing.T) {
+	desk, laptop, nas, v := threeDevices(t)
+	if err := desk.engine.RemoveDevice(t.Context(), api.RemoveDevice{Device: "laptop"}); err != nil {
+		t.Fatal(err)
+	}
+	laptop.alone()
+	for _, d := range []*device{desk, nas} {
+		until(t, d.name+" to know that it knows", func() bool { _, shown := d.sees("laptop"); return !shown })
+		until(t, "no link", func() bool { return !d.engine.linked(laptop.engine.host.ID()) })
+	}
+	if !laptop.hasFiles(v.ID) {
+		t.Error("its copy is gone")
+	}
+	got, ok := laptop.vm("Work")
+	if !ok || got.OwnerName != "desk" || got.State != api.VMUnknown {
+		t.Errorf("%+v", got)
+	}
+	wantCode(t, "starting what another owns", laptop.engine.StartVM(t.Context(), "Work"), api.CodeElsewhere)
+	wantCode(t, "removing one that is gone", desk.engine.RemoveDevice(t.Context(), api.RemoveDevice{Device: "laptop"}), api.CodeNotFound)
+	// What the owner writes from now on reaches the other only.
+	desk.write(v.ID, 8, 'z')
+	desk.allLive("Work", 1)
+	if laptop.read(v.ID, 8) == 'z' {
+		t.Error("a removed device still gets what is written")
+	}
+}
+
+func TestLeavingTheFleet(t *testing.T) {
+	desk, laptop, nas, v := threeDevices(t)
+	err := desk.engine.LeaveFleet(t.Context(), api.LeaveFleet{})
+	wantCode(t, "leaving with a VM that others have copies of", err, api.CodeConflict)
+	wantText(t, "the refusal", api.AsError(err).Error(), "Work is on this device", "Switch it")
+	nas.stop()
+	until(t, "the link to be gone", func() bool { return !laptop.engine.linked(nas.engine.host.ID()) })
+	if err := laptop.engine.LeaveFleet(t.Context(), api.LeaveFleet{Delete: true}); err != nil {
+		t.Fatal(err)
+	}
+	// Who was connected knows before leaving returns, and shows nothing of one that left by itself.
+	if desk.engine.dir.IsMember(laptop.engine.host.ID()) {
+		t.Error("who was connected doesn't know")
+	}
+	if _, shown := desk.sees("laptop"); shown {
+		t.Error("one that left by itself is shown as to be told")
+	}
+	laptop.alone()
+	if laptop.hasFiles(v.ID) || len(laptop.status().VMs) != 0 {
+		t.Error("its copies weren't deleted")
+	}
+	wantCode(t, "leaving twice", laptop.engine.LeaveFleet(t.Context(), api.LeaveFleet{}), api.CodeConflict)
+	// Who wasn't there hears later, of whomever it meets first.
+	nas.start()
+	until(t, "the other to know", func() bool { return !nas.engine.dir.IsMember(laptop.engine.host.ID()) })
+	linked(t, desk, nas)
+	if err := nas.engine.LeaveFleet(t.Context(), api.LeaveFleet{}); err != nil {
+		t.Fatal(err)
+	}
+	if !nas.hasFiles(v.ID) {
+		t.Error("a copy was deleted that nobody wanted deleted")
+	}
+	desk.alone()
+	if err := desk.engine.StartVM(t.Context(), "Work"); err != nil {
+		t.Errorf("a fleet of one: %v", err)
+	}
+}
+
+// say shows a record to a device over the farewell protocol.
+func (d *device) say(to *device, record any) error {
+	d.t.Helper()
+	b, err := json.Marshal(record)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	until(d.t, "a connection", func() bool { return d.engine.host.Connected(to.engine.host.ID()) })
+	s, err := d.engine.host.Open(d.t.Context(), to.engine.host.ID(), farewell.Protocol)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return farewell.Tell(d.t.Context(), s, b, func([]byte) error { return nil })
+}
+
+func TestAFarewellIsBelievedOnlyOfOneself(t *testing.T) {
+	desk, laptop, nas, _ := threeDevices(t)
+	// Records that the laptop can sign, made in a directory that nobody sees.
+	forger, err := directory.Open(directory.Options{
+		Dir: t.TempDir(), Self: laptop.engine.host.ID(), Sign: laptop.engine.host.Sign,
+		Verify: func(string, []byte, []byte) error { return nil },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer forger.Close()
+	for _, d := range []*device{desk, nas} {
+		if err := forger.AddMember(directory.Member{ID: d.engine.host.ID(), Name: d.name}); err != nil {
+			t.Fatal(err)
+		}
+		if err := forger.RemoveMember(d.engine.host.ID(), true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ofDesk, _ := forger.Removal(desk.engine.host.ID())
+	ofNas, _ := forger.Removal(nas.engine.host.ID())
+	tampered := ofDesk
+	tampered.Sig = append([]byte{1}, tampered.Sig[1:]...)
+	foreign := ofDesk
+	foreign.Writer = nas.engine.host.ID()
+	for what, r := range map[string]any{
+		"a record about somebody else": ofNas,
+		"a wrong signature":            tampered,
+		"another's hand":               foreign,
+		"nonsense":                     map[string]any{"key": 7},
+		"nothing":                      nil,
+	} {
+		if err := laptop.say(desk, r); !errors.Is(err, farewell.ErrRefused) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if n := desk.engine.dir.Strikes()[laptop.engine.host.ID()]; n < 2 {
+		t.Errorf("%d lies are remembered", n)
+	}
+	// Once it was removed itself, not even what it could have said before counts.
+	laptop.stop()
+	until(t, "the link to be gone", func() bool { return !desk.engine.linked(laptop.engine.host.ID()) })
+	if err := desk.engine.RemoveDevice(t.Context(), api.RemoveDevice{Device: "laptop"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := desk.engine.dir.AcceptRemoval(ofDesk); !errors.Is(err, directory.ErrUnknownDevice) {
+		t.Errorf("a removed device removes: %v", err)
+	}
+	if len(desk.engine.dir.Members()) != 1 || len(nas.engine.dir.Members()) == 0 {
+		t.Error("somebody else is gone")
+	}
+}

@@ -128,17 +128,23 @@ func (d *Store) Unfence() error {
 // Give makes it durable that this disk never writes under term, or a lower one, again. An active disk must be
 // fenced; its last writes get a barrier first, its feeds end, and it is a replica from now on. What was known
 // of peers can still be exported. A higher term may be activated later. Errors: ErrNotFenced, ErrHydrating, ErrFailed.
-func (d *Store) Give(term uint64) error {
+func (d *Store) Give(term uint64) error { return d.GiveAt(term, Position{}) }
+
+// GiveAt is Give, of a disk that was fenced and drained at the position at and closed, or lost its process, before it could give the
+// term away: opening it has given it a position of its own, since it can't know that nothing was written any more. Who
+// calls this knows, and it is at that position again. That is ignored, and this is Give, if the disk is active, has given the term away already,
+// isn't whole, or never came that far; so it is if at is zero.
+func (d *Store) GiveAt(term uint64, at Position) error {
 	d.role.Lock()
 	defer d.role.Unlock()
-	if err := d.give(term); err != nil {
+	if err := d.give(term, at); err != nil {
 		return fmt.Errorf("give term %d: %w", term, err)
 	}
 	d.log.Info("Disk gave its term away", "disk", d.id, "term", term, "position", d.Position().String())
 	return nil
 }
 
-func (d *Store) give(term uint64) error {
+func (d *Store) give(term uint64, at Position) error {
 	d.mu.Lock()
 	var err error
 	switch {
@@ -167,9 +173,14 @@ func (d *Store) give(term uint64) error {
 	d.syncMu.Lock()
 	defer d.syncMu.Unlock()
 	pos := d.Position()
+	was := d.j.snapshot()
+	drained := !active && at != Position{} && was.owned() && was.activated <= term && was.complete && at.Compare(pos) < 0
+	if drained {
+		pos = at
+	}
 	err = d.j.commit(func(st *state) {
 		st.given = max(st.given, term)
-		if active {
+		if active || drained {
 			st.position = pos
 		}
 		if !st.owned() {
@@ -186,6 +197,9 @@ func (d *Store) give(term uint64) error {
 		p.detach()
 	}
 	d.given = max(d.given, term)
+	if drained {
+		d.position = pos
+	}
 	if active {
 		d.active, d.fenced = false, false
 		d.reconsider()

@@ -273,3 +273,38 @@ func TestCoarse(t *testing.T) {
 		t.Fatalf("%d blocks", c.Count())
 	}
 }
+
+// A disk whose process dies between draining and giving its term away is where it was drained once somebody says so: else nobody's
+// history would have it.
+func TestGiveAtTheDrainedPosition(t *testing.T) {
+	mem := vfs.NewMem()
+	d, _, f, a := pair(t, 4<<20, quiet(mem))
+	must(t, d.WriteAt(blockOf(4), 40*Block, true))
+	must(t, d.Fence())
+	pump(t, f, a)
+	pos, err := d.Drain(t.Context(), "r")
+	must(t, err)
+	mem = mem.Crash(vfs.LoseUnsynced, 1)
+	_ = d.Close()
+	d, err = Open("", quiet(mem))
+	must(t, err)
+	if got := d.Position(); got.Compare(pos) <= 0 {
+		t.Fatalf("at %s after the crash, was drained at %s", got, pos)
+	}
+	must(t, d.GiveAt(1, pos))
+	if got := d.Position(); got != pos {
+		t.Fatalf("at %s, was drained at %s", got, pos)
+	}
+	must(t, d.Close())
+	d, err = Open("", quiet(mem))
+	must(t, err)
+	if i := d.Info(); i.Position != pos || i.Given != 1 {
+		t.Fatalf("at %s, gave %d, after another restart", i.Position, i.Given)
+	}
+	// It has given the term away: now its position is what it received.
+	must(t, d.GiveAt(1, Position{1, 1}))
+	if got := d.Position(); got != pos {
+		t.Fatalf("at %s, was at %s", got, pos)
+	}
+	must(t, d.Close())
+}

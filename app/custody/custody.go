@@ -107,6 +107,7 @@ func (c Custody) Activate(term uint64, giver *Word) error {
 	if err := c.Disk.Activate(term); err != nil {
 		return err
 	}
+	c.teachEnds()
 	if giver != nil {
 		if err := c.Disk.SetClean(giver.From, giver.Position); err != nil {
 			c.Log.Warn("The giver's replica will be checked whole", "device", giver.From, "error", err)
@@ -121,7 +122,11 @@ func (c Custody) Resume(term uint64) error {
 		return ErrNoDisk
 	}
 	if !c.Disk.Info().Active {
-		return c.Disk.Activate(term)
+		if err := c.Disk.Activate(term); err != nil {
+			return err
+		}
+		c.teachEnds()
+		return nil
 	}
 	// An attempt to give it away may end because the person chose: then the disk is told the new term in a moment, or was.
 	if c.Disk.Info().Term < term {
@@ -133,13 +138,18 @@ func (c Custody) Resume(term uint64) error {
 }
 
 // Fence lets no write pass any more. Of a disk that isn't active, which a restart leaves, the terms before term are given away
-// once more: the machine knows that they were.
+// once more: the machine knows that they were. If the transfer of term is this device's own, its disk was drained at the
+// transfer's position, and nothing was written after that.
 func (c Custody) Fence(term uint64) error {
 	if c.Disk == nil || term == 0 {
 		return nil
 	}
 	if c.Disk.Info().Active {
 		return c.Disk.Fence()
+	}
+	t, ok := c.Dir.Transfer(c.VM, term)
+	if ok && t.Kind == directory.KindSwitch && t.From == c.Self {
+		return c.Disk.GiveAt(term-1, vmdisk.Position(t.Position))
 	}
 	return c.Disk.Give(term - 1)
 }

@@ -415,33 +415,49 @@ func (v *vm) hearAsk(ctx context.Context, ev baton.Event, b handoff.Ask) error {
 	if p := v.e.preparation(); p != nil && p.wants(v.id) {
 		return refuse(reasonLeaving)
 	}
-	if v.owner() {
-		if v.decided() != nil {
-			return refuse(reasonConflict)
+	if reason := v.notGiving(); reason != "" {
+		// The machine would refuse too, if it came to that before an earlier event makes this device the owner: of a guest that this
+		// ask says nothing of.
+		return refuse(reason)
+	}
+	if v.decided() != nil {
+		return refuse(reasonConflict)
+	}
+	guest := v.currentGuest()
+	if guest != nil {
+		if _, sees := v.seesPoint(); sees {
+			return refuse(reasonSeesPoint)
 		}
-		guest := v.currentGuest()
-		if guest != nil {
-			if _, sees := v.seesPoint(); sees {
-				return refuse(reasonSeesPoint)
-			}
-			state, err := guest.State(ctx)
-			if err != nil || state != hypervisor.StateRunning && !v.switching() {
-				return refuse(reasonNotReady)
-			}
-			ev.Live = true
-		} else if v.suspended() {
-			return refuse(reasonSuspended)
+		state, err := guest.State(ctx)
+		if err != nil || state != hypervisor.StateRunning && !v.switching() {
+			return refuse(reasonNotReady)
 		}
-		if reason := v.preflight(ctx, b.Taker); ev.Live && reason != "" {
-			return refuse(reason)
-		}
-		if err := v.begin(opSwitch); err != nil && !v.switching() {
-			return refuse(baton.ReasonBusy)
-		}
+		ev.Live = true
+	} else if v.suspended() {
+		return refuse(reasonSuspended)
+	}
+	if reason := v.preflight(ctx, b.Taker); ev.Live && reason != "" {
+		return refuse(reason)
+	}
+	if err := v.begin(opSwitch); err != nil && !v.switching() {
+		return refuse(baton.ReasonBusy)
 	}
 	ev.Kind, ev.Attempt = baton.EvPeerAsk, newID()
 	v.post(ctx, ev)
 	return nil
+}
+
+// notGiving is why this device can't give the VM away now, or "".
+func (v *vm) notGiving() string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	switch {
+	case v.ownerLocked():
+		return ""
+	case v.state == baton.Taking || v.state == baton.Giving:
+		return baton.ReasonBusy
+	}
+	return baton.ReasonNotOwner
 }
 
 // preflight says what stands in the way of a teleport to the taker, or "".

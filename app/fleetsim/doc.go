@@ -1,0 +1,2 @@
+// Package fleetsim lives whole fleets through bad luck: it is tests only.
+package fleetsim

@@ -1,0 +1,464 @@
+package fleetsim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"testing/synctest"
+	"time"
+
+	"github.com/zeebo/blake3"
+	"tagalong.org/tagalong/app/custody"
+	"tagalong.org/tagalong/directory"
+	"tagalong.org/tagalong/directory/baton"
+	"tagalong.org/tagalong/vmdisk"
+	"tagalong.org/tagalong/vmdisk/vfs"
+)
+
+// vmID and diskID are of the one VM that a fleet begins with.
+const vmID = "00000000000000000000000000000001"
+
+var diskID = vmdisk.ID{1}
+
+var silent = slog.New(slog.DiscardHandler)
+
+// device is one PC: what survives its engine, and the engine.
+type device struct {
+	w       *world
+	id      string
+	mem     *vfs.Mem // the disk's files
+	records *records
+	fuse    fuse
+	sees    map[string]bool // which connections its engine believes in
+	powered bool
+	guest   *guest
+	e       *engine // nil while it doesn't run
+
+	// What the disk must be: now is what was written, durable what a power cut leaves at least, of each sector that or one of maybe.
+	owned   bool // it was written here since it was last a replica
+	now     content
+	durable content
+	maybe   [sectors][]uint32
+	last    vmdisk.Position // of a replica, when it was looked at last
+	touched bool            // something may have changed since it was looked at
+	calls   int             // of the disk's files, then
+}
+
+// engine is what runs on a device that is up. It does what package app does, without its goroutines.
+type engine struct {
+	d       *device
+	dir     *directory.Directory
+	disk    *vmdisk.Store // nil: no replica yet
+	machine *baton.Machine
+	queue   []baton.Action
+	follow  []baton.Event // of this engine's own actions, before all others
+	events  []baton.Event
+	changed <-chan struct{}
+
+	outgoing *outgoing
+	incoming *incomingRun
+	feeds    map[string]*mirror
+	applying *mirror
+	sealed   bool
+	word     *custody.Word
+}
+
+func (d *device) directoryOptions() directory.Options {
+	return directory.Options{
+		Self: d.id, Store: d.records, Log: silent,
+		Sign: func(msg []byte) ([]byte, error) { return signature(d.id, msg), nil },
+		Verify: func(id string, msg, sig []byte) error {
+			if string(signature(id, msg)) != string(sig) {
+				return errors.New("another signature")
+			}
+			return nil
+		},
+	}
+}
+
+// signature stands for one: nobody forges anything here.
+func signature(id string, msg []byte) []byte {
+	sum := blake3.Sum256(append([]byte(id+"\x00"), msg...))
+	return sum[:16]
+}
+
+func (d *device) diskOptions() vmdisk.Options {
+	return vmdisk.Options{FS: d.mem, Reserve: 0, QueueBytes: d.w.queueBytes, BarrierEvery: time.Second, SaveEvery: d.w.saveEvery}
+}
+
+// boot starts the engine.
+func (d *device) boot() {
+	w := d.w
+	w.note("%s's engine starts", d.id)
+	d.records = d.records.again()
+	dir, err := directory.Open(d.directoryOptions())
+	if err != nil {
+		w.fail("%s: open the directory: %v", d.id, err)
+		return
+	}
+	e := &engine{d: d, dir: dir, feeds: map[string]*mirror{}}
+	e.changed, _ = dir.Changed()
+	names, err := d.mem.List()
+	if err == nil && len(names) > 0 {
+		e.disk, err = vmdisk.Open("", d.diskOptions())
+		if errors.Is(err, vmdisk.ErrNoDisk) && !d.owned && d.last == (vmdisk.Position{}) {
+			// It lost power while the replica was being made.
+			d.mem, err = vfs.NewMem(), nil
+		}
+	}
+	if err != nil {
+		w.fail("%s: open the disk: %v", d.id, err)
+		return
+	}
+	d.e, d.touched = e, true
+	saved, err := dir.LoadBaton(vmID)
+	switch {
+	case errors.Is(err, directory.ErrNotFound):
+		e.machine = baton.NewReplica(baton.Config{})
+	case err != nil:
+		w.fail("%s: load the machine: %v", d.id, err)
+		return
+	default:
+		if e.machine, err = baton.Decode(baton.Config{}, saved); err != nil {
+			w.fail("%s: decode the machine: %v", d.id, err)
+			return
+		}
+		facts := baton.Facts{HypervisorAlive: d.guest != nil}
+		if e.disk != nil {
+			info := e.disk.Info()
+			facts.DiskActive = info.Term > info.Given
+		}
+		w.afterCrash(d)
+		e.step(baton.Event{Kind: baton.EvRestart, Facts: facts})
+	}
+}
+
+func (e *engine) custody() custody.Custody {
+	return custody.Custody{VM: vmID, Self: e.d.id, Dir: e.dir, Disk: e.disk, Log: silent}
+}
+
+func (e *engine) owner() bool { return e.machine.Owner() }
+
+// step feeds the machine one event.
+func (e *engine) step(ev baton.Event) {
+	w, before := e.d.w, e.machine.State()
+	acts, err := e.machine.Step(ev)
+	if err != nil {
+		w.note("%s %s: %v", e.d.id, before, err)
+		// A person may ask for what can't be; a peer, or a race, can never make the engine look wrong.
+		if ev.Kind != baton.EvWant && ev.Kind != baton.EvCancel {
+			w.fail("%s: %v", e.d.id, err)
+		}
+		return
+	}
+	if w.verbose && (ev.Kind != baton.EvTick || len(acts) > 0) {
+		w.note("%s %s: %s of %s, term %d, attempt %s → %s %v", e.d.id, before, ev.Kind, ev.Peer, ev.Term, ev.Attempt, e.machine.State(), kinds(acts))
+	}
+	e.queue = append(e.queue, acts...)
+}
+
+func kinds(acts []baton.Action) []baton.ActionKind {
+	var k []baton.ActionKind
+	for _, a := range acts {
+		k = append(k, a.Kind)
+	}
+	return k
+}
+
+// run does the next thing of the loop: an action, then what it led to, then what was posted. false: nothing to do.
+func (e *engine) run() bool {
+	switch {
+	case len(e.queue) > 0:
+		a := e.queue[0]
+		e.queue = e.queue[1:]
+		e.perform(a)
+	case len(e.follow) > 0:
+		ev := e.follow[0]
+		e.follow = e.follow[1:]
+		e.step(ev)
+	case len(e.events) > 0:
+		ev := e.events[0]
+		e.events = e.events[1:]
+		e.step(ev)
+	default:
+		return false
+	}
+	return true
+}
+
+// busy says that the loop is in the middle of an event.
+func (e *engine) busy() bool { return len(e.queue) > 0 || len(e.follow) > 0 }
+
+// perform carries out one action, as package app does.
+func (e *engine) perform(a baton.Action) {
+	d, w := e.d, e.d.w
+	if _, ok := baton.Delivered(d.id, a); ok {
+		e.send(a)
+		return
+	}
+	w.note("%s does %s, term %d", d.id, a.Kind, a.Term)
+	d.touched = true
+	switch a.Kind {
+	case baton.ActSave, baton.ActRecordAbort:
+		e.saveBaton(a.State)
+		if a.Kind == baton.ActRecordAbort {
+			e.endIncoming()
+		}
+	case baton.ActStartIncoming:
+		e.incoming = &incomingRun{attempt: a.Attempt, peer: a.Peer}
+	case baton.ActStartOutgoing:
+		e.outgoing = &outgoing{attempt: a.Attempt, peer: a.Peer, live: a.Live}
+	case baton.ActContinueOutgoing:
+		if e.outgoing != nil {
+			e.outgoing.proceed = true
+		}
+	case baton.ActPersistGiven:
+		kind := directory.KindSwitch
+		if a.Returned {
+			kind = directory.KindReturned
+		}
+		w.linear.giving(d.id, a.Term)
+		e.persisted(a.Term, w.saboteur.given(e, custody.Giving{
+			Term: a.Term, To: a.Peer, Attempt: a.Attempt, Position: directory.Position(a.Position), Kind: kind, State: a.State,
+		}))
+	case baton.ActPersistOwned:
+		e.persisted(a.Term, e.custody().Owned(a.Term, a.State))
+	case baton.ActActivateDisk:
+		e.seal()
+		word := e.word
+		e.word = nil
+		if err := e.custody().Activate(a.Term, word); err != nil {
+			w.trouble(d, "activate", err)
+		}
+		e.sealed = false
+		w.activated(d)
+	case baton.ActFenceDisk:
+		if err := e.custody().Fence(a.Term); err != nil {
+			w.trouble(d, "fence", err)
+		}
+	case baton.ActRunGuest:
+		e.runGuest()
+	case baton.ActResume:
+		e.resume(a)
+	case baton.ActKillHypervisor:
+		e.kill()
+	case baton.ActBecomeReplica:
+		e.saveBaton(a.State)
+		for _, f := range e.feeds {
+			f.closeOwner()
+		}
+	case baton.ActReportStopped:
+	default:
+		w.fail("%s: unknown action %s", d.id, a.Kind)
+	}
+}
+
+func (e *engine) persisted(term uint64, err error) {
+	if err == nil {
+		e.follow = append(e.follow, baton.Event{Kind: baton.EvPersisted, Term: term})
+		return
+	}
+	e.d.w.note("…which fails: %v", err)
+	e.follow = append(e.follow, baton.Event{Kind: baton.EvPersistFailed, Term: term, NotWritten: errors.Is(err, custody.ErrNotWritten)})
+}
+
+func (e *engine) saveBaton(state []byte) {
+	if err := e.dir.SaveBaton(vmID, state); err != nil {
+		e.d.w.note("%s can't save the machine: %v", e.d.id, err)
+	}
+}
+
+// activated checks what an active disk must be.
+func (w *world) activated(d *device) {
+	info := d.e.disk.Info()
+	if !info.Active {
+		return
+	}
+	term := info.Term
+	t, ok := w.truth.transfers[term]
+	switch by := w.truth.active[term]; {
+	case !ok || t.To != d.id:
+		w.fail("%s has an active disk under term %d, which is %q's", d.id, term, t.To)
+	case by == "":
+		w.truth.active[term] = d.id
+		w.took(d, t, info.Position)
+	case by != d.id:
+		w.fail("%s has an active disk under term %d, as %s had", d.id, term, by)
+	}
+	if !info.Fenced && term <= w.truth.gave[d.id] {
+		w.fail("%s has an active disk under term %d, and has given term %d away", d.id, term, w.truth.gave[d.id])
+	}
+}
+
+// took checks that a new owner begins with what the owner before ended with.
+func (w *world) took(d *device, t directory.SignedTransfer, pos vmdisk.Position) {
+	if t.Kind == directory.KindCreated {
+		d.owned = true
+		return
+	}
+	if want := vmdisk.Position(t.Position); pos != want {
+		w.fail("%s begins term %d at %s, the transfer says %s", d.id, t.Term, pos, want)
+		return
+	}
+	c, ok := w.truth.contents[pos]
+	if !ok {
+		w.fail("%s begins term %d at %s, which never was", d.id, t.Term, pos)
+		return
+	}
+	d.owned, d.now, d.durable = true, *c, *c
+	clear(d.maybe[:])
+	w.acts.handoffs++
+}
+
+// runGuest lets the loaded guest go on.
+func (e *engine) runGuest() {
+	d, w := e.d, e.d.w
+	switch {
+	case d.guest == nil:
+		e.follow = append(e.follow, baton.Event{Kind: baton.EvGuestFailed, NeverRan: true})
+		return
+	case e.disk == nil || !e.disk.Info().Active:
+		e.follow = append(e.follow, baton.Event{Kind: baton.EvGuestFailed, NeverRan: true})
+		return
+	case w.chance(25):
+		w.note("%s's hypervisor doesn't go on", d.id)
+		d.guest = nil
+		e.follow = append(e.follow, baton.Event{Kind: baton.EvGuestFailed, NeverRan: w.rng.IntN(2) == 0})
+		return
+	}
+	e.endOutgoing()
+	w.goOn(d)
+	e.follow = append(e.follow, baton.Event{Kind: baton.EvGuestRuns})
+}
+
+// goOn lets the guest run on, which must find the disk as it left it.
+func (w *world) goOn(d *device) {
+	g, info := d.guest, d.e.disk.Info()
+	if !info.Active || info.Fenced {
+		w.fail("%s's guest goes on with a disk that is fenced", d.id)
+		return
+	}
+	c, err := read(d.e.disk)
+	if err != nil {
+		w.trouble(d, "read", err)
+		return
+	}
+	if g.flight == nil && *c != g.view {
+		w.fail("%s's guest goes on under term %d and doesn't find what it wrote: %s", d.id, info.Term, c.differ(&g.view))
+	}
+	if g.kind == loaded {
+		w.acts.teleports++
+	}
+	g.kind, g.attempt, g.term = running, "", info.Term
+	if g.flight != nil {
+		w.guestWrites(d, nil)
+	}
+}
+
+// resume ends an attempt to give the VM away, or begins after a restart.
+func (e *engine) resume(a baton.Action) {
+	d, w := e.d, e.d.w
+	e.endOutgoing()
+	if e.disk == nil {
+		return
+	}
+	if err := e.custody().Resume(a.Term); err != nil {
+		w.trouble(d, "resume", err)
+		return
+	}
+	w.activated(d)
+	if a.Guest && d.guest != nil {
+		w.goOn(d)
+	}
+}
+
+func (e *engine) kill() {
+	e.endIncoming()
+	e.endOutgoing()
+	if g := e.d.guest; g != nil && g.kind == running {
+		e.d.w.fail("%s kills a running guest", e.d.id)
+	}
+	e.d.guest = nil
+}
+
+// trouble is an error of a step. Only an injected fault explains it.
+func (w *world) trouble(d *device, what string, err error) {
+	w.note("%s: %s: %v", d.id, what, err)
+	if !d.excused(err) {
+		w.fail("%s: %s: %v", d.id, what, err)
+	}
+}
+
+// crash ends the engine as kill -9 does, or the whole host.
+func (w *world) crash(d *device, host bool) {
+	loss := vfs.LoseNothing
+	if host {
+		loss = []vfs.Loss{vfs.LoseUnsynced, vfs.LoseSome}[w.rng.IntN(2)]
+		d.guest, d.powered = nil, false
+	}
+	w.note("%s crashes, host=%v", d.id, host)
+	d.stop(loss)
+	w.acts.crashes++
+}
+
+// stop ends the engine at once, and leaves what a crash leaves.
+func (d *device) stop(loss vfs.Loss) {
+	e := d.e
+	d.mem = d.mem.Crash(loss, d.w.rng.Uint64())
+	d.records.closed = true
+	d.fuse = fuse{}
+	if e == nil {
+		return
+	}
+	d.e = nil
+	e.endOutgoing()
+	for _, f := range e.feeds {
+		f.closeOwner()
+	}
+	if e.applying != nil {
+		e.applying.closeReplica()
+	}
+	if e.disk != nil {
+		_ = e.disk.Close() // its files are gone: it only ends its goroutines
+	}
+	_ = e.dir.Close()
+	synctest.Wait()
+}
+
+// afterCrash checks what a disk that was written here is now, and takes that for what it is.
+func (w *world) afterCrash(d *device) {
+	if d.e.disk == nil || !d.owned {
+		return
+	}
+	c, err := read(d.e.disk)
+	if err != nil {
+		w.fail("%s's disk after a crash: %v", d.id, err)
+		return
+	}
+	for i, n := range c {
+		good := n == d.now[i] || n == d.durable[i]
+		for _, m := range d.maybe[i] {
+			good = good || n == m
+		}
+		if !good {
+			w.fail("%s's sector %d (block %d) is %d after a crash, durable was %d, may be %v", d.id, i, offset(i)/vmdisk.Block, n, d.durable[i], d.maybe[i])
+			return
+		}
+	}
+	if g := d.guest; g != nil && g.flight == nil && g.kind != loaded && g.kind != incoming && *c != g.view {
+		w.fail("%s's disk lost what a guest wrote when only the engine was killed: %s", d.id, c.differ(&g.view))
+	}
+	d.now, d.durable = *c, *c
+	clear(d.maybe[:])
+}
+
+func (w *world) name() string {
+	w.names++
+	return fmt.Sprint(w.names)
+}
+
+// inTime bounds what would hang in the real world too.
+func inTime(d time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), d)
+}

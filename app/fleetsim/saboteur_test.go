@@ -1,0 +1,15 @@
+package fleetsim
+
+import (
+	"tagalong.org/tagalong/app/custody"
+	"tagalong.org/tagalong/vmdisk"
+)
+
+// saboteur breaks one rule on purpose, to prove that the simulator would notice.
+type saboteur string
+
+func (s saboteur) given(e *engine, g custody.Giving) error { return e.custody().Given(g) }
+
+func (s saboteur) sent(f *mirror, pos vmdisk.Position) {}
+
+func (s saboteur) acked(f *mirror, pos vmdisk.Position) {}

@@ -1,0 +1,256 @@
+package fleetsim
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing/synctest"
+	"time"
+
+	"tagalong.org/tagalong/directory"
+	"tagalong.org/tagalong/directory/baton"
+	"tagalong.org/tagalong/vmdisk"
+	"tagalong.org/tagalong/vmdisk/vfs"
+)
+
+// world is a fleet in one process: one goroutine drives everything, and what it does follows from the seed alone.
+type world struct {
+	seed     uint64
+	rng      *rand.Rand
+	devices  []*device
+	net      network
+	truth    *truth
+	linear   *linear
+	saboteur saboteur
+	acts     acts
+	healing  bool
+	names    int
+	rounds   int
+	calm     int // the higher, the rarer bad luck is
+	verbose  bool
+	log      []string
+	err      error
+
+	queueBytes int64
+	saveEvery  time.Duration
+}
+
+// acts counts what happened, so that a test can tell that something did.
+type acts struct {
+	writes, flushes, handoffs, teleports, crashes, steps int
+}
+
+func (a *acts) add(b acts) {
+	a.writes += b.writes
+	a.flushes += b.flushes
+	a.handoffs += b.handoffs
+	a.teleports += b.teleports
+	a.crashes += b.crashes
+	a.steps += b.steps
+}
+
+func (w *world) fail(format string, args ...any) {
+	if w.err == nil {
+		w.err = fmt.Errorf(format, args...)
+		w.note("FAILED: %v", w.err)
+	}
+}
+
+func (w *world) note(format string, args ...any) {
+	if w.verbose {
+		w.log = append(w.log, fmt.Sprintf(format, args...))
+	}
+}
+
+// chance is true once in n, the rarer the calmer it is; never when things are to heal.
+func (w *world) chance(n int) bool { return !w.healing && w.rng.IntN(n*w.calm) == 0 }
+
+func (w *world) dev(id string) *device {
+	return w.devices[slices.IndexFunc(w.devices, func(d *device) bool { return d.id == id })]
+}
+
+func (w *world) others(d *device) []*device {
+	var list []*device
+	for _, p := range w.devices {
+		if p != d {
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
+func (w *world) pick(list []*device) *device { return list[w.rng.IntN(len(list))] }
+
+// newWorld makes a fleet of 2 to 6 devices; the first creates the VM.
+func newWorld(seed uint64, sab saboteur, verbose bool) *world {
+	w := &world{
+		seed: seed, rng: rand.New(rand.NewPCG(seed, 0xf1ee7)), net: network{cut: map[[2]string]bool{}},
+		calm: []int{1, 3, 10}[seed%3], saboteur: sab, verbose: verbose, linear: &linear{},
+		queueBytes: []int64{64 << 20, 48 << 10}[seed/3%2], saveEvery: []time.Duration{30 * time.Second, -1}[seed/6%2],
+	}
+	w.truth = newTruth(w)
+	n := 2 + []int{0, 1, 0, 1, 2, 0, 1, 3, 1, 4}[seed%10]
+	for i := range n {
+		d := &device{w: w, id: string(rune('a' + i)), mem: vfs.NewMem(), sees: map[string]bool{}, powered: true}
+		d.records = &records{d: d, durable: map[string][]byte{}}
+		w.devices = append(w.devices, d)
+	}
+	w.healing = true // nothing goes wrong yet
+	for _, d := range w.devices {
+		d.boot()
+		for _, p := range w.others(d) {
+			w.must(d, d.e.dir.AddMember(directory.Member{ID: p.id, Name: p.id}))
+		}
+	}
+	w.create(w.devices[0])
+	synctest.Wait()
+	for _, d := range w.devices {
+		for _, p := range w.others(d) {
+			w.notice(d, p)
+		}
+	}
+	if seed%5 > 0 { // else even the first copy is made under bad luck
+		w.settle()
+	}
+	w.start(w.devices[0])
+	w.healing = false
+	return w
+}
+
+func (w *world) must(d *device, err error) {
+	if err != nil {
+		w.fail("%s: set up: %v", d.id, err)
+	}
+}
+
+// create makes the VM on d.
+func (w *world) create(d *device) {
+	e := d.e
+	var err error
+	e.disk, err = vmdisk.Create("", diskID, diskSize, d.diskOptions())
+	w.must(d, err)
+	t, err := e.dir.NewCreated(vmID)
+	w.must(d, err)
+	e.machine, err = baton.NewOwner(baton.Config{}, 1)
+	w.must(d, err)
+	w.must(d, e.dir.AppendTransfer(t, directory.BatonEntry(vmID, e.machine.Encode())))
+	w.must(d, e.dir.PutVM(directory.VM{ID: vmID, Name: "Work", Disk: diskID.String(), DiskBytes: diskSize}))
+	w.must(d, e.disk.Activate(1))
+	d.owned, d.touched = true, true
+	w.activated(d)
+}
+
+// look checks what a device's disk is, if anything can have changed, and notes what the owner's is.
+func (w *world) look(d *device) {
+	if d.e == nil || d.e.disk == nil || d.burnt() || w.err != nil {
+		return
+	}
+	disk := d.e.disk
+	if n := d.mem.Calls(); n != d.calls {
+		d.calls, d.touched = n, true
+	}
+	if !d.touched {
+		return
+	}
+	st := disk.ReplicaState()
+	if !st.Complete {
+		d.touched = false
+		return
+	}
+	pos := st.Position
+	if d.owned {
+		info := disk.Info()
+		if info.Active {
+			w.activated(d)
+		}
+		if info.Unflushed || info.Err != nil {
+			return
+		}
+		if w.truth.contents[info.Position] == nil && (info.Position.Term == info.Term) {
+			w.note("%s is at %s", d.id, info.Position)
+		}
+		d.durable = d.now
+		clear(d.maybe[:])
+		w.truth.at(d, info.Position, &d.now)
+	}
+	if !d.owned && pos != d.last {
+		w.moved(d, d.last, pos)
+	}
+	d.last, d.touched = pos, false
+	c, err := read(disk)
+	if err != nil {
+		w.trouble(d, "read", err)
+		return
+	}
+	want := w.truth.contents[pos]
+	switch {
+	case want == nil:
+		w.fail("%s is at %s, which never was", d.id, pos)
+	case *c != *want:
+		w.fail("%s isn't what the disk was at %s: %s", d.id, pos, c.differ(want))
+	}
+}
+
+// moved checks that nothing is overwritten which the new history lacks.
+func (w *world) moved(d *device, from, to vmdisk.Position) {
+	if !w.truth.within(from, to) {
+		w.fail("%s was at %s and is overwritten by %s, whose history lacks that", d.id, from, to)
+	}
+}
+
+// check holds all devices against the promises.
+func (w *world) check() {
+	var run []*device
+	for _, d := range w.devices {
+		w.look(d)
+		if d.guest != nil && d.guest.kind == running {
+			run = append(run, d)
+		}
+	}
+	for i, a := range run {
+		for _, b := range run[:i] {
+			if !w.truth.forced(a.guest.term, b.guest.term) {
+				w.fail("two guests run: %s under term %d, %s under term %d", a.id, a.guest.term, b.id, b.guest.term)
+			}
+		}
+	}
+	for i, d := range w.devices {
+		if d.e == nil || !d.e.owner() {
+			continue
+		}
+		for _, p := range w.devices[:i] {
+			if p.e != nil && p.e.owner() && !w.truth.forced(d.e.machine.Term(), p.e.machine.Term()) {
+				w.fail("%s owns term %d and %s owns term %d", d.id, d.e.machine.Term(), p.id, p.e.machine.Term())
+			}
+		}
+	}
+}
+
+// after ends an event: goroutines settle, fuses that have burnt end their engines, and everything is checked.
+func (w *world) after() {
+	synctest.Wait()
+	for _, d := range w.devices {
+		if d.burnt() {
+			w.crash(d, d.fuse.host)
+		}
+	}
+	w.check()
+	w.acts.steps++
+}
+
+// close ends all engines.
+func (w *world) close() {
+	for _, d := range w.devices {
+		d.stop(vfs.LoseNothing)
+	}
+}
+
+// pass lets time go by.
+func (w *world) pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+func isForced(k directory.Kind) bool {
+	return k != directory.KindCreated && k != directory.KindSwitch && k != directory.KindReturned
+}

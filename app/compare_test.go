@@ -73,9 +73,10 @@ func loseDirtySet(t *testing.T, owner *device, id string) {
 	}
 }
 
-// moved is how much of the disk the owner has sent to the other since its engine started.
+// moved is how much of the disk the owner has sent to the other since it began to feed it: content, and zeros that take no bytes.
 func moved(owner, other *device, id string) int64 {
-	return owner.engine.vm(id).feed(other.engine.host.ID()).stats.Data.Load()
+	f := owner.engine.vm(id).feed(other.engine.host.ID())
+	return f.stats.Data.Load() + f.stats.Zeroed.Load()
 }
 
 // An owner that has lost what it knew of a device's copy compares: what differs moves, and nothing else.
@@ -153,5 +154,63 @@ func TestACopyThatCannotBeComparedGetsEverything(t *testing.T) {
 	same(t, owner, other, id)
 	if n := moved(owner, other, id); n < comparedDisk/2 {
 		t.Errorf("%d bytes moved", n)
+	}
+}
+
+// While two PCs were apart both wrote. Whichever side the person keeps, the other follows it again, and only what differs moves.
+func TestAfterAChoiceOnlyWhatDiffersMoves(t *testing.T) {
+	for _, keep := range []string{"desk", "laptop"} {
+		t.Run(keep, func(t *testing.T) {
+			desk, laptop, id := filled(t)
+			if err := desk.engine.StopVM(t.Context(), "Work", true); err != nil {
+				t.Fatal(err)
+			}
+			desk.live("Work")
+			desk.stop()
+			disk, err := vmdisk.Open(desk.engine.diskDir(id), vmdisk.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, err := range []error{
+				disk.Activate(1), disk.WriteAt(bytes.Repeat([]byte{'d'}, blockSize), 100*blockSize, false),
+				disk.WriteAt(bytes.Repeat([]byte{'d'}, blockSize), comparedDisk-blockSize, true), disk.Close(),
+			} {
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			until(t, "the laptop to miss the desk", func() bool { return !laptop.engine.linked(desk.engine.host.ID()) })
+			laptop.takeOver("Work")
+			laptop.write(id, 200, 'l')
+			laptop.write(id, comparedDisk/blockSize-2, 'l')
+			desk.start()
+			until(t, "the conflict", func() bool {
+				a, _ := desk.vm("Work")
+				b, _ := laptop.vm("Work")
+				return a.Conflict != nil && b.Conflict != nil
+			})
+			winner, loser := desk, laptop
+			if keep == "laptop" {
+				winner, loser = laptop, desk
+			}
+			v, _ := winner.vm("Work")
+			for _, s := range v.Conflict.Sides {
+				if s.Here {
+					if _, err := winner.engine.Resolve(t.Context(), api.ResolveConflict{VM: "Work", How: api.ResolveKeep, Keep: s.Branch}); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			until(t, "the winner to own the VM", func() bool { v, _ := winner.vm("Work"); return v.Here && v.Conflict == nil })
+			winner.live("Work")
+			same(t, winner, loser, id)
+			if n := moved(winner, loser, id); n != 4*blockSize {
+				t.Errorf("%d blocks moved, want four", n/blockSize)
+			}
+			point, _ := loser.vm("Work")
+			if len(point.RestorePoints) != 1 {
+				t.Errorf("the loser has %d restore points", len(point.RestorePoints))
+			}
+		})
 	}
 }

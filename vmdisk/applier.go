@@ -19,7 +19,7 @@ type Applier struct {
 }
 
 // Apply begins to follow an owner. There is at most one applier. Errors: ErrActive, also if this disk was active under
-// a term that it has not given away; ErrApplying; ErrFailed; syscall.ENOSPC.
+// a term that it has not given away; ErrApplying; ErrFailed; syscall.ENOSPC. The disk's Ends are forgotten.
 func (d *Store) Apply() (*Applier, error) {
 	d.role.Lock()
 	defer d.role.Unlock()
@@ -42,6 +42,9 @@ func (d *Store) Apply() (*Applier, error) {
 	if err == nil {
 		err = d.settle()
 	}
+	if err == nil {
+		err = d.forgetEnds()
+	}
 	if err != nil {
 		return nil, fmt.Errorf("apply: %w", err)
 	}
@@ -50,6 +53,22 @@ func (d *Store) Apply() (*Applier, error) {
 	defer d.mu.Unlock()
 	d.applier = a
 	return a, nil
+}
+
+// forgetEnds forgets the history, durably: what is applied from now on may be of another branch of it, and a replica of a branch that was given up
+// must never be taken for one that is merely behind. Who becomes the owner learns the ends from the owner before (ImportDirty). Without them
+// replicas of older terms are compared.
+func (d *Store) forgetEnds() error {
+	if len(d.Ends()) == 0 {
+		return nil
+	}
+	if err := d.j.commit(func(st *state) { clear(st.ends) }); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.ends = map[uint64]uint64{}
+	return nil
 }
 
 // ReplicaState is what this disk has, for its owner.

@@ -26,7 +26,8 @@
 //     one step, to what it was (Rollback).
 //   - A catch-up that is cut short goes on where its last checkpoint was, whichever end crashed. Until its barrier it is invisible.
 //   - A replica with writes that the owner's history lacks is never overwritten (ErrDiverged), unless both were compared (Compare) while it was
-//     at the very position that it has: whoever compares must have asked. Then, and whenever else it isn't known what a whole replica
+//     at the very position that it has: whoever compares must have asked. A disk that follows an owner forgets the history that it had: a branch
+//     that was given up is never taken for the one that goes on. Then, and whenever else it isn't known what a whole replica
 //     lacks, only the blocks that differ are sent.
 //   - A term is renewed (Renew), and a disk cloned (Clone), in one step: after a crash it was done or it wasn't.
 //   - What can't be read or written goes to the caller as the system's error, and the disk is marked (Info.NeedsCheck) until a

@@ -138,6 +138,7 @@ func (d *Store) setStale(b []byte, at Position) error {
 	}
 	err = d.step("name stale blocks", func(st *state) {
 		withoutIncoming(st)
+		clear(st.ends) // as forgetEnds
 		st.position = at
 		if y != nil {
 			st.layers = append(slices.Clone(y.layers), st.layers...)
@@ -158,7 +159,7 @@ func (d *Store) setStale(b []byte, at Position) error {
 			d.hydration.Store(y)
 			d.stopCuts(ErrHydrating)
 		}
-		d.position = at
+		d.position, d.ends = at, map[uint64]uint64{}
 	})
 	return nil
 }

@@ -101,6 +101,16 @@ func (m *model) connect(d *device) {
 		}
 		f, err = m.own().disk.Attach(d.name, st)
 	}
+	if errors.Is(err, ErrDiverged) || err == nil && m.r.IntN(3) == 0 {
+		if err == nil {
+			f.Close()
+		}
+		if !m.compare(d, st) {
+			m.ok("close", a.Close(), d)
+			return
+		}
+		f, err = m.own().disk.Attach(d.name, st)
+	}
 	if err != nil {
 		m.ok("close", a.Close(), d)
 		m.ok("attach", err, m.own())

@@ -63,6 +63,7 @@ type model struct {
 	now     []byte
 	maybe   [][]uint64 // what a sector may be after a crash of the owner, beside its durable content
 	durable []byte
+	next    uint64 // the term as which the owner was about to go on when it died, or 0
 	history map[Position][]byte
 	ends    []Position // what the directory knows
 	log     []string
@@ -161,8 +162,12 @@ func (m *model) step() {
 		m.save()
 	case x < 93:
 		m.restart(d)
-	case x < 96:
+	case x < 95:
 		m.handoff()
+	case x < 96:
+		m.fork()
+	case x < 97:
+		m.renew()
 	case x < 98:
 		m.crash(d)
 	default:
@@ -316,6 +321,10 @@ func (m *model) back(d *device, all bool) {
 	if d.disk.Info().Given >= m.term {
 		return // a hand-off was cut short; it goes on
 	}
+	if i := d.disk.Info(); m.next > 0 && i.Term == m.next {
+		m.term = m.next
+	}
+	m.next = 0
 	if err := d.disk.Activate(m.term); err != nil {
 		m.fatal("activate after a restart: %v", err)
 	}

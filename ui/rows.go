@@ -74,11 +74,8 @@ func (m *index) vmRow(vm *api.VM, now time.Time) vmRow {
 func (m *index) extras(vm *api.VM, r *vmRow) {
 	ok := m.up && !m.asked[vm.ID]
 	if own := replicaOf(vm, m.st.Device.ID); !vm.Here && vm.Conflict == nil && r.Bar == nil && own != nil && own.State != api.ReplicaCopying {
-		take := button{Act: act{Verb: verbTake, ID: vm.ID}, Label: t("button.take"), Enabled: ok}
-		if vm.Orphan || !m.connected(vm.Owner) {
-			r.Take = take
-		} else {
-			r.More = append(r.More, take)
+		if vm.Orphan || !m.connected(vm.Owner) { // one that can be asked is asked
+			r.Take = button{Act: act{Verb: verbTake, ID: vm.ID}, Label: t("button.take"), Enabled: ok}
 		}
 	}
 	if r.Points != "" {

@@ -1,6 +1,7 @@
 package ui
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -35,8 +36,18 @@ func (m *index) conflict(vm *api.VM, now time.Time) *conflictRow {
 	if x == nil {
 		return nil
 	}
-	ok := m.up && !m.asked[vm.ID]
 	r := &conflictRow{Text: t("conflict.text", "VM", vm.Name)}
+	here, where := false, []string{}
+	for _, s := range x.Sides {
+		here = here || s.Here
+		if !slices.Contains(where, s.OwnerName) {
+			where = append(where, s.OwnerName)
+		}
+	}
+	if !here { // only they can sign the choice
+		r.Text += " " + t("conflict.elsewhere", "Devices", strings.Join(where, ", "))
+	}
+	ok := here && m.up && !m.asked[vm.ID]
 	for _, s := range x.Sides {
 		wrote := t("side.wrote.unknown")
 		if s.Changed != nil {

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -20,8 +19,8 @@ func newRestorePoints(c *cli) *cobra.Command {
 		Long: `A restore point is a state of a VM's disk that this device keeps until you delete it, such as
 the side of a conflict that you gave up. Opened, it is a read-only disk in the VM.`,
 		Example: `  tagalong restore-points
-  tagalong restore-points open Work 20260504-1
-  tagalong restore-points delete Work 20260504-1`,
+  tagalong restore-points open Work 4f0c2a9b71de
+  tagalong restore-points delete Work 4f0c2a9b71de`,
 		ValidArgsFunction: c.completeFirst(vmNames),
 	}
 	cmd.AddCommand(newPointVerb(c, "open", "Show a restore point to its VM as a read-only disk", "%q is open in %q, read-only.", (*api.Client).OpenRestorePoint),
@@ -74,17 +73,32 @@ the side of a conflict that you gave up. Opened, it is a read-only disk in the V
 	return cmd
 }
 
-// withPoint finds the restore point of the arguments, by its ID or the beginning of it.
+// withPoint finds the restore point of the arguments, by its ID or the beginning of it. Without a VM all have their say.
 func (c *cli) withPoint(cmd *cobra.Command, args []string, do func(ctx context.Context, client *api.Client, p api.RestorePoint) error) error {
-	return c.withVM(cmd, args, func(ctx context.Context, client *api.Client, vm api.VM) error {
+	return c.ask(cmd, func(ctx context.Context, client *api.Client) error {
+		st, err := client.Status(ctx)
+		if err != nil {
+			return err
+		}
+		points, of, text := []api.RestorePoint{}, "", args[len(args)-1]
+		for _, vm := range st.VMs {
+			points = append(points, vm.RestorePoints...)
+		}
+		if len(args) > 1 {
+			vm, err := findVM(st, args[0])
+			if err != nil {
+				return err
+			}
+			points, of = vm.RestorePoints, fmt.Sprintf(" of %q", vm.Name)
+		}
 		var ids []string
 		var fit []api.RestorePoint
-		for _, p := range vm.RestorePoints {
+		for _, p := range points {
 			ids = append(ids, p.ID)
 			switch {
-			case p.ID == args[1]:
+			case p.ID == text:
 				return do(ctx, client, p)
-			case strings.HasPrefix(p.ID, args[1]):
+			case strings.HasPrefix(p.ID, text):
 				fit = append(fit, p)
 			}
 		}
@@ -92,19 +106,19 @@ func (c *cli) withPoint(cmd *cobra.Command, args []string, do func(ctx context.C
 		case len(fit) == 1:
 			return do(ctx, client, fit[0])
 		case len(fit) > 1:
-			return usage(fmt.Sprintf("More than one restore point of %q begins with %q.", vm.Name, args[1]), "Say which one: "+strings.Join(ids, ", "))
+			return usage(fmt.Sprintf("More than one restore point%s begins with %q.", of, text), "Say which one: "+strings.Join(ids, ", "))
 		case len(ids) == 0:
-			return &api.Error{Code: api.CodeNotFound, Sentence: fmt.Sprintf("%q has no restore point on this device.", vm.Name),
+			return &api.Error{Code: api.CodeNotFound, Sentence: fmt.Sprintf("There is no restore point%s on this device.", of),
 				Next: "See them all with: tagalong restore-points"}
 		}
-		return &api.Error{Code: api.CodeNotFound, Sentence: fmt.Sprintf("%q has no restore point called %q on this device.", vm.Name, args[1]),
-			Next: "It has: " + strings.Join(ids, ", ")}
+		return &api.Error{Code: api.CodeNotFound, Sentence: fmt.Sprintf("There is no restore point%s called %q on this device.", of, text),
+			Next: "There are: " + strings.Join(ids, ", ")}
 	})
 }
 
 func newPointVerb(c *cli, verb, short, done string, act func(*api.Client, context.Context, api.RestorePointRef) error) *cobra.Command {
-	cmd := &cobra.Command{Use: verb + " VM POINT", Short: short, Example: "  tagalong restore-points " + verb + " Work 20260504-1",
-		Args: between(2, 2), ValidArgsFunction: c.completePoint}
+	cmd := &cobra.Command{Use: verb + " [VM] POINT", Short: short, Example: "  tagalong restore-points " + verb + " Work 4f0c2a9b71de",
+		Args: between(1, 2), ValidArgsFunction: c.completePoint}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		return c.withPoint(cmd, args, func(ctx context.Context, client *api.Client, p api.RestorePoint) error {
 			if err := act(client, ctx, api.RestorePointRef{VM: p.VM, ID: p.ID}); err != nil {
@@ -118,8 +132,8 @@ func newPointVerb(c *cli, verb, short, done string, act func(*api.Client, contex
 }
 
 func newPointDelete(c *cli) *cobra.Command {
-	cmd := &cobra.Command{Use: "delete VM POINT", Short: "Delete a restore point for good", Example: "  tagalong restore-points delete Work 20260504-1",
-		Args: between(2, 2), ValidArgsFunction: c.completePoint}
+	cmd := &cobra.Command{Use: "delete [VM] POINT", Short: "Delete a restore point for good", Example: "  tagalong restore-points delete Work 4f0c2a9b71de",
+		Args: between(1, 2), ValidArgsFunction: c.completePoint}
 	yes := cmd.Flags().Bool("yes", false, "don't ask")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		return c.withPoint(cmd, args, func(ctx context.Context, client *api.Client, p api.RestorePoint) error {
@@ -137,22 +151,23 @@ func newPointDelete(c *cli) *cobra.Command {
 	return cmd
 }
 
-// completePoint offers VMs that have restore points, and then those.
+// completePoint offers VMs that have restore points, and those points.
 func (c *cli) completePoint(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 	names := func(st *api.Status) []string {
-		var out []string
+		var vms, points []string
 		for _, vm := range st.VMs {
-			switch {
-			case len(vm.RestorePoints) == 0:
-			case len(args) == 0:
-				out = append(out, vm.Name)
-			case strings.EqualFold(vm.Name, args[0]) || vm.ID == args[0]:
-				for _, p := range vm.RestorePoints {
-					out = append(out, p.ID)
-				}
+			if len(vm.RestorePoints) == 0 || len(args) > 0 && !strings.EqualFold(vm.Name, args[0]) && vm.ID != args[0] {
+				continue
+			}
+			vms = append(vms, vm.Name)
+			for _, p := range vm.RestorePoints {
+				points = append(points, p.ID)
 			}
 		}
-		return slices.Clip(out)
+		if len(args) > 0 {
+			return points
+		}
+		return append(vms, points...)
 	}
 	if len(args) > 1 {
 		return nil, cobra.ShellCompDirectiveNoFileComp

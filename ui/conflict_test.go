@@ -55,19 +55,19 @@ func (b *bench) with(change func(*api.Status, time.Time)) *bench {
 
 func TestConflictCard(t *testing.T) {
 	b := newBench(t).with(inConflict)
-	b.see("Work has two histories: choose", "Two histories: you have to choose", "Nothing is overwritten before you choose",
+	b.see("Work has two versions: choose", "Two versions: you have to choose", "Nothing is overwritten before you choose",
 		"Desk (this device)", "took it over · last written 1 minute ago", "running · wrote 1.2 GiB since",
 		"Laptop", "kept its own · last written 2 hours ago", "paused, its windows wait · wrote 300 MiB since",
 		"Keep both", "See the other in it", "Check and repair", "own name and network address", "read-only, to copy files out", "mended from the other copies")
 	b.gone("Switch to this machine")
 	for _, verb := range b.view.VMs[0].More {
 		if v := verb.Act.Verb; v == verbSuspend || v == verbTake || v == verbStart {
-			t.Errorf("%s can be done to a VM with two histories", v)
+			t.Errorf("%s can be done to a VM with two versions", v)
 		}
 	}
 	b.engine.say(func(st *api.Status) { st.VMs[0].Conflict = nil })
 	b.up()
-	b.gone("two histories", "Keep both")
+	b.gone("two versions", "Keep both")
 }
 
 func TestChoosingSaysWhatIsGivenUp(t *testing.T) {
@@ -89,7 +89,7 @@ func TestChoosingSaysWhatIsGivenUp(t *testing.T) {
 func TestChoosingASideInTheDialog(t *testing.T) {
 	b := newBench(t).with(inConflict)
 	b.tap("See the other in it")
-	b.see("Which side shall go on?", "The side of Laptop is given up.", "sees that restore point as a second disk")
+	b.see("Which side shall go on?", "The side of Laptop is given up.", "see that restore point as a second disk")
 	for _, o := range b.everything() {
 		if w, ok := o.(*widget.RadioGroup); ok {
 			w.SetSelected(w.Options[1])
@@ -332,10 +332,10 @@ func TestNoticesOfTakeoversAndConflicts(t *testing.T) {
 		want          []string
 	}{
 		{"nothing", nil, nil, nil},
-		{"found", nil, conflict, []string{"Work has two histories"}},
+		{"found", nil, conflict, []string{"Work has two versions"}},
 		{"still there", conflict, conflict, nil},
-		{"resolved", conflict, nil, []string{"Work has one history again"}},
-		{"lost, by one's own choice", conflict, taken, []string{"Work has one history again"}},
+		{"resolved", conflict, nil, []string{"Work has one version again"}},
+		{"lost, by one's own choice", conflict, taken, []string{"Work has one version again"}},
 		{"superseded", nil, taken, []string{"Work goes on on Laptop"}},
 		{"given away by a switch that ended unseen", nil, switched, nil},
 		{"ready", func(st *api.Status) { preparing(st) }, func(st *api.Status) { st.Offline.On = true }, []string{"Ready to work offline"}},

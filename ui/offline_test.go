@@ -144,7 +144,7 @@ func TestRoughly(t *testing.T) {
 func TestTrayConflict(t *testing.T) {
 	v := viewWith(func(s *state) { inConflict(s.Status, testNow) })
 	got := written(trayItems(v))
-	want := "- Work has two histories: choose\n\n- Work: Two histories: you have to choose\n+ Choose between its histories…\n"
+	want := "- Work has two versions: choose\n\n- Work: Two versions: you have to choose\n+ Choose between its versions…\n"
 	if len(got) < len(want) || got[:len(want)] != want {
 		t.Errorf("got\n%s", got)
 	}

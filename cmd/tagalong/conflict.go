@@ -22,9 +22,9 @@ type conflictOf struct {
 func newConflict(c *cli) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "conflict [VM]",
-		Short: "Show the two histories of a VM between which you must choose",
+		Short: "Show the two versions of a VM between which you must choose",
 		Long: `A VM that was taken over from a device that then came back with something newer has two
-histories. Nothing of either is lost or overwritten: this shows both sides, and you choose
+versions. Nothing of either is lost or overwritten: this shows both sides, and you choose
 with "tagalong resolve". Without a name it shows every VM that needs a choice.`,
 		Example:           "  tagalong conflict\n  tagalong conflict Work",
 		Args:              between(0, 1),
@@ -55,9 +55,9 @@ with "tagalong resolve". Without a name it shows every VM that needs a choice.`,
 			case *asJSON:
 				return c.out.json(found)
 			case len(found) == 0 && len(args) > 0:
-				c.out.say("%q has one history. There is nothing to choose.", vms[0].Name)
+				c.out.say("%q has one version. There is nothing to choose.", vms[0].Name)
 			case len(found) == 0:
-				c.out.say("Every VM has one history. There is nothing to choose.")
+				c.out.say("Every VM has one version. There is nothing to choose.")
 			}
 			for i, f := range found {
 				if i > 0 {
@@ -131,8 +131,8 @@ func sideWord(x *api.Conflict, s api.ConflictSide) string {
 func newResolve(c *cli) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "resolve VM",
-		Short: "Choose which of a VM's two histories goes on",
-		Long: `Choose between the two histories of a VM, see "tagalong conflict". --keep names the side that
+		Short: "Choose which of a VM's two versions goes on",
+		Long: `Choose between the two versions of a VM, see "tagalong conflict". --keep names the side that
 goes on: "this" device's, the "other" one, a device, or a branch. The side that is given up
 stays as a restore point on its device until you delete it.
 
@@ -174,7 +174,7 @@ stays as a restore point on its device until you delete it.
 			return err
 		}
 		if vm.Conflict == nil {
-			return &api.Error{Code: api.CodeConflict, Sentence: fmt.Sprintf("%q has one history. There is nothing to choose.", vm.Name),
+			return &api.Error{Code: api.CodeConflict, Sentence: fmt.Sprintf("%q has one version. There is nothing to choose.", vm.Name),
 				Next: "See where it has been with: tagalong history " + shellWord(vm.Name)}
 		}
 		side, err := findSide(vm.Conflict, *keep, how == api.ResolveBoth)
@@ -185,7 +185,7 @@ stays as a restore point on its device until you delete it.
 		if !*asJSON || !*yes {
 			c.tell(*asJSON, resolutionWords(how, side, others, vm.Name, *name)...)
 		}
-		if err := c.confirm(fmt.Sprintf("This is the choice between the histories of %q.", vm.Name), vm.Name, *yes); err != nil {
+		if err := c.confirm(fmt.Sprintf("This is the choice between the versions of %q.", vm.Name), vm.Name, *yes); err != nil {
 			return err
 		}
 		job, err := c.followJob(cmd.Context(), client, *asJSON,
@@ -201,7 +201,7 @@ stays as a restore point on its device until you delete it.
 		case *asJSON:
 			return c.out.json(job)
 		}
-		c.out.say("%q has one history again, that of %s.", vm.Name, side.OwnerName)
+		c.out.say("%q has one version again, that of %s.", vm.Name, side.OwnerName)
 		return nil
 	}
 	return cmd

@@ -50,7 +50,7 @@ circle marks what was given up. Times are by the clocks of the devices that told
 			}
 			c.out.table([]string{"#", "WHAT", "WHEN", "HOW", "STOOD STILL", "MOVED"}, rows)
 			if vm.Conflict != nil {
-				c.out.say("\nChoose between its histories: tagalong conflict %s", shellWord(vm.Name))
+				c.out.say("\nChoose between its versions: tagalong conflict %s", shellWord(vm.Name))
 			}
 			return nil
 		})

@@ -184,7 +184,7 @@ func resolutionWords(how api.Resolution, keep api.ConflictSide, others []api.Con
 	}
 	switch how {
 	case api.ResolveOpen:
-		lines = append(lines, fmt.Sprintf("%q then sees it as a second disk, read-only, to copy files out of.", vm))
+		lines = append(lines, fmt.Sprintf("%q can then see it as a second disk, read-only, to copy files out, whenever it is on the device that has it.", vm))
 	case api.ResolveRepair:
 		lines = append(lines, "Every block is checked and, where it is bad, mended from the other copies; the guest checks its file systems at its next start.")
 	}

@@ -183,7 +183,7 @@ func needs(vm api.VM, now time.Time) []string {
 	var lines []string
 	name := shellWord(vm.Name)
 	if x := vm.Conflict; x != nil {
-		lines = append(lines, fmt.Sprintf("%s has %d histories, between which you must choose: tagalong conflict %s", vm.Name, len(x.Sides), name))
+		lines = append(lines, fmt.Sprintf("%s has %d versions, between which you must choose: tagalong conflict %s", vm.Name, len(x.Sides), name))
 	}
 	if vm.Orphan {
 		lines = append(lines, fmt.Sprintf("%s belongs to %s, which was removed. Take it over with: tagalong switch --force %s", vm.Name, vm.OwnerName, name))
@@ -200,7 +200,7 @@ func needs(vm api.VM, now time.Time) []string {
 // stateWords is a VM's state, and how far its switch is.
 func stateWords(vm api.VM) string {
 	if vm.Conflict != nil {
-		return "two histories"
+		return "two versions"
 	}
 	if vm.Switch == nil || vm.Switch.Phase.Ended() {
 		return string(vm.State)

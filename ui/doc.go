@@ -8,7 +8,8 @@
 // What it guarantees: widgets are touched on Fyne's own goroutine only, and redrawn only when what
 // they show has changed, at most twice a second; every failure is shown as a sentence with a next
 // step; a closed window can always be found again (by the tray, by a second launch, or because the
-// program ended with it when there is no tray).
+// program ended with it when there is no tray); what gives something up (a takeover, a choice between two versions, a removal) is only done
+// from a dialog that says what that is, and whose highlighted button is the harmless one.
 //
 // What it doesn't: keep VMs alive (the engine does), or work without a display and OpenGL.
 //

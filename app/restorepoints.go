@@ -269,16 +269,23 @@ func (v *vm) attached(disks []hypervisor.ExtraDisk) {
 
 // attachPoint shows a restore point to a running guest.
 func (v *vm) attachPoint(ctx context.Context, guest hypervisor.Guest, id string) error {
+	mark := func(attached bool) error {
+		return v.shelf().Change(id, func(p *restore.Point) { p.Attached = attached })
+	}
 	socket, err := v.servePoint(id)
 	if err == nil {
+		// Noted first: from the moment when the guest has it, its memory must not leave.
+		if err := mark(true); err != nil {
+			return err
+		}
 		err = guest.Attach(ctx, hypervisor.ExtraDisk{ID: id, Socket: socket})
 	}
 	if err != nil {
 		v.log.Warn("A restore point couldn't be shown to the running VM", "error", err)
 		v.e.tell("vm.restore-point-later", v, fmt.Sprintf("%s sees the restore point at its next start.", v.name()))
-		return nil
+		return mark(false)
 	}
-	return v.shelf().Change(id, func(p *restore.Point) { p.Attached = true })
+	return nil
 }
 
 // showPoints shows the open restore points to a guest that has just come here, with none.

@@ -30,6 +30,9 @@ type savedMemory struct {
 	Bytes   int64     `json:"bytes"`
 	Hash    string    `json:"blake3"`
 	At      time.Time `json:"at"`
+	// Rebind is the term under which the disk goes on with the same content: until the position has that term, this note is being
+	// changed. 0 if it isn't.
+	Rebind uint64 `json:"rebind,omitempty"`
 }
 
 const savedMemoryVersion = 1
@@ -183,6 +186,47 @@ func (v *vm) loadMemory(ctx context.Context, guest hypervisor.Guest, note savedM
 		return fmt.Errorf("the saved memory is damaged: its hash is %s, not %s", got, note.Hash)
 	}
 	return nil
+}
+
+// carryMemory begins a term of the disk: a saved memory that belongs to what the disk holds does so under the new term too. Nobody
+// can write the disk meanwhile: there is no guest.
+func (v *vm) carryMemory(term uint64, begin func() error) error {
+	note, err := v.checkMemory()
+	carried := err == nil && v.suspended()
+	if carried && note.Term != term {
+		note.Rebind = term
+		if err := writeNote(v.memoryNote(), note); err != nil {
+			return fmt.Errorf("note the memory: %w", err)
+		}
+	}
+	if err := begin(); err != nil {
+		return err
+	}
+	if carried {
+		v.rebindMemory(term)
+	}
+	return nil
+}
+
+// rebindMemory ends what carryMemory began, perhaps before a restart.
+func (v *vm) rebindMemory(term uint64) {
+	b, err := os.ReadFile(v.memoryNote())
+	var note savedMemory
+	if err != nil || json.Unmarshal(b, &note) != nil || note.Rebind != term {
+		return
+	}
+	disk := v.currentDisk()
+	if disk == nil {
+		return
+	}
+	p, err := disk.Name()
+	if err == nil {
+		note.Term, note.Barrier, note.Rebind = p.Term, p.Barrier, 0
+		err = writeNote(v.memoryNote(), note)
+	}
+	if err != nil {
+		v.log.Error("Binding the saved memory to the new term failed", "error", err)
+	}
 }
 
 // removeMemory drops a saved memory, the note first.

@@ -289,7 +289,7 @@ func (v *vm) persistKept(a baton.Action) baton.Event {
 		return v.persisted("Writing what is kept failed", a.Term, err)
 	}
 	v.noteKept(term)
-	return baton.Event{Kind: baton.EvPersisted, Term: term}
+	return baton.Event{Kind: baton.EvPersisted, Term: a.Term}
 }
 
 // judge answers whether anything here must not be overwritten, once the history is known.

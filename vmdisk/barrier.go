@@ -31,6 +31,18 @@ func (d *Store) Flush() error {
 	return nil
 }
 
+// Name gives what an active disk holds a position of the term that it is active under, if it has one of an earlier term only: after a new
+// term began, and nothing was written since. What is bound to a position (a saved memory) can then be bound to one that stays. Errors are those of Flush.
+func (d *Store) Name() (Position, error) {
+	d.mu.Lock()
+	d.naming = true
+	d.mu.Unlock()
+	if err := d.barrier(); err != nil {
+		return Position{}, fmt.Errorf("name: %w", err)
+	}
+	return d.Position(), nil
+}
+
 // barrier joins the next round, or leads it.
 func (d *Store) barrier() error {
 	d.mu.Lock()
@@ -117,8 +129,8 @@ func (d *Store) cut(r *round, rerr error) (pos Position, wrote, fresh bool, err 
 		return pos, false, false, rerr
 	}
 	wrote, pos = d.wrote, d.position
-	fresh = wrote
-	needed := false
+	needed := d.naming && pos.Term != d.term
+	fresh, d.naming = wrote || needed, false
 	for _, p := range d.peers {
 		f := p.feed
 		if f == nil || !f.ready() || !f.needBarrier {

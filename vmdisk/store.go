@@ -67,6 +67,7 @@ type Store struct {
 	pristine   bool // nothing was written since the disk became active
 	complete   bool
 	wrote      bool // since the last cut
+	naming     bool // the next barrier is one of this term
 	syncing    bool // what was written before the cut isn't durable yet, and position is behind it
 	wroteAt    time.Time
 	term       uint64 // active under

@@ -3,6 +3,7 @@ package custody
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"tagalong.org/tagalong/directory"
 	"tagalong.org/tagalong/directory/baton"
@@ -46,35 +47,33 @@ func (c Custody) Kept(state []byte) (term uint64, err error) {
 	if c.Disk != nil {
 		pos = directory.Position(c.Disk.Info().Position)
 	}
-	prev, ok := c.branch(pos)
-	if !ok {
-		return 0, fmt.Errorf("%w: the history of position %d/%d isn't known", ErrNotWritten, pos.Term, pos.Barrier)
+	err = fmt.Errorf("the history of position %d/%d isn't known: %w", pos.Term, pos.Barrier, directory.ErrNotFound)
+	for _, prev := range c.branches(pos) {
+		var t directory.SignedTransfer
+		if t, err = c.Dir.Keep(c.VM, prev, pos, directory.BatonEntry(c.VM, state)); err == nil {
+			return t.Term, nil
+		}
+		if !errors.Is(err, directory.ErrChain) {
+			break
+		}
 	}
-	t, err := c.Dir.Keep(c.VM, prev, pos, directory.BatonEntry(c.VM, state))
-	if err != nil {
-		return 0, unwritten(fmt.Errorf("write what is kept: %w", err))
-	}
-	return t.Term, nil
+	return 0, unwritten(fmt.Errorf("write what is kept: %w", err))
 }
 
-// branch is the transfer from which what is here went on: the last one by which this device was the owner, if it never gave
-// that away, else the one of the term in which its disk was written last.
-func (c Custody) branch(pos directory.Position) (directory.Hash, bool) {
-	history := c.Dir.History(c.VM)
-	given := map[directory.Hash]bool{}
-	for _, t := range history {
-		if t.From == c.Self && (t.Kind == directory.KindSwitch || t.Kind == directory.KindReturned) {
-			given[t.Prev] = true
+// branches are the transfers from which what is here may have gone on, the newest first: those to this device, those that it
+// signed itself, and that of the term in which its disk was written last, as far as they have all of the disk.
+func (c Custody) branches(pos directory.Position) []directory.Hash {
+	var list []directory.Hash
+	for _, t := range slices.Backward(c.Dir.History(c.VM)) {
+		consented := t.From == c.Self && (t.Kind == directory.KindSwitch || t.Kind == directory.KindReturned)
+		if t.To != c.Self && !consented && t.Term != pos.Term {
+			continue
+		}
+		if h := t.Hash(); c.Dir.Relation(h, pos) == directory.RelationBehind {
+			list = append(list, h)
 		}
 	}
-	found, ok := directory.Hash{}, false
-	for _, t := range history {
-		own := t.To == c.Self && !given[t.Hash()] && t.Term >= pos.Term
-		if own || t.Term == pos.Term {
-			found, ok = t.Hash(), true
-		}
-	}
-	return found, ok
+	return list
 }
 
 // Renew lets the disk go on under term, which this device owns, undisturbed if it is active. Errors: ErrNoDisk, and vmdisk's.

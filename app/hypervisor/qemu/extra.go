@@ -3,10 +3,12 @@ package qemu
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
 	"tagalong.org/tagalong/app/hypervisor"
+	"tagalong.org/tagalong/app/hypervisor/qmp"
 )
 
 // blockdev is a disk behind a Unix socket. Its requests wait while nobody serves it.
@@ -87,7 +89,14 @@ func (g *guest) Detach(ctx context.Context, id string) error {
 	}
 	events := g.qmp.Subscribe()
 	defer events.Close()
-	if err := g.qmp.Do(ctx, "device_del", map[string]any{"id": device}, nil); err != nil {
+	err = g.qmp.Do(ctx, "device_del", map[string]any{"id": device}, nil)
+	var refused *qmp.CommandError
+	if errors.As(err, &refused) && refused.Class == "DeviceNotFound" {
+		// It was never there, or went without our hearing.
+		_ = g.qmp.Do(ctx, "blockdev-del", map[string]any{"node-name": node}, nil)
+		return nil
+	}
+	if err != nil {
 		return fmt.Errorf("qemu: detach: %w", err)
 	}
 	for {

@@ -258,6 +258,9 @@ func TestAFurtherDisk(t *testing.T) {
 	if err := g.Detach(short, "hot"); !errors.Is(err, hypervisor.ErrNotDetached) {
 		t.Errorf("a guest without a system let go of a disk: %v", err)
 	}
+	if err := g.Detach(ctx, "never"); err != nil {
+		t.Errorf("what was never there: %v", err)
+	}
 	wantState(t, ctx, g, hypervisor.StateRunning)
 }
 

@@ -1,0 +1,220 @@
+package app
+
+import (
+	"strings"
+	"testing"
+
+	"tagalong.org/tagalong/app/api"
+	"tagalong.org/tagalong/app/hypervisor"
+	"tagalong.org/tagalong/directory/baton"
+)
+
+func TestKeepingBothMakesASecondVM(t *testing.T) {
+	for _, where := range []string{"winner", "loser"} {
+		t.Run("chosen by the "+where, func(t *testing.T) {
+			desk, laptop, v := apart(t)
+			chooser := laptop
+			if where == "loser" {
+				chooser = desk
+			}
+			_, err := chooser.engine.Resolve(t.Context(), api.ResolveConflict{VM: "Work", How: api.ResolveBoth, Keep: chooser.side(laptop).Branch, Name: "Work"})
+			wantCode(t, "a name that is taken", err, api.CodeConflict)
+			if _, err := chooser.engine.Resolve(t.Context(), api.ResolveConflict{VM: "Work", How: api.ResolveBoth, Keep: chooser.side(laptop).Branch, Name: "Lost"}); err != nil {
+				t.Fatal(err)
+			}
+			one(t, laptop, desk, v.ID)
+			var second api.VM
+			for _, d := range []*device{desk, laptop} {
+				until(t, d.name+" to know the second VM", func() bool { var ok bool; second, ok = d.vm("Lost"); return ok })
+			}
+			if second.ID == v.ID || second.Owner != desk.engine.host.ID() || second.Spec != v.Spec || second.State != api.VMStopped {
+				t.Errorf("the second VM is %+v", second)
+			}
+			if desk.engine.vm(second.ID).currentDisk().ID() == desk.engine.vm(v.ID).currentDisk().ID() {
+				t.Error("both disks have one ID")
+			}
+			if desk.read(second.ID, 1) != 'd' || desk.read(v.ID, 1) != 'l' {
+				t.Error("the versions are mixed up")
+			}
+			if s, _ := desk.vm("Work"); len(s.RestorePoints) != 0 {
+				t.Errorf("and a restore point too: %+v", s.RestorePoints)
+			}
+			// Both run, each on its device, and each is copied to the other.
+			for d, name := range map[*device]string{desk: "Lost", laptop: "Work"} {
+				if err := d.engine.StartVM(t.Context(), name); err != nil {
+					t.Fatal(err)
+				}
+				d.live(name)
+			}
+			desk.write(second.ID, 5, 's')
+			desk.live("Lost")
+			if laptop.read(second.ID, 5) != 's' {
+				t.Error("the second VM isn't copied")
+			}
+			desk.stop()
+			desk.start()
+			until(t, "the second VM to be there after a restart", func() bool { s, ok := desk.vm("Lost"); return ok && s.State == api.VMRunning })
+		})
+	}
+}
+
+func TestLookingIntoTheOtherVersion(t *testing.T) {
+	desk, laptop, v := apart(t)
+	job := laptop.choose(api.ResolveOpen, laptop)
+	one(t, laptop, desk, v.ID)
+	if j := laptop.jobEnded(job.ID); j.Error != nil {
+		t.Errorf("%+v", j)
+	}
+	s, _ := desk.vm("Work")
+	if len(s.RestorePoints) != 1 || !s.RestorePoints[0].Open {
+		t.Fatalf("the desk keeps %+v", s.RestorePoints)
+	}
+	ref := api.RestorePointRef{VM: "Work", ID: s.RestorePoints[0].ID}
+	wantCode(t, "opening it where the VM isn't", desk.engine.OpenRestorePoint(t.Context(), ref), api.CodeElsewhere)
+	// Running, it comes to the desk, where it sees the disk.
+	if err := laptop.engine.StartVM(t.Context(), "Work"); err != nil {
+		t.Fatal(err)
+	}
+	laptop.live("Work")
+	if _, err := desk.engine.Switch(t.Context(), api.SwitchVM{VM: "Work"}); err != nil {
+		t.Fatal(err)
+	}
+	if s := desk.ended("Work"); s.Phase != api.PhaseDone {
+		t.Fatalf("%+v", s)
+	}
+	sees := func() bool {
+		g := desk.hv.only()
+		if g == nil {
+			return false
+		}
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		return g.extra[ref.ID] != ""
+	}
+	until(t, "the VM to see the other version", sees)
+	disk := desk.engine.vm(v.ID).opened[ref.ID].disk
+	b := make([]byte, 1)
+	if err := disk.ReadAt(b, 1*blockSize); err != nil || b[0] != 'd' {
+		t.Errorf("it reads %q, %v", b, err)
+	}
+	// So it can't leave, be suspended, or lose it.
+	wantCode(t, "suspending", desk.engine.SuspendVM(t.Context(), "Work"), api.CodeConflict)
+	wantCode(t, "deleting", desk.engine.DeleteRestorePoint(t.Context(), ref), api.CodeConflict)
+	asked, err := laptop.engine.Switch(t.Context(), api.SwitchVM{VM: "Work"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the refusal", func() bool {
+		v, _ := laptop.vm("Work")
+		return v.Switch != nil && v.Switch.ID == asked.ID && v.Switch.Phase == api.PhaseFailed && strings.Contains(v.Switch.Error.Sentence, "restore point")
+	})
+	// After a restart of the engine it is served again.
+	desk.stop()
+	desk.start()
+	until(t, "the restore point to be served again", func() bool {
+		v := desk.engine.vm(v.ID)
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		return v.opened[ref.ID] != nil
+	})
+	g := desk.hv.only()
+	g.mu.Lock()
+	g.clings = true
+	g.mu.Unlock()
+	wantCode(t, "closing what is in use", desk.engine.CloseRestorePoint(t.Context(), ref), api.CodeConflict)
+	g.mu.Lock()
+	g.clings = false
+	g.mu.Unlock()
+	if err := desk.engine.CloseRestorePoint(t.Context(), ref); err != nil {
+		t.Fatal(err)
+	}
+	if sees() {
+		t.Error("the VM still sees it")
+	}
+	if err := desk.engine.OpenRestorePoint(t.Context(), ref); err != nil || !sees() {
+		t.Errorf("opening it while the VM runs: %v", err)
+	}
+	if err := desk.engine.StopVM(t.Context(), "Work", true); err != nil {
+		t.Fatal(err)
+	}
+	if err := desk.engine.StartVM(t.Context(), "Work"); err != nil {
+		t.Fatal(err)
+	}
+	if !sees() {
+		t.Error("a fresh start is without it")
+	}
+	wantCode(t, "a restore point that isn't there", desk.engine.OpenRestorePoint(t.Context(), api.RestorePointRef{VM: "Work", ID: "../disk"}), api.CodeNotFound)
+}
+
+func TestRepairChecksTheDiskAndHasTheGuestCheck(t *testing.T) {
+	desk, laptop, v := apart(t)
+	laptop.stop()
+	// The choice is made where the VM lost; the other device does its part when it is back.
+	desk.choose(api.ResolveRepair, laptop)
+	until(t, "the desk to have set its version aside", func() bool { return desk.state(v.ID) == baton.Replica })
+	laptop.start()
+	one(t, laptop, desk, v.ID)
+	until(t, "the check", func() bool {
+		for _, j := range laptop.status().Jobs {
+			if j.Kind == "resolve" && j.Done {
+				return j.Error == nil && j.Check != nil && j.Check.Clean
+			}
+		}
+		return false
+	})
+	start := func() *fakeGuest {
+		if err := laptop.engine.StartVM(t.Context(), "Work"); err != nil {
+			t.Fatal(err)
+		}
+		return laptop.hv.only()
+	}
+	if !start().checks {
+		t.Error("the guest wasn't asked to check its file systems")
+	}
+	if err := laptop.engine.StopVM(t.Context(), "Work", true); err != nil {
+		t.Fatal(err)
+	}
+	if start().checks {
+		t.Error("the guest is asked at every start")
+	}
+}
+
+func TestAThirdDeviceSaysWhereToChoose(t *testing.T) {
+	desk, laptop, _ := apart(t)
+	nas := newDevice(t, "nas")
+	pair(t, laptop, nas)
+	until(t, "the nas to see both versions", func() bool { s, _ := nas.vm("Work"); return s.Conflict != nil })
+	_, err := nas.engine.Resolve(t.Context(), api.ResolveConflict{VM: "Work", How: api.ResolveKeep, Keep: nas.side(laptop).Branch})
+	wantCode(t, "a choice on a device without a version", err, api.CodeElsewhere)
+	if next := api.AsError(err).Next; !strings.Contains(next, "desk") || !strings.Contains(next, "laptop") {
+		t.Errorf("the person reads %q", next)
+	}
+	_ = desk
+}
+
+func TestASuspendedVersionIsNotThrownAwayUnasked(t *testing.T) {
+	desk, laptop, v := twoDevices(t)
+	if err := desk.engine.SuspendVM(t.Context(), "Work"); err != nil {
+		t.Fatal(err)
+	}
+	desk.live("Work")
+	until(t, "the laptop to hear of it", func() bool { s, _ := laptop.vm("Work"); return s.State == api.VMSuspended })
+	desk.stop()
+	until(t, "the laptop to miss the desk", func() bool { return !laptop.engine.linked(desk.engine.host.ID()) })
+	told := laptop.takeOver("Work")
+	if !strings.Contains(strings.Join(told.Warnings, " "), "suspended") {
+		t.Errorf("the person reads %q", told.Warnings)
+	}
+	desk.start()
+	// Its disk has nothing newer, but there is its memory.
+	until(t, "both versions", func() bool { s, _ := laptop.vm("Work"); return s.Conflict != nil })
+	until(t, "the laptop to know what the desk's version does", func() bool { return laptop.side(desk).State == api.VMSuspended })
+	desk.choose(api.ResolveKeep, desk)
+	one(t, desk, laptop, v.ID)
+	if err := desk.engine.StartVM(t.Context(), "Work"); err != nil {
+		t.Fatal(err)
+	}
+	if g := desk.hv.only(); g == nil || g.get() != hypervisor.StateRunning || string(g.memory) != string(desk.hv.memory) {
+		t.Error("the desk's windows are gone")
+	}
+}

@@ -261,7 +261,9 @@ func (v *vm) send(a baton.Action) {
 		m.Body = handoff.Returned{Record: record, Live: a.Live}
 	case baton.ActSendActive:
 		m.Body = handoff.Active{Term: a.Term}
-		v.switchDone(v.e.name)
+		if s, ok := v.switchDone(v.e.name); ok {
+			v.e.spawn(func() { v.noteSwitch(a.Term, s) })
+		}
 		v.e.spawn(v.syncFeeds)
 	case baton.ActSendAbort:
 		m.Body = handoff.Abort{Reason: a.Reason}

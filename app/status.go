@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"sort"
 	"time"
@@ -254,26 +253,6 @@ func (v *vm) remoteReplicas(r directory.VM) []api.Replica {
 	}
 	sort.Slice(out, func(i, j int) bool { return out[i].DeviceName < out[j].DeviceName })
 	return out
-}
-
-// History implements api.Engine.
-func (e *Engine) History(_ context.Context, name string) ([]api.HistoryEntry, error) {
-	v, err := e.find(name)
-	if err != nil {
-		return nil, err
-	}
-	out := []api.HistoryEntry{}
-	for _, t := range e.dir.Chain(v.id) {
-		h := api.HistoryEntry{
-			VM: v.id, Term: t.Term, Owner: t.To, OwnerName: e.deviceName(t.To), Position: api.Position(t.Position), At: t.At, Kind: string(t.Kind),
-			Hash: fmt.Sprintf("%x", t.Hash()),
-		}
-		if t.From != "" && t.From != t.To {
-			h.From, h.FromName = t.From, e.deviceName(t.From)
-		}
-		out = append(out, h)
-	}
-	return out, nil
 }
 
 // ownedState says whether a machine's state is an owner's.

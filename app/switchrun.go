@@ -181,8 +181,8 @@ func (v *vm) switchRemote(from string, p api.Switch) {
 	}
 }
 
-// switchDone ends the switch well. by is the device that runs the VM now.
-func (v *vm) switchDone(by string) {
+// switchDone ends the switch well, if one is under way. by is the device that runs the VM now.
+func (v *vm) switchDone(by string) (api.Switch, bool) {
 	s, ok := v.updateSwitch(func(r *switchRun) {
 		if r.s.Pause == 0 && !r.stopped.IsZero() {
 			r.s.Pause = time.Since(r.stopped)
@@ -192,6 +192,7 @@ func (v *vm) switchDone(by string) {
 	if ok {
 		v.publishSwitch("switch.done", s, fmt.Sprintf("%s is on %s now.", s.VMName, by))
 	}
+	return s, ok
 }
 
 // endSwitch ends the switch without a move.

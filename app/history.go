@@ -82,9 +82,9 @@ func (e *Engine) lostSides(transfers []directory.SignedTransfer) map[directory.H
 
 // noteSwitch tells the fleet how a switch to this device went. It is only shown: a failure is logged.
 func (v *vm) noteSwitch(term uint64, s api.Switch) {
-	n := directory.Note{VM: v.id, Term: term, How: howStart, Pause: s.Pause, Memory: s.Memory, Disk: s.Disk, Began: s.Started, Ended: s.Ended}
+	n := directory.Note{VM: v.id, Term: term, How: howStart, Memory: s.Memory, Disk: s.Disk, Began: s.Started, Ended: s.Ended}
 	if s.Kind == "teleport" {
-		n.How = howTeleport
+		n.How, n.Pause = howTeleport, s.Pause
 	}
 	if err := v.e.dir.PutNote(n); err != nil {
 		v.log.Warn("Noting how the VM came here failed", "term", term, "error", err)

@@ -81,6 +81,7 @@ func TestPairingWithOneJoinsTheFleet(t *testing.T) {
 	}
 	// Who comes back with another port is found, by those too that it was never paired with.
 	d.stop()
+	d.listen = "/ip4/127.0.0.1/tcp/0"
 	d.start()
 	linked(t, a, d)
 }
@@ -269,4 +270,74 @@ func TestAFarewellIsBelievedOnlyOfOneself(t *testing.T) {
 	if len(desk.engine.dir.Members()) != 1 || len(nas.engine.dir.Members()) == 0 {
 		t.Error("somebody else is gone")
 	}
+}
+
+// What a stolen device takes over after it was removed, it takes over for itself alone.
+func TestATakeoverByAStolenDeviceIsVoid(t *testing.T) {
+	desk, laptop, nas, v := threeDevices(t)
+	laptop.stop()
+	if err := desk.engine.RemoveDevice(t.Context(), api.RemoveDevice{Device: "laptop", Wipe: true}); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the other to hear", func() bool { return !nas.engine.dir.IsMember(laptop.engine.host.ID()) })
+	desk.stop()
+	nas.stop()
+	laptop.start()
+	until(t, "the VM to be known", func() bool { _, ok := laptop.vm("Work"); return ok })
+	laptop.takeOver("Work")
+	laptop.write(v.ID, 1, 'l')
+	if err := laptop.engine.StartVM(t.Context(), "Work"); err != nil {
+		t.Fatal(err)
+	}
+	desk.start()
+	nas.start()
+	linked(t, desk, nas)
+	laptop.alone()
+	until(t, "the wipe", func() bool { return !laptop.hasFiles(v.ID) && laptop.hv.only() == nil })
+	desk.allLive("Work", 1)
+	desk.write(v.ID, 1, 'd')
+	desk.allLive("Work", 1)
+	for _, d := range []*device{desk, nas} {
+		until(t, d.name+" to know that it is wiped", func() bool { _, shown := d.sees("laptop"); return !shown })
+		if s, _ := d.vm("Work"); s.Conflict != nil || s.OwnerName != "desk" || len(d.engine.dir.History(v.ID)) != 1 {
+			t.Errorf("%s: %+v", d.name, s)
+		}
+		if d.read(v.ID, 1) != 'd' {
+			t.Errorf("%s has what the thief wrote", d.name)
+		}
+	}
+}
+
+// What it took over before anybody knew that it was stolen is void as soon as that is known, on every device that believed it.
+func TestATakeoverBeforeTheRemovalIsUndone(t *testing.T) {
+	desk, laptop, nas, v := threeDevices(t)
+	desk.stop()
+	until(t, "the links to be gone", func() bool { return !laptop.engine.linked(desk.engine.host.ID()) })
+	laptop.takeOver("Work")
+	laptop.write(v.ID, 1, 'l')
+	until(t, "the other to believe it", func() bool { s, _ := nas.vm("Work"); return s.OwnerName == "laptop" })
+	laptop.stop()
+	until(t, "the links to be gone", func() bool { return !nas.engine.linked(laptop.engine.host.ID()) })
+	err := nas.engine.RemoveDevice(t.Context(), api.RemoveDevice{Device: "laptop", Wipe: true})
+	wantCode(t, "removing an owner", err, api.CodeConflict)
+	if err := nas.engine.RemoveDevice(t.Context(), api.RemoveDevice{Device: "laptop", Wipe: true, Anyway: true}); err != nil {
+		t.Fatal(err)
+	}
+	desk.start()
+	linked(t, desk, nas)
+	for _, d := range []*device{desk, nas} {
+		until(t, d.name+" to call the desk the owner", func() bool {
+			s, _ := d.vm("Work")
+			return s.OwnerName == "desk" && s.Conflict == nil && !s.Orphan
+		})
+	}
+	until(t, "the desk's disk to be active", func() bool { return desk.engine.vm(v.ID).currentDisk().Info().Active })
+	desk.write(v.ID, 1, 'd')
+	desk.allLive("Work", 1)
+	if nas.read(v.ID, 1) != 'd' {
+		t.Error("the copy isn't the desk's disk")
+	}
+	laptop.start()
+	laptop.alone()
+	until(t, "the wipe", func() bool { return !laptop.hasFiles(v.ID) })
 }

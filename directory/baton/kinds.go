@@ -51,7 +51,7 @@ const (
 	EvTakeOver   EventKind = "take-over"  // Peer (whom it is taken from; may be this device), Term (the new one), Position (this replica's); the person said so, there is one head and the disk is within it
 	EvSuperseded EventKind = "superseded" // Peer (the owner), Term of the preferred head, which is another device's and has not consented to by this one; repeated at each change of the history
 	EvJudged     EventKind = "judged"     // Term (of ActJudge), Newer: something is here that the history of Term lacks, or may lack
-	EvChosen     EventKind = "chosen"     // Peer (the owner), Term of a verified transfer that decides about what this device holds: it is to go on (Mine), or to be set aside
+	EvChosen     EventKind = "chosen"     // Peer (the owner), Term of a verified transfer that decides about what this device holds: it is to go on (Mine), or to be set aside; Mine is said to a replica only if its disk is still the one that was chosen
 	EvSetAside   EventKind = "set-aside"  // the restore point of ActSetAside is whole and durable
 )
 
@@ -97,9 +97,9 @@ const (
 // Actions about a history that branched. All of them are harmless when done again.
 const (
 	ActPersistTakeover ActionKind = "persist-takeover" // Peer (the old owner), Term, Position, State; sign (once!) and store the takeover; answer persisted or persist-failed
-	ActPersistKept     ActionKind = "persist-kept"     // Term (the preferred head's), State; sign (once!) that this device holds something else, unless its own head says so already; answer persisted or persist-failed with the signed term, or this one
+	ActPersistKept     ActionKind = "persist-kept"     // Term (the preferred head's), State; sign (once!) that this device holds something else, unless its own head says so already; answer persisted or persist-failed with this Term
 	ActPauseGuest      ActionKind = "pause-guest"      // end what goes out, settle the migration, pause the guest and keep it; harmless if there is none
-	ActJudge           ActionKind = "judge"            // Term (the preferred head's); compare disk, guest and saved memory with its history; answer judged once that can be known; of a head that is void by now, by the one that is preferred instead
+	ActJudge           ActionKind = "judge"            // Term (the preferred head's), Guest; compare disk, saved memory and, if Guest, the guest with its history; answer judged once that can be known; of a head that is void by now, by the one that is preferred instead
 	ActSetAside        ActionKind = "set-aside"        // Term (the choice's); make a restore point of the disk, beside the loop; answer set-aside, never give up
 	ActYieldDisk       ActionKind = "yield-disk"       // Term; the disk is never active under it or a lower one, from here on it may be overwritten
 	ActRenewTerm       ActionKind = "renew-term"       // Term; the running disk goes on under it

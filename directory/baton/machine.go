@@ -140,9 +140,16 @@ func (m *Machine) Owner() bool {
 	return false
 }
 
-// Judging tells whether what this device's disk holds may still turn out to be
-// newer than the VM's history: nothing may overwrite it.
-func (m *Machine) Judging() bool { return m.state == Ousted || m.d.Judge }
+// Judging tells whether nothing may overwrite this device's disk: it is the
+// owner's, or a guest is held here that belongs to it, or it was not compared
+// with the VM's history yet.
+func (m *Machine) Judging() bool {
+	switch m.state {
+	case Replica, Accepting, Loaded:
+		return m.d.Judge
+	}
+	return true
+}
 
 // Peer returns the other device of the hand-off under way, or "".
 func (m *Machine) Peer() string {

@@ -52,16 +52,23 @@ func (m *Machine) takesFrom(ev Event) bool {
 	return m.try.term >= ev.Term
 }
 
+// supersededAgain: the history went on. It may have all that is held here by
+// now, or not show any more that something is, as after a takeover from the side
+// that was chosen here and not begun yet.
 func (m *Machine) supersededAgain(ev Event) []Action {
-	var acts []Action
-	if ev.Term != m.d.Over {
-		m.d.Over, m.d.Owner = ev.Term, ev.Peer
-		acts = append(acts, Action{Kind: ActSave, State: m.d.encode()})
+	if ev.Term == m.d.Over {
+		if m.judging {
+			return m.judge()
+		}
+		return nil
 	}
-	if m.judging {
-		acts = append(acts, m.judge()...)
+	m.d.Over, m.d.Owner = ev.Term, ev.Peer
+	if m.d.Chosen != 0 {
+		return []Action{{Kind: ActSave, State: m.d.encode()}}
 	}
-	return acts
+	m.endKeeping()
+	m.d.Kept = false
+	return append([]Action{{Kind: ActSave, State: m.d.encode()}}, m.judge()...)
 }
 
 // oust stops all that this device does with the VM. What it holds stays, paused
@@ -149,7 +156,7 @@ func (m *Machine) endKeeping() {
 
 func (m *Machine) judge() []Action {
 	m.judging = true
-	return []Action{{Kind: ActJudge, Term: m.d.Over}}
+	return []Action{{Kind: ActJudge, Term: m.d.Over, Guest: m.state == Ousted}}
 }
 
 func (m *Machine) judged(ev Event) []Action {
@@ -235,8 +242,7 @@ func (m *Machine) restartOusted(f Facts) []Action {
 		acts = append(acts, Action{Kind: ActPauseGuest})
 	}
 	if f.Superseded != 0 && f.Superseded != m.d.Over {
-		m.d.Over, m.d.Owner = f.Superseded, f.Owner
-		acts = append(acts, Action{Kind: ActSave, State: m.d.encode()})
+		return append(acts, m.superseded(f.superseded())...)
 	}
 	if !m.d.Kept {
 		acts = append(acts, m.judge()...)

@@ -79,9 +79,9 @@ func (w *world) flip2() {
 func play(seed uint64, cold bool, at map[int]fault) (*world, int) {
 	w := newWorld(seed, 2, nil)
 	w.healing = true // no other bad luck
-	w.writes = 7
-	w.devices[0].content = 7
-	w.devices[0].hyper.mem = 7
+	for range 7 {
+		w.write(w.devices[0])
+	}
 	if cold {
 		w.devices[0].hyper = hyper{kind: hyperNone}
 		w.lost = true
@@ -112,8 +112,8 @@ func TestPairsOfFaults(t *testing.T) {
 	for _, cold := range []bool{false, true} {
 		for seed := uint64(1); seed <= 2; seed++ {
 			clean, steps := play(seed, cold, nil)
-			if clean.err != nil || clean.owner() != "b" || clean.term() != 2 {
-				t.Fatalf("an undisturbed switch, cold %v: owner %s, %v", cold, clean.owner(), clean.err)
+			if clean.err != nil || clean.devices[0].heads[0].to != "b" || clean.devices[0].heads[0].term != 2 {
+				t.Fatalf("an undisturbed switch, cold %v: %v", cold, clean.err)
 			}
 			runs, nth := 0, 0
 			list := faults()
@@ -152,7 +152,7 @@ func TestCleanSwitchKeepsTheGuest(t *testing.T) {
 	if b.hyper.kind != hyperRunning || b.content != 7 || a.hyper.kind != hyperNone {
 		t.Fatalf("after the switch: %+v, %+v", a.hyper, b.hyper)
 	}
-	if !slices.ContainsFunc(w.log, func(l string) bool { return l == fmt.Sprintf("b does %s term=2", ActRunGuest) }) {
+	if !slices.ContainsFunc(w.log, func(l string) bool { return l == fmt.Sprintf("b does %s term=2 (write 7)", ActRunGuest) }) {
 		t.Fatal("b was never told to run the guest")
 	}
 }

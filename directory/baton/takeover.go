@@ -78,7 +78,9 @@ func (m *Machine) chosen(ev Event) []Action {
 	}
 	switch m.state {
 	case Replica, Accepting, Loaded:
-		return nil // what is here was nobody's side
+		if !ev.Mine {
+			return nil // what is here was nobody's side
+		}
 	case Taking, Giving:
 		if ev.Term <= m.next.Term {
 			return nil
@@ -102,18 +104,14 @@ func (m *Machine) chosen(ev Event) []Action {
 
 func (m *Machine) chosenMine(ev Event) []Action {
 	switch m.state {
+	case Replica:
+		if !m.d.Judge {
+			return m.goOn(ev.Term, modeKept)
+		}
 	case Owned:
 		return m.goOn(ev.Term, modeRenew)
 	case Offering, Sending:
 		return append(m.abortGive(ReasonChosen, true), m.goOn(ev.Term, modeRenew)...)
-	case Given:
-		switch {
-		case m.held:
-			return m.goOn(ev.Term, modeRun)
-		case m.d.Live && !m.d.Returned:
-			return m.goOn(ev.Term, modeStopped)
-		}
-		return m.goOn(ev.Term, modeCold)
 	case Ousted:
 		if m.d.Chosen == 0 {
 			return m.goOn(ev.Term, modeKept)
@@ -123,7 +121,9 @@ func (m *Machine) chosenMine(ev Event) []Action {
 			m.after = ev.Term
 		}
 	}
-	return nil // the caller says it again
+	// In the middle of something, the caller says it again. What was given goes
+	// on with its taker: the consent counts more than the choice.
+	return nil
 }
 
 // lose ends the side that this device holds, which the person gave up: first

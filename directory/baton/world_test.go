@@ -16,7 +16,7 @@ type hyperKind string
 const (
 	hyperNone     hyperKind = "none"
 	hyperRunning  hyperKind = "running"
-	hyperHeld     hyperKind = "held" // stopped by a hand-off, memory whole
+	hyperHeld     hyperKind = "held" // paused, memory whole
 	hyperIncoming hyperKind = "incoming"
 	hyperLoaded   hyperKind = "loaded"
 )
@@ -31,8 +31,15 @@ type device struct {
 	id      string
 	m       *Machine // nil while the engine is down
 	durable []byte
-	active  bool // the disk's fence, durable
-	content int  // the disk's last write, durable
+	known   map[uint64]bool // the directory, durable
+	heads   []*transfer     // of what is known
+	active  bool            // the disk's fence, durable
+	term    uint64          // what the disk is or was active under
+	given   uint64          // it is never active under it again
+	content int             // the disk's last write, durable
+	unsure  *transfer       // signed, but perhaps not stored
+	restore []int           // restore points
+	aside   bool            // one is being made
 	hyper   hyper
 	queue   []Action
 	local   []Event
@@ -50,12 +57,9 @@ type letter struct {
 	action   Action
 }
 
-type link struct {
-	term     uint64
-	from, to string
-	attempt  string
-	returned bool
-	content  int // at the end of the term before
+type write struct {
+	on   int    // the write before it on its disk
+	term uint64 // its writer's
 }
 
 // sabotage breaks a rule on purpose, to prove that the explorer would notice.
@@ -66,37 +70,47 @@ type world struct {
 	devices  []*device
 	cut      map[string]bool // links that are down
 	net      []letter
-	chain    []link // chain[i] begins term i+1
+	history  map[uint64]*transfer
+	choices  []uint64
+	said     map[uint64]bool // takeovers and choices that the person asked for
+	taken    map[uint64]bool // terms whose receiver has taken them durably
 	actives  map[uint64]string
+	ended    map[uint64]int // what the disk of a side held last
 	now      time.Time
-	writes   int
+	writes   []write // the first is none
 	names    int
 	reuse    bool // attempts are not named freshly
 	lost     bool // memory was lost through no fault of the machine's
 	healing  bool
-	calm     int // the higher, the rarer bad luck is
+	calm     int  // the higher, the rarer bad luck is
+	force    bool // the person takes over and chooses
 	sabotage sabotage
 	log      []string
 	err      error
-	handoffs int
-	returns  int
+	count    map[string]int // transfers by kind
 }
 
 func newWorld(seed uint64, n int, sab sabotage) *world {
 	w := &world{
 		rng:      rand.New(rand.NewPCG(seed, 0x7a6)),
 		cut:      map[string]bool{},
+		history:  map[uint64]*transfer{1: {term: 1, kind: kindCreated, to: "a"}},
+		said:     map[uint64]bool{},
+		taken:    map[uint64]bool{1: true},
 		actives:  map[uint64]string{1: "a"},
+		ended:    map[uint64]int{},
 		now:      time.Unix(1000, 0),
 		sabotage: sab,
 		calm:     []int{1, 4, 12}[seed%3],
-		chain:    []link{{term: 1, to: "a"}},
+		writes:   make([]write, 1),
+		count:    map[string]int{},
 	}
 	for i := range n {
-		d := &device{id: string(rune('a' + i)), hyper: hyper{kind: hyperNone}}
+		d := &device{id: string(rune('a' + i)), hyper: hyper{kind: hyperNone}, known: map[uint64]bool{1: true}}
+		d.heads = w.heads(d.known)
 		if i == 0 {
 			d.m, _ = NewOwner(Config{}, 1)
-			d.active = true
+			d.active, d.term = true, 1
 			d.hyper.kind = hyperRunning
 		} else {
 			d.m = NewReplica(Config{})
@@ -130,10 +144,6 @@ func (w *world) name() string {
 	return strconv.Itoa(w.names)
 }
 
-func (w *world) owner() string { return w.chain[len(w.chain)-1].to }
-
-func (w *world) term() uint64 { return uint64(len(w.chain)) }
-
 func pair(a, b string) string { return min(a, b) + max(a, b) }
 
 func (w *world) linked(a, b string) bool { return !w.cut[pair(a, b)] }
@@ -148,7 +158,7 @@ func (w *world) step(d *device, ev Event) {
 	if err != nil {
 		w.logf("%s %s %v: %v", d.id, before, ev.Kind, err)
 		// A peer can never make the caller look wrong, nor can a race.
-		if ev.Kind != EvWant && ev.Kind != EvCancel {
+		if ev.Kind != EvWant && ev.Kind != EvCancel && ev.Kind != EvTakeOver {
 			w.fail("%s: %v", d.id, err)
 		}
 		return
@@ -170,160 +180,6 @@ func kinds(acts []Action) []ActionKind {
 	return k
 }
 
-// act carries out the next action of d.
-func (w *world) act(d *device) {
-	a := d.queue[0]
-	d.queue = d.queue[1:]
-	if _, ok := Delivered(d.id, a); ok {
-		if w.linked(d.id, a.Peer) && !w.chance(12) {
-			w.net = append(w.net, letter{d.id, a.Peer, a})
-		}
-		return
-	}
-	w.logf("%s does %s term=%d", d.id, a.Kind, a.Term)
-	switch a.Kind {
-	case ActSave, ActRecordAbort, ActBecomeReplica:
-		d.durable = a.State
-	case ActStartIncoming:
-		if d.hyper.kind != hyperNone {
-			w.fail("%s: incoming beside a hypervisor that is %s", d.id, d.hyper.kind)
-		}
-		if w.chance(20) {
-			d.local = append(d.local, Event{Kind: EvLocalFailed, Attempt: a.Attempt})
-			return
-		}
-		d.hyper = hyper{kind: hyperIncoming, attempt: a.Attempt}
-		d.local = append(d.local, Event{Kind: EvIncomingReady, Attempt: a.Attempt})
-	case ActStartOutgoing:
-		for _, what := range []string{"stop", "fence", "copy", "prepared"} {
-			d.tasks = append(d.tasks, task{what, a.Attempt, a.Peer})
-		}
-	case ActContinueOutgoing:
-		d.tasks = append(d.tasks, task{"load", a.Attempt, a.Peer})
-	case ActPersistGiven:
-		w.persistGiven(d, a)
-	case ActPersistOwned:
-		w.persistOwned(d, a)
-	case ActActivateDisk:
-		w.activate(d, a.Term)
-	case ActFenceDisk:
-		d.active = false
-	case ActRunGuest:
-		w.runGuest(d)
-	case ActResume:
-		d.tasks = nil
-		if w.owner() != d.id || w.term() != a.Term {
-			w.fail("%s resumes term %d, but %s owns term %d", d.id, a.Term, w.owner(), w.term())
-		}
-		w.activate(d, a.Term)
-		if a.Guest && d.hyper.kind != hyperNone && d.hyper.kind != hyperRunning {
-			w.run(d)
-		}
-	case ActKillHypervisor:
-		if d.hyper.kind == hyperRunning {
-			w.fail("%s kills a running guest", d.id)
-		}
-		d.hyper = hyper{kind: hyperNone}
-	case ActReportStopped:
-		if d.hyper.kind != hyperNone {
-			w.fail("%s reports a lost memory, but it is %s here", d.id, d.hyper.kind)
-		}
-	default:
-		w.fail("%s: unknown action %s", d.id, a.Kind)
-	}
-}
-
-func (w *world) persistGiven(d *device, a Action) {
-	if d.active || d.hyper.kind == hyperRunning {
-		w.fail("%s gives term %d with an active disk or a running guest", d.id, a.Term)
-	}
-	fails := w.chance(4)
-	if fails && w.chance(2) {
-		d.local = append(d.local, Event{Kind: EvPersistFailed, Term: a.Term, NotWritten: w.chance(2)})
-		return
-	}
-	d.durable = a.State
-	l := link{term: a.Term, from: d.id, to: a.Peer, attempt: a.Attempt, returned: a.Returned, content: d.content}
-	switch {
-	case a.Term > 0 && a.Term <= w.term(): // tried again
-		if old := w.chain[a.Term-1]; old.from != d.id || old.to != a.Peer || old.attempt != a.Attempt {
-			w.fail("%s forks term %d: %+v and %+v", d.id, a.Term, old, l)
-		}
-	case a.Term != w.term()+1 || w.owner() != d.id:
-		w.fail("%s gives term %d, but %s owns term %d", d.id, a.Term, w.owner(), w.term())
-	default:
-		if a.Returned {
-			l.content = w.chain[len(w.chain)-1].content
-			w.returns++
-		}
-		w.handoffs++
-		w.chain = append(w.chain, l)
-	}
-	kind := EvPersisted
-	if fails {
-		kind = EvPersistFailed // it is durable, but nobody knows
-	}
-	d.local = append(d.local, Event{Kind: kind, Term: a.Term})
-}
-
-func (w *world) persistOwned(d *device, a Action) {
-	if w.term() != a.Term || w.owner() != d.id {
-		w.fail("%s takes term %d, but %s owns term %d", d.id, a.Term, w.owner(), w.term())
-	}
-	kind := EvPersisted
-	switch {
-	case w.chance(20):
-		kind = EvPersistFailed
-	case w.chance(20):
-		kind = EvPersistFailed
-		d.durable = a.State
-	default:
-		d.durable = a.State
-	}
-	d.local = append(d.local, Event{Kind: kind, Term: a.Term})
-}
-
-func (w *world) activate(d *device, term uint64) {
-	if term == 0 || term > w.term() {
-		w.fail("%s activates its disk under term %d, there are %d", d.id, term, w.term())
-		return
-	}
-	if by, ok := w.actives[term]; ok && by != d.id {
-		w.fail("%s activates its disk under term %d, as %s did", d.id, term, by)
-	}
-	if _, ok := w.actives[term]; !ok {
-		if want := w.chain[term-1].content; d.content != want {
-			w.fail("%s begins term %d with content %d, the giver's last was %d", d.id, term, d.content, want)
-		}
-	}
-	w.actives[term] = d.id
-	d.active = true
-}
-
-func (w *world) runGuest(d *device) {
-	switch {
-	case d.hyper.kind == hyperNone:
-		d.local = append(d.local, Event{Kind: EvGuestFailed, NeverRan: true})
-	case w.chance(15):
-		w.lost = true
-		d.hyper = hyper{kind: hyperNone}
-		d.local = append(d.local, Event{Kind: EvGuestFailed, NeverRan: w.rng.IntN(2) == 0})
-	default:
-		w.run(d)
-		d.local = append(d.local, Event{Kind: EvGuestRuns})
-	}
-}
-
-func (w *world) run(d *device) {
-	if d.hyper.mem != d.content {
-		w.fail("%s runs memory of write %d on a disk of write %d", d.id, d.hyper.mem, d.content)
-	}
-	if !d.active {
-		w.fail("%s runs on a fenced disk", d.id)
-	}
-	d.hyper.kind = hyperRunning
-}
-
 // work does the next step of d's hand-off.
 func (w *world) work(d *device) {
 	t := d.tasks[0]
@@ -342,13 +198,11 @@ func (w *world) work(d *device) {
 	case "fence":
 		d.active = false
 	case "copy":
-		if !w.linked(d.id, p.id) || p.m == nil || p.active || w.chance(20) {
+		if w.chance(20) || !w.replicate(d, p) {
 			failed()
-			return
 		}
-		p.content = d.content
 	case "prepared":
-		d.local = append(d.local, Event{Kind: EvPrepared, Attempt: t.attempt, Position: Position{Term: w.term(), Barrier: uint64(d.content)}})
+		d.local = append(d.local, Event{Kind: EvPrepared, Attempt: t.attempt, Position: Position{Term: d.term, Barrier: uint64(d.content)}})
 	case "load":
 		if !w.linked(d.id, p.id) || p.m == nil || p.hyper.kind != hyperIncoming || p.hyper.attempt != t.attempt || d.hyper.kind != hyperHeld {
 			failed()
@@ -360,22 +214,45 @@ func (w *world) work(d *device) {
 	}
 }
 
+// replicate makes p's disk equal to d's, if p may be overwritten.
+func (w *world) replicate(d, p *device) bool {
+	if !w.linked(d.id, p.id) || p.m == nil || d == p || p.active || p.m.Judging() || p.heads[0].term != d.term || w.unheard(p) || !slices.Contains([]standing{behind, givenUp}, w.stand(p)) {
+		return false
+	}
+	if !w.before(p.content, d.content) && w.stand(p) != givenUp {
+		w.fail("%s's disk of write %d is overwritten by %s's of write %d", p.id, p.content, d.id, d.content)
+	}
+	p.content = d.content
+	return true
+}
+
+// unheard tells whether d's machine was not told all that its directory knows.
+func (w *world) unheard(d *device) bool {
+	return len(d.queue) > 0 || slices.ContainsFunc(d.local, func(ev Event) bool { return ev.Kind == EvSuperseded || ev.Kind == EvChosen })
+}
+
 // deliver hands one letter over, as the caller would.
 func (w *world) deliver(l letter) {
 	d := w.dev(l.to)
 	ev, _ := Delivered(l.from, l.action)
 	switch ev.Kind {
 	case EvPeerAsk:
+		if len(d.heads) > 1 {
+			return // nothing is switched during a conflict
+		}
 		ev.Attempt = w.name()
 		ev.Live = d.hyper.kind == hyperRunning
 	case EvPeerTransfer, EvPeerReturned:
-		var c link
-		if ev.Term > 0 && ev.Term <= w.term() {
-			c = w.chain[ev.Term-1]
+		t := w.history[ev.Term]
+		if t == nil || t.to != l.to || t.from != l.from || t.attempt != ev.Attempt {
+			w.fail("transfer %d of %s to %s is not in the history", ev.Term, l.from, l.to)
+			return
 		}
-		if c.to != l.to || c.from != l.from || c.attempt != ev.Attempt {
-			w.fail("transfer %d of %s to %s is not in the chain", ev.Term, l.from, l.to)
-		}
+		w.learn(d, ev.Term)
+	}
+	if w.unheard(d) {
+		d.local = append(d.local, ev) // events have one order
+		return
 	}
 	w.step(d, ev)
 }
@@ -387,7 +264,9 @@ func (w *world) restart(d *device) {
 		return
 	}
 	d.m = m
-	w.step(d, Event{Kind: EvRestart, Facts: Facts{HypervisorAlive: d.hyper.kind != hyperNone, DiskActive: d.active}})
+	owner, term := w.superseding(d)
+	w.step(d, Event{Kind: EvRestart, Facts: Facts{HypervisorAlive: d.hyper.kind != hyperNone, DiskActive: d.active, Superseded: term, Owner: owner}})
+	w.tell(d)
 	for _, p := range w.devices {
 		if p != d && w.linked(p.id, d.id) {
 			d.local = append(d.local, Event{Kind: EvLinkUp, Peer: p.id})
@@ -400,7 +279,7 @@ func (w *world) restart(d *device) {
 
 func (w *world) crash(d *device, host bool) {
 	w.logf("%s crashes, host=%v", d.id, host)
-	d.m, d.queue, d.local, d.tasks = nil, nil, nil, nil
+	d.m, d.queue, d.local, d.tasks, d.aside, d.unsure = nil, nil, nil, nil, false, nil
 	if host {
 		w.die(d)
 	}
@@ -422,22 +301,33 @@ func (w *world) die(d *device) {
 
 // check asserts what must hold at every moment.
 func (w *world) check() {
-	running, active, owners := 0, 0, 0
-	for _, d := range w.devices {
-		if d.hyper.kind == hyperRunning {
-			running++
+	for i, d := range w.devices {
+		if d.hyper.kind == hyperRunning && !d.active && (d.m != nil && len(d.queue) == 0 && len(d.tasks) == 0) {
+			w.fail("%s's guest runs on a fenced disk", d.id)
 		}
-		if d.active {
-			active++
-			if w.owner() != d.id {
-				w.fail("%s has an active disk, but %s owns term %d", d.id, w.owner(), w.term())
+		if !d.active {
+			continue
+		}
+		t := w.history[d.term]
+		if t == nil || t.to != d.id || t.kind == kindKept {
+			w.fail("%s's disk is active under term %d, which isn't its own", d.id, d.term)
+			return
+		}
+		if d.m != nil && !w.unheard(d) && d.heads[0].to != d.id {
+			w.fail("%s knows that %s owns the VM, but its disk is active", d.id, d.heads[0].to)
+		}
+		for _, p := range w.devices[i+1:] {
+			if p.active && (w.gave(t, w.history[p.term]) || w.gave(w.history[p.term], t)) {
+				w.fail("%s and %s have active disks, under %d and %d, but nobody took over", d.id, p.id, d.term, p.term)
 			}
 		}
-		if d.m != nil && d.m.Owner() {
-			owners++
-		}
 	}
-	if running > 1 || active > 1 || owners > 1 {
-		w.fail("%d guests run, %d disks are active, %d devices own", running, active, owners)
+}
+
+// gave tells whether the owner of t let the VM go, by hand-offs only, up to u.
+func (w *world) gave(t, u *transfer) bool {
+	for u != nil && u.term > t.term && u.consented() {
+		u = w.history[u.prev]
 	}
+	return u == t
 }

@@ -1,0 +1,79 @@
+package baton
+
+import (
+	"slices"
+	"testing"
+)
+
+// TestExplorerNotices breaks one rule at a time: a defect of that kind must be
+// found, or the explorer proves nothing.
+func TestExplorerNotices(t *testing.T) {
+	drop := func(kind ActionKind) sabotage {
+		return func(_ *world, _ *device, _ Event, acts []Action) []Action {
+			return slices.DeleteFunc(slices.Clone(acts), func(a Action) bool { return a.Kind == kind })
+		}
+	}
+	for name, sab := range map[string]sabotage{
+		"giver resumes from given": func(_ *world, d *device, ev Event, acts []Action) []Action {
+			if d.m.State() == Given && ev.Kind == EvLinkLost {
+				return append(acts, Action{Kind: ActResume, Term: d.m.d.Term - 1, Guest: true})
+			}
+			return acts
+		},
+		"giver forgets given": func(_ *world, d *device, ev Event, acts []Action) []Action {
+			for i := range acts {
+				if acts[i].Kind == ActPersistGiven {
+					acts[i].State = d.m.Encode()
+				}
+			}
+			return acts
+		},
+		"taker runs before the transfer": func(_ *world, d *device, ev Event, acts []Action) []Action {
+			if ev.Kind == EvLoadedLocal && d.m.State() == Loaded {
+				return append(acts, Action{Kind: ActActivateDisk, Term: d.m.try.term + 1}, Action{Kind: ActRunGuest})
+			}
+			return acts
+		},
+		"attempts are not named freshly": func(w *world, d *device, ev Event, acts []Action) []Action {
+			w.reuse = true
+			d.m.d.Aborted = nil
+			return acts
+		},
+		"active before it is durable": func(_ *world, _ *device, ev Event, acts []Action) []Action {
+			if len(acts) > 0 && acts[len(acts)-1].Kind == ActPersistOwned {
+				a := acts[len(acts)-1]
+				return append(acts[:len(acts)-1:len(acts)-1], Action{Kind: ActSendActive, Peer: a.Peer, Term: a.Term}, a)
+			}
+			return acts
+		},
+		"the transfer leaves before it is durable": func(_ *world, _ *device, ev Event, acts []Action) []Action {
+			if len(acts) == 1 && acts[0].Kind == ActPersistGiven {
+				a := acts[0]
+				return []Action{{Kind: ActSendTransfer, Peer: a.Peer, Term: a.Term, Attempt: a.Attempt, Live: a.Live, GuestHeld: true}, a}
+			}
+			return acts
+		},
+		"an aborted attempt keeps its hypervisor": drop(ActKillHypervisor),
+		"the transfer is not sent again": func(_ *world, d *device, ev Event, acts []Action) []Action {
+			if ev.Kind == EvTick || ev.Kind == EvLinkUp || ev.Kind == EvRestart {
+				return slices.DeleteFunc(slices.Clone(acts), func(a Action) bool { return a.Kind == ActSendTransfer })
+			}
+			return acts
+		},
+		"a failure to store is believed after a doubtful one": func(_ *world, d *device, ev Event, acts []Action) []Action {
+			d.m.unsure = false
+			return acts
+		},
+		"aborts do not resume": drop(ActResume),
+	} {
+		t.Run(name, func(t *testing.T) {
+			for seed := uint64(1); seed <= 4000; seed++ {
+				if w := explore(seed, sab); w.err != nil {
+					t.Logf("seed %d: %v", seed, w.err)
+					return
+				}
+			}
+			t.Fatal("not noticed in 4000 seeds")
+		})
+	}
+}

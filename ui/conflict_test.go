@@ -215,11 +215,11 @@ func TestLossIsNeverMadeSmall(t *testing.T) {
 		want    string
 	}{
 		{nil, false, "Nobody knows how much of what Laptop has written."},
-		{nil, true, "Nobody knows how much, but Laptop has shut it down, so it is no longer growing."},
+		{nil, true, "Nobody knows how much, but it isn't growing unless Laptop has started it again."},
 		{bytesOf(0), false, "Nothing of what was told, but all that Laptop has written since."},
-		{bytesOf(0), true, "Nothing: Laptop had shut it down, and this copy has all of it."},
+		{bytesOf(0), true, "Nothing, unless Laptop has started it again: it was shut down there, and this copy has all of it."},
 		{bytesOf(mib), false, "At least 1 MiB, and all that Laptop has written since."},
-		{bytesOf(mib), true, "Exactly 1 MiB: it was shut down there afterwards."},
+		{bytesOf(mib), true, "Exactly 1 MiB, unless Laptop has started it again: it was shut down there."},
 	} {
 		if got := lossText(&api.Takeover{OwnerName: "Laptop", Missing: c.missing, Certain: c.certain}); got != c.want {
 			t.Errorf("%v %v: %q", c.missing, c.certain, got)

@@ -74,7 +74,7 @@ func historyText(l api.HistoryLine) string {
 		s = t("history.returned", "From", l.FromName, "Device", l.OwnerName)
 	case "takeover":
 		s = t("history.takeover", "From", l.FromName, "Device", l.OwnerName)
-		if l.From == l.Owner {
+		if l.From == l.Owner || l.FromName == "" {
 			s = t("history.takeback", "Device", l.OwnerName)
 		}
 	case "kept":

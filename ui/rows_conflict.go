@@ -127,10 +127,13 @@ func consequences(vm *api.VM, how api.Resolution, keep string) []string {
 		case api.VMRunning, api.VMPaused, api.VMStarting, api.VMSwitching, api.VMSuspended:
 			b.WriteString(" " + t("choose.windows-gone"))
 		}
-		if s.Changed != nil {
-			b.WriteString(" " + t("choose.stays", "Size", size(*s.Changed), "Device", s.OwnerName))
-		} else {
+		switch {
+		case s.Changed == nil:
 			b.WriteString(" " + t("choose.stays.unknown", "Device", s.OwnerName))
+		case *s.Changed == 0:
+			b.WriteString(" " + t("choose.stays.nothing"))
+		default:
+			b.WriteString(" " + t("choose.stays", "Size", size(*s.Changed), "Device", s.OwnerName))
 		}
 		if !s.Here && !s.Connected {
 			b.WriteString(" " + t("choose.later", "Device", s.OwnerName))
@@ -200,7 +203,7 @@ func lossText(x *api.Takeover) string {
 	case *x.Missing == 0:
 		return t("loss.none-told", "Device", x.OwnerName)
 	case x.Certain:
-		return t("loss.exactly", "Size", size(*x.Missing))
+		return t("loss.exactly", "Size", size(*x.Missing), "Device", x.OwnerName)
 	}
 	return t("loss.at-least", "Size", size(*x.Missing), "Device", x.OwnerName)
 }

@@ -70,7 +70,7 @@ func historyWords(l api.HistoryLine, x *api.Conflict) string {
 		text = l.FromName + " gave it back to " + l.OwnerName
 	case "takeover":
 		text = l.OwnerName + " took it over from " + l.FromName
-		if l.From == l.Owner {
+		if l.From == l.Owner || l.FromName == "" {
 			text = l.OwnerName + " took it back"
 		}
 	case "kept":

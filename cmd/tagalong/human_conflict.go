@@ -58,15 +58,15 @@ func count(n int64, what string) string {
 func lossWords(t *api.Takeover) string {
 	switch {
 	case t.Missing == nil && t.Certain:
-		return "how much is unknown; " + t.OwnerName + " stopped it afterwards, so it is no longer growing"
+		return "how much is unknown, but it isn't growing unless " + t.OwnerName + " has started it again"
 	case t.Missing == nil:
 		return "unknown"
 	case *t.Missing == 0 && t.Certain:
-		return "nothing: " + t.OwnerName + " had stopped it, and this copy has all of it"
+		return "nothing, unless " + t.OwnerName + " has started it again: it was stopped there, and this copy has all of it"
 	case *t.Missing == 0:
 		return "nothing of what was told; but all that was written there since"
 	case t.Certain:
-		return "exactly " + amount(t.Missing) + ", as it was stopped there afterwards"
+		return "exactly " + amount(t.Missing) + ", unless " + t.OwnerName + " has started it again: it was stopped there"
 	default:
 		return "at least " + amount(t.Missing) + ", and all that was written there since"
 	}
@@ -154,11 +154,14 @@ func givenUp(s api.ConflictSide) string {
 	case api.VMSuspended:
 		text += " Its suspended windows are gone."
 	}
-	wrote := "What it wrote since"
-	if s.Changed != nil {
-		wrote = fmt.Sprintf("The %s that it wrote since", size(*s.Changed))
+	switch {
+	case s.Changed == nil:
+		text += fmt.Sprintf(" What it wrote since, if anything, stays on %s as a restore point until you delete it.", s.OwnerName)
+	case *s.Changed == 0:
+		text += " It has written nothing since."
+	default:
+		text += fmt.Sprintf(" The %s that it wrote since stays on %s as a restore point until you delete it.", size(*s.Changed), s.OwnerName)
 	}
-	text += fmt.Sprintf(" %s stays on %s as a restore point until you delete it.", wrote, s.OwnerName)
 	if !s.Here && !s.Connected {
 		text += fmt.Sprintf(" %s isn't connected; that happens when it comes back.", s.OwnerName)
 	}

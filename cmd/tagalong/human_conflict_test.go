@@ -16,11 +16,11 @@ func TestLossIsNeverMadeSmall(t *testing.T) {
 		want    string
 	}{
 		{nil, false, "unknown"},
-		{nil, true, "how much is unknown; laptop stopped it afterwards, so it is no longer growing"},
+		{nil, true, "how much is unknown, but it isn't growing unless laptop has started it again"},
 		{&none, false, "nothing of what was told; but all that was written there since"},
-		{&none, true, "nothing: laptop had stopped it, and this copy has all of it"},
+		{&none, true, "nothing, unless laptop has started it again: it was stopped there, and this copy has all of it"},
 		{&some, false, "at least 3 MiB (768 blocks), and all that was written there since"},
-		{&some, true, "exactly 3 MiB (768 blocks), as it was stopped there afterwards"},
+		{&some, true, "exactly 3 MiB (768 blocks), unless laptop has started it again: it was stopped there"},
 	} {
 		if got := lossWords(&api.Takeover{OwnerName: "laptop", Missing: c.missing, Certain: c.certain}); got != c.want {
 			t.Errorf("%v %v: %q", c.missing, c.certain, got)
@@ -55,7 +55,7 @@ func TestGivenUpSaysWhatIsLost(t *testing.T) {
 		want []string
 		not  string
 	}{
-		{api.ConflictSide{OwnerName: "laptop", Connected: true, State: api.VMPaused}, []string{"What it wrote since stays on laptop", "open windows are gone"}, "isn't connected"},
+		{api.ConflictSide{OwnerName: "laptop", Connected: true, State: api.VMPaused}, []string{"What it wrote since, if anything, stays on laptop", "open windows are gone"}, "isn't connected"},
 		{api.ConflictSide{OwnerName: "laptop", State: api.VMSuspended}, []string{"suspended windows are gone", "isn't connected"}, "turned off"},
 		{api.ConflictSide{OwnerName: "desk", Here: true, State: api.VMStopped}, []string{"desk (this device)"}, "gone"},
 	} {

@@ -61,7 +61,7 @@ func (w *jobWatch) follow(ctx context.Context, after uint64) error {
 func (w *jobWatch) take(job api.Job) bool {
 	w.job, w.missing = job, 0
 	if !job.Done {
-		w.progress.show(step{name: sentenceCase(job.Phase, job.Kind), bytes: job.Bytes, total: job.Total, rate: job.Rate, left: job.ETA})
+		w.progress.show(step{name: jobWords(job), bytes: job.Bytes, total: job.Total, rate: job.Rate, left: job.ETA})
 	}
 	return job.Done
 }
@@ -95,6 +95,27 @@ func (w *jobWatch) interrupted(ctx context.Context, n int) error {
 	}
 	w.progress.note("Cancelling. Press Ctrl-C again to leave at once.")
 	return nil
+}
+
+// jobWords says what a job does at the moment.
+func jobWords(job api.Job) string {
+	switch job.Kind + " " + job.Phase {
+	case "offline ":
+		return "Getting ready to work offline"
+	case "offline bringing":
+		return "Bringing what comes along"
+	case "offline completing":
+		return "Fetching what is missing"
+	case "offline telling":
+		return "Telling the other devices"
+	case "resolve ", "resolve settling":
+		return "Carrying out the choice"
+	case "resolve keeping":
+		return "Keeping the other version"
+	case "resolve checking":
+		return "Checking blocks"
+	}
+	return sentenceCase(job.Phase, job.Kind)
 }
 
 // sentenceCase is the first text that isn't empty, with a capital.

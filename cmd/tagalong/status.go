@@ -45,7 +45,7 @@ func (c *cli) showStatus(st *api.Status) {
 	}
 	for _, job := range st.Jobs {
 		if !job.Done && job.ID != st.Offline.Job {
-			o.say("%s: %s", job.VMName, step{name: sentenceCase(job.Phase, job.Kind), bytes: job.Bytes, total: job.Total, rate: job.Rate, left: job.ETA}.words())
+			o.say("%s: %s", job.VMName, step{name: jobWords(job), bytes: job.Bytes, total: job.Total, rate: job.Rate, left: job.ETA}.words())
 		}
 	}
 	o.say("")

@@ -27,6 +27,8 @@ packages_of() {
 		iproute2 makes test hosts out of network namespaces
 		libnbd-bin checks the disk server with nbdinfo and nbdcopy
 		fio writes and verifies under load
+		xfsprogs makes a file system whose files can share blocks
+		btrfs-progs makes another one
 	LIST
 	bench) cat <<-'LIST' ;;
 		qemu-utils has qemu-nbd to compare with and qemu-img to measure with

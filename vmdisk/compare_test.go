@@ -253,6 +253,12 @@ func TestCompareGoesOn(t *testing.T) {
 	must(t, c.Equal(100*Block, 100*Block))
 	c.Close()
 	must(t, k.b.Save())
+	must(t, k.b.Close())
+	k.b = reopen(t, behindOptions(k.bm))
+	must(t, k.b.Activate(forkTerm))
+	if got := len(lacks(k.b, "a")); got != 200 || !k.b.peers["a"].guessed {
+		t.Fatalf("after a restart %d blocks are left, as a guess: %t", got, k.b.peers["a"].guessed)
+	}
 	must(t, k.b.WriteAt(blockOf(0xee), 150*Block, false))
 	k.restart(vfs.LoseUnsynced, 1)
 	must(t, k.b.Activate(forkTerm))
@@ -268,6 +274,9 @@ func TestCompareGoesOn(t *testing.T) {
 	must(t, k.b.Close())
 	k.b = reopen(t, behindOptions(k.bm))
 	must(t, k.b.Activate(forkTerm))
+	if k.b.peers["a"].guessed {
+		t.Fatal("what was compared is a guess after a restart")
+	}
 	if got := lacks(k.b, "a"); fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Fatalf("after a restart: %v, want %v", got, want)
 	}

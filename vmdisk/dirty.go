@@ -40,14 +40,24 @@ type peerSet struct {
 	ticked *blockset.Set
 }
 
+// guessMark is stored as the mark of a set that is a guess, while there is no copy and therefore no mark.
+var guessMark = Position{0, 1}
+
 func (p *peer) set() peerSet {
-	return peerSet{p.name, p.term, p.at, p.acked, p.copy, p.mark, p.dirty(), p.ticked.Clone()}
+	s := peerSet{p.name, p.term, p.at, p.acked, p.copy, p.mark, p.dirty(), p.ticked.Clone()}
+	if p.guessed && p.copy == [16]byte{} {
+		s.mark = guessMark
+	}
+	return s
 }
 
 // peerOf is the peer of a set. The caller holds d.mu.
 func (d *Store) peerOf(s peerSet) *peer {
 	p := d.newPeer(s.name)
 	p.term, p.at, p.acked, p.copy, p.mark = s.term, s.at, s.acked, s.copy, s.mark
+	if p.copy == [16]byte{} {
+		p.guessed, p.mark = p.mark == guessMark, Position{}
+	}
 	p.todo.Or(s.dirty)
 	p.ticked.Or(s.ticked)
 	return p
@@ -175,7 +185,7 @@ func (d *Store) loadPeers(names []string) error {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 		p := d.peerOf(s)
-		p.changed, p.guessed = false, true
+		p.changed = false
 		d.peers[s.name] = p
 	}
 	lack := d.lacking()
@@ -183,7 +193,7 @@ func (d *Store) loadPeers(names []string) error {
 	d.al.each(d.blocks, func(from, to int64) {
 		blockset.AddAll(lack, from, to)
 		for _, p := range d.peers {
-			p.changed = true
+			p.changed, p.guessed = true, true
 		}
 	})
 	return nil

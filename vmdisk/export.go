@@ -113,9 +113,7 @@ func (d *Store) importDirty(b []byte, self string) error {
 	for _, s := range sets {
 		if s.name != self {
 			s.at, s.term = at, 0
-			p := d.peerOf(s)
-			p.guessed = p.todo.Count() == d.blocks
-			d.peers[s.name] = p
+			d.peers[s.name] = d.peerOf(s)
 		}
 	}
 	d.mu.Unlock()

@@ -145,3 +145,17 @@ type recorded struct {
 }
 
 func (r *recorded) Write(p []byte) (int, error) { return r.out.Write(p) }
+
+// An owner may ask for each region a few times; who asks for more only makes the replica read.
+func TestQuestionsAreBounded(t *testing.T) {
+	h := hello(10 << 20)
+	h.Version = compare.Version
+	for asked, want := range map[int]error{4: nil, 5: compare.ErrProtocol} {
+		in := append(helloBytes(t, h), bytes.Repeat(frame(1, 0, 3), asked)...)
+		d := newDisk(10 << 20)
+		err := compare.Serve(t.Context(), wiretest.Input{Reader: bytes.NewReader(in)}, func(compare.Hello) (compare.Reader, compare.State, error) { return d, whole, nil }, nil)
+		if !errors.Is(err, want) {
+			t.Errorf("asked %d times: %v", asked, err)
+		}
+	}
+}

@@ -111,6 +111,9 @@ func (e *Engine) tellConnection(device string, connected bool) {
 func (e *Engine) handleExchange(ctx context.Context, s p2p.Stream) {
 	defer s.Reset()
 	err := exchange.Serve(ctx, s, s.Peer(), records{e.dir}, e.log.With("part", "exchange"))
+	if errors.Is(err, exchange.ErrProtocol) {
+		e.dir.Strike(s.Peer(), "exchange against the rules", err)
+	}
 	e.log.Log(ctx, endLevel(err), "Exchanging records ended", "device", s.Peer(), "error", err)
 }
 

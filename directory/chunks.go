@@ -184,11 +184,14 @@ func (d *Directory) readChunk(id ChunkID) ([]byte, error) {
 	if err == nil && chunkID(b) != id {
 		err = fmt.Errorf("chunk %s: %w", id, ErrCorrupt)
 	}
-	if errors.Is(err, ErrCorrupt) {
-		d.log.Error("A piece of a stale set is damaged and will be fetched again", "chunk", id, "error", err)
+	if errors.Is(err, ErrCorrupt) || errors.Is(err, ErrNotFound) {
 		d.mu.Lock()
+		lost := d.chunks.state[id].size > 0 // else it was deleted just now
 		d.chunks.set(id, func(s *chunkState) { s.size = 0 })
 		d.mu.Unlock()
+		if lost {
+			d.log.Error("A piece of a stale set is damaged and will be fetched again", "chunk", id, "error", err)
+		}
 		return nil, errors.Join(ErrNotFound, err)
 	}
 	return b, err
@@ -425,7 +428,9 @@ func (d *Directory) deleteIdle(due func(idleChunk) bool) error {
 		if len(batch) == 0 {
 			continue
 		}
-		if err := d.commit(batch, false); err != nil {
+		if err := d.commit(batch, false); isUnsure(err) {
+			return err // they may be gone; if not, they are found when the directory is opened again
+		} else if err != nil {
 			d.mu.Lock()
 			for key := range batch {
 				_ = d.rememberChunk(key, true) // a key that was made here

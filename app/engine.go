@@ -74,7 +74,7 @@ type Engine struct {
 	pairing *pairingRun
 	// standing is who is in the fleet and who left it, as the network was last told; announced where this device said that it
 	// listens.
-	standing  string
+	standing  map[string]string
 	announced []string
 }
 

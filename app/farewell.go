@@ -267,13 +267,14 @@ func (e *Engine) followFarewells(ctx context.Context) error {
 		case <-again.C:
 		case x := <-ended:
 			delete(busy, x.device)
-			pause := farewellPause
-			if errors.Is(x.err, farewell.ErrRefused) {
-				pause = farewellRefused
+			switch {
+			case x.err == nil, errors.Is(x.err, p2p.ErrConnLost), errors.Is(x.err, p2p.ErrNotConnected):
+				// Whoever learns that a device left hangs up on it first.
+			case errors.Is(x.err, farewell.ErrRefused):
+				notBefore[x.device] = time.Now().Add(farewellRefused)
 				e.log.Warn("A removed device doesn't believe that it was", "device", x.device, "error", x.err)
-			}
-			if x.err != nil {
-				notBefore[x.device] = time.Now().Add(pause)
+			default:
+				notBefore[x.device] = time.Now().Add(farewellPause)
 			}
 		}
 	}
@@ -324,28 +325,11 @@ func (e *Engine) noteFarewell(m directory.Member, word []byte) error {
 	if r.Writer != m.ID {
 		return fmt.Errorf("its word is another's: %w", directory.ErrInvalid)
 	}
-	if err := e.dir.AcceptWord(r); err != nil {
+	err := e.dir.AcceptWord(r)
+	if err != nil {
 		e.struck(m.ID, err)
-		return err
 	}
-	e.tellTold(m)
-	return nil
-}
-
-// tellTold publishes that a removed device knows, the first time.
-func (e *Engine) tellTold(before directory.Member) {
-	if before.Told {
-		return
-	}
-	for _, m := range e.dir.RemovedMembers() {
-		switch {
-		case m.ID != before.ID || !m.Told:
-		case m.Wipe:
-			e.hub.publish(api.Event{Kind: "device.wiped", Device: m.ID, Text: e.deviceName(m.ID) + " has deleted everything that it had of the fleet."})
-		default:
-			e.hub.publish(api.Event{Kind: "device.told", Device: m.ID, Text: e.deviceName(m.ID) + " knows that it was removed."})
-		}
-	}
+	return err
 }
 
 var errNotOurs = errors.New("about neither of the two devices")

@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sort"
 	"strings"
@@ -11,29 +12,75 @@ import (
 	"tagalong.org/tagalong/directory"
 )
 
-// followMembers brings the network in step with who is in the fleet, whenever that may have changed.
+// How a device stands to the fleet.
+const (
+	standsIn   = "in"
+	standsOut  = "out"  // removed, and doesn't know as far as this device knows
+	standsTold = "told" // removed, and knows
+	standsLeft = "left" // by itself
+	standsBack = "back" // of the fleet that this device has left
+)
+
+// followMembers brings the network in step with who is in the fleet, whenever that may have changed, and tells the person.
 func (e *Engine) followMembers() {
 	now := e.whoStands()
 	e.mu.Lock()
-	same := e.standing == now
+	before := e.standing
 	e.standing = now
 	e.mu.Unlock()
-	if !same {
-		e.membersChanged()
+	if maps.Equal(before, now) {
+		return
+	}
+	e.membersChanged()
+	if before == nil {
+		return
+	}
+	for _, m := range slices.Concat(e.dir.Members(), e.dir.RemovedMembers()) {
+		if was, is := before[m.ID], now[m.ID]; was != is {
+			e.tellStanding(m, was, is)
+		}
 	}
 }
 
-// whoStands tells who is in the fleet and who has left it, as far as the network treats them differently.
-func (e *Engine) whoStands() string {
-	var ids []string
-	for _, m := range e.dir.Members() {
-		ids = append(ids, "+"+m.ID)
+// whoStands tells who is in the fleet and who has left it.
+func (e *Engine) whoStands() map[string]string {
+	now := map[string]string{}
+	for _, m := range e.dir.Former() {
+		now[m.ID] = standsBack
 	}
-	for _, m := range append(e.dir.RemovedMembers(), e.dir.Former()...) {
-		ids = append(ids, fmt.Sprint("-", m.ID, m.Told))
+	for _, m := range slices.Concat(e.dir.Members(), e.dir.RemovedMembers()) {
+		switch {
+		case !m.Removed:
+			now[m.ID] = standsIn
+		case m.By == m.ID:
+			now[m.ID] = standsLeft
+		case m.Told:
+			now[m.ID] = standsTold
+		default:
+			now[m.ID] = standsOut
+		}
 	}
-	sort.Strings(ids)
-	return strings.Join(ids, " ")
+	return now
+}
+
+// tellStanding publishes what became of a device.
+func (e *Engine) tellStanding(m directory.Member, was, is string) {
+	ev, name := api.Event{Device: m.ID}, e.deviceName(m.ID)
+	switch {
+	case is == standsIn:
+		ev.Kind, ev.Text = "device.joined", name+" is in the fleet."
+	case is == standsLeft && was == standsIn:
+		ev.Kind, ev.Text = "device.left", name+" has left the fleet."
+	case is == standsOut && m.By != e.host.ID():
+		ev.Kind, ev.Text = "device.removed", name+" was removed by "+e.deviceName(m.By)+"."
+	case was == standsOut && m.Wipe:
+		ev.Kind, ev.Text = "device.wiped", name+" has deleted everything that it had of the fleet."
+	case was == standsOut:
+		ev.Kind, ev.Text = "device.told", name+" knows that it was removed."
+	default:
+		return
+	}
+	e.hub.publish(ev)
 }
 
 // membersChanged lets the network and the owned VMs know that devices came or went.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"tagalong.org/tagalong/app/api"
@@ -52,6 +53,13 @@ func (d *device) sees(name string) (api.Device, bool) {
 		}
 	}
 	return api.Device{}, false
+}
+
+// told says whether there was an event of a kind.
+func (d *device) told(kind string) bool {
+	d.engine.hub.mu.Lock()
+	defer d.engine.hub.mu.Unlock()
+	return slices.ContainsFunc(d.engine.hub.kept, func(e api.Event) bool { return e.Kind == kind })
 }
 
 // alone waits until the device is a fleet of one.
@@ -119,6 +127,7 @@ func TestARemovedDeviceIsWipedByWhomeverItMeets(t *testing.T) {
 	until(t, "its guest to end", guest.gone)
 	until(t, "its VMs to be forgotten", func() bool { return len(laptop.status().VMs) == 0 })
 	until(t, "the one that told to know", func() bool { _, shown := nas.sees("laptop"); return !shown })
+	until(t, "the word of it", func() bool { return nas.told("device.wiped") })
 	wantText(t, "the word of it", nas.event("device.wiped").Text, "laptop has deleted everything")
 	wantText(t, "the word on the device", laptop.event("fleet.left").Text, "removed from the fleet by desk", "were deleted")
 	if laptop.engine.host.Connected(nas.engine.host.ID()) && nas.engine.linked(laptop.engine.host.ID()) {
@@ -126,7 +135,7 @@ func TestARemovedDeviceIsWipedByWhomeverItMeets(t *testing.T) {
 	}
 	// The one that removed it hears from the other that it is done.
 	desk.start()
-	until(t, "the remover to know", func() bool { _, shown := desk.sees("laptop"); return !shown })
+	until(t, "the remover to know", func() bool { _, shown := desk.sees("laptop"); return !shown && desk.told("device.wiped") })
 	if v, ok := desk.vm("Work"); !ok || !v.Here {
 		t.Error("the fleet's own VM is gone")
 	}

@@ -9,14 +9,18 @@
 //     the hypervisor, and the next engine on the same data directory finds them.
 //   - A write is answered once it is in the kernel; a flush once it is on the disk. The peers
 //     never delay either.
-//   - Nobody gets a byte who isn't on the allow-list.
+//   - Nobody gets a byte who isn't in the fleet. Who was removed is told so by whomever of the fleet it meets first, and if the
+//     person wished that, deletes everything, whatever restarts come between.
+//   - Working offline begins only when what is wished for is here, or the person has been told what isn't; the wish and the mode
+//     survive restarts.
 //
 // What it doesn't: it never takes a VM over from a device that hasn't given it away, and
 // it doesn't switch a suspended VM.
 //
 // How it is laid out: engine.go starts and supervises; vm.go is one VM and what is true of it;
 // lifecycle.go starts and stops it; replicate.go keeps the replicas; giver.go and taker.go perform
-// what the pure machine in directory/baton decides; status.go derives what faces see. The
+// what the pure machine in directory/baton decides; members.go and farewell.go follow who is in the fleet and part from who isn't;
+// offline.go is the disconnected mode, offlinejob.go its preparation; status.go derives what faces see. The
 // tests here use the real disk and directory with a scripted hypervisor; the
 // whole, with real QEMU between network namespaces, is tested under build/.
 package app

@@ -141,14 +141,8 @@ func (d *Directory) fill(t *Transfer, tree *tree, p *node) {
 	if t.Kind == KindResolved {
 		t.From, t.To = d.opt.Self, p.To
 	}
-	top := p
-	for _, n := range tree.nodes {
-		if n.Term > top.Term {
-			top = n
-		}
-	}
-	if top.Term > tree.named(p, *t) {
-		t.Above = top.hash
+	if tree.top.Term > tree.named(p, *t) {
+		t.Above = tree.top.hash
 	}
 }
 
@@ -213,16 +207,13 @@ func (d *Directory) GivenUp(h Hash) bool {
 
 func (d *Directory) givenUp(n *node) bool {
 	t := d.trees[n.VM]
-	nodes := t.byTerm()
-	alive := t.alive(nodes, d.isRemoved)
-	over := func(x *node) bool {
-		return slices.ContainsFunc(nodes, func(r *node) bool { return alive[r] && slices.Contains(r.Over, x.hash) })
-	}
-	for range nodes {
-		if over(n) {
+	life := newLife(d.isRemoved)
+	over := life.givenUp(t)
+	for range len(t.nodes) {
+		if over[n.hash] {
 			return true
 		}
-		if n = t.subsumed(n, alive); n == nil {
+		if n = t.subsumed(n, life); n == nil {
 			return false
 		}
 	}

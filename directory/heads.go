@@ -11,69 +11,87 @@ import (
 // depend on nothing but the set of transfers and who was removed, so that every
 // device that knows both comes to the same.
 func (t *tree) heads(removed func(id string) bool) []*node {
-	nodes := t.byTerm()
-	alive := t.alive(nodes, removed)
-	over := map[Hash]bool{}
-	for _, n := range nodes {
-		for _, h := range n.Over {
-			over[h] = over[h] || alive[n]
+	life := newLife(removed)
+	over := life.givenUp(t)
+	seen := map[*node]bool{}
+	var heads []*node
+	for n := range t.leaves {
+		for !life.alive(n) {
+			n = n.parent // the first one is always alive
 		}
-	}
-	var heads, leaves []*node
-	for _, n := range nodes {
-		if !alive[n] || slices.ContainsFunc(n.children, func(c *node) bool { return alive[c] }) {
+		if seen[n] || slices.ContainsFunc(n.children, life.alive) {
 			continue
 		}
-		leaves = append(leaves, n)
-		if !over[n.hash] && t.subsumed(n, alive) == nil && !overtaken(n, alive) {
+		seen[n] = true
+		if !over[n.hash] && t.subsumed(n, life) == nil {
 			heads = append(heads, n)
 		}
 	}
-	if len(heads) == 0 {
-		// Nothing that honest devices sign leads here.
-		heads = leaves[len(leaves)-1:]
+	slices.SortFunc(heads, func(a, b *node) int { return cmp.Compare(b.Term, a.Term) })
+	if rest := slices.DeleteFunc(slices.Clone(heads), func(n *node) bool { return overtaken(n, life) }); len(rest) > 0 {
+		heads = rest
+	} else {
+		// Choices that contradict each other, made apart: the last one counts.
+		heads = heads[:1]
 	}
-	slices.SortFunc(heads, func(a, b *node) int {
-		if k, l := a.Kind == KindKept, b.Kind == KindKept; k != l {
-			if k {
-				return 1
-			}
-			return -1
-		}
-		return cmp.Compare(b.Term, a.Term)
-	})
+	slices.SortStableFunc(heads, func(a, b *node) int { return cmp.Compare(kept(a), kept(b)) })
 	return heads
 }
 
-// alive leaves out, from the leaves on, what is void: forced transfers whose
-// writer was removed, and what a replica kept of a takeover that is void.
-func (t *tree) alive(nodes []*node, removed func(id string) bool) map[*node]bool {
-	alive := make(map[*node]bool, len(nodes))
-	for _, n := range slices.Backward(nodes) {
-		beside, lives := false, false
-		for _, c := range n.children {
-			beside = beside || alive[c] && c.Kind != KindKept
-		}
-		for _, c := range n.children {
-			if c.Kind == KindKept && c.From != c.To && len(c.children) == 0 && !beside {
-				alive[c] = false // there is nothing that it could be kept from
-			}
-			lives = lives || alive[c]
-		}
-		alive[n] = lives || !n.Kind.forced() || !removed(n.Record.Writer)
+func kept(n *node) int {
+	if n.Kind == KindKept {
+		return 1
 	}
-	return alive
+	return 0
+}
+
+// life knows which transfers are void, from the leaves on: forced ones whose
+// writer was removed, and what a replica kept of takeovers that are void.
+type life struct {
+	removed func(id string) bool
+	known   map[*node]bool
+}
+
+func newLife(removed func(id string) bool) *life { return &life{removed, map[*node]bool{}} }
+
+func (l *life) alive(n *node) bool {
+	replicas := n.Kind == KindKept && n.From != n.To
+	if !n.Kind.forced() || !replicas && !l.removed(n.Record.Writer) {
+		return true
+	}
+	lives, ok := l.known[n]
+	if !ok {
+		// There must be something that it could be kept from.
+		beside := func(c *node) bool { return c.Kind != KindKept && l.alive(c) }
+		lives = slices.ContainsFunc(n.children, l.alive) ||
+			replicas && !l.removed(n.Record.Writer) && slices.ContainsFunc(n.parent.children, beside)
+		l.known[n] = lives
+	}
+	return lives
+}
+
+// givenUp returns what the choices that count give up.
+func (l *life) givenUp(t *tree) map[Hash]bool {
+	over := map[Hash]bool{}
+	for _, n := range t.choices {
+		if l.alive(n) {
+			for _, h := range n.Over {
+				over[h] = true
+			}
+		}
+	}
+	return over
 }
 
 // subsumed returns what another device has kept beside n, if n is kept by a
 // replica and the other has all that n has; else nil. What the old owner itself has kept, perhaps with a guest's
 // memory, always counts.
-func (t *tree) subsumed(n *node, alive map[*node]bool) *node {
+func (t *tree) subsumed(n *node, l *life) *node {
 	if n.Kind != KindKept || n.From == n.To {
 		return nil
 	}
 	for _, c := range n.parent.children {
-		if c == n || c.Kind != KindKept || !alive[c] || t.within(c.Position, n.Position) != RelationBehind {
+		if c == n || c.Kind != KindKept || !l.alive(c) || t.within(c.Position, n.Position) != RelationBehind {
 			continue
 		}
 		// Of two that have the same, the old owner's counts, else the lower hash.
@@ -85,14 +103,14 @@ func (t *tree) subsumed(n *node, alive map[*node]bool) *node {
 	return nil
 }
 
-// overtaken says that n is a choice whose side has gone on all the same: its
-// owner gave it on, or somebody else chose the same. What n gives up stays so.
-func overtaken(n *node, alive map[*node]bool) bool {
+// overtaken says that n is a choice whose side has gone on all the same: its owner gave it on, or somebody else
+// chose the same. What n gives up stays so; and whoever gives that other end up, gives up n with it.
+func overtaken(n *node, l *life) bool {
 	if n.Kind != KindResolved {
 		return false
 	}
 	return slices.ContainsFunc(n.parent.children, func(c *node) bool {
-		if c == n || !alive[c] {
+		if c == n || !l.alive(c) {
 			return false
 		}
 		return c.Kind.consented() || c.Kind == KindResolved && (len(c.children) > 0 || c.Term > n.Term)

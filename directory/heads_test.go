@@ -151,6 +151,44 @@ func TestHeads(t *testing.T) {
 	}
 }
 
+// TestContradictoryChoices: a side was chosen twice, and one of the choices was given up for the other side, which had gone
+// on and was given up by the first: no choice may make all ends disappear, or one that was hidden appear.
+func TestContradictoryChoices(t *testing.T) {
+	p := newPlan(t, `
+		t takeover p b 1/5
+		u takeover p c 1/9
+		q switch t d t/1
+		r resolved u c 1/9 q
+		s resolved u d 1/9 q`)
+	low, high := "r", "s"
+	if p.node(low).Term > p.node(high).Term {
+		low, high = high, low
+	}
+	if got := p.heads(); got != high {
+		t.Fatalf("heads %q, want %q", got, high)
+	}
+	p.add("x resolved t c 1/5 " + high)
+	if got := p.heads(); got != "x" {
+		t.Fatalf("heads %q, want x", got)
+	}
+	// All were given up or overtaken: the last choice counts.
+	p = newPlan(t, `
+		t takeover p b 1/5
+		u takeover p c 1/9
+		w takeover p e 1/2
+		q switch t d t/1
+		r resolved u d 1/9 q
+		s resolved u c 1/9 w`)
+	if p.node("r").Term > p.node("s").Term {
+		p.add("z resolved u b 1/9 w")
+	}
+	last := p.tree.byTerm()[len(p.nodes)-1]
+	p.add("x resolved t c 1/5 " + p.names[last.hash])
+	if got := p.heads(); got != "x" {
+		t.Fatalf("heads %q, want x", got)
+	}
+}
+
 // order puts a|b by falling terms; "a|b one" is only the higher.
 func (p *plan) order(want string) string {
 	words := strings.Fields(want)
@@ -281,8 +319,30 @@ func TestRelation(t *testing.T) {
 	if got := d.Relation(Hash{1}, Position{1, 1}); got != RelationUnknown {
 		t.Errorf("an unknown head: %s", got)
 	}
+	// Under the choice that counts in the end, it goes on with what was written under the other.
+	p := newPlan(t, "t takeover p b 1/5\nu takeover p c 1/6\nr resolved t c 1/5 u\ns resolved t b 1/5 u")
+	d.trees["v"] = p.tree
+	low, high := p.node("r"), p.node("s")
+	if low.Term > high.Term {
+		low, high = high, low
+	}
+	for _, c := range []struct {
+		head *node
+		at   Position
+		want Relation
+	}{
+		{high, Position{low.Term, 9}, RelationBehind},
+		{high, Position{high.Term, 9}, RelationBehind},
+		{high, p.position("t/9"), RelationBehind},
+		{high, p.position("u/1"), RelationDiverged},
+		{low, Position{high.Term, 1}, RelationDiverged},
+	} {
+		if got := d.Relation(c.head.hash, c.at); got != c.want {
+			t.Errorf("%v to %d: %s, want %s", c.at, c.head.Term, got, c.want)
+		}
+	}
 	// Positions that lie end the way, they don't go round.
-	p := newPlan(t, "q switch p b 2/7\nr switch q a 9/1")
+	p = newPlan(t, "q switch p b 2/7\nr switch q a 9/1")
 	d.trees["v"] = p.tree
 	for _, at := range []string{"1/1", "2/7", "9/1"} {
 		if got := d.Relation(p.node("r").hash, p.position(at)); got != RelationDiverged {

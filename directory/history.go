@@ -11,8 +11,11 @@ import (
 // tree is what is known of a VM's history: its transfers, each a child of the
 // one that it names. Terms are unique in it, and rise from parent to child.
 type tree struct {
-	nodes map[Hash]*node
-	terms map[uint64]*node
+	nodes   map[Hash]*node
+	terms   map[uint64]*node
+	leaves  map[*node]struct{}
+	choices []*node // of kind resolved
+	top     *node   // of the highest term
 	// sum is what follows from the nodes and from who was removed; nil after a
 	// change of either, until somebody wants to know.
 	sum atomic.Pointer[summary]
@@ -28,11 +31,13 @@ type node struct {
 
 // summary is what a tree says at the moment.
 type summary struct {
-	heads []*node          // preferred first
-	chain []SignedTransfer // the preferred head's ancestry
+	heads []*node                          // preferred first
+	chain atomic.Pointer[[]SignedTransfer] // the preferred head's ancestry, once somebody wants it
 }
 
-func newTree() *tree { return &tree{nodes: map[Hash]*node{}, terms: map[uint64]*node{}} }
+func newTree() *tree {
+	return &tree{nodes: map[Hash]*node{}, terms: map[uint64]*node{}, leaves: map[*node]struct{}{}}
+}
 
 // add puts a transfer that was checked into the tree.
 func (t *tree) add(s SignedTransfer) error {
@@ -50,10 +55,18 @@ func (t *tree) add(s SignedTransfer) error {
 		}
 		n.parent.children = append(n.parent.children, n)
 		n.root = n.parent.root
+		delete(t.leaves, n.parent)
 	}
 	if s.Kind.forced() {
 		n.root = s.Term
 	}
+	if s.Kind == KindResolved {
+		t.choices = append(t.choices, n)
+	}
+	if t.top == nil || s.Term > t.top.Term {
+		t.top = n
+	}
+	t.leaves[n] = struct{}{}
 	t.nodes[n.hash], t.terms[s.Term] = n, n
 	t.sum.Store(nil)
 	return nil
@@ -98,7 +111,6 @@ func (d *Directory) summary(vm string) *summary {
 		return s
 	}
 	s := &summary{heads: t.heads(d.isRemoved)}
-	s.chain = s.heads[0].ancestry()
 	t.sum.Store(s)
 	return s
 }
@@ -168,7 +180,13 @@ func (d *Directory) Chain(vm string) []SignedTransfer {
 	if s == nil {
 		return nil
 	}
-	return slices.Clone(s.chain)
+	chain := s.chain.Load()
+	if chain == nil {
+		list := s.heads[0].ancestry()
+		chain = &list
+		s.chain.Store(chain)
+	}
+	return slices.Clone(*chain)
 }
 
 // History returns all transfers of the VM, also those of sides that were given

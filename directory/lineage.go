@@ -58,8 +58,15 @@ func (t *tree) before(term uint64) (pos Position, known bool) {
 	case n == nil:
 		return Position{}, false
 	case n.Kind == KindResolved:
-		// The owner of the side that is kept writes on until it hears of the choice.
-		return Position{n.parent.Term, math.MaxUint64}, true
+		// The owner of the side that is kept writes on until it hears of the choice, perhaps under an earlier one
+		// of the same side.
+		before := n.parent.Term
+		for _, c := range n.parent.children {
+			if c.Kind == KindResolved && c.Term < term {
+				before = max(before, c.Term)
+			}
+		}
+		return Position{before, math.MaxUint64}, true
 	case n.Position.Term >= term:
 		return Position{}, true // no disk was ever there
 	}

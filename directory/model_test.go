@@ -106,9 +106,10 @@ func (f *fleet) settle(t *rapid.T, n string) {
 		best := heads[0]
 		switch {
 		case disk.took == best.Hash():
+			disk.kept = false // it may be alone again
 			continue
-		case best.To == id(n) && (best.Kind == KindResolved || best.Kind == KindKept) && best.Prev == disk.took, best.Hash() == disk.took:
-			// Chosen, or alone again: it goes on, also from what was kept under a head of its own.
+		case best.To == id(n) && best.Kind == KindResolved && (best.Prev == disk.took || f.sameChoice(d, best, disk.took)):
+			// Chosen, perhaps again: it goes on.
 			disk.took, disk.kept = best.Hash(), false
 			continue
 		}
@@ -141,6 +142,16 @@ func (f *fleet) settle(t *rapid.T, n string) {
 			}
 		}
 	}
+}
+
+// sameChoice says that took is another choice of the same side.
+func (f *fleet) sameChoice(d *Directory, best SignedTransfer, took Hash) bool {
+	line := d.Ancestry(took)
+	if len(line) == 0 {
+		return false
+	}
+	last := line[len(line)-1]
+	return last.Kind == KindResolved && last.Prev == best.Prev
 }
 
 func (f *fleet) blank() *copyOf { return &copyOf{} }
@@ -447,11 +458,13 @@ func reference(history []SignedTransfer, removed func(string) bool) []Hash {
 			return b.Term == 0 || a.Term == b.Term && b.Barrier <= a.Barrier
 		}
 		if x := at[a.Term]; x.Kind == KindResolved {
-			for _, p := range history {
-				if p.Hash() == x.Prev {
-					return within(Position{p.Term, 1 << 62}, b)
+			term := uint64(0)
+			for _, p := range history { // by rising term
+				if p.Hash() == x.Prev || p.Kind == KindResolved && p.Prev == x.Prev && p.Term < x.Term {
+					term = p.Term
 				}
 			}
+			return within(Position{term, 1 << 62}, b)
 		}
 		return within(at[a.Term].Position, b)
 	}
@@ -467,24 +480,28 @@ func reference(history []SignedTransfer, removed func(string) bool) []Hash {
 	}
 	var list []SignedTransfer
 	for _, x := range history {
-		beside := slices.DeleteFunc(slices.Clone(children[x.Prev]), func(c SignedTransfer) bool {
-			return x.Kind == KindCreated || c.Hash() == x.Hash() || !alive(c)
-		})
-		covered := func(c SignedTransfer) bool {
-			switch {
-			case x.Kind == KindKept && c.Kind == KindKept && x.From != x.To && within(c.Position, x.Position):
-				return !within(x.Position, c.Position) || c.From == c.To || c.Hash().String() < x.Hash().String()
-			case x.Kind == KindResolved && c.Kind == KindResolved:
-				return len(children[c.Hash()]) > 0 || c.Term > x.Term
-			}
-			return x.Kind == KindResolved && (c.Kind == KindSwitch || c.Kind == KindReturned)
-		}
 		givenUp := slices.ContainsFunc(history, func(r SignedTransfer) bool {
 			return r.Kind == KindResolved && alive(r) && slices.Contains(r.Over, x.Hash())
 		})
-		if alive(x) && !slices.ContainsFunc(children[x.Hash()], alive) && !givenUp && !slices.ContainsFunc(beside, covered) {
+		covered := func(c SignedTransfer) bool {
+			if x.Kind != KindKept || c.Kind != KindKept || c.Hash() == x.Hash() || x.From == x.To || !alive(c) || !within(c.Position, x.Position) {
+				return false
+			}
+			return !within(x.Position, c.Position) || c.From == c.To || c.Hash().String() < x.Hash().String()
+		}
+		if alive(x) && !givenUp && !slices.ContainsFunc(children[x.Hash()], alive) && !slices.ContainsFunc(children[x.Prev], covered) {
 			list = append(list, x)
 		}
+	}
+	all := list
+	list = slices.DeleteFunc(slices.Clone(list), func(x SignedTransfer) bool {
+		return x.Kind == KindResolved && slices.ContainsFunc(children[x.Prev], func(c SignedTransfer) bool {
+			same := c.Kind == KindResolved && (c.Term > x.Term || len(children[c.Hash()]) > 0)
+			return c.Hash() != x.Hash() && alive(c) && (same || c.Kind == KindSwitch || c.Kind == KindReturned)
+		})
+	})
+	if len(list) == 0 && len(all) > 0 {
+		list = all[len(all)-1:]
 	}
 	slices.SortFunc(list, func(a, b SignedTransfer) int {
 		if (a.Kind == KindKept) != (b.Kind == KindKept) {

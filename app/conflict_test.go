@@ -10,11 +10,18 @@ import (
 	"tagalong.org/tagalong/directory/baton"
 )
 
+// common is how many blocks both versions have in common.
+const common = 200
+
 // apart is a fleet of two whose VM has two versions: block 1 was written to 'd' on the desk, where it runs, and to 'l' on the laptop, which took
 // it over while the two couldn't see each other.
 func apart(t *testing.T) (desk, laptop *device, v api.VM) {
 	t.Helper()
 	desk, laptop, v = twoDevices(t)
+	for block := range int64(common) {
+		desk.write(v.ID, 100+block, byte(block))
+	}
+	desk.live("Work")
 	laptop.stop()
 	desk.write(v.ID, 1, 'd')
 	desk.write(v.ID, 2, 'd')
@@ -67,7 +74,12 @@ func one(t *testing.T, owner, other *device, id string) {
 		})
 	}
 	until(t, "the other device to follow", func() bool { return other.state(id) == baton.Replica })
-	owner.live("Work")
+	until(t, "the other device's copy to be live", func() bool {
+		v, _ := owner.vm("Work")
+		return slices.ContainsFunc(v.Replicas, func(r api.Replica) bool {
+			return r.Device == other.engine.host.ID() && r.State == api.ReplicaLive && r.Remaining == 0
+		})
+	})
 }
 
 func TestTwoVersionsWaitForThePerson(t *testing.T) {
@@ -127,6 +139,10 @@ func TestKeepingTheVersionThatRuns(t *testing.T) {
 	one(t, laptop, desk, v.ID)
 	if j := laptop.jobEnded(job.ID); j.Error != nil {
 		t.Errorf("%+v", j)
+	}
+	// What both had isn't sent again.
+	if sent := laptop.engine.vm(v.ID).feedCopied(desk.engine.host.ID()); sent == 0 || sent > common*blockSize/4 {
+		t.Errorf("%d bytes were sent for two blocks that differ", sent)
 	}
 	if desk.read(v.ID, 1) != 'l' || desk.hv.only() != nil {
 		t.Error("the desk isn't the laptop's copy")

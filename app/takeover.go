@@ -292,9 +292,11 @@ func (v *vm) persistKept(a baton.Action) baton.Event {
 	return baton.Event{Kind: baton.EvPersisted, Term: a.Term}
 }
 
-// judge answers whether anything here must not be overwritten, once the history is known.
+// judge answers whether anything here must not be overwritten, once the history is known. Called by the loop.
 func (v *vm) judge(term uint64) (baton.Event, bool) {
-	newer, known := v.custody().Judge(v.currentGuest() != nil || v.suspended())
+	// The hypervisor of a replica waits for a memory that is the giver's.
+	guest := v.machine.State() == baton.Ousted && v.currentGuest() != nil
+	newer, known := v.custody().Judge(guest || v.suspended())
 	if !known {
 		return baton.Event{}, false
 	}

@@ -22,7 +22,7 @@ func (c Custody) TookOver(term uint64, pos baton.Position, state []byte) error {
 	}
 	prev, err := c.takeoverFrom(term, directory.Position(pos))
 	if err == nil {
-		_, err = c.Dir.TakeOver(c.VM, prev, directory.Position(pos), entry)
+		_, err = c.Dir.TakeOver(c.VM, prev, directory.Position(pos), entry, directory.IfTerm(term))
 	}
 	if err != nil {
 		return unwritten(fmt.Errorf("write the takeover: %w", err))

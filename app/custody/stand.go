@@ -152,7 +152,7 @@ func (c Custody) News(m *baton.Machine) (ev baton.Event, news bool) {
 // newsOfOurs: the preferred head is this device's, of which an owner or one that was ousted may not know.
 func (c Custody) newsOfOurs(state baton.State, term uint64, head directory.SignedTransfer, only bool) (ev baton.Event, news bool) {
 	switch {
-	case head.Term > term && (head.Kind == directory.KindResolved || head.Kind == directory.KindKept && only):
+	case head.Term > term && (head.Kind == directory.KindResolved || head.Kind == directory.KindKept && only) && c.continues(head, term):
 		// Chosen by the person, or because the other side's device was removed.
 		return baton.Event{Kind: baton.EvChosen, Peer: c.Self, Term: head.Term, Mine: true}, true
 	case state == baton.Ousted && only && head.Term <= term && c.Disk != nil:
@@ -162,6 +162,18 @@ func (c Custody) newsOfOurs(state baton.State, term uint64, head directory.Signe
 		return baton.Event{Kind: baton.EvTakeOver, Peer: c.Self, Term: next, Position: baton.Position(pos)}, err == nil
 	}
 	return ev, false
+}
+
+// continues says that the choice head goes on with what a machine at term holds: not with a side of this device's that it has set aside
+// since, after another choice.
+func (c Custody) continues(head directory.SignedTransfer, term uint64) bool {
+	for _, t := range c.Dir.Ancestry(head.Hash()) {
+		if t.To == c.Self && (t.Term == term || t.Kind == directory.KindKept && t.Term > term) {
+			return true
+		}
+	}
+	own, ok := c.Dir.Transfer(c.VM, term)
+	return ok && own.Kind == directory.KindResolved && own.Prev == head.Prev
 }
 
 // newsOfReplica: a side that this device has set aside already was chosen after all, by a choice that counts more. It goes on

@@ -5,22 +5,33 @@
 //
 //   - A VM's guest runs here only while this device holds the baton (directory), its disk is
 //     active under that term (vmdisk's own journal) and its hypervisor was told to go on, in this order.
+//
 //   - The engine may die at any moment: the VMs go on without it, their disks' requests wait in
 //     the hypervisor, and the next engine on the same data directory finds them.
+//
 //   - A write is answered once it is in the kernel; a flush once it is on the disk. The peers
 //     never delay either.
+//
 //   - Nobody gets a byte who isn't in the fleet. Who was removed is told so by whomever of the fleet it meets first, and if the
 //     person wished that, deletes everything, whatever restarts come between.
+//
 //   - Working offline begins only when what is wished for is here, or the person has been told what isn't; the wish and the mode
 //     survive restarts.
 //
-// What it doesn't: it never takes a VM over from a device that hasn't given it away, and
-// it doesn't switch a suspended VM.
+//   - A VM is taken from a device that hasn't given it away only after the person has read what may be
+//     missing. Where that leaves two versions, nothing of either is overwritten, started or killed before
+//     the person has chosen, and what they give up becomes a restore point, or a VM of its own, first.
+//
+// What it doesn't: it doesn't switch a suspended VM.
 //
 // How it is laid out: engine.go starts and supervises; vm.go is one VM and what is true of it;
 // lifecycle.go starts and stops it; replicate.go keeps the replicas; giver.go and taker.go perform
-// what the pure machine in directory/baton decides; members.go and farewell.go follow who is in the fleet and part from who isn't;
-// offline.go is the disconnected mode, offlinejob.go its preparation; status.go derives what faces see. The
+// what the pure machine in directory/baton decides, through the durable steps of package custody.
+// takeover.go takes VMs over and notices when that happened elsewhere; conflict.go shows both versions and
+// takes the choice, which resolution.go and setaside.go carry out, restart after restart; restorepoints.go
+// shows what was given up; repair.go checks what was kept. members.go and farewell.go follow who is in the
+// fleet and part from who isn't; offline.go is the disconnected mode, offlinejob.go its preparation.
+// status.go derives what faces see. The
 // tests here use the real disk and directory with a scripted hypervisor; the
 // whole, with real QEMU between network namespaces, is tested under build/.
 package app

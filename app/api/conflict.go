@@ -69,7 +69,7 @@ type ConflictSide struct {
 // Resolution is a way out of a conflict.
 type Resolution string
 
-// The resolutions. All keep the other side as a restore point on its device.
+// The resolutions. All but ResolveBoth keep the other side as a restore point on its device.
 const (
 	ResolveKeep   Resolution = "keep"   // go on with one side
 	ResolveBoth   Resolution = "both"   // the other side becomes a VM of its own

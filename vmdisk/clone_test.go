@@ -114,6 +114,13 @@ func TestCloneWhileWriting(t *testing.T) {
 	if !bytes.Equal(content(t, c), want) || c.Position().Term != 1 {
 		t.Fatalf("at %s: %s", c.Position(), differ(content(t, c), want))
 	}
+	// The owner's rights stay with the owner.
+	if i := c.Info(); i.Owned || i.Given != 1 {
+		t.Fatalf("%+v", i)
+	}
+	if err := c.Activate(1); !errors.Is(err, ErrFenced) {
+		t.Fatalf("two owners: %v", err)
+	}
 }
 
 // TestCloneFails fails each call of a clone, and cuts the power at each: there is a whole disk or none, and the source is as it was.

@@ -3,12 +3,15 @@ package vmdisk
 import (
 	"bytes"
 	"errors"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"testing"
 
 	"tagalong.org/tagalong/vmdisk/vfs"
 )
+
+var compareSeeds = flag.Uint64("compare.seeds", 20, "how many seeds TestCompareCrashes tries")
 
 // fork is two disks whose histories parted: a, the owner of term 4, wrote on after b had taken over as term 200000.
 type fork struct {
@@ -327,11 +330,7 @@ func TestCompareTravels(t *testing.T) {
 // TestCompareCrashes cuts the power of both at any call from the comparison to the last barrier, with writes between: the
 // loser is its old disk or the winner's at a barrier, never a mixture, and both come together in the end.
 func TestCompareCrashes(t *testing.T) {
-	seeds := uint64(60)
-	if testing.Short() {
-		seeds = 10
-	}
-	for seed := range seeds {
+	for seed := range *compareSeeds {
 		r := rand.New(rand.NewPCG(seed, 7))
 		k := newFork(t)
 		was := map[Position][]byte{k.a.Position(): content(t, k.a)}

@@ -103,10 +103,54 @@ func (d *Store) Fence() error {
 	return nil
 }
 
+// Seal makes the position of a fenced disk its own for good: what was written gets a barrier, and whoever opens the disk finds it at that
+// very position, not at a new one, unless it was unfenced since. Errors: ErrInactive, ErrNotFenced, ErrFailed.
+func (d *Store) Seal() error {
+	d.role.Lock()
+	defer d.role.Unlock()
+	if err := d.seal(); err != nil {
+		return fmt.Errorf("seal: %w", err)
+	}
+	return nil
+}
+
+func (d *Store) seal() error {
+	d.mu.Lock()
+	var err error
+	switch {
+	case d.closed:
+		err = ErrClosed
+	case !d.active:
+		err = ErrInactive
+	case !d.fenced:
+		err = ErrNotFenced
+	}
+	d.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if err := d.barrier(); err != nil {
+		return err
+	}
+	// As when the term is given: no round and no save may be under way.
+	d.saveMu.Lock()
+	defer d.saveMu.Unlock()
+	d.syncMu.Lock()
+	defer d.syncMu.Unlock()
+	pos := d.Position()
+	return d.j.commit(func(st *state) { st.position, st.exact = pos, true })
+}
+
 // Unfence accepts writes again, under the same term.
 func (d *Store) Unfence() error {
 	d.role.Lock()
 	defer d.role.Unlock()
+	// What is written into a region that is still logged leaves no trace in the journal.
+	if st := d.j.snapshot(); st.owned() && st.exact && len(st.regions) > 0 {
+		if err := d.j.commit(func(st *state) { st.exact = false }); err != nil {
+			return fmt.Errorf("unfence: %w", err)
+		}
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch {

@@ -308,3 +308,39 @@ func TestGiveAtTheDrainedPosition(t *testing.T) {
 	}
 	must(t, d.Close())
 }
+
+// What was sealed is found at the same position by whoever opens the disk, however it ended; what was written after that isn't.
+func TestSealedPositionStays(t *testing.T) {
+	for _, loss := range []vfs.Loss{vfs.LoseNothing, vfs.LoseUnsynced} {
+		mem := vfs.NewMem()
+		d := newDisk(t, 4<<20, quiet(mem))
+		must(t, d.Activate(1))
+		must(t, d.WriteAt(blockOf(4), 40*Block, false))
+		if err := d.Seal(); !errors.Is(err, ErrNotFenced) {
+			t.Fatal(err)
+		}
+		must(t, d.Fence())
+		must(t, d.Seal())
+		pos := d.Position()
+		mem = mem.Crash(loss, 1)
+		_ = d.Close()
+		d, err := Open("", quiet(mem))
+		must(t, err)
+		if got := d.Position(); got != pos {
+			t.Fatalf("at %s, was sealed at %s", got, pos)
+		}
+		must(t, d.Activate(1))
+		must(t, d.Fence())
+		must(t, d.Seal())
+		must(t, d.Unfence())
+		must(t, d.WriteAt(blockOf(5), 40*Block, false))
+		mem = mem.Crash(vfs.LoseNothing, 1)
+		_ = d.Close()
+		d, err = Open("", quiet(mem))
+		must(t, err)
+		if got := d.Position(); got.Compare(pos) <= 0 {
+			t.Fatalf("at %s, though it was written after %s", got, pos)
+		}
+		must(t, d.Close())
+	}
+}

@@ -137,7 +137,8 @@ func (c Custody) Resume(term uint64) error {
 	return c.Disk.Unfence()
 }
 
-// Fence lets no write pass any more. Of a disk that isn't active, which a restart leaves, the terms before term are given away
+// Fence lets no write pass any more, and makes the disk's position final: what is signed about it must hold after a restart too.
+// Of a disk that isn't active, which a restart leaves, the terms before term are given away
 // once more: the machine knows that they were. If the transfer of term is this device's own, its disk was drained at the
 // transfer's position, and nothing was written after that.
 func (c Custody) Fence(term uint64) error {
@@ -145,11 +146,19 @@ func (c Custody) Fence(term uint64) error {
 		return nil
 	}
 	if c.Disk.Info().Active {
-		return c.Disk.Fence()
+		return c.sealDisk()
 	}
 	t, ok := c.Dir.Transfer(c.VM, term)
 	if ok && t.Kind == directory.KindSwitch && t.From == c.Self {
 		return c.Disk.GiveAt(term-1, vmdisk.Position(t.Position))
 	}
 	return c.Disk.Give(term - 1)
+}
+
+// sealDisk fences an active disk and makes its position final.
+func (c Custody) sealDisk() error {
+	if err := c.Disk.Fence(); err != nil {
+		return err
+	}
+	return c.Disk.Seal()
 }

@@ -45,6 +45,11 @@ func (c Custody) takeoverFrom(term uint64, pos directory.Position) (directory.Ha
 func (c Custody) Kept(state []byte) (term uint64, err error) {
 	pos := directory.Position{}
 	if c.Disk != nil {
+		if c.Disk.Info().Active {
+			if err := c.sealDisk(); err != nil {
+				return 0, fmt.Errorf("%w: %w", ErrNotWritten, err)
+			}
+		}
 		pos = directory.Position(c.Disk.Info().Position)
 	}
 	err = fmt.Errorf("the history of position %d/%d isn't known: %w", pos.Term, pos.Barrier, directory.ErrNotFound)

@@ -28,7 +28,7 @@ func (t *tree) heads(removed func(id string) bool) []*node {
 		}
 	}
 	slices.SortFunc(heads, func(a, b *node) int { return cmp.Compare(b.Term, a.Term) })
-	if rest := slices.DeleteFunc(slices.Clone(heads), func(n *node) bool { return overtaken(n, life) }); len(rest) > 0 {
+	if rest := slices.DeleteFunc(slices.Clone(heads), func(n *node) bool { return overtaken(n, life) || t.unused(n, life) }); len(rest) > 0 {
 		heads = rest
 	} else {
 		// Choices that contradict each other, made apart: the last one counts.
@@ -114,5 +114,16 @@ func overtaken(n *node, l *life) bool {
 			return false
 		}
 		return c.Kind.consented() || c.Kind == KindResolved && (len(c.children) > 0 || c.Term > n.Term)
+	})
+}
+
+// unused says that n gave the VM to a device which then took it over itself, from the same owner and with all that n gave, without
+// having heard of n. Nobody ever had it under n, and nobody will.
+func (t *tree) unused(n *node, l *life) bool {
+	if !n.Kind.consented() || n.parent == nil {
+		return false
+	}
+	return slices.ContainsFunc(n.parent.children, func(c *node) bool {
+		return c.Kind == KindTakeover && l.alive(c) && c.To == n.To && t.within(c.Position, n.Position) == RelationBehind
 	})
 }

@@ -495,6 +495,11 @@ func reference(history []SignedTransfer, removed func(string) bool) []Hash {
 	}
 	all := list
 	list = slices.DeleteFunc(slices.Clone(list), func(x SignedTransfer) bool {
+		if x.Kind == KindSwitch || x.Kind == KindReturned {
+			return slices.ContainsFunc(children[x.Prev], func(c SignedTransfer) bool {
+				return c.Kind == KindTakeover && c.To == x.To && alive(c) && within(c.Position, x.Position)
+			})
+		}
 		return x.Kind == KindResolved && slices.ContainsFunc(children[x.Prev], func(c SignedTransfer) bool {
 			same := c.Kind == KindResolved && (c.Term > x.Term || len(children[c.Hash()]) > 0)
 			return c.Hash() != x.Hash() && alive(c) && (same || c.Kind == KindSwitch || c.Kind == KindReturned)

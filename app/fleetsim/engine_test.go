@@ -1,10 +1,10 @@
 package fleetsim
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"testing/synctest"
 	"time"
 
@@ -40,6 +40,7 @@ type device struct {
 	now     content
 	durable content
 	maybe   [sectors][]uint32
+	points  []point
 	last    vmdisk.Position // of a replica, when it was looked at last
 	touched bool            // something may have changed since it was looked at
 	calls   int             // of the disk's files, then
@@ -56,6 +57,9 @@ type engine struct {
 	events  []baton.Event
 	changed <-chan struct{}
 
+	look     bool // the machine is to be told what the history says
+	news     bool // the others are to be told of a change
+	aside    *aside
 	outgoing *outgoing
 	incoming *incomingRun
 	feeds    map[string]*mirror
@@ -111,7 +115,7 @@ func (d *device) boot() {
 		w.fail("%s: open the disk: %v", d.id, err)
 		return
 	}
-	d.e, d.touched = e, true
+	d.e, d.touched, e.look = e, true, true
 	saved, err := dir.LoadBaton(vmID)
 	switch {
 	case errors.Is(err, directory.ErrNotFound):
@@ -128,6 +132,9 @@ func (d *device) boot() {
 		if e.disk != nil {
 			info := e.disk.Info()
 			facts.DiskActive = info.Term > info.Given
+		}
+		if ev, news := e.custody().News(e.machine); news && !ev.Mine && (ev.Kind == baton.EvSuperseded || ev.Kind == baton.EvChosen) {
+			facts.Superseded, facts.Owner = ev.Term, ev.Peer
 		}
 		w.afterCrash(d)
 		e.step(baton.Event{Kind: baton.EvRestart, Facts: facts})
@@ -147,7 +154,7 @@ func (e *engine) step(ev baton.Event) {
 	if err != nil {
 		w.note("%s %s: %v", e.d.id, before, err)
 		// A person may ask for what can't be; a peer, or a race, can never make the engine look wrong.
-		if ev.Kind != baton.EvWant && ev.Kind != baton.EvCancel {
+		if ev.Kind != baton.EvWant && ev.Kind != baton.EvCancel && ev.Kind != baton.EvTakeOver {
 			w.fail("%s: %v", e.d.id, err)
 		}
 		return
@@ -177,6 +184,7 @@ func (e *engine) run() bool {
 		ev := e.follow[0]
 		e.follow = e.follow[1:]
 		e.step(ev)
+	case e.looks() && (len(e.events) == 0 || e.d.w.rng.IntN(2) == 0) && e.followHistory():
 	case len(e.events) > 0:
 		ev := e.events[0]
 		e.events = e.events[1:]
@@ -185,6 +193,16 @@ func (e *engine) run() bool {
 		return false
 	}
 	return true
+}
+
+// looks says that the history is to be looked at.
+func (e *engine) looks() bool {
+	select {
+	case <-e.changed:
+		e.look, e.news = true, true
+	default:
+	}
+	return e.look
 }
 
 // busy says that the loop is in the middle of an event.
@@ -250,6 +268,9 @@ func (e *engine) perform(a baton.Action) {
 		}
 	case baton.ActReportStopped:
 	default:
+		if e.performForced(a) {
+			return
+		}
 		w.fail("%s: unknown action %s", d.id, a.Kind)
 	}
 }
@@ -297,6 +318,10 @@ func (w *world) took(d *device, t directory.SignedTransfer, pos vmdisk.Position)
 		d.owned = true
 		return
 	}
+	if t.Kind == directory.KindResolved || t.Kind == directory.KindKept {
+		w.wentOn(d, t, pos)
+		return
+	}
 	if want := vmdisk.Position(t.Position); pos != want {
 		w.fail("%s begins term %d at %s, the transfer says %s", d.id, t.Term, pos, want)
 		return
@@ -309,6 +334,24 @@ func (w *world) took(d *device, t directory.SignedTransfer, pos vmdisk.Position)
 	d.owned, d.now, d.durable = true, *c, *c
 	clear(d.maybe[:])
 	w.acts.handoffs++
+}
+
+// wentOn checks that the side which goes on after a choice is the one that was chosen.
+func (w *world) wentOn(d *device, t directory.SignedTransfer, pos vmdisk.Position) {
+	if p, ok := w.truth.parent(t.Term); !ok || !w.truth.within(pos, vmdisk.Position{Term: p.Term, Barrier: math.MaxUint64}) {
+		w.fail("%s goes on under term %d at %s, which isn't what was chosen", d.id, t.Term, pos)
+		return
+	}
+	if d.owned {
+		return // with all that was written here
+	}
+	c, ok := w.truth.contents[pos]
+	if !ok {
+		w.fail("%s goes on under term %d at %s, which never was", d.id, t.Term, pos)
+		return
+	}
+	d.owned, d.now, d.durable = true, *c, *c
+	clear(d.maybe[:])
 }
 
 // runGuest lets the loaded guest go on.
@@ -344,7 +387,7 @@ func (w *world) goOn(d *device) {
 		w.trouble(d, "read", err)
 		return
 	}
-	if g.flight == nil && *c != g.view {
+	if !g.sees(c) {
 		w.fail("%s's guest goes on under term %d and doesn't find what it wrote: %s", d.id, info.Term, c.differ(&g.view))
 	}
 	if g.kind == loaded {
@@ -446,7 +489,7 @@ func (w *world) afterCrash(d *device) {
 			return
 		}
 	}
-	if g := d.guest; g != nil && g.flight == nil && g.kind != loaded && g.kind != incoming && *c != g.view {
+	if g := d.guest; g != nil && g.kind != loaded && g.kind != incoming && !g.sees(c) {
 		w.fail("%s's disk lost what a guest wrote when only the engine was killed: %s", d.id, c.differ(&g.view))
 	}
 	d.now, d.durable = *c, *c
@@ -456,9 +499,4 @@ func (w *world) afterCrash(d *device) {
 func (w *world) name() string {
 	w.names++
 	return fmt.Sprint(w.names)
-}
-
-// inTime bounds what would hang in the real world too.
-func inTime(d time.Duration) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.Background(), d)
 }

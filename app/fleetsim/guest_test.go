@@ -98,6 +98,16 @@ type guest struct {
 	flight *request
 }
 
+// sees says whether a disk is what the guest knows to have written. What was not answered may be there or not.
+func (g *guest) sees(c *content) bool {
+	for i := range c {
+		if c[i] != g.view[i] && (g.flight == nil || i < g.flight.from || i >= g.flight.to) {
+			return false
+		}
+	}
+	return true
+}
+
 // request is one of the guest's, of whole sectors.
 type request struct {
 	from, to int
@@ -210,6 +220,7 @@ func (w *world) guestFlushes(d *device) {
 	w.note("%s's guest has flushed", d.id)
 	w.flushed(d)
 	w.look(d)
+	w.truth.promise(d.id, d.e.disk.Position())
 }
 
 // flushed notes that all that was written is durable.

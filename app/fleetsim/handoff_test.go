@@ -82,6 +82,10 @@ func (e *engine) work() bool {
 	if e.incoming != nil && !e.incoming.started {
 		return e.workIncoming()
 	}
+	if e.aside != nil {
+		e.setAside()
+		return true
+	}
 	o, d, w := e.outgoing, e.d, e.d.w
 	if o == nil || o.stage == stageDone {
 		return false
@@ -205,7 +209,7 @@ func (e *engine) hear(l letter) {
 	ev, _ := baton.Delivered(l.from, *l.action)
 	switch ev.Kind {
 	case baton.EvPeerAsk:
-		if !e.owner() || d.guest != nil && d.guest.kind != running && e.machine.State() == baton.Owned {
+		if !e.owner() || len(e.dir.Heads(vmID)) > 1 || d.guest != nil && d.guest.kind != running && e.machine.State() == baton.Owned {
 			w.post(letter{from: d.id, to: l.from, action: &baton.Action{Kind: baton.ActSendRefuse, Peer: l.from, Ask: ev.Ask, Reason: "not ready"}})
 			return
 		}
@@ -255,6 +259,3 @@ func passing(err error) bool {
 	}
 	return false
 }
-
-// learned looks at what the directory has heard.
-func (e *engine) learned() {}

@@ -97,6 +97,16 @@ func (w *world) connect(d, p *device) bool {
 	case !ok || info.Term > term, info.Term < term || owner != d.id, pe.owner(), pe.sealed:
 		return false
 	}
+	switch pe.machine.State() {
+	case baton.Replica, baton.Accepting, baton.Loaded:
+	default:
+		return false
+	}
+	if !w.saboteur.mayReceive(pe) {
+		w.note("%s holds something that the history of %s lacks: %s", p.id, d.id, pe.custody().Stand())
+		pe.look = true
+		return false
+	}
 	if pe.disk == nil {
 		if _, ok := pe.dir.VM(vmID); !ok {
 			return false
@@ -122,6 +132,12 @@ func (w *world) connect(d, p *device) bool {
 			w.trouble(p, "apply", err)
 		}
 		return false
+	}
+	if r := a.State(); d.e.disk.WorthComparing(p.id, r) {
+		if err := a.Close(); err != nil {
+			w.trouble(p, "close the applier", err)
+		}
+		return w.compare(d, p, r)
 	}
 	f := &mirror{w: w, owner: d, replica: p, applier: a, term: info.Term}
 	st := a.State()
@@ -255,8 +271,8 @@ func (f *mirror) apply(o op) error {
 	return nil
 }
 
-// live says whether anything of a hand-off may still happen by itself on d.
+// resting says that nothing is under way.
 func (e *engine) resting() bool {
 	s := e.machine.State()
-	return (s == baton.Owned || s == baton.Replica) && !e.busy() && len(e.events) == 0
+	return (s == baton.Owned || s == baton.Replica) && !e.busy() && len(e.events) == 0 && !e.looks()
 }

@@ -115,19 +115,13 @@ func (e *engine) hearDigest(from string, theirs map[string]uint64) {
 // hearRecords applies what came, in the order of keys: what can't be applied yet comes again with a later digest.
 func (e *engine) hearRecords(from string, list []directory.Record) {
 	w := e.d.w
-	changed := false
 	for _, r := range list {
 		if err := e.dir.Apply(from, r); err != nil {
 			w.note("%s doesn't take %s from %s: %v", e.d.id, r.Key, from, err)
 			if !e.d.burnt() && !passing(err) {
 				w.fail("%s refuses a record of %s: %v", e.d.id, from, err)
 			}
-			continue
 		}
-		changed = true
-	}
-	if changed {
-		e.learned()
 	}
 }
 

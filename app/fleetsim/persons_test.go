@@ -2,10 +2,14 @@ package fleetsim
 
 import (
 	"fmt"
+	"maps"
+	"math"
+	"slices"
 	"time"
 
 	"tagalong.org/tagalong/directory"
 	"tagalong.org/tagalong/directory/baton"
+	"tagalong.org/tagalong/vmdisk"
 )
 
 // event lets one random thing happen.
@@ -103,15 +107,19 @@ func (w *world) act(d *device) {
 	switch n := w.rng.IntN(100); {
 	case n < 10:
 		e.step(baton.Event{Kind: baton.EvCancel})
-	case n < 50:
+	case n < 45:
 		// The directory may be behind: now and then the wrong one is asked.
 		_, owner, _ := e.dir.Owner(vmID)
 		if w.rng.IntN(8) == 0 {
 			owner = w.pick(w.others(d)).id
 		}
-		if owner != d.id && owner != "" && d.sees[owner] {
+		if owner != d.id && owner != "" && d.sees[owner] && len(e.dir.Heads(vmID)) == 1 {
 			e.step(baton.Event{Kind: baton.EvWant, Peer: owner, Ask: w.name()})
 		}
+	case n < 58:
+		w.takeOver(d)
+	case n < 62:
+		w.choose(d)
 	case n < 85:
 		w.start(d)
 	case n < 92:
@@ -130,7 +138,7 @@ func (w *world) act(d *device) {
 // start is the person's: the VM boots where it is owned and stopped.
 func (w *world) start(d *device) {
 	e := d.e
-	if e.machine.State() != baton.Owned || d.guest != nil || e.disk == nil || !e.resting() {
+	if e.machine.State() != baton.Owned || d.guest != nil || e.disk == nil || !e.resting() || len(e.dir.Heads(vmID)) != 1 {
 		return
 	}
 	info := e.disk.Info()
@@ -250,14 +258,50 @@ func (w *world) heal() {
 			w.fail("it never comes to rest: %s", before)
 		}
 	}
-	if w.err == nil {
-		w.rest()
+	if w.err != nil {
+		return
+	}
+	if heads := w.devices[0].e.dir.Heads(vmID); len(heads) > 1 {
+		w.undecided(heads)
+		if w.choose(w.dev(heads[w.rng.IntN(len(heads))].To)) {
+			w.heal()
+		} else {
+			w.fail("at rest the person can't choose")
+		}
+		return
+	}
+	w.rest()
+}
+
+// undecided checks what must be while the person has to choose.
+func (w *world) undecided(heads []directory.SignedTransfer) {
+	for _, d := range w.devices {
+		own := d.e.dir.Heads(vmID)
+		same := len(own) == len(heads)
+		for i := range own {
+			same = same && own[i].Hash() == heads[i].Hash()
+		}
+		if !same {
+			w.fail("at rest %s sees %d sides, %s sees %d, or others", d.id, len(own), w.devices[0].id, len(heads))
+		}
+		if d.guest != nil && d.guest.kind == running && d.id != heads[0].To {
+			w.fail("at rest %s's guest runs, but %s is preferred", d.id, heads[0].To)
+		}
+	}
+	for _, h := range heads {
+		if d := w.dev(h.To); !w.truth.within(d.holds(), vmdisk.Position{Term: h.Term, Barrier: math.MaxUint64}) {
+			w.fail("at rest %s is a side of the conflict, but its disk is at %s", h.To, d.holds())
+		}
 	}
 }
 
 // settle lets everything happen that happens by itself and takes no time.
 func (w *world) settle() {
+	rounds := 0
 	for moved := true; moved && w.err == nil; {
+		if rounds++; rounds > 500 {
+			w.fail("it never comes to rest: %s", w.gist())
+		}
 		moved = false
 		for _, d := range w.devices {
 			for w.err == nil && w.ordinary(d) {
@@ -267,11 +311,10 @@ func (w *world) settle() {
 				moved = w.mirrorTo(d, p) || moved
 				moved = w.receive(p) || moved
 			}
-			select {
-			case <-d.e.changed:
+			if d.e.news {
+				d.e.news = false
 				w.tell(d)
 				moved = true
-			default:
 			}
 			w.after()
 		}
@@ -281,7 +324,13 @@ func (w *world) settle() {
 // resting says that no hand-off is under way.
 func (w *world) resting() bool {
 	for _, d := range w.devices {
-		if s := d.e.machine.State(); s != baton.Owned && s != baton.Replica {
+		switch d.e.machine.State() {
+		case baton.Owned, baton.Replica:
+		case baton.Ousted:
+			if len(d.e.dir.Heads(vmID)) == 1 {
+				return false
+			}
+		default:
 			return false
 		}
 	}
@@ -334,8 +383,18 @@ func (w *world) rest() {
 			w.fail("at rest %s's guest is %s", d.id, d.guest.kind)
 		}
 	}
-	if w.err == nil {
-		w.lastWrite(w.dev(owner))
+	if w.err != nil {
+		return
+	}
+	w.lastWrite(w.dev(owner))
+	// Whatever a guest was told to be durable is in the VM, or in what was set aside.
+	for _, term := range slices.Sorted(maps.Keys(w.truth.promised)) {
+		p := w.truth.promised[term]
+		if where, ok := w.kept(p.pos, nil); !ok {
+			w.fail("at rest what %s's guest was told to be durable at %s is nowhere", p.device, p.pos)
+		} else if w.verbose {
+			w.note("%s is in %s", p.pos, where)
+		}
 	}
 }
 

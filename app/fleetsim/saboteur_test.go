@@ -13,3 +13,7 @@ func (s saboteur) given(e *engine, g custody.Giving) error { return e.custody().
 func (s saboteur) sent(f *mirror, pos vmdisk.Position) {}
 
 func (s saboteur) acked(f *mirror, pos vmdisk.Position) {}
+
+func (s saboteur) judge(e *engine, guest bool) (newer, known bool) { return e.custody().Judge(guest) }
+
+func (s saboteur) mayReceive(e *engine) bool { return e.custody().MayReceive() }

@@ -1,6 +1,8 @@
 package fleetsim
 
 import (
+	"math"
+
 	"tagalong.org/tagalong/directory"
 	"tagalong.org/tagalong/vmdisk"
 )
@@ -18,6 +20,15 @@ type truth struct {
 	gave   map[string]uint64
 	// writes by their number, from 1 on.
 	writes []write
+	// promised is, by term, the newest position that a guest was told to be durable.
+	promised map[uint64]promise
+}
+
+// promise notes that a guest was told so.
+func (u *truth) promise(device string, pos vmdisk.Position) {
+	if u.promised[pos.Term].pos.Barrier < pos.Barrier {
+		u.promised[pos.Term] = promise{device, pos}
+	}
 }
 
 // write is one of the guest's.
@@ -30,6 +41,7 @@ func newTruth(w *world) *truth {
 	return &truth{
 		w: w, contents: map[vmdisk.Position]*content{{}: {}}, transfers: map[uint64]directory.SignedTransfer{},
 		active: map[uint64]string{}, gave: map[string]uint64{}, writes: make([]write, 1),
+		promised: map[uint64]promise{},
 	}
 }
 
@@ -56,7 +68,7 @@ func (u *truth) signed(d *device, entries map[string][]byte) {
 		case old.Hash() != t.Hash():
 			u.w.fail("two transfers of term %d: %s → %s and %s → %s", t.Term, old.From, old.To, t.From, t.To)
 		}
-		if t.Record.Writer == d.id && t.From == d.id {
+		if t.Record.Writer == d.id && t.From == d.id && !isForced(t.Kind) {
 			u.gave[d.id] = max(u.gave[d.id], t.Term-1)
 		}
 	}
@@ -86,10 +98,19 @@ func (u *truth) within(p, q vmdisk.Position) bool {
 		if !ok {
 			return false
 		}
-		q = vmdisk.Position(t.Position)
-		if q.Term == 0 {
+		before := vmdisk.Position(t.Position)
+		if t.Kind == directory.KindResolved {
+			// The side that was kept went on until it heard of the choice.
+			p, ok := u.parent(q.Term)
+			if !ok {
+				return false
+			}
+			before = vmdisk.Position{Term: p.Term, Barrier: math.MaxUint64}
+		}
+		if before.Term >= q.Term || before.Term == 0 {
 			return false
 		}
+		q = before
 	}
 	return q.Term == p.Term && p.Barrier <= q.Barrier
 }

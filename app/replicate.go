@@ -268,6 +268,7 @@ func (s *source) Acked(p mirror.Position) {
 
 // applyRun is the owner's writes coming in, while this device has a replica.
 type applyRun struct {
+	owner  string // whose
 	cancel context.CancelFunc
 	done   chan struct{}
 	stats  mirror.Stats
@@ -278,7 +279,7 @@ func (e *Engine) handleMirror(ctx context.Context, s p2p.Stream) {
 	defer s.Reset()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	run := &applyRun{cancel: cancel, done: make(chan struct{})}
+	run := &applyRun{owner: s.Peer(), cancel: cancel, done: make(chan struct{})}
 	var v *vm
 	var applier *vmdisk.Applier
 	err := mirror.Receive(ctx, s, func(h mirror.Hello) (mirror.Sink, mirror.State, error) {
@@ -380,6 +381,17 @@ func (v *vm) stopApplying() {
 	if run != nil {
 		run.cancel()
 		<-run.done
+	}
+}
+
+// endForeign ends the stream of a device that isn't the owner any more, by this device's directory: what it wrote after this, and
+// after what is here has been judged, would be known to nobody.
+func (v *vm) endForeign() {
+	v.mu.Lock()
+	foreign := v.applying != nil && v.applying.owner != v.ownerID()
+	v.mu.Unlock()
+	if foreign {
+		v.stopApplying()
 	}
 }
 

@@ -81,6 +81,11 @@ func (e *engine) performForced(a baton.Action) bool {
 // followHistory tells the machine what the history says that it doesn't know; false if that is nothing.
 func (e *engine) followHistory() bool {
 	e.look = false
+	if f := e.applying; f != nil {
+		if _, owner, _ := e.dir.Owner(vmID); owner != f.owner.id {
+			f.closeReplica()
+		}
+	}
 	ev, news := e.custody().News(e.machine)
 	if !news {
 		return false

@@ -106,6 +106,11 @@ func (u *truth) within(p, q vmdisk.Position) bool {
 				return false
 			}
 			before = vmdisk.Position{Term: p.Term, Barrier: math.MaxUint64}
+			for _, x := range u.transfers { // so did one that somebody else chose again
+				if x.Kind == directory.KindResolved && x.Prev == t.Prev && x.Term < t.Term {
+					before.Term = max(before.Term, x.Term)
+				}
+			}
 		}
 		if before.Term >= q.Term || before.Term == 0 {
 			return false

@@ -1,6 +1,7 @@
 package ui
 
 import (
+	"fmt"
 	"reflect"
 	"strings"
 	"testing"
@@ -267,6 +268,16 @@ func TestHistoryIsDrawn(t *testing.T) {
 	b.turn()
 	b.see("1. created on Desk", "2. Desk → Laptop", "running, with its memory · stood still for 84 ms · 2 GiB moved", "3. Desk took it over from Laptop (given up)",
 		"4. Desk → Attic (given up by 6)", "5. Laptop kept its own", "6. you chose the side of Laptop", "7. Laptop → Desk")
+	b.tap("Close")
+
+	for i := range 250 {
+		b.engine.history = append(b.engine.history, api.HistoryEntry{Hash: fmt.Sprint(i), Prev: b.engine.history[len(b.engine.history)-1].Hash, Kind: "switch", OwnerName: "Desk", FromName: "Attic", Term: 200002 + uint64(i)})
+	}
+	b.do(act{Verb: verbHistory, ID: "w"})
+	next(t, b.engine, "history w")
+	b.turn()
+	b.see("57 older entries: tagalong history", "257. Attic → Desk")
+	b.gone("created on Desk")
 	b.tap("Close")
 	b.engine.refuse(&api.Error{Code: api.CodeNotFound, Sentence: "No such VM.", Next: "Look again."})
 	b.do(act{Verb: verbHistory, ID: "w"})

@@ -44,12 +44,20 @@ func (g *gui) openHistory(vm string) {
 	})
 }
 
+// historyMax bounds how many entries are drawn: each costs widgets, and years of switches make thousands.
+const historyMax = 200
+
 // sideIndent is how far a side hangs off the main line.
 const sideIndent = 22
 
 func historyBox(entries []api.HistoryEntry) fyne.CanvasObject {
 	box := container.New(layout.NewCustomPaddedVBoxLayout(-8))
-	for _, l := range api.HistoryTree(entries) {
+	all := api.HistoryTree(entries)
+	if older := len(all) - historyMax; older > 0 {
+		box.Add(caption(tn("history.older", older), widget.LowImportance))
+		all = all[older:]
+	}
+	for _, l := range all {
 		color, importance := theme.ColorNameSuccess, widget.MediumImportance
 		if l.Lost {
 			color, importance = theme.ColorNameDisabled, widget.LowImportance

@@ -17,7 +17,7 @@ type question struct {
 }
 
 // longSize is for those with facts to read, which scroll where it isn't enough; shortSize for the rest.
-var longSize, shortSize = fyne.NewSize(540, 460), fyne.NewSize(500, 310)
+var longSize, shortSize = fyne.NewSize(540, 460), fyne.NewSize(500, 340)
 
 // openQuestion shows content. yes is called at most once; the dialog closes before, unless stay.
 func (g *gui) openQuestion(title string, content fyne.CanvasObject, size fyne.Size, label string, stay bool, yes func()) *question {

@@ -36,7 +36,7 @@ func TestRealShots(t *testing.T) {
 				clickAt(t, display, p.X, p.Y)
 			}
 			// Nothing tells when the first frames have been drawn; pictures are for people to judge.
-			time.Sleep(3 * time.Second)
+			time.Sleep(5 * time.Second)
 			cmd := exec.Command("import", "-window", windows(display)[0], filepath.Join(dir, name+".png"))
 			cmd.Env = append(os.Environ(), "DISPLAY="+display)
 			if out, err := cmd.CombinedOutput(); err != nil {
@@ -107,8 +107,8 @@ func shots(now time.Time) map[string]shot {
 		st.Devices[1].Offline, st.VMs[0].Offline, st.VMs[0].OfflineSince = true, true, now.Add(-26*time.Hour)
 		st.Devices[2].Removed, st.Devices[2].Wipe = true, true
 	})
-	with("points", points, at(456, 154), at(490, 229))
-	with("history", points, at(456, 154), at(490, 268))
+	with("points", points, at(456, 154), at(490, 190))
+	with("history", points, at(456, 154), at(490, 229))
 	with("remove", func(*api.Status) {}, at(722, 255))
 	with("leave", func(*api.Status) {}, at(722, 150))
 	with("switching", func(st *api.Status) {

@@ -180,6 +180,17 @@ func TestTakeoverThatCannotBe(t *testing.T) {
 	b.tap("Cancel")
 	b.turn()
 	b.gone("What may be lost")
+
+	// A refusal that comes then is still to be seen.
+	b.tap("Take over…")
+	next(t, b.engine, "takeover-preview w")
+	b.turn()
+	b.engine.refuse(&api.Error{Code: api.CodeConflict, Sentence: "Laptop was heard of meanwhile."})
+	test.Tap(b.button("Take over"))
+	next(t, b.engine, "takeover w ")
+	test.Tap(b.button("Cancel"))
+	b.turn()
+	b.see("Laptop was heard of meanwhile.")
 }
 
 func TestWhereATakeoverIsOffered(t *testing.T) {

@@ -43,7 +43,6 @@ func (d *takeDialog) load(refusal *api.Error) {
 	}, func(err *api.Error) {
 		spin.set(-2)
 		switch {
-		case d.gone:
 		case err != nil:
 			d.put(container.NewVBox(prose(err.Sentence, widget.DangerImportance), prose(err.Next, widget.MediumImportance)))
 		default:

@@ -10,6 +10,7 @@ import (
 
 	"tagalong.org/tagalong/app/api"
 	"tagalong.org/tagalong/directory"
+	"tagalong.org/tagalong/p2p"
 	"tagalong.org/tagalong/p2p/farewell"
 )
 
@@ -349,4 +350,35 @@ func TestATakeoverBeforeTheRemovalIsUndone(t *testing.T) {
 	laptop.start()
 	laptop.alone()
 	until(t, "the wipe", func() bool { return !laptop.hasFiles(v.ID) })
+}
+
+// A device that dies between hearing of its removal and carrying it out does so when it comes back.
+func TestAWipeSurvivesARestart(t *testing.T) {
+	desk, laptop, nas, v := threeDevices(t)
+	self := laptop.engine.host.ID()
+	opt := directory.Options{Dir: filepath.Join(laptop.dir, "directory"), Self: self, Sign: laptop.engine.host.Sign, Verify: p2p.Verify}
+	laptop.stop()
+	if err := desk.engine.RemoveDevice(t.Context(), api.RemoveDevice{Device: "laptop", Wipe: true}); err != nil {
+		t.Fatal(err)
+	}
+	r, _ := desk.engine.dir.Removal(self)
+	dir, err := directory.Open(opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if wipe, err := dir.AcceptRemoval(r); err != nil || !wipe {
+		t.Fatal(wipe, err)
+	}
+	if err := dir.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if !laptop.hasFiles(v.ID) {
+		t.Fatal("nothing is left to be wiped: nothing is tested")
+	}
+	laptop.start()
+	laptop.alone()
+	until(t, "the wipe", func() bool { return !laptop.hasFiles(v.ID) && len(laptop.status().VMs) == 0 })
+	for _, d := range []*device{desk, nas} {
+		until(t, d.name+" to know that it is wiped", func() bool { _, shown := d.sees("laptop"); return !shown && d.told("device.wiped") })
+	}
 }

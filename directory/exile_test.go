@@ -109,6 +109,12 @@ func TestARemovedDeviceSaysThatItKnows(t *testing.T) {
 	if told(t, desk, "laptop").Told {
 		t.Error("an old word counts for a new removal")
 	}
+	if wipe, err := laptop.AcceptRemoval(removal(t, desk, "laptop")); err != nil || wipe {
+		t.Fatal(wipe, err)
+	}
+	if wipe, err := laptop.AcceptRemoval(old); err == nil || wipe {
+		t.Error("an old removal's wish to wipe is replayed")
+	}
 }
 
 func TestAWipeMayBeAskedForLater(t *testing.T) {

@@ -24,6 +24,7 @@ import (
 	"tagalong.org/tagalong/p2p/exchange"
 	"tagalong.org/tagalong/p2p/farewell"
 	"tagalong.org/tagalong/p2p/handoff"
+	"tagalong.org/tagalong/p2p/mend"
 	"tagalong.org/tagalong/p2p/mirror"
 	"tagalong.org/tagalong/p2p/told"
 )
@@ -200,6 +201,7 @@ func (e *Engine) serve(ctx context.Context, ready func()) error {
 	e.host.Handle(handoff.MemoryProtocol, e.handleMemory)
 	e.host.Handle(exchange.Protocol, e.handleExchange)
 	e.host.Handle(told.Protocol, e.handleTold)
+	e.host.Handle(mend.Protocol, e.handleMend)
 	e.host.Handle(farewell.Protocol, e.handleFarewell)
 	e.announce()
 	if err := e.resumeOffline(); err != nil {

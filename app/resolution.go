@@ -64,7 +64,13 @@ func (v *vm) followChoice(ctx context.Context, j *job, t directory.SignedTransfe
 			return err
 		}
 	}
-	j.say(v.chosenText(t))
+	text := v.chosenText(t)
+	if c := j.snapshot().Check; c != nil && !c.Clean {
+		text += fmt.Sprintf(" The check found damage that no other copy could mend: tagalong disk check %q", v.name())
+	} else if c != nil {
+		text += " Its disk is as it should be; it checks its file systems at its next start."
+	}
+	j.say(text)
 	return nil
 }
 

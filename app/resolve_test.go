@@ -1,12 +1,18 @@
 package app
 
 import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"tagalong.org/tagalong/app/api"
 	"tagalong.org/tagalong/app/hypervisor"
 	"tagalong.org/tagalong/directory/baton"
+	"tagalong.org/tagalong/p2p/mend"
+	"tagalong.org/tagalong/vmdisk"
 )
 
 func TestKeepingBothMakesASecondVM(t *testing.T) {
@@ -216,5 +222,49 @@ func TestASuspendedVersionIsNotThrownAwayUnasked(t *testing.T) {
 	}
 	if g := desk.hv.only(); g == nil || g.get() != hypervisor.StateRunning || string(g.memory) != string(desk.hv.memory) {
 		t.Error("the desk's windows are gone")
+	}
+}
+
+func TestRepairMendsFromTheOtherCopy(t *testing.T) {
+	desk, laptop, v := apart(t)
+	laptop.choose(api.ResolveKeep, laptop)
+	one(t, laptop, desk, v.ID)
+	disk := laptop.engine.vm(v.ID).currentDisk()
+	// Nothing is being written any more, so that hashes can be recorded.
+	until(t, "hashes to be recorded", func() bool {
+		if err := disk.Save(); err != nil {
+			t.Fatal(err)
+		}
+		s, err := disk.Scrub(t.Context(), vmdisk.ScrubOptions{Record: true})
+		return err == nil && s.Recorded+s.Verified > 0 && s.Busy == 0
+	})
+	base, err := os.OpenFile(filepath.Join(laptop.dir, "vms", v.ID, "disk", "base.raw"), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer base.Close()
+	if _, err := base.WriteAt([]byte("the drive has forgotten this"), 105*blockSize+7); err != nil {
+		t.Fatal(err)
+	}
+	// Who isn't the owner gets nothing, even of what it can name.
+	sum, ok, err := disk.Recorded(96 * blockSize)
+	if err != nil || !ok {
+		t.Fatal(err)
+	}
+	piece := mend.Piece{VM: v.ID, Off: 96 * blockSize, Len: vmdisk.MendUnit, Sum: sum}
+	if _, err := desk.engine.askPiece(t.Context(), laptop.engine.host.ID(), piece); !errors.Is(err, mend.ErrNotHere) {
+		t.Errorf("the desk asks for a piece: %v", err)
+	}
+	report, err := laptop.engine.startJob(api.Job{Kind: kindResolve, VM: v.ID, VMName: "Work"}, func(ctx context.Context, j *job) error {
+		return laptop.engine.vm(v.ID).repair(ctx, j, 1)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if j := laptop.jobEnded(report.ID); j.Error != nil || j.Check == nil || !j.Check.Clean {
+		t.Errorf("%+v, %+v", j, j.Check)
+	}
+	if got := laptop.read(v.ID, 105); got != 5 {
+		t.Errorf("the block reads %d", got)
 	}
 }

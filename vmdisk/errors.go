@@ -84,6 +84,8 @@ var (
 	ErrCutLost = errors.New("vmdisk: cut lost")
 	// ErrReleased: this part of a cut was released.
 	ErrReleased = errors.New("vmdisk: released")
+	// ErrNotRecorded: it isn't what was recorded, or nothing that counts was.
+	ErrNotRecorded = errors.New("vmdisk: not what was recorded")
 	// ErrMalformed: bytes handed in (a dirty export) make no sense.
 	ErrMalformed = errors.New("vmdisk: malformed")
 )

@@ -158,7 +158,7 @@ func TestACopyBeyondTheTakeoverIsASide(t *testing.T) {
 	laptop.choose(api.ResolveKeep, nas)
 	one(t, nas, laptop, v.ID)
 	if laptop.read(v.ID, 1) != 'n' || laptop.read(v.ID, 2) == 'l' {
-		t.Error("the laptop isn't the nas's copy")
+		t.Errorf("the laptop isn't the nas's copy: %q, %q", laptop.read(v.ID, 1), laptop.read(v.ID, 2))
 	}
 	if s, _ := laptop.vm("Work"); len(s.RestorePoints) != 1 {
 		t.Errorf("the laptop keeps %+v", s.RestorePoints)

@@ -76,7 +76,7 @@ func one(t *testing.T, owner, other *device, id string) {
 	until(t, "the other device to follow", func() bool { return other.state(id) == baton.Replica })
 	until(t, "the other device's copy to be live", func() bool {
 		v, _ := owner.vm("Work")
-		return slices.ContainsFunc(v.Replicas, func(r api.Replica) bool {
+		return v.Here && slices.ContainsFunc(v.Replicas, func(r api.Replica) bool {
 			return r.Device == other.engine.host.ID() && r.State == api.ReplicaLive && r.Remaining == 0
 		})
 	})

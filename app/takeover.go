@@ -13,12 +13,11 @@ import (
 	"github.com/zeebo/blake3"
 
 	"tagalong.org/tagalong/app/api"
+	"tagalong.org/tagalong/app/hypervisor"
 	"tagalong.org/tagalong/directory"
 	"tagalong.org/tagalong/directory/baton"
 	"tagalong.org/tagalong/vmdisk"
 )
-
-var errNotBuilt = &api.Error{Code: api.CodeInternal, Sentence: "This engine can't do that."}
 
 // Takeover implements api.Engine: what a person must know before this device becomes the owner without the present one's consent.
 func (e *Engine) Takeover(_ context.Context, name string) (*api.Takeover, error) {
@@ -314,19 +313,32 @@ func (v *vm) pauseGuest(ctx context.Context) {
 	}
 	v.endSwitch(baton.ReasonOusted)
 	if guest := v.currentGuest(); guest != nil {
-		if err := errors.Join(guest.Settle(ctx), guest.Pause(ctx)); err != nil {
+		if err := v.standStill(ctx, guest); err != nil {
 			v.log.Error("Pausing the guest failed; its disk is fenced", "error", err)
 		}
 	}
 	v.stopFeeds()
 }
 
+// standStill pauses a guest that isn't paused yet. Pausing waits for the guest's requests, so its disk must be served.
+func (v *vm) standStill(ctx context.Context, guest hypervisor.Guest) error {
+	if err := guest.Settle(ctx); err != nil {
+		return err
+	}
+	if state, err := guest.State(ctx); err != nil || state == hypervisor.StatePaused {
+		return err
+	}
+	if err := v.startExport(); err != nil {
+		return err
+	}
+	return guest.Pause(ctx)
+}
+
 // restartFacts is what a machine must know before it takes up what an earlier engine left.
 func (e *Engine) restartFacts(id string, m *baton.Machine, disk *vmdisk.Store, guest bool) baton.Facts {
 	f := baton.Facts{HypervisorAlive: guest}
 	if disk != nil {
-		info := disk.Info()
-		f.DiskActive = info.Term > info.Given
+		f.DiskActive = disk.Info().Owned
 	}
 	if ev, news := e.custodyOf(id, disk).News(m); news && !ev.Mine && (ev.Kind == baton.EvSuperseded || ev.Kind == baton.EvChosen) {
 		f.Superseded, f.Owner = ev.Term, ev.Peer

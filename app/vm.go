@@ -337,18 +337,19 @@ func (e *Engine) openVM(id string) error {
 	if err != nil && !errors.Is(err, directory.ErrNotFound) {
 		return errors.Join(fmt.Errorf("load the hand-off's state: %w", err), shut())
 	}
-	machine := baton.NewReplica(baton.Config{})
-	var first *baton.Event
-	var guest hypervisor.Guest
-	if saved != nil {
-		if machine, err = baton.Decode(baton.Config{}, saved); err != nil {
-			return errors.Join(err, shut())
-		}
-		if r, ok := e.dir.VM(id); ok {
-			guest = e.findGuest(id, r)
-		}
-		first = &baton.Event{Kind: baton.EvRestart, Facts: e.restartFacts(id, machine, disk, guest != nil)}
+	if saved == nil {
+		// Nothing could be written of what an earlier engine began, but it may have left a hypervisor.
+		saved = baton.NewReplica(baton.Config{}).Encode()
 	}
+	machine, err := baton.Decode(baton.Config{}, saved)
+	if err != nil {
+		return errors.Join(err, shut())
+	}
+	var guest hypervisor.Guest
+	if r, ok := e.dir.VM(id); ok {
+		guest = e.findGuest(id, r)
+	}
+	first := &baton.Event{Kind: baton.EvRestart, Facts: e.restartFacts(id, machine, disk, guest != nil)}
 	v := e.newVM(id, machine, disk, guest, first)
 	e.mu.Lock()
 	e.vms[id] = v

@@ -117,13 +117,13 @@ func overtaken(n *node, l *life) bool {
 	})
 }
 
-// unused says that n gave the VM to a device which then took it over itself, from the same owner and with all that n gave, without
-// having heard of n. Nobody ever had it under n, and nobody will.
+// unused says that n gave the VM to a device which then took it over itself, from the same owner and with all that n gave, or kept all
+// of that from somebody's takeover, without having heard of n. Nobody ever had it under n, and nobody will.
 func (t *tree) unused(n *node, l *life) bool {
 	if !n.Kind.consented() || n.parent == nil {
 		return false
 	}
 	return slices.ContainsFunc(n.parent.children, func(c *node) bool {
-		return c.Kind == KindTakeover && l.alive(c) && c.To == n.To && t.within(c.Position, n.Position) == RelationBehind
+		return (c.Kind == KindTakeover || c.Kind == KindKept) && l.alive(c) && c.To == n.To && t.within(c.Position, n.Position) == RelationBehind
 	})
 }

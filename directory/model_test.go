@@ -497,7 +497,7 @@ func reference(history []SignedTransfer, removed func(string) bool) []Hash {
 	list = slices.DeleteFunc(slices.Clone(list), func(x SignedTransfer) bool {
 		if x.Kind == KindSwitch || x.Kind == KindReturned {
 			return slices.ContainsFunc(children[x.Prev], func(c SignedTransfer) bool {
-				return c.Kind == KindTakeover && c.To == x.To && alive(c) && within(c.Position, x.Position)
+				return (c.Kind == KindTakeover || c.Kind == KindKept) && c.To == x.To && alive(c) && within(c.Position, x.Position)
 			})
 		}
 		return x.Kind == KindResolved && slices.ContainsFunc(children[x.Prev], func(c SignedTransfer) bool {

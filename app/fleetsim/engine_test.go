@@ -117,28 +117,26 @@ func (d *device) boot() {
 	}
 	d.e, d.touched, e.look = e, true, true
 	saved, err := dir.LoadBaton(vmID)
-	switch {
-	case errors.Is(err, directory.ErrNotFound):
-		e.machine = baton.NewReplica(baton.Config{})
-	case err != nil:
+	if errors.Is(err, directory.ErrNotFound) {
+		saved, err = baton.NewReplica(baton.Config{}).Encode(), nil
+	}
+	if err == nil {
+		e.machine, err = baton.Decode(baton.Config{}, saved)
+	}
+	if err != nil {
 		w.fail("%s: load the machine: %v", d.id, err)
 		return
-	default:
-		if e.machine, err = baton.Decode(baton.Config{}, saved); err != nil {
-			w.fail("%s: decode the machine: %v", d.id, err)
-			return
-		}
-		facts := baton.Facts{HypervisorAlive: d.guest != nil}
-		if e.disk != nil {
-			info := e.disk.Info()
-			facts.DiskActive = info.Term > info.Given
-		}
-		if ev, news := e.custody().News(e.machine); news && !ev.Mine && (ev.Kind == baton.EvSuperseded || ev.Kind == baton.EvChosen) {
-			facts.Superseded, facts.Owner = ev.Term, ev.Peer
-		}
-		w.afterCrash(d)
-		e.step(baton.Event{Kind: baton.EvRestart, Facts: facts})
 	}
+	facts := baton.Facts{HypervisorAlive: d.guest != nil}
+	if e.disk != nil {
+		info := e.disk.Info()
+		facts.DiskActive = info.Term > info.Given
+	}
+	if ev, news := e.custody().News(e.machine); news && !ev.Mine && (ev.Kind == baton.EvSuperseded || ev.Kind == baton.EvChosen) {
+		facts.Superseded, facts.Owner = ev.Term, ev.Peer
+	}
+	w.afterCrash(d)
+	e.step(baton.Event{Kind: baton.EvRestart, Facts: facts})
 }
 
 func (e *engine) custody() custody.Custody {

@@ -116,11 +116,11 @@ func (w *world) act(d *device) {
 		if owner != d.id && owner != "" && d.sees[owner] && len(e.dir.Heads(vmID)) == 1 {
 			e.step(baton.Event{Kind: baton.EvWant, Peer: owner, Ask: w.name()})
 		}
-	case n < 58:
+	case n < 65:
 		w.takeOver(d)
-	case n < 62:
+	case n < 70:
 		w.choose(d)
-	case n < 85:
+	case n < 87:
 		w.start(d)
 	case n < 92:
 		w.shutDown(d)

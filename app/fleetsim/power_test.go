@@ -74,7 +74,6 @@ func (s *records) Commit(entries map[string][]byte) error {
 	if w.chance(150) {
 		w.note("%s's directory has trouble with %v", d.id, keysOf(entries))
 		s.doubt = append(s.doubt, maps.Clone(entries))
-		w.truth.signed(d, entries)
 		return errFlaky
 	}
 	s.store(entries)
@@ -105,6 +104,7 @@ func (s *records) put(entries map[string][]byte) {
 func (s *records) Load(fn func(key string, value []byte) error) error {
 	for _, entries := range s.doubt {
 		if s.d.w.rng.IntN(2) == 0 {
+			s.d.w.truth.signed(s.d, entries)
 			s.put(entries)
 		}
 	}

@@ -1,8 +1,10 @@
 package app
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -162,5 +164,54 @@ func TestACopyBeyondTheTakeoverIsASide(t *testing.T) {
 	}
 	if s, _ := laptop.vm("Work"); len(s.RestorePoints) != 1 {
 		t.Errorf("the laptop keeps %+v", s.RestorePoints)
+	}
+}
+
+// Without room for a second copy nothing is lost, the person is told the numbers, and may give the restore point up.
+func TestNoRoomForARestorePoint(t *testing.T) {
+	desk, laptop, v := apart(t)
+	choice := chosenAway(t, desk, laptop, v.ID, api.ResolveKeep)
+	desk.reserve = 1 << 60
+	desk.start()
+	shared := func() bool { return desk.state(v.ID) == baton.Replica } // the file system lets both share their blocks
+	until(t, "the desk to say that there is no room", func() bool {
+		s, _ := desk.vm("Work")
+		return s.Problem != nil && s.Problem.Code == api.CodeSpace || shared()
+	})
+	if shared() {
+		t.Log("no room was needed here")
+		return
+	}
+	s, _ := desk.vm("Work")
+	if !strings.Contains(s.Problem.Sentence, "KiB") || !strings.Contains(s.Problem.Sentence, "laptop") || !strings.Contains(s.Problem.Next, pointID(choice)) {
+		t.Errorf("the person reads %q", s.Problem)
+	}
+	if len(s.RestorePoints) != 1 {
+		t.Fatalf("the desk keeps %+v", s.RestorePoints)
+	}
+	until(t, "the job to have ended", func() bool {
+		for _, j := range desk.status().Jobs {
+			if j.Kind == kindResolve && j.Done {
+				return errors.Is(j.Error, &api.Error{Code: api.CodeSpace})
+			}
+		}
+		return false
+	})
+	if err := laptop.engine.StartVM(t.Context(), "Work"); err != nil {
+		t.Errorf("the VM doesn't go on elsewhere: %v", err)
+	}
+	if err := desk.engine.DeleteRestorePoint(t.Context(), api.RestorePointRef{VM: "Work", ID: pointID(choice)}); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the desk to follow", shared)
+	desk.stop()
+	desk.reserve = 0
+	desk.start()
+	one(t, laptop, desk, v.ID)
+	if s, _ := desk.vm("Work"); len(s.RestorePoints) != 0 || s.Problem != nil {
+		t.Errorf("after all: %+v, %v", s.RestorePoints, s.Problem)
+	}
+	if desk.read(v.ID, 1) != 'l' {
+		t.Error("the copy isn't the laptop's")
 	}
 }

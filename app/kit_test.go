@@ -342,13 +342,14 @@ func (g *fakeGuest) Restore(_ context.Context, r io.Reader) error {
 
 // device is one engine in this process.
 type device struct {
-	t      *testing.T
-	name   string
-	dir    string
-	hv     *fakeHypervisor
-	engine *Engine
-	stop   func()
-	listen string // its address, from its first start on: who was away finds it there
+	t       *testing.T
+	name    string
+	dir     string
+	hv      *fakeHypervisor
+	engine  *Engine
+	stop    func()
+	reserve int64  // of its disk's space, in bytes
+	listen  string // its address, from its first start on: who was away finds it there
 }
 
 func newDevice(t *testing.T, name string) *device {
@@ -364,7 +365,7 @@ func newDevice(t *testing.T, name string) *device {
 }
 
 func (d *device) options() Options {
-	return Options{DataDir: d.dir, Name: d.name, Listen: []string{d.listen}, Hypervisor: d.hv, Log: slog.New(slog.NewTextHandler(d.t.Output(), nil)).With("device", d.name), Reserve: 1}
+	return Options{DataDir: d.dir, Name: d.name, Listen: []string{d.listen}, Hypervisor: d.hv, Log: slog.New(slog.NewTextHandler(d.t.Output(), nil)).With("device", d.name), Reserve: max(d.reserve, 1)}
 }
 
 // start starts the engine, a second time too, as after a crash or a restart.

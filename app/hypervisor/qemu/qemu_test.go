@@ -151,6 +151,21 @@ func TestArgvIsAFunctionOfTheConfig(t *testing.T) {
 	}
 }
 
+func TestEachVMHasAnAddressOfItsOwn(t *testing.T) {
+	seen := map[string]bool{}
+	for _, id := range []string{strings.Repeat("ab", 16), strings.Repeat("ac", 16), "ab" + strings.Repeat("0", 30)} {
+		args, err := argv(hypervisor.Config{VM: id, Name: "Work", CPUs: 1, Network: true, DiskBytes: 1 << 30, Disk: "/d", Dir: "/r"}, "tcg", false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, address, there := strings.Cut(strings.Join(args, " "), "mac=")
+		if address = address[:17]; !there || seen[address] {
+			t.Errorf("the address of %s is %q", id, address)
+		}
+		seen[address] = true
+	}
+}
+
 func TestProbe(t *testing.T) {
 	ctx := testContext(t)
 	q := &QEMU{Accel: "tcg"}

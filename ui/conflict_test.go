@@ -71,6 +71,20 @@ func TestConflictCard(t *testing.T) {
 	b.gone("two versions", "Keep both")
 }
 
+// Only a device that has one of the versions can sign the choice.
+func TestChoosingElsewhere(t *testing.T) {
+	b := newBench(t).with(inConflict).with(func(st *api.Status, _ time.Time) {
+		st.VMs[0].Here, st.VMs[0].Owner = false, "A"
+		st.VMs[0].Conflict.Sides[0].Here, st.VMs[0].Conflict.Sides[0].OwnerName = false, "Attic"
+	})
+	b.see("None of them is on this device. Choose on one of: Attic, Laptop")
+	for _, label := range []string{"Go on with this", "Keep both", "See the other in it", "Check and repair"} {
+		if !b.button(label).Disabled() {
+			t.Errorf("%s can be pressed", label)
+		}
+	}
+}
+
 func TestChoosingSaysWhatIsGivenUp(t *testing.T) {
 	b := newBench(t).with(inConflict)
 	b.do(act{Verb: verbChoose, ID: "w", Sub: "bl", How: api.ResolveKeep})

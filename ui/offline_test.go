@@ -84,6 +84,9 @@ func TestChoosingWhatComesAlong(t *testing.T) {
 		t.Errorf("%q %q %q", on, off, fixed)
 	}
 	b.see("Attic isn't connected.")
+	if b.win.toggle.w.Checked {
+		t.Error("a click alone marks it")
+	}
 	b.tap("Get ready")
 	next(t, b.engine, "offline [w p] copy=false now=false")
 	b.turn()

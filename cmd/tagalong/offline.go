@@ -233,8 +233,9 @@ func newLeave(c *cli) *cobra.Command {
 		Use:   "leave",
 		Short: "Take this device out of your fleet",
 		Long: `Take this device out of your fleet: it tells the others, which give it nothing any more, and is
-a fleet of one again. VMs that it owns stay with it. Its copies of other VMs stay as disks
-that nothing updates, or are deleted with --delete.`,
+a fleet of one again. A VM that is on it and that others have copies of has to be brought to
+one of them first. Its copies of other VMs stay as disks that nothing updates, or are deleted
+with --delete.`,
 		Example: "  tagalong leave\n  tagalong leave --delete",
 		Args:    between(0, 0),
 	}
@@ -266,7 +267,7 @@ func leaveLines(st *api.Status, del bool) []string {
 	for _, vm := range st.VMs {
 		switch {
 		case vm.Here:
-			lines = append(lines, fmt.Sprintf("%q stays here. The others keep their copies and may take it over; then there are two of it.", vm.Name))
+			lines = append(lines, fmt.Sprintf("%q is on this device. If others have copies of it, bring it to one of them first; otherwise it stays here.", vm.Name))
 		case del:
 			lines = append(lines, fmt.Sprintf("The copy of %q here is deleted; it stays with %s.", vm.Name, vm.OwnerName))
 		default:

@@ -25,6 +25,9 @@ type formerMember struct {
 
 const exileKey = "local/exile"
 
+// maxFormerAddrs keeps the fleet of before small enough for one commit, whatever its devices said of themselves.
+const maxFormerAddrs = 8
+
 // Self is this device's ID.
 func (d *Directory) Self() string { return d.opt.Self }
 
@@ -64,6 +67,7 @@ func (d *Directory) expel(r Record, gen uint64) error {
 			if dev := d.devices[id]; len(m.Addrs) == 0 {
 				m.Addrs = dev.Addrs
 			}
+			m.Addrs = m.Addrs[:min(len(m.Addrs), maxFormerAddrs)]
 			x.Former = append(x.Former, formerMember{Member: m})
 		}
 	}

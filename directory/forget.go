@@ -1,9 +1,14 @@
 package directory
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 )
+
+// forgetBatch is how many records are deleted in one commit.
+const forgetBatch = 2000
 
 // ForgetVM drops every record of a VM from this device's copy, its history and the hand-off's state too: for a device that has
 // nothing to do with the VM any more, because it left the fleet. From a device that knows the VM, all of it would come back.
@@ -19,26 +24,38 @@ func (d *Directory) ForgetVM(id string) error {
 func (d *Directory) forgetVM(id string) error {
 	d.write.Lock()
 	defer d.write.Unlock()
-	entries := map[string][]byte{}
+	var keys []string
 	for key := range d.records {
 		if vmOf(key) == id {
-			entries[key] = nil
+			keys = append(keys, key)
 		}
 	}
-	for key := range d.local {
-		if key == "baton/"+id {
-			entries["local/"+key] = nil
-		}
+	if _, ok := d.local["baton/"+id]; ok {
+		keys = append(keys, "local/baton/"+id)
 	}
 	for key := range d.pending {
 		if vmOf(key) == id {
 			delete(d.pending, key)
 		}
 	}
-	if len(entries) == 0 {
-		return nil
+	// In several commits, as a long history may be too much for one: what proves other things goes last.
+	rank := func(key string) int {
+		if kindOf(key) == "transfer" {
+			return 1
+		}
+		return 0
 	}
-	return d.commit(entries, true)
+	slices.SortFunc(keys, func(a, b string) int { return cmp.Or(cmp.Compare(rank(a), rank(b)), strings.Compare(b, a)) })
+	for batch := range slices.Chunk(keys, forgetBatch) {
+		entries := make(map[string][]byte, len(batch))
+		for _, key := range batch {
+			entries[key] = nil
+		}
+		if err := d.commit(entries, true); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // vmOf is the VM that a record is about, or nothing.

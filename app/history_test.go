@@ -75,6 +75,9 @@ func TestHistoryShowsWhatWasGivenUp(t *testing.T) {
 		if len(h) != 4 || len(kinds) != 4 {
 			t.Fatalf("%s: %+v", d.name, h)
 		}
+		if x := kinds["created"]; x.Lost {
+			t.Errorf("%s: what both sides have in common isn't lost: %+v", d.name, x)
+		}
 		if x := kinds["takeover"]; !x.Lost || x.How != "takeover" || x.OwnerName != "laptop" {
 			t.Errorf("%s: %+v", d.name, x)
 		}

@@ -112,14 +112,16 @@ func (x *runner) run(ctx context.Context) error {
 	return nil
 }
 
+// within bounds the next call of a stream. One that can't take a deadline is closed or broken, and the call says so itself: it may still have
+// the other end's last words.
+func within(set func(time.Time) error) { _ = set(time.Now().Add(stallLimit)) }
+
 // end waits for the replica's end.
 func (x *runner) end() error {
 	if err := x.s.CloseWrite(); err != nil {
 		return fmt.Errorf("close write side: %w", err)
 	}
-	if err := x.s.SetReadDeadline(time.Now().Add(stallLimit)); err != nil {
-		return fmt.Errorf("set read deadline: %w", err)
-	}
+	within(x.s.SetReadDeadline)
 	switch t, err := x.br.ReadByte(); {
 	case errors.Is(err, io.EOF):
 		return nil
@@ -172,9 +174,7 @@ func (x *runner) ask(ctx context.Context, of kind, next func(from int64) (first,
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-		if err := x.s.SetWriteDeadline(time.Now().Add(stallLimit)); err != nil {
-			return fmt.Errorf("set write deadline: %w", err)
-		}
+		within(x.s.SetWriteDeadline)
 		out = a.appendTo(out[:0])
 		n, err := x.s.Write(out)
 		x.stats.Sent.Add(int64(n))
@@ -225,9 +225,7 @@ func (x *runner) nextUnequal(from int64) (first, count int64) {
 func (x *runner) take(asked <-chan ask) error {
 	for a := range asked {
 		for at, end := a.first, a.first+a.count; at < end; {
-			if err := x.s.SetReadDeadline(time.Now().Add(stallLimit)); err != nil {
-				return fmt.Errorf("set read deadline: %w", err)
-			}
+			within(x.s.SetReadDeadline)
 			blocks := int(min(Region, x.size-at*Region) / Block)
 			if err := x.got.read(x.br, a.kind, end-at, blocks); err != nil {
 				return fmt.Errorf("read answer: %w", err)

@@ -199,9 +199,7 @@ func (x *server) flush() error {
 	if len(x.out) == 0 {
 		return nil
 	}
-	if err := x.s.SetWriteDeadline(time.Now().Add(stallLimit)); err != nil {
-		return fmt.Errorf("set write deadline: %w", err)
-	}
+	within(x.s.SetWriteDeadline)
 	n, err := x.s.Write(x.out)
 	x.stats.Sent.Add(int64(n))
 	x.out = x.out[:0]

@@ -330,6 +330,9 @@ func (w *world) rest() {
 func explore(seed uint64, sab sabotage) *world {
 	w := newWorld(seed, 2+int(seed%2), sab)
 	w.force = seed/2%3 == 0
+	if sab != nil {
+		w.calm = 1
+	}
 	for range 800 {
 		w.shake()
 		w.check()

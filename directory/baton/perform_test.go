@@ -81,7 +81,7 @@ func (w *world) act(d *device) {
 		busy := d.hyper.kind == hyperHeld || d.hyper.kind == hyperRunning || d.hyper.kind == hyperLoaded
 		side := slices.ContainsFunc(d.heads, func(t *transfer) bool { return t.to == d.id })
 		newer := a.Guest && (busy || side) || slices.Contains([]standing{beyond, ownSide}, w.stand(d))
-		d.local = append(d.local, Event{Kind: EvJudged, Term: a.Term, Newer: newer})
+		d.local = append(d.local, Event{Kind: EvJudged, Term: a.Term, Newer: newer && w.broken != "judge"})
 	case ActSetAside:
 		d.aside = true
 	default:
@@ -237,7 +237,7 @@ func (w *world) activate(d *device, term uint64) {
 		return
 	case term <= d.given:
 		w.fail("%s activates its disk under term %d, but gave %d away", d.id, term, d.given)
-	case d.heads[0].to != d.id && !w.unheard(d):
+	case d.heads[0].to != d.id && (d.told == d.heads[0].term || !w.unheard(d)):
 		w.fail("%s activates its disk under term %d and knows that %s owns the VM", d.id, term, d.heads[0].to)
 	case d.aside:
 		w.fail("%s activates its disk while it is being set aside", d.id)

@@ -13,6 +13,12 @@ func TestExplorerNotices(t *testing.T) {
 			return slices.DeleteFunc(slices.Clone(acts), func(a Action) bool { return a.Kind == kind })
 		}
 	}
+	breaks := func(what string) sabotage {
+		return func(w *world, _ *device, _ Event, acts []Action) []Action {
+			w.broken = what
+			return acts
+		}
+	}
 	for name, sab := range map[string]sabotage{
 		"giver resumes from given": func(_ *world, d *device, ev Event, acts []Action) []Action {
 			if d.m.State() == Given && ev.Kind == EvLinkLost {
@@ -64,7 +70,66 @@ func TestExplorerNotices(t *testing.T) {
 			d.m.unsure = false
 			return acts
 		},
-		"aborts do not resume": drop(ActResume),
+		"aborts do not resume":               drop(ActResume),
+		"a superseded owner's guest goes on": drop(ActPauseGuest),
+		"a superseded owner's disk stays active": func(_ *world, d *device, ev Event, acts []Action) []Action {
+			if ev.Kind == EvSuperseded || ev.Kind == EvChosen {
+				return slices.DeleteFunc(slices.Clone(acts), func(a Action) bool { return a.Kind == ActFenceDisk })
+			}
+			return acts
+		},
+		"a superseded hand-off is resumed": func(_ *world, d *device, ev Event, acts []Action) []Action {
+			if i := slices.IndexFunc(acts, func(a Action) bool { return a.Kind == ActSendAbort && a.Reason == ReasonOusted }); i >= 0 {
+				return append(slices.Clone(acts), Action{Kind: ActResume, Term: d.m.d.Term, Guest: true})
+			}
+			return acts
+		},
+		"an owner that comes back begins before it asks": breaks("facts"),
+		"a late transfer of a side that lost is taken": func(_ *world, d *device, _ Event, acts []Action) []Action {
+			if d.m.State() == Replica || d.m.State() == Owned {
+				d.m.d.Over = 0
+			}
+			return acts
+		},
+		"nothing is ever newer":                      breaks("judge"),
+		"a disk is overwritten before it was judged": breaks("gate"),
+		"what is kept is not made known":             drop(ActPersistKept),
+		"the side that loses is given up without a restore point": func(_ *world, d *device, _ Event, acts []Action) []Action {
+			acts = slices.Clone(acts)
+			for i := range acts {
+				if acts[i].Kind == ActSetAside {
+					acts = slices.Delete(acts, i, i+1)
+					d.local = append(d.local, Event{Kind: EvSetAside})
+					break
+				}
+			}
+			return acts
+		},
+		"the guest of the side that loses stays": func(_ *world, d *device, ev Event, acts []Action) []Action {
+			if ev.Kind == EvChosen || ev.Kind == EvRestart {
+				return slices.DeleteFunc(slices.Clone(acts), func(a Action) bool { return a.Kind == ActKillHypervisor })
+			}
+			return acts
+		},
+		"an unjudged guest is killed": func(_ *world, d *device, ev Event, acts []Action) []Action {
+			if ev.Kind == EvSuperseded && d.m.State() == Ousted {
+				return append(slices.Clone(acts), Action{Kind: ActKillHypervisor})
+			}
+			return acts
+		},
+		"a takeover activates before it is durable": func(_ *world, _ *device, _ Event, acts []Action) []Action {
+			if n := len(acts); n > 0 && acts[n-1].Kind == ActPersistTakeover {
+				return append(acts[:n-1:n-1], Action{Kind: ActActivateDisk, Term: acts[n-1].Term}, acts[n-1])
+			}
+			return acts
+		},
+		"a choice activates before it is durable": func(_ *world, d *device, ev Event, acts []Action) []Action {
+			if n := len(acts); ev.Kind == EvChosen && ev.Mine && n > 0 {
+				return append(acts[:n-1:n-1], Action{Kind: ActActivateDisk, Term: acts[n-1].Term}, acts[n-1])
+			}
+			return acts
+		},
+		"the owner that was chosen goes on under its old term": drop(ActRenewTerm),
 	} {
 		t.Run(name, func(t *testing.T) {
 			for seed := uint64(1); seed <= 4000; seed++ {

@@ -33,6 +33,7 @@ type device struct {
 	durable []byte
 	known   map[uint64]bool // the directory, durable
 	heads   []*transfer     // of what is known
+	told    uint64          // the preferred head when the engine started
 	active  bool            // the disk's fence, durable
 	term    uint64          // what the disk is or was active under
 	given   uint64          // it is never active under it again
@@ -85,6 +86,7 @@ type world struct {
 	calm     int  // the higher, the rarer bad luck is
 	force    bool // the person takes over and chooses
 	sabotage sabotage
+	broken   string // what of the world itself is sabotaged
 	log      []string
 	err      error
 	count    map[string]int // transfers by kind
@@ -154,6 +156,9 @@ func (w *world) chance(n int) bool { return !w.healing && w.rng.IntN(n*w.calm) =
 // step feeds one event to a device that has nothing left to do.
 func (w *world) step(d *device, ev Event) {
 	before := d.m.State()
+	if ev.Kind == EvPeerAsk {
+		ev.Live = d.hyper.kind == hyperRunning
+	}
 	acts, err := d.m.Step(ev)
 	if err != nil {
 		w.logf("%s %s %v: %v", d.id, before, ev.Kind, err)
@@ -216,7 +221,8 @@ func (w *world) work(d *device) {
 
 // replicate makes p's disk equal to d's, if p may be overwritten.
 func (w *world) replicate(d, p *device) bool {
-	if !w.linked(d.id, p.id) || p.m == nil || d == p || p.active || p.m.Judging() || p.heads[0].term != d.term || w.unheard(p) || !slices.Contains([]standing{behind, givenUp}, w.stand(p)) {
+	if !w.linked(d.id, p.id) || p.m == nil || d == p || p.active || p.m.Judging() && w.broken != "gate" || p.heads[0].term != d.term || w.unheard(p) ||
+		!slices.Contains([]standing{behind, givenUp}, w.stand(p)) && w.broken != "gate" {
 		return false
 	}
 	if !w.before(p.content, d.content) && w.stand(p) != givenUp {
@@ -241,7 +247,6 @@ func (w *world) deliver(l letter) {
 			return // nothing is switched during a conflict
 		}
 		ev.Attempt = w.name()
-		ev.Live = d.hyper.kind == hyperRunning
 	case EvPeerTransfer, EvPeerReturned:
 		t := w.history[ev.Term]
 		if t == nil || t.to != l.to || t.from != l.from || t.attempt != ev.Attempt {
@@ -264,7 +269,11 @@ func (w *world) restart(d *device) {
 		return
 	}
 	d.m = m
+	d.told = d.heads[0].term
 	owner, term := w.superseding(d)
+	if w.broken == "facts" {
+		owner, term = "", 0
+	}
 	w.step(d, Event{Kind: EvRestart, Facts: Facts{HypervisorAlive: d.hyper.kind != hyperNone, DiskActive: d.active, Superseded: term, Owner: owner}})
 	w.tell(d)
 	for _, p := range w.devices {

@@ -31,6 +31,8 @@ type durable struct {
 
 	// What follows is version 2's.
 
+	// Held: owned by a transfer whose giver still held the guest.
+	Held bool `json:"held,omitempty"`
 	// Over is the term of the newest head by which this device's history was
 	// cut off, or that it cut off another's with: transfers of lower terms
 	// belong to a history that lost, and are neither taken nor answered.
@@ -48,7 +50,7 @@ type durable struct {
 
 // second tells whether d says something that version 1 could not.
 func (d durable) second() bool {
-	return d.State == Ousted || d.Over != 0 || d.Owner != "" || d.Judge || d.Took || d.Kept || d.Chosen != 0
+	return d.State == Ousted || d.Held || d.Over != 0 || d.Owner != "" || d.Judge || d.Took || d.Kept || d.Chosen != 0
 }
 
 func (d durable) encode() []byte {
@@ -111,13 +113,13 @@ func (d durable) check() error {
 	default:
 		return bad("state")
 	}
-	if d.State == Given && d.Peer == "" || d.Returning && d.Peer == "" {
+	if (d.State == Given || d.Returning || d.Held) && d.Peer == "" {
 		return bad("peer")
 	}
 	if d.Version < 2 && d.second() {
 		return bad("version")
 	}
-	if d.State != Ousted && (d.Took || d.Kept || d.Chosen != 0) || d.Judge && (d.Over == 0 || d.State == Owned || d.State == Given) {
+	if d.State != Ousted && (d.Took || d.Kept || d.Chosen != 0) || d.Held && d.State != Owned || d.Judge && (d.Over == 0 || d.State == Owned || d.State == Given) {
 		return bad("state")
 	}
 	if len(d.Owner) > maxName || len(d.Peer) > maxName || len(d.Attempt) > maxName || len(d.Aborted) > maxAborted {

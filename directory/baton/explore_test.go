@@ -113,10 +113,12 @@ func (w *world) resolve(d *device) {
 	if len(d.heads) < 2 || !slices.ContainsFunc(d.heads, func(t *transfer) bool { return t.to == d.id }) {
 		return
 	}
-	keep := w.rng.IntN(len(d.heads))
-	if !w.holds(d.heads[keep]) {
-		return
+	if keep := w.rng.IntN(len(d.heads)); w.holds(d.heads[keep]) {
+		w.keep(d, keep)
 	}
+}
+
+func (w *world) keep(d *device, keep int) {
 	t := &transfer{kind: kindResolved, prev: d.heads[keep].term, from: d.id, to: d.heads[keep].to}
 	for i, h := range d.heads {
 		if i != keep {

@@ -163,7 +163,7 @@ func (m *Machine) giveBack(diskActive bool) []Action {
 	m.next = m.d
 	m.next.State = Given
 	m.next.Term = m.d.Term + 1
-	m.next.Returning = false
+	m.next.Returning, m.next.Held = false, false
 	m.next.Returned = true
 	m.retry, m.unsure = false, false
 	m.enter(Giving)

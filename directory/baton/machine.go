@@ -365,7 +365,8 @@ func (m *Machine) restart(f Facts) []Action {
 		if f.Superseded > m.d.Term {
 			return m.superseded(f.superseded())
 		}
-		if m.d.Returning {
+		if m.d.Returning || m.d.Held && m.d.Live && !f.HypervisorAlive && !f.DiskActive {
+			// Nothing ever ran here, and the giver still has it.
 			return m.giveBack(f.DiskActive)
 		}
 		acts = append(acts, Action{Kind: ActResume, Term: m.d.Term, Guest: f.HypervisorAlive, Reason: ReasonRestarted})

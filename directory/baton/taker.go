@@ -217,6 +217,7 @@ func (m *Machine) take(ev Event) []Action {
 	d.Position = ev.Position
 	d.Live = ev.Live
 	d.Returning = m.mode == modeReturn
+	d.Held = ev.GuestHeld
 	return append(acts, m.startTaking(d, false))
 }
 

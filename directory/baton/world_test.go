@@ -274,7 +274,7 @@ func (w *world) restart(d *device) {
 	if w.broken == "facts" {
 		owner, term = "", 0
 	}
-	w.step(d, Event{Kind: EvRestart, Facts: Facts{HypervisorAlive: d.hyper.kind != hyperNone, DiskActive: d.active, Superseded: term, Owner: owner}})
+	w.step(d, Event{Kind: EvRestart, Facts: Facts{HypervisorAlive: d.hyper.kind != hyperNone, DiskActive: d.active || d.term > d.given, Superseded: term, Owner: owner}})
 	w.tell(d)
 	for _, p := range w.devices {
 		if p != d && w.linked(p.id, d.id) {

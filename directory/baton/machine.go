@@ -362,11 +362,13 @@ func (m *Machine) restart(f Facts) []Action {
 	switch m.d.State {
 	case Owned:
 		m.enter(Owned)
+		if m.d.Held && m.d.Live && !f.HypervisorAlive && !f.DiskActive {
+			m.d.Returning = true // nothing ever ran here, and the giver still has it
+		}
 		if f.Superseded > m.d.Term {
 			return m.superseded(f.superseded())
 		}
-		if m.d.Returning || m.d.Held && m.d.Live && !f.HypervisorAlive && !f.DiskActive {
-			// Nothing ever ran here, and the giver still has it.
+		if m.d.Returning {
 			return m.giveBack(f.DiskActive)
 		}
 		acts = append(acts, Action{Kind: ActResume, Term: m.d.Term, Guest: f.HypervisorAlive, Reason: ReasonRestarted})

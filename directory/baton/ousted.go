@@ -96,7 +96,8 @@ func (m *Machine) oust(ev Event) []Action {
 		abort(m.try.peer, m.try.ask, m.try.attempt)
 		d.Took = true
 	default:
-		d.Took = !m.d.Returning
+		// Where the guest may not have run here, its giver may not end it.
+		d.Took = !m.d.Returning && !(m.state == Starting && m.peerHolds)
 	}
 	d.Over, d.Owner = ev.Term, ev.Peer
 	d.Judge = d.State == Replica

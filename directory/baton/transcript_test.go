@@ -131,6 +131,14 @@ func parse(words []string) (Event, error) {
 			ev.NotWritten = true
 		case "never-ran":
 			ev.NeverRan = true
+		case "newer":
+			ev.Newer = true
+		case "mine":
+			ev.Mine = true
+		case "superseded":
+			ev.Facts.Superseded, err = strconv.ParseUint(value, 10, 64)
+		case "owner":
+			ev.Facts.Owner = value
 		case "alive":
 			ev.Facts.HypervisorAlive = true
 		case "active":
@@ -178,7 +186,8 @@ func TestTranscriptsTellEveryAction(t *testing.T) {
 		all = append(all, b...)
 	}
 	kinds := []ActionKind{ActSave, ActStartIncoming, ActStartOutgoing, ActContinueOutgoing, ActPersistGiven, ActPersistOwned,
-		ActActivateDisk, ActFenceDisk, ActRunGuest, ActResume, ActKillHypervisor, ActRecordAbort, ActBecomeReplica, ActReportStopped}
+		ActActivateDisk, ActFenceDisk, ActRunGuest, ActResume, ActKillHypervisor, ActRecordAbort, ActBecomeReplica, ActReportStopped,
+		ActPersistTakeover, ActPersistKept, ActPauseGuest, ActJudge, ActSetAside, ActYieldDisk, ActRenewTerm}
 	for a := range delivered {
 		kinds = append(kinds, a)
 	}

@@ -53,6 +53,9 @@ func (w *world) heads(known map[uint64]bool) []*transfer {
 		}
 		if t.consented() {
 			given[t.prev] = true
+			if p := w.history[t.prev]; p.kind == kindResolved {
+				given[p.prev] = true // of choices for one side, the one that was handed on counts
+			}
 		}
 		if t.kind == kindResolved {
 			choice[t.prev] = max(choice[t.prev], term)
@@ -187,7 +190,8 @@ func (w *world) tell(d *device) { d.local = append(d.local, w.news(d)...) }
 // superseding is what a superseded event would say to d, or zero.
 func (w *world) superseding(d *device) (owner string, term uint64) {
 	head := d.heads[0]
-	if head.to == d.id || !w.branched(head) {
+	replica := d.m.State() == Replica || d.m.State() == Accepting || d.m.State() == Loaded
+	if !w.branched(head) || head.to == d.id && !(replica && head.term < d.m.Over()) {
 		return "", 0
 	}
 	return head.to, head.term

@@ -140,6 +140,12 @@ func (m *Machine) Owner() bool {
 	return false
 }
 
+// Over returns the term of the head that this device was last told to be
+// superseded by, or that it superseded others with, or 0. Where the preferred
+// head is an older one again (the newer is void), a replica has to be told so
+// by EvSuperseded, even if that head is its own: transfers below Over are ignored.
+func (m *Machine) Over() uint64 { return m.d.Over }
+
 // Judging tells whether nothing may overwrite this device's disk: it is the
 // owner's, or a guest is held here that belongs to it, or it was not compared
 // with the VM's history yet.

@@ -49,7 +49,7 @@ func (m *Machine) takesFrom(ev Event) bool {
 	if m.try.attempt == "" {
 		return m.try.peer == ev.Peer
 	}
-	return m.try.term >= ev.Term
+	return m.try.term+1 >= ev.Term // perhaps it was given to us already
 }
 
 // supersededAgain: the history went on. It may have all that is held here by

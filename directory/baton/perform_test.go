@@ -121,8 +121,14 @@ func (w *world) persistGiven(d *device, a Action) {
 		w.fail("%s gives term %d with an active disk or a running guest", d.id, a.Term)
 	}
 	fails := w.chance(4)
-	if fails && w.chance(2) {
-		d.local = append(d.local, Event{Kind: EvPersistFailed, Term: a.Term, NotWritten: w.chance(2)})
+	written := !fails || !w.chance(2)
+	if w.broken == "store" { // it often fails, first in doubt and then for certain
+		written = w.history[a.Term] == nil || w.rng.IntN(2) == 0
+		fails = !written || w.history[a.Term] == nil
+	}
+	if !written {
+		certain := w.broken == "store" || w.chance(2)
+		d.local = append(d.local, Event{Kind: EvPersistFailed, Term: a.Term, NotWritten: certain})
 		return
 	}
 	kind := kindSwitch

@@ -66,7 +66,8 @@ func TestExplorerNotices(t *testing.T) {
 			}
 			return acts
 		},
-		"a failure to store is believed after a doubtful one": func(_ *world, d *device, ev Event, acts []Action) []Action {
+		"a failure to store is believed after a doubtful one": func(w *world, d *device, ev Event, acts []Action) []Action {
+			w.broken = "store"
 			d.m.unsure = false
 			return acts
 		},
@@ -140,5 +141,19 @@ func TestExplorerNotices(t *testing.T) {
 			}
 			t.Fatal("not noticed in 4000 seeds")
 		})
+	}
+}
+
+// TestDoubtfulStore is the control of the sabotage that believes a failure: with
+// a store that fails as often, but a machine that does not believe it, all is well.
+func TestDoubtfulStore(t *testing.T) {
+	for seed := range uint64(100) {
+		w := explore(seed, func(w *world, _ *device, _ Event, acts []Action) []Action {
+			w.broken = "store"
+			return acts
+		})
+		if w.err != nil {
+			t.Fatalf("seed %d: %v", seed, w.err)
+		}
 	}
 }

@@ -205,24 +205,9 @@ func (s *Story) startEngines(ctx context.Context) error {
 }
 
 func (s *Story) pair(ctx context.Context) error {
-	open, err := s.A.Client.PairStart(ctx, api.PairStart{})
-	if err != nil {
-		return fmt.Errorf("open the pairing window: %w", err)
-	}
-	s.say("%s shows the code %s (tagalong pair); %s looks for it by mDNS", s.A.Name, open.Code, s.B.Name)
-	var joined *api.Pairing
-	err = until(ctx, "pairing", time.Minute, func(ctx context.Context) (bool, error) {
-		joined, err = s.B.Client.PairJoin(ctx, api.PairJoin{Code: open.Code})
-		var e *api.Error
-		if errors.As(err, &e) && e.Code != api.CodeUnreachable {
-			return false, err
-		}
-		return err == nil, err
-	})
-	if err != nil {
+	if err := pairPCs(ctx, s.A, s.B, s.say); err != nil {
 		return err
 	}
-	s.say("%s and %s are paired; both show: %v", s.A.Name, s.B.Name, joined.Words)
 	for _, p := range []*PC{s.A, s.B} {
 		err := until(ctx, p.Name+" to see the other", 30*time.Second, func(ctx context.Context) (bool, error) {
 			status, err := p.Client.Status(ctx)
@@ -236,30 +221,11 @@ func (s *Story) pair(ctx context.Context) error {
 	return nil
 }
 
-func (s *Story) makeVM(ctx context.Context) error {
-	job, err := s.A.Client.CreateVM(ctx, api.CreateVM{Name: VMName, CPUs: 1, MemoryMiB: memoryMiB, Image: s.o.Image, Format: "raw"})
-	if err != nil {
-		return fmt.Errorf("make the VM: %w", err)
-	}
-	s.VM = job.VM
+func (s *Story) makeVM(ctx context.Context) (err error) {
 	p := s.progress("importing the test guest's disk on " + s.A.Name)
 	defer p.end()
-	return until(ctx, "the import", 5*time.Minute, func(ctx context.Context) (bool, error) {
-		status, err := s.A.Client.Status(ctx)
-		if err != nil {
-			return false, err
-		}
-		for _, j := range status.Jobs {
-			if j.ID == job.ID {
-				p.show(j.Bytes, j.Total, j.Rate, j.ETA)
-				if j.Error != nil {
-					return false, j.Error
-				}
-				return j.Done, nil
-			}
-		}
-		return false, errors.New("the job has vanished")
-	})
+	s.VM, err = makeVM(ctx, s.A, VMName, s.o.Image, func(j api.Job) { p.show(j.Bytes, j.Total, j.Rate, j.ETA) })
+	return err
 }
 
 func (s *Story) boot(ctx context.Context) error {

@@ -196,7 +196,8 @@ func fork(ctx context.Context, t *testing.T, f *story.Fleet, owner, taker string
 			case v.Conflict == nil || len(v.Conflict.Sides) != 2:
 				return false
 			case p.Name == owner:
-				return v.State == api.VMPaused
+				// It is the new owner's guest that the VM's own state tells of.
+				return slices.ContainsFunc(v.Conflict.Sides, func(s api.ConflictSide) bool { return s.Here && s.State == api.VMPaused })
 			case p.Name == taker:
 				return v.State == api.VMRunning && v.Here
 			}

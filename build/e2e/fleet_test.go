@@ -26,7 +26,7 @@ const (
 // fleet makes the person's three PCs: the laptop is paired with both others, which come to know each other through it.
 func fleet(t *testing.T) (context.Context, *story.Fleet) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	t.Cleanup(cancel)
 	f, err := story.BeginFleet(ctx, story.Options{
 		Binary: built.binary, Image: built.image, Dir: t.TempDir(), Out: t.Output(),

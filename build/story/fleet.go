@@ -74,10 +74,11 @@ func (f *Fleet) Close() error {
 	return errors.Join(errs...)
 }
 
-// LastWords is the end of every engine's log.
+// LastWords ends the engines and is the end of every one's log, with what its goroutines waited for. It is for a fleet that failed.
 func (f *Fleet) LastWords() string {
 	text := ""
 	for _, p := range f.PCs {
+		p.autopsy()
 		text += p.LastWords() + "\n"
 	}
 	return text

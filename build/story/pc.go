@@ -183,6 +183,21 @@ func (p *PC) Stop() error {
 	return nil
 }
 
+// autopsy ends the engine in a way that has it say what every goroutine waits for.
+func (p *PC) autopsy() {
+	p.mu.Lock()
+	p.wanted = false
+	cmd, ended := p.engine, p.ended
+	p.mu.Unlock()
+	if cmd == nil || cmd.Process.Signal(syscall.SIGQUIT) != nil {
+		return
+	}
+	select {
+	case <-ended:
+	case <-time.After(5 * time.Second):
+	}
+}
+
 // close ends whatever still runs.
 func (p *PC) close() error {
 	return errors.Join(p.Stop(), p.log.Close())
@@ -195,7 +210,7 @@ func (p *PC) LastWords() string {
 		return ""
 	}
 	defer f.Close()
-	const tail = 60000
+	const tail = 200_000
 	if st, err := f.Stat(); err == nil && st.Size() > tail {
 		_, _ = f.Seek(-tail, io.SeekEnd)
 	}

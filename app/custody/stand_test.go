@@ -1,0 +1,133 @@
+package custody_test
+
+import (
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"log/slog"
+	"testing"
+	"time"
+
+	"tagalong.org/tagalong/app/custody"
+	"tagalong.org/tagalong/directory"
+	"tagalong.org/tagalong/vmdisk"
+	"tagalong.org/tagalong/vmdisk/vfs"
+)
+
+const vmID, blocks = "00112233445566778899aabbccddeeff", 64
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func key(name string) (string, ed25519.PrivateKey) {
+	seed := sha256.Sum256([]byte(name))
+	k := ed25519.NewKeyFromSeed(seed[:])
+	return hex.EncodeToString(k.Public().(ed25519.PublicKey)), k
+}
+
+// open returns a device's directory, in one fleet with the other.
+func open(t *testing.T, name, other string) *directory.Directory {
+	t.Helper()
+	self, k := key(name)
+	d, err := directory.Open(directory.Options{
+		Dir: t.TempDir(), Self: self, Log: slog.New(slog.DiscardHandler),
+		Sign: func(msg []byte) ([]byte, error) { return ed25519.Sign(k, msg), nil },
+		Verify: func(id string, msg, sig []byte) error {
+			if b, err := hex.DecodeString(id); err != nil || len(b) != ed25519.PublicKeySize || !ed25519.Verify(b, msg, sig) {
+				return errors.New("wrong signature")
+			}
+			return nil
+		},
+	})
+	must(t, err)
+	t.Cleanup(func() { must(t, d.Close()) })
+	id, _ := key(other)
+	must(t, d.AddMember(directory.Member{ID: id, Name: other, PairedAt: time.Unix(1, 0).UTC()}))
+	return d
+}
+
+// meet gives one directory all that the other has.
+func meet(from, to *directory.Directory, fromID string) {
+	var keys []string
+	for k := range from.Digest() {
+		keys = append(keys, k)
+	}
+	for range keys {
+		for _, r := range from.Get(keys) {
+			_ = to.Apply(fromID, r) // what comes too early comes again
+		}
+	}
+}
+
+// TestAKeptDiskIsKnownAgain kills the process of an owner that was taken over from and had something newer. Its disk is known again as the
+// side that was kept: untouchable while nobody has chosen, and free to be written over when the person has given it up.
+func TestAKeptDiskIsKnownAgain(t *testing.T) {
+	a, b := open(t, "a", "b"), open(t, "b", "a")
+	aID, _ := key("a")
+	bID, _ := key("b")
+	created, err := a.NewCreated(vmID)
+	must(t, err)
+	must(t, a.AppendTransfer(created))
+	mem := vfs.NewMem()
+	options := func() vmdisk.Options { return vmdisk.Options{FS: mem, BarrierEvery: -1, SaveEvery: -1} }
+	disk, err := vmdisk.Create("", vmdisk.NewID(), blocks*vmdisk.Block, options())
+	must(t, err)
+	must(t, disk.Activate(1))
+	write := func(n byte) {
+		must(t, disk.WriteAt(append([]byte{n}, make([]byte, vmdisk.Block-1)...), int64(n)*vmdisk.Block, false))
+		must(t, disk.Flush())
+	}
+	write(1)
+	common := directory.Position(disk.Info().Position)
+	write(2)
+	meet(a, b, aID)
+	taken, err := b.TakeOver(vmID, created.Hash(), common)
+	must(t, err)
+	meet(b, a, bID)
+
+	c := custody.Custody{VM: vmID, Self: aID, Dir: a, Disk: disk, Log: slog.New(slog.DiscardHandler)}
+	must(t, disk.Fence())
+	if newer, known := c.Judge(false); !newer || !known {
+		t.Fatalf("judged newer %v, known %v", newer, known)
+	}
+	_, err = c.Kept([]byte("state"))
+	must(t, err)
+	signed := a.Heads(vmID)[1].Position
+
+	mem = mem.Crash(vfs.LoseNothing, 1)
+	_ = disk.Close() // its files are gone with the process
+	c.Disk, err = vmdisk.Open("", options())
+	must(t, err)
+	defer func() { must(t, c.Disk.Close()) }()
+	if got := directory.Position(c.Disk.Info().Position); got != signed {
+		t.Fatalf("signed at %v, it opened at %v", signed, got)
+	}
+	if got := c.Stand(); got != custody.Own {
+		t.Fatalf("before the choice it is %q", got)
+	}
+	if c.MayReceive() {
+		t.Fatal("what nobody has given up may be written over")
+	}
+
+	heads := b.Heads(vmID)
+	if len(heads) != 1 {
+		t.Fatal("b knows of the kept side before it was told")
+	}
+	meet(a, b, aID)
+	heads = b.Heads(vmID)
+	_, err = b.Resolve(vmID, taken.Hash(), []directory.Hash{heads[1].Hash()}, directory.Position{Term: taken.Term, Barrier: 1}, "keep", "")
+	must(t, err)
+	meet(b, a, bID)
+	if got := c.Stand(); got != custody.GivenUp {
+		t.Fatalf("after the choice it is %q", got)
+	}
+	must(t, c.Yield(a.Heads(vmID)[0].Term))
+	if !c.MayReceive() {
+		t.Fatal("what the person gave up may not be written over")
+	}
+}

@@ -78,7 +78,7 @@ for system in linux darwin windows; do
 	done
 done
 
-step "end to end: two PCs, real QEMU"
+step "end to end: two and three PCs, real QEMU"
 go test -count=1 -v -timeout 25m ./build/e2e/
 
 printf '\ntest.sh: all passed in %d s\n' $((SECONDS - began))

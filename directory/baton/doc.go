@@ -61,9 +61,9 @@
 //
 // Terms of takeovers and choices skip far ahead, so they are unique among all
 // branches of the history. A transfer of a lower term than the newest head that
-// this device was superseded by, or superseded others with ([Machine.Over]), belongs to a side
-// that lost: it is neither taken nor answered; its giver is told of the takeover
-// by the history, as everybody is. So:
+// this device was superseded by, or superseded others with ([Machine.Over]),
+// belongs to a side that lost: it is neither taken nor answered; its giver is
+// told of the takeover by the history, as everybody is. So:
 //
 //   - superseded while it offers, sends or writes the transfer, a giver ends the
 //     attempt and keeps the guest, paused. The transfer may be durable: it is not
@@ -142,17 +142,17 @@
 // giver's own history; Taking becomes a replica where nothing is held; Ousted
 // judges again if the term is new, or the answer is outstanding. judged is
 // ignored for another term; nothing newer leaves a replica as it is and makes
-// Ousted a replica, newer makes both keep what they have. chosen, other waits for nothing;
-// chosen, mine waits for a restore point that is being made, and a replica is
-// told so only if its disk is still what was chosen. peer-active in Ousted ends
-// the guest if what was given went on there. peer-transfer in Ousted is
-// answered only if it had been taken before the VM was lost.
+// Ousted a replica, newer makes both keep what they have. chosen, other waits
+// for nothing; chosen, mine waits for a restore point that is being made, and a
+// replica is told so only if its disk is still what was chosen. peer-active in
+// Ousted ends the guest if what was given went on there. peer-transfer in
+// Ousted is answered only if it had been taken before the VM was lost.
 //
 // # How to test it
 //
 // go test runs the golden transcripts of testdata (-update rewrites them), every
 // single fault of every scenario (their digests are in testdata/faults) and
 // the explorer, which lets whole fleets of machines loose on a hostile network
-// with crashes between any two actions, and people that take over and choose. A failing seed is printed and replayed
-// with -seed; -seeds sets how many are tried.
+// with crashes between any two actions, and people that take over and choose. A
+// failing seed is printed and replayed with -seed; -seeds sets how many are tried.
 package baton

@@ -133,15 +133,6 @@ func (w *world) keep(d *device, keep int) {
 	w.count[kindResolved]++
 }
 
-// devOr returns the device id if it can take an event now, else a tick's worth
-// of nothing on d.
-func (w *world) devOr(id string, d *device) *device {
-	if p := w.dev(id); p.m != nil && len(p.queue) == 0 {
-		return p
-	}
-	return d
-}
-
 // ordinary does something that needs no bad luck, and tells if there was any.
 func (w *world) ordinary(d *device) bool {
 	if d.m == nil {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"tagalong.org/tagalong/app/api"
+	"tagalong.org/tagalong/app/direxchange"
 	"tagalong.org/tagalong/app/hypervisor"
 	"tagalong.org/tagalong/directory"
 	"tagalong.org/tagalong/directory/baton"
@@ -110,7 +111,7 @@ func (e *Engine) tellConnection(device string, connected bool) {
 // handleExchange keeps the two directories alike while the stream lasts.
 func (e *Engine) handleExchange(ctx context.Context, s p2p.Stream) {
 	defer s.Reset()
-	err := exchange.Serve(ctx, s, s.Peer(), records{e.dir}, e.log.With("part", "exchange"))
+	err := exchange.Serve(ctx, s, s.Peer(), direxchange.Store{Dir: e.dir}, e.log.With("part", "exchange"))
 	if errors.Is(err, exchange.ErrProtocol) {
 		e.dir.Strike(s.Peer(), "exchange against the rules", err)
 	}

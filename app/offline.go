@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"tagalong.org/tagalong/app/api"
+	"tagalong.org/tagalong/app/direxchange"
 	"tagalong.org/tagalong/directory"
 	"tagalong.org/tagalong/p2p"
 	"tagalong.org/tagalong/p2p/told"
@@ -268,7 +269,7 @@ func (e *Engine) ownVersions() map[string]uint64 {
 
 // handleTold answers whether records have arrived here.
 func (e *Engine) handleTold(ctx context.Context, s p2p.Stream) {
-	if err := told.Answer(ctx, s, records{e.dir}); err != nil {
+	if err := told.Answer(ctx, s, direxchange.Store{Dir: e.dir}); err != nil {
 		e.log.Debug("Answering what has arrived failed", "device", s.Peer(), "error", err)
 	}
 }

@@ -16,6 +16,9 @@
 #   flush   4 KiB writes, each with a flush, against the same peers, on a disk file system
 #   cut     4 KiB writes with a cut open and half the disk still to be copied, against the same without a cut
 #   memory  what a 1 TiB disk with three peers and 10 % of its blocks dirty takes, beyond buffers
+#   directory  three devices' directories (processes on this computer, TCP, no encryption, on --scratch): how long until a
+#           change is durable on both others, and what the stale sets of 5 VMs of 1 TiB with 10 % random stale blocks take
+#           on the wire, on disk and in memory. Absolute figures; two to five minutes
 #
 # Only ratios mean something elsewhere. Images lie on tmpfs because what reclaims the page cache behind our back
 # (DAMON, on some VMs) and the file system's own writing would be measured otherwise; flushes need a real disk.

@@ -50,13 +50,13 @@ func openBadger(dir string, log *slog.Logger) (*badgerStore, error) {
 		WithMetricsEnabled(false).
 		WithCompression(options.None).
 		WithChecksumVerificationMode(options.OnTableAndBlockRead).
-		// A few hundred KiB in all: the defaults are made for gigabytes.
+		// A few hundred KiB of records and some MiB of chunks: the defaults are made for gigabytes.
 		WithMemTableSize(8 << 20).
 		WithNumMemtables(2).
 		WithNumLevelZeroTables(2).
 		WithNumLevelZeroTablesStall(4).
 		WithNumCompactors(2).
-		WithBlockCacheSize(8 << 20).
+		WithBlockCacheSize(0). // what isn't compressed is mapped, and the kernel's cache is enough
 		WithIndexCacheSize(8 << 20).
 		WithValueLogFileSize(64 << 20)
 	db, err := badger.Open(o)

@@ -1,4 +1,4 @@
-// Command bench measures the disk against other people's servers, in the same run on the same computer:
+// Command bench measures the disk against other people's servers, in the same run on the same computer, and what the directory takes:
 // build/bench.sh builds and runs it and says how to call it.
 //
 // What it guarantees: contenders get the same load, on the same kind of file with the same cache mode, in
@@ -39,6 +39,8 @@ var benchmarks = map[string]func(ctx context.Context, s settings) error{
 	"flush":  benchFlush,
 	"cut":    benchCut,
 	"memory": benchMemory,
+
+	"directory": benchDirectory,
 }
 
 func main() {
@@ -60,6 +62,8 @@ func run(ctx context.Context, args []string) error {
 		return serve(ctx, args[1:])
 	case "hold":
 		return hold(ctx, args[1:])
+	case "dirpeer":
+		return dirpeer(ctx, args[1:])
 	}
 	measure := benchmarks[args[0]]
 	if measure == nil {

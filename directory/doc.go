@@ -11,6 +11,7 @@
 //	fork/<vm>/<term>/<hash>     a transfer that contradicts another of the same term, kept as evidence
 //	vmnote/<vm>/<term>          how the owner of that term came to it
 //	vmreplica/<vm>/<device>     what the VM's owner knows of a device's replica; its stale set is in chunks
+//	chunk/<hash>/<size>         a piece of a stale set, named by a replica's record; see below
 //	local/...                   this device's own, never sent: addresses, hand-off states, settings, strikes
 //
 // # History
@@ -49,6 +50,11 @@
 // anybody's words: it could have let the writer in itself. What a removed device had said before others heard of its removal
 // therefore stands, such as letting another one in: look at the list of devices after a theft. A device that hears of its
 // removal forgets the fleet, keeps its VMs, and is a fleet of one.
+//
+// Where a replica is stale is a set of blocks, cut into chunks of 2^18 blocks (1 GiB of disk; more of the largest disks), which
+// are named by what they hold ([Directory.PutReplica], [Directory.StaleSet]). They are in the store only, never all in
+// memory, and travel on demand: [Directory.Wants], [Directory.PutChunks]. One that nothing names is deleted two minutes later; all together
+// take at most 1 GiB, for which the oldest sets of whoever has most give way.
 //
 // # What it guarantees
 //

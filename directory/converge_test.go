@@ -101,7 +101,7 @@ func TestAnyOrder(t *testing.T) {
 	must(t, a.AddMember(Member{ID: id("d"), Name: "d"}))
 	must(t, a.AddMember(Member{ID: id("e"), Name: "e"}))
 	records := a.Get(sortedStrings(a.Digest()))
-	for seed := range uint64(6) {
+	for seed := range uint64(3) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		s := &memory{m: map[string][]byte{}}
 		d := open(t, s, "d", "a", "b", "c")
@@ -138,7 +138,7 @@ func TestAnyOrder(t *testing.T) {
 	}
 }
 
-// TestMonthsAway: a device that was away for well over a thousand terms catches up from one that was there, which knows it
+// TestMonthsAway: a device that was away for a thousand terms, thousands of records catches up from one that was there, which knows it
 // only by others' words, in one exchange, in the order in which package exchange sends.
 func TestMonthsAway(t *testing.T) {
 	a, b := fresh(t, "a", "b"), fresh(t, "b", "a")
@@ -148,7 +148,7 @@ func TestMonthsAway(t *testing.T) {
 	must(t, a.AddMember(Member{ID: id("c")}))
 	all(t, a, away)
 	x, y := a, b
-	for i := range 1500 {
+	for i := range 1000 {
 		term, _, _ := x.Owner("v")
 		var tr SignedTransfer
 		var err error
@@ -174,7 +174,7 @@ func TestMonthsAway(t *testing.T) {
 		}
 	}
 	same(t, b, away)
-	if vm, ok := away.VM("v"); !ok || vm.Name != "after months" || len(away.Chain("v")) != 1501 {
+	if vm, ok := away.VM("v"); !ok || vm.Name != "after months" || len(away.Chain("v")) != 1001 {
 		t.Fatalf("vm %+v, %d terms", vm, len(away.Chain("v")))
 	}
 }

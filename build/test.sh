@@ -50,7 +50,7 @@ go test -count=1 ./build/rules/
 
 step "unit tests, with the race detector"
 # The window's tests run below, in a build of their own; the end-to-end tests come last.
-packages=$(go list -tags nogui ./... | grep -v -e '/ui$' -e '/ui/' -e '/build/e2e$' -e '/vmdisk/crash$')
+packages=$(go list -tags nogui ./... | grep -v -e '/ui$' -e '/ui/' -e '/build/e2e$' -e '/vmdisk/crash$' -e '/app/fleetsim$')
 # shellcheck disable=SC2086 # several words on purpose
 go test -race -tags nogui -timeout 20m $packages
 go test -race -tags ci,migrated_fynedo -timeout 10m ./ui/... ./assets/...
@@ -59,6 +59,11 @@ step "crash points, and killed processes"
 # A crash point is one goroutine's work: the race detector would find nothing there, in ten times the time.
 go test -timeout 10m ./vmdisk/crash/
 go test -race -timeout 10m -run 'TestKill' ./vmdisk/crash/
+
+step "whole fleets, simulated"
+# One goroutine drives them: the race detector looks at a few only.
+go test -timeout 15m ./app/fleetsim/ -fleet.seeds 2000
+go test -race -timeout 10m -run 'TestFleet' ./app/fleetsim/ -fleet.seeds 25
 
 step "the whole program, and the tray against a real panel"
 mkdir -p bin

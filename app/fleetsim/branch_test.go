@@ -33,9 +33,9 @@ func (e *engine) performForced(a baton.Action) bool {
 	d, w := e.d, e.d.w
 	switch a.Kind {
 	case baton.ActPersistTakeover:
-		e.persisted(a.Term, e.custody().TookOver(a.Term, a.Position, a.State))
+		e.persisted(a.Term, w.saboteur.tookOver(e, a))
 	case baton.ActPersistKept:
-		term, err := e.custody().Kept(a.State)
+		term, err := w.saboteur.kept(e, a)
 		if errors.Is(err, directory.ErrChain) {
 			e.look = true
 			err = errors.New("somebody has chosen meanwhile")
@@ -46,8 +46,10 @@ func (e *engine) performForced(a baton.Action) bool {
 		e.persisted(a.Term, err)
 	case baton.ActPauseGuest:
 		e.endOutgoing()
-		if d.guest != nil && d.guest.kind == running {
+		if d.guest != nil && d.guest.kind == running && w.saboteur != runsOn {
+			call := w.linear.now()
 			d.guest.kind = standing
+			w.linear.hears(call, d.id, d.guest.term)
 		}
 		for _, f := range e.feeds {
 			f.closeOwner()
@@ -64,7 +66,7 @@ func (e *engine) performForced(a baton.Action) bool {
 			e.aside = &aside{term: a.Term}
 		}
 	case baton.ActYieldDisk:
-		if err := e.custody().Yield(a.Term); err != nil {
+		if err := w.saboteur.yield(e, a.Term); err != nil {
 			w.trouble(d, "yield", err)
 		}
 	case baton.ActRenewTerm:
@@ -81,7 +83,7 @@ func (e *engine) performForced(a baton.Action) bool {
 // followHistory tells the machine what the history says that it doesn't know; false if that is nothing.
 func (e *engine) followHistory() bool {
 	e.look = false
-	if f := e.applying; f != nil {
+	if f := e.applying; f != nil && e.d.w.saboteur != keepsForeign {
 		if _, owner, _ := e.dir.Owner(vmID); owner != f.owner.id {
 			f.closeReplica()
 		}
@@ -100,7 +102,7 @@ func (e *engine) followHistory() bool {
 // setAside makes what this device holds a restore point, and a replica of it in its place.
 func (e *engine) setAside() {
 	d, w := e.d, e.d.w
-	if e.disk == nil || e.custody().Stand() == custody.Behind {
+	if e.disk == nil || e.custody().Stand() == custody.Behind || w.saboteur == setsNothing {
 		w.note("%s has nothing to set aside", d.id)
 		e.aside = nil
 		e.events = append(e.events, baton.Event{Kind: baton.EvSetAside})
@@ -249,7 +251,7 @@ func (w *world) compare(d, p *device, st vmdisk.ReplicaState) bool {
 			return false
 		}
 		for at := int64(0); at < n; at += vmdisk.Block {
-			if string(ours[at:at+vmdisk.Block]) != string(theirs[at:at+vmdisk.Block]) {
+			if string(ours[at:at+vmdisk.Block]) != string(theirs[at:at+vmdisk.Block]) && w.saboteur != comparesNothing {
 				continue
 			}
 			if err := c.Equal(from+at, vmdisk.Block); err != nil {

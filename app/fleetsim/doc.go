@@ -1,2 +1,29 @@
-// Package fleetsim lives whole fleets through bad luck: it is tests only.
+// Package fleetsim lives whole fleets through bad luck. It is tests only: nothing of it is in the program.
+//
+// A world is two to six devices in one process, in fake time (testing/synctest), driven by one goroutine and a seeded source of
+// chance, so that a seed replays. Real are the directory, the hand-off's machine, the durable steps and what the history means for a device
+// (app/custody), and the disks with their mirrors and comparisons. Not real are the network (letters between engines are lost,
+// doubled, late and out of order; streams break at any operation; cables are cut in one direction or both), the files (vmdisk/vfs loses
+// and tears what was not synced, at any call), the store under the directory (a commit is durable, or isn't, or nobody knows), the
+// hypervisors, and the persons, who ask, cancel, take over, choose, start and shut down, kill engines and pull plugs.
+//
+// What package app does between these parts, without its goroutines, is here once more, in engine_test.go, handoff_test.go, mirror_test.go and
+// branch_test.go: whoever changes the order of things there changes it here. Not lived through: removing devices and wiping, working offline,
+// suspended memory, stale sets and what a takeover's preview says, hydrating, a second VM.
+//
+// After every event it is checked, against what an observer would know who sees everything:
+//
+//   - a whole replica is the owner's disk of its history at exactly the position that it says;
+//   - what a guest was told to be durable survives; a guest that goes on finds what it wrote;
+//   - one device at most owns or was active under a term; none writes under a term that it gave away; no two transfers have a term;
+//   - two guests run only across a takeover, and none where the directory knows of another owner;
+//   - nothing is overwritten that isn't in the new history, on another device, or in a restore point.
+//
+// Then everything heals, and the person chooses where there is something to choose: all directories are equal and name the
+// same owner, its VM starts and writes without force, every replica gets that, and whatever a guest was told to be durable is in the VM or
+// in a restore point. The ownership is checked as a register with porcupine (linear_test.go says what that is).
+//
+//	go test ./app/fleetsim                                        500 seeds, linearizability, sabotage
+//	go test ./app/fleetsim -run TestFleet -fleet.seeds 200000     a night's worth
+//	go test ./app/fleetsim -run TestFleet -v -fleet.seed 691      one life, told
 package fleetsim

@@ -161,6 +161,7 @@ func (e *engine) step(ev baton.Event) {
 		w.note("%s %s: %s of %s, term %d, attempt %s → %s %v", e.d.id, before, ev.Kind, ev.Peer, ev.Term, ev.Attempt, e.machine.State(), kinds(acts))
 	}
 	e.queue = append(e.queue, acts...)
+	w.saboteur.stepped(e, ev)
 }
 
 func kinds(acts []baton.Action) []baton.ActionKind {
@@ -234,7 +235,6 @@ func (e *engine) perform(a baton.Action) {
 		if a.Returned {
 			kind = directory.KindReturned
 		}
-		w.linear.giving(d.id, a.Term)
 		e.persisted(a.Term, w.saboteur.given(e, custody.Giving{
 			Term: a.Term, To: a.Peer, Attempt: a.Attempt, Position: directory.Position(a.Position), Kind: kind, State: a.State,
 		}))

@@ -9,11 +9,14 @@ import (
 
 var (
 	flagSeed  = flag.Uint64("fleet.seed", 0, "replay one seed, with its log")
-	flagSeeds = flag.Uint64("fleet.seeds", 2000, "how many seeds are tried")
+	flagSeeds = flag.Uint64("fleet.seeds", 500, "how many seeds are tried")
 	flagFrom  = flag.Uint64("fleet.from", 1, "the first seed")
 )
 
-const events = 400
+const (
+	events    = 400
+	maxFailed = 12
+)
 
 // live runs one fleet's life and returns it, ended.
 func live(t *testing.T, seed uint64, sab saboteur, verbose bool) *world {
@@ -45,16 +48,36 @@ func TestFleet(t *testing.T) {
 		return
 	}
 	var all acts
+	failed := 0
 	began := time.Now()
 	for seed := *flagFrom; seed < *flagFrom+*flagSeeds; seed++ {
 		w := live(t, seed, "", false)
 		if w.err != nil {
 			t.Errorf("seed %d: %v\nreplay: go test ./app/fleetsim -run TestFleet -v -fleet.seed %d", seed, w.err, seed)
-			if t.Failed() && all.steps > 0 && seed > *flagFrom+200 {
+			if failed++; failed == maxFailed {
 				break
 			}
 		}
 		all.add(w.acts)
 	}
 	t.Logf("%d seeds in %s: %+v", *flagSeeds, time.Since(began).Round(time.Second), all)
+	if n := int(*flagSeeds); n >= 100 && (all.handoffs < n/2 || all.takeovers < n/20 || all.choices < n/50 || all.points < n/50) {
+		t.Error("hardly anything happens in these lives")
+	}
+}
+
+// TestSeedsReplay lives two lives twice.
+func TestSeedsReplay(t *testing.T) {
+	for seed := uint64(1); seed <= 12; seed++ {
+		a, b := live(t, seed, "", true), live(t, seed, "", true)
+		for i := range min(len(a.log), len(b.log)) {
+			if a.log[i] != b.log[i] {
+				t.Errorf("seed %d: line %d was %q, and is %q", seed, i, a.log[i], b.log[i])
+				break
+			}
+		}
+		if len(a.log) != len(b.log) {
+			t.Errorf("seed %d: %d lines, then %d", seed, len(a.log), len(b.log))
+		}
+	}
 }

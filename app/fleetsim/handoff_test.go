@@ -110,6 +110,9 @@ func (e *engine) work() bool {
 		if o.live {
 			o.stage = stageStop
 		}
+		if w.saboteur == doesntStop {
+			o.stage = stageDrain
+		}
 	case stageStop:
 		if d.guest == nil || d.guest.kind != running || d.guest.flight != nil {
 			failed("the guest doesn't run")

@@ -94,13 +94,17 @@ func (w *world) connect(d, p *device) bool {
 	pe := p.e
 	term, owner, ok := pe.dir.Owner(vmID)
 	switch {
-	case !ok || info.Term > term, info.Term < term || owner != d.id, pe.owner(), pe.sealed:
+	case !ok, pe.owner(), pe.sealed:
+		return false
+	case (info.Term != term || owner != d.id) && w.saboteur != ignoresTerm:
 		return false
 	}
 	switch pe.machine.State() {
 	case baton.Replica, baton.Accepting, baton.Loaded:
 	default:
-		return false
+		if w.saboteur != receivesAll {
+			return false
+		}
 	}
 	if !w.saboteur.mayReceive(pe) {
 		w.note("%s holds something that the history of %s lacks: %s", p.id, d.id, pe.custody().Stand())
@@ -141,7 +145,7 @@ func (w *world) connect(d, p *device) bool {
 	}
 	f := &mirror{w: w, owner: d, replica: p, applier: a, term: info.Term}
 	st := a.State()
-	if st.Complete && st.Position.Term > info.Term {
+	if st.Complete && st.Position.Term > info.Term && w.saboteur != ignoresTerm {
 		w.fail("%s is at %s and is mirrored to by the owner of term %d", p.id, st.Position, info.Term)
 	}
 	pe.applying = f
@@ -262,11 +266,13 @@ func (f *mirror) apply(o op) error {
 		}
 	default:
 		f.replica.owned = false
+		if f.w.saboteur == acksUnapplied && f.feed != nil {
+			f.feed.Acked(o.pos)
+		}
 		if err := f.applier.Barrier(o.pos); err != nil {
 			return err
 		}
 	}
-	f.w.saboteur.acked(f, o.pos)
 	f.acks = append(f.acks, o.pos)
 	return nil
 }

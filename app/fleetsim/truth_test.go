@@ -64,7 +64,8 @@ func (u *truth) signed(d *device, entries map[string][]byte) {
 			if t.Record.Writer != d.id {
 				u.w.fail("%s knows transfer %d, which %s has never stored", d.id, t.Term, t.Record.Writer)
 			}
-			u.w.linear.signed(t)
+			p, _ := u.parent(t.Term)
+			u.w.linear.signed(t, p.Term)
 		case old.Hash() != t.Hash():
 			u.w.fail("two transfers of term %d: %s → %s and %s → %s", t.Term, old.From, old.To, t.From, t.To)
 		}

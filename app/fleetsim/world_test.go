@@ -92,7 +92,7 @@ func (w *world) pick(list []*device) *device { return list[w.rng.IntN(len(list))
 func newWorld(seed uint64, sab saboteur, verbose bool) *world {
 	w := &world{
 		seed: seed, rng: rand.New(rand.NewPCG(seed, 0xf1ee7)), net: network{cut: map[[2]string]bool{}},
-		calm: []int{1, 3, 10}[seed%3], saboteur: sab, verbose: verbose, linear: &linear{},
+		calm: []int{1, 3, 10}[seed%3], saboteur: sab, verbose: verbose, linear: newLinear(),
 		queueBytes: []int64{64 << 20, 48 << 10}[seed/3%2], saveEvery: []time.Duration{30 * time.Second, -1}[seed/6%2],
 	}
 	w.truth = newTruth(w)

@@ -17,7 +17,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"tagalong.org/tagalong/directory"
@@ -302,12 +301,9 @@ func allocated(dir string) (n int64, err error) {
 		if err != nil {
 			return err
 		}
-		var st syscall.Stat_t
-		if err := syscall.Lstat(path, &st); err != nil {
-			return err
-		}
-		n += st.Blocks * 512
-		return nil
+		size, err := onDisk(path)
+		n += size
+		return err
 	})
 	return n, err
 }

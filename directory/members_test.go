@@ -364,3 +364,41 @@ func TestNotes(t *testing.T) {
 	wantErr(t, a.Apply(id("c"), forge("c", Record{Key: noteKey("v", 2), Version: 9, Writer: id("c"), Value: value})), ErrNotOwner)
 	wantErr(t, a.Apply(id("c"), forge("b", Record{Key: noteKey("v", 1), Version: 9, Writer: id("b"), Value: value})), ErrInvalid)
 }
+
+// TestOldRemovalIsNoNews: a device that was let in again isn't thrown out by the record of its first removal, neither shown to
+// it before it has heard more, nor handed on to one that has lost its directory.
+func TestOldRemovalIsNoNews(t *testing.T) {
+	a, b, c := fresh(t, "a", "b", "c"), fresh(t, "b", "a", "c"), fresh(t, "c", "a", "b")
+	all(t, a, b, c)
+	must(t, c.RemoveMember(id("b"), true))
+	all(t, a, c)
+	must(t, a.RemoveMember(id("b"), true))
+	must(t, c.RemoveMember(id("b"), true))
+	r, ok := a.Removal(id("b"))
+	if !ok {
+		t.Fatal("not removed")
+	}
+	if _, err := b.AcceptRemoval(r); err != nil {
+		t.Fatal(err)
+	}
+	own := forge("a", Record{Key: r.Key, Version: r.Version, Writer: r.Writer, Value: r.Value})
+	pair(t, a, b, "a", "b")
+	if r.Writer != id("a") {
+		m, err := readMember(r)
+		must(t, err)
+		m.By = id("a")
+		value, err := encodeValue(m)
+		must(t, err)
+		own = forge("a", Record{Key: memberKey(m.Device, m.By), Version: m.version(), Writer: m.By, Value: value})
+	}
+	_, err := b.AcceptRemoval(own)
+	wantErr(t, err, ErrInvalid)
+	all(t, a, c)
+	b = fresh(t, "b")
+	pair(t, a, b, "a", "b")
+	all(t, a, b)
+	all(t, b, c)
+	if _, out := b.Removal(id("b")); out || names(b.Members()) != "a c" {
+		t.Fatalf("members %v", b.Members())
+	}
+}

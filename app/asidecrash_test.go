@@ -13,6 +13,7 @@ import (
 	"tagalong.org/tagalong/app/restore"
 	"tagalong.org/tagalong/directory"
 	"tagalong.org/tagalong/directory/baton"
+	"tagalong.org/tagalong/p2p/mirror"
 )
 
 // chosenAway has the laptop choose its own version while the desk is off, and returns the choice.
@@ -164,6 +165,50 @@ func TestACopyBeyondTheTakeoverIsASide(t *testing.T) {
 	}
 	if s, _ := laptop.vm("Work"); len(s.RestorePoints) != 1 {
 		t.Errorf("the laptop keeps %+v", s.RestorePoints)
+	}
+}
+
+// Until it has been compared with the new owner's history, a copy takes nothing of that owner's, however soon its stream comes.
+func TestACopyTakesNothingBeforeItWasCompared(t *testing.T) {
+	desk, laptop, v := twoDevices(t)
+	nas := newDevice(t, "nas")
+	pair(t, desk, nas)
+	until(t, "the nas's copy", func() bool {
+		d := nas.engine.vm(v.ID)
+		return d != nil && d.currentDisk() != nil && d.currentDisk().Info().Complete
+	})
+	pair(t, laptop, nas)
+	laptop.stop()
+	desk.write(v.ID, 1, 'n')
+	replica := nas.engine.vm(v.ID)
+	until(t, "the nas to have it", func() bool {
+		b := make([]byte, 1)
+		return replica.currentDisk().ReadAt(b, blockSize) == nil && b[0] == 'n'
+	})
+	// What would compare it doesn't come to it.
+	replica.cancel()
+	<-replica.done
+	desk.stop()
+	laptop.start()
+	until(t, "the VM to be known", func() bool { _, ok := laptop.vm("Work"); return ok })
+	laptop.takeOver("Work")
+	laptop.write(v.ID, 2, 'l')
+	owner := laptop.engine.host.ID()
+	var term uint64
+	until(t, "the nas to know of the takeover", func() bool {
+		now, by, ok := nas.engine.dir.Owner(v.ID)
+		term = now
+		return ok && by == owner
+	})
+	disk := replica.currentDisk()
+	_, err := nas.engine.replicaFor(owner, mirror.Hello{VM: v.ID, Disk: mirror.ID(disk.ID()), Size: disk.Size(), Term: term})
+	var refusal *mirror.Refusal
+	if !errors.As(err, &refusal) || refusal.Code != mirror.RefuseBusy {
+		t.Errorf("the owner's stream: %v", err)
+	}
+	b := make([]byte, 1)
+	if err := disk.ReadAt(b, blockSize); err != nil || b[0] != 'n' {
+		t.Errorf("the nas's copy has %q, %v", b, err)
 	}
 }
 

@@ -55,7 +55,7 @@ func (e *engine) performForced(a baton.Action) bool {
 			f.closeOwner()
 		}
 	case baton.ActJudge:
-		newer, known := w.saboteur.judge(e, d.guest != nil)
+		newer, known := w.saboteur.judge(e, e.machine.State() == baton.Ousted && d.guest != nil)
 		w.note("%s judges: newer=%v, known=%v (%s)", d.id, newer, known, e.custody().Stand())
 		if known {
 			e.follow = append(e.follow, baton.Event{Kind: baton.EvJudged, Term: a.Term, Newer: newer})

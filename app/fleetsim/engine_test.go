@@ -129,8 +129,7 @@ func (d *device) boot() {
 	}
 	facts := baton.Facts{HypervisorAlive: d.guest != nil}
 	if e.disk != nil {
-		info := e.disk.Info()
-		facts.DiskActive = info.Term > info.Given
+		facts.DiskActive = e.disk.Info().Owned
 	}
 	if ev, news := e.custody().News(e.machine); news && !ev.Mine && (ev.Kind == baton.EvSuperseded || ev.Kind == baton.EvChosen) {
 		facts.Superseded, facts.Owner = ev.Term, ev.Peer

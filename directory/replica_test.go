@@ -190,6 +190,11 @@ func TestOnlyChangedChunksTravel(t *testing.T) {
 	if n := fetch(t, a, b, many); n != 64 {
 		t.Errorf("%d chunks at first", n)
 	}
+	written := a.ChunkStats().Written
+	must(t, a.PutReplica("v", id("b"), ReplicaInfo{}, set))
+	if n := a.ChunkStats().Written - written; n != 0 {
+		t.Errorf("%d bytes were stored anew", n)
+	}
 	set[7][1]++
 	must(t, a.PutReplica("v", id("b"), ReplicaInfo{}, set))
 	meet(t, a, b)

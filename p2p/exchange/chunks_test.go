@@ -249,8 +249,10 @@ func TestChunksThatCannotBeStored(t *testing.T) {
 		defer y.mu.Unlock()
 		return len(y.shelf.claims) == 0 && y.shelf.puts[hashes[0]] > 0
 	}, y)
-	x.put(record("k", 1, "v"))
-	until(t, "another record", equal(x, y), x, y)
+	for i := range uint64(30) {
+		x.put(record("k", 1+i, "v"))
+		until(t, "another record", equal(x, y), x, y)
+	}
 	stop()
 	for h, n := range y.shelf.puts {
 		if n > 1 {
@@ -351,7 +353,7 @@ func TestHostileChunks(t *testing.T) {
 		blob []byte
 		want error
 	}{
-		"not asked for":  {m{"type": "chunks", "hashes": []string{other}, "sizes": []int{4}}, good, exchange.ErrProtocol},
+		"not asked for":  {m{"type": "chunks", "hashes": []string{other}, "sizes": []int{19}}, []byte("nobody asked for it"), exchange.ErrProtocol},
 		"wrong content":  {m{"type": "chunks", "hashes": []string{hashOf(good)}, "sizes": []int{4}}, []byte("evil"), exchange.ErrProtocol},
 		"too large":      {m{"type": "chunks", "hashes": []string{hashOf(good)}, "sizes": []int{exchange.MaxChunk + 1}}, nil, exchange.ErrProtocol},
 		"negative":       {m{"type": "chunks", "hashes": []string{hashOf(good)}, "sizes": []int{-1}}, nil, exchange.ErrProtocol},

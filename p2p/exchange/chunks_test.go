@@ -390,9 +390,8 @@ func TestHostileChunks(t *testing.T) {
 			}
 		}
 		if c.msg != nil {
-			if err := conn.SendWithBlob(t.Context(), c.msg, c.blob); err != nil {
-				t.Fatal(err)
-			}
+			// Who has read enough hangs up: that the rest can't be sent any more is no failure.
+			_ = conn.SendWithBlob(t.Context(), c.msg, c.blob)
 		} else {
 			for range 100 {
 				if conn.Send(t.Context(), m{"type": "want", "hashes": own}) != nil {

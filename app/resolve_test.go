@@ -106,10 +106,12 @@ func TestLookingIntoTheOtherVersion(t *testing.T) {
 	// So it can't leave, be suspended, or lose it.
 	wantCode(t, "suspending", desk.engine.SuspendVM(t.Context(), "Work"), api.CodeConflict)
 	wantCode(t, "deleting", desk.engine.DeleteRestorePoint(t.Context(), ref), api.CodeConflict)
-	asked, err := laptop.engine.Switch(t.Context(), api.SwitchVM{VM: "Work"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	var asked *api.Switch
+	until(t, "the laptop to have done with the last switch, and ask", func() (ok bool) {
+		var err error
+		asked, err = laptop.engine.Switch(t.Context(), api.SwitchVM{VM: "Work"})
+		return err == nil
+	})
 	until(t, "the refusal", func() bool {
 		v, _ := laptop.vm("Work")
 		return v.Switch != nil && v.Switch.ID == asked.ID && v.Switch.Phase == api.PhaseFailed && strings.Contains(v.Switch.Error.Sentence, "restore point")

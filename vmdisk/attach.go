@@ -141,6 +141,10 @@ func (d *Store) Drain(ctx context.Context, peer string) (Position, error) {
 			drained, f.draining = f, true
 			f.signal()
 		}
+		if f.ready() && f.floor.Compare(d.position) < 0 {
+			// To drain another peer has given the disk a new position since this one's last barrier, and nothing else would tell it.
+			f.needBarrier = true
+		}
 		pos, done := p.acked, d.progress(p).Complete && !f.needBarrier
 		again := f.ready() && (d.wrote || f.needBarrier)
 		d.mu.Unlock()

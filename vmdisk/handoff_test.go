@@ -6,6 +6,8 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync"
 	"testing"
 
 	"tagalong.org/tagalong/vmdisk/blockset"
@@ -342,5 +344,40 @@ func TestSealedPositionStays(t *testing.T) {
 			t.Fatalf("at %s, though it was written after %s", got, pos)
 		}
 		must(t, d.Close())
+	}
+}
+
+// To drain one peer may give the disk a new position, which another peer that lacks nothing must hear of to be drained too.
+func TestDrainOneAfterTheOther(t *testing.T) {
+	d := newDisk(t, 4<<20, quiet(vfs.NewMem()))
+	must(t, d.Activate(1))
+	must(t, d.WriteAt(blockOf(1), 0, false))
+	ctx, cancel := context.WithCancel(t.Context())
+	var peers sync.WaitGroup
+	defer peers.Wait()
+	defer cancel()
+	join := func(name string) {
+		r := newReplica(t, 4<<20, quiet(vfs.NewMem()))
+		peers.Go(func() { _ = follow(ctx, d, r, name, 1<<30) })
+		changed, stop := d.Watch(name)
+		defer stop()
+		for i := slices.IndexFunc(d.Peers(), func(p PeerInfo) bool { return p.Peer == name && p.Phase == Live }); i < 0; {
+			<-changed
+			i = slices.IndexFunc(d.Peers(), func(p PeerInfo) bool { return p.Peer == name && p.Phase == Live })
+		}
+	}
+	join("p")
+	must(t, d.Fence())
+	at, err := d.Drain(ctx, "p")
+	must(t, err)
+	must(t, d.Unfence())
+	join("q")
+	must(t, d.Fence())
+	for _, name := range []string{"q", "p", "q"} {
+		got, err := d.Drain(ctx, name)
+		must(t, err)
+		if got != d.Position() || got.Compare(at) < 0 {
+			t.Errorf("%s was drained at %s, the disk is at %s", name, got, d.Position())
+		}
 	}
 }

@@ -3,6 +3,7 @@ package fleetsim
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"tagalong.org/tagalong/app/custody"
 	"tagalong.org/tagalong/directory"
@@ -195,6 +196,9 @@ func (w *world) choose(d *device) bool {
 		return false
 	}
 	keep := heads[w.rng.IntN(len(heads))]
+	if i := slices.IndexFunc(heads, w.held); w.healing && !w.held(keep) && i >= 0 {
+		keep = heads[i] // one that was set aside goes on only by another takeover
+	}
 	var over []directory.Hash
 	for _, h := range heads {
 		if h.Hash() != keep.Hash() {

@@ -288,11 +288,28 @@ func (w *world) undecided(heads []directory.SignedTransfer) {
 			w.fail("at rest %s's guest runs, but %s is preferred", d.id, heads[0].To)
 		}
 	}
+	held := 0
 	for _, h := range heads {
-		if d := w.dev(h.To); !w.truth.within(d.holds(), vmdisk.Position{Term: h.Term, Barrier: math.MaxUint64}) {
+		switch d := w.dev(h.To); {
+		case w.held(h):
+			held++
+		case w.acts.choices > 1:
+			// Choices that were made apart, each for a side that the other gave up: the device has set its side aside for the one before it
+			// heard of the other. What was in it is in the VM or in a restore point, which the end checks.
+			w.acts.unheld++
+			w.note("%s is a side of the conflict, and has set it aside", d.id)
+		default:
 			w.fail("at rest %s is a side of the conflict, but its disk is at %s", h.To, d.holds())
 		}
 	}
+	if held == 0 {
+		w.fail("at rest nobody holds any side of the conflict")
+	}
+}
+
+// held says that a side is on the disk of its device.
+func (w *world) held(h directory.SignedTransfer) bool {
+	return w.truth.within(w.dev(h.To).holds(), vmdisk.Position{Term: h.Term, Barrier: math.MaxUint64})
 }
 
 // settle lets everything happen that happens by itself and takes no time.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"testing/synctest"
 
 	"tagalong.org/tagalong/app/custody"
 	"tagalong.org/tagalong/directory"
@@ -135,6 +136,8 @@ func (e *engine) work() bool {
 			o.drained <- drained{pos, err}
 		}()
 	case stageDrained:
+		// How far the goroutine has come by itself must not depend on the computer: a seed has to replay.
+		synctest.Wait()
 		select {
 		case r := <-o.drained:
 			o.drained <- drained{}

@@ -94,7 +94,7 @@ func (d *Store) runRound(r *round) error {
 		case err != nil:
 			err = d.fail("sync "+baseName, err)
 		case rerr != nil:
-			err = fmt.Errorf("name barrier: %w", rerr)
+			err, d.syncing = fmt.Errorf("name barrier: %w", rerr), false
 			d.withdraw(r)
 		default:
 			d.position, d.syncing = pos, false
@@ -109,8 +109,9 @@ func (d *Store) withdraw(r *round) {
 	for _, p := range d.peers {
 		if f := p.feed; f != nil && f.queue.has(r) {
 			f.dropQueue()
-			f.signal()
+			f.rouse()
 		}
+		d.notify(p.name) // the position that was about to change stays
 	}
 }
 
@@ -154,7 +155,7 @@ func (d *Store) cut(r *round, rerr error) (pos Position, wrote, fresh bool, err 
 			f.pushBarrier(pos, r)
 		}
 	}
-	d.wrote, d.syncing = false, wrote
+	d.wrote, d.syncing = false, wrote || fresh
 	return pos, wrote, fresh, nil
 }
 

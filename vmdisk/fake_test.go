@@ -42,9 +42,10 @@ func (f fullFile) WriteAt(p []byte, off int64) (int, error) {
 	return f.File.WriteAt(p, off)
 }
 
-// holdFS lets a test hold the syncs of base.raw, and see them, from arm to release.
+// holdFS lets a test hold the syncs of a file, base.raw unless told, and see them, from arm to release.
 type holdFS struct {
 	*vfs.Mem
+	name    string
 	armed   atomic.Bool
 	started chan struct{}
 	hold    chan error // nil lets a sync happen, an error makes it fail
@@ -52,7 +53,7 @@ type holdFS struct {
 }
 
 func newHoldFS() *holdFS {
-	return &holdFS{Mem: vfs.NewMem(), started: make(chan struct{}), hold: make(chan error), free: make(chan struct{})}
+	return &holdFS{Mem: vfs.NewMem(), name: baseName, started: make(chan struct{}), hold: make(chan error), free: make(chan struct{})}
 }
 
 // arm begins to hold; a test that fails lets go.
@@ -69,7 +70,7 @@ func (h *holdFS) release() {
 
 func (h *holdFS) Open(name string) (vfs.File, error) {
 	file, err := h.Mem.Open(name)
-	if name == baseName && err == nil {
+	if name == h.name && err == nil {
 		file = heldFile{file, h}
 	}
 	return file, err

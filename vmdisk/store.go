@@ -68,7 +68,7 @@ type Store struct {
 	complete   bool
 	wrote      bool // since the last cut
 	naming     bool // the next barrier is one of this term
-	syncing    bool // what was written before the cut isn't durable yet, and position is behind it
+	syncing    bool // a barrier was cut, and what it stands for, or its name alone, isn't durable yet: position is behind it
 	wroteAt    time.Time
 	term       uint64 // active under
 	given      uint64

@@ -265,7 +265,7 @@ func (v *vm) send(a baton.Action) {
 		m.Body = handoff.Returned{Record: record, Live: a.Live}
 	case baton.ActSendActive:
 		m.Body = handoff.Active{Term: a.Term}
-		if s, ok := v.switchDone(v.e.name); ok {
+		if s, ok := v.switchDone(v.under, v.e.name); ok {
 			v.e.spawn(func() { v.noteSwitch(a.Term, s) })
 		}
 		v.e.spawn(v.syncFeeds)
@@ -498,13 +498,10 @@ func (v *vm) switching() bool {
 	return v.op == opSwitch
 }
 
-// offered begins to tell of the switch on the giver's side.
+// offered begins to tell of the switch on the giver's side. It is for the loop.
 func (v *vm) offered(to string, live bool) {
-	v.mu.Lock()
-	under := v.sw != nil && !v.sw.s.Phase.Ended()
-	v.mu.Unlock()
-	if !under {
-		v.beginSwitch(v.e.host.ID(), to, live)
+	if _, underWay := v.updateSwitch(func(*switchRun) {}); !underWay {
+		v.under, _ = v.beginSwitch(v.e.host.ID(), to, live)
 	}
 }
 

@@ -197,7 +197,7 @@ func (v *vm) resume(ctx context.Context, a baton.Action) {
 		}
 	}
 	v.syncFeeds()
-	v.endSwitch(a.Reason)
+	v.endSwitch(v.under, a.Reason)
 }
 
 // goOn lets a guest continue that may stand in the middle of a teleport begun by an earlier engine.
@@ -252,7 +252,7 @@ func (v *vm) becomeReplica(ctx context.Context, a baton.Action) {
 	v.saveBaton(a.State)
 	v.stopFeeds()
 	v.stopExport()
-	v.switchDone(v.e.deviceName(a.Peer))
+	v.switchDone(v.under, v.e.deviceName(a.Peer))
 }
 
 func (v *vm) reportStopped() {

@@ -58,7 +58,7 @@ func (v *vm) take(ctx context.Context) (*api.Switch, error) {
 	if err := v.begin(opSwitch); err != nil {
 		return nil, err
 	}
-	s := v.beginSwitch(owner, v.e.host.ID(), false)
+	_, s := v.beginSwitch(owner, v.e.host.ID(), false)
 	v.post(v.e.ctx, baton.Event{Kind: baton.EvWant, Peer: owner, Ask: newID()})
 	return &s, nil
 }
@@ -80,9 +80,9 @@ func (v *vm) sendTo(ctx context.Context, device string) (*api.Switch, error) {
 	if !v.e.awaitLink(ctx, device) {
 		return nil, errUnreachable(v.e.deviceName(device))
 	}
-	s := v.beginSwitch(v.e.host.ID(), device, v.currentGuest() != nil)
+	r, s := v.beginSwitch(v.e.host.ID(), device, v.currentGuest() != nil)
 	if !v.e.tellDevice(device, handoff.Msg{VM: v.id, Body: handoff.Invite{}}) {
-		v.endSwitch(baton.ReasonLinkLost)
+		v.endSwitch(r, baton.ReasonLinkLost)
 		return nil, errUnreachable(v.e.deviceName(device))
 	}
 	return &s, nil

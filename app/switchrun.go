@@ -38,8 +38,8 @@ func newID() string {
 	return hex.EncodeToString(b[:])
 }
 
-// beginSwitch makes the VM's switch known. It replaces one that has ended.
-func (v *vm) beginSwitch(from, to string, live bool) api.Switch {
+// beginSwitch makes the VM's switch known. It replaces one that has ended. It returns it also as it is now.
+func (v *vm) beginSwitch(from, to string, live bool) (*switchRun, api.Switch) {
 	kind := "baton"
 	if live {
 		kind = "teleport"
@@ -53,7 +53,13 @@ func (v *vm) beginSwitch(from, to string, live bool) api.Switch {
 	s := r.s
 	v.mu.Unlock()
 	v.publishSwitch("switch.begun", s, fmt.Sprintf("%s: switching from %s to %s.", s.VMName, s.FromName, s.ToName))
-	return s
+	return r, s
+}
+
+func (v *vm) currentSwitch() *switchRun {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.sw
 }
 
 func (v *vm) publishSwitch(kind string, s api.Switch, text string) {
@@ -62,13 +68,17 @@ func (v *vm) publishSwitch(kind string, s api.Switch, text string) {
 
 // updateSwitch changes the switch under way; nothing happens without one. It returns the new state.
 func (v *vm) updateSwitch(change func(r *switchRun)) (api.Switch, bool) {
+	return v.updateRun(v.currentSwitch(), change)
+}
+
+func (v *vm) updateRun(r *switchRun, change func(r *switchRun)) (api.Switch, bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.sw == nil || v.sw.s.Phase.Ended() {
+	if r == nil || r.s.Phase.Ended() {
 		return api.Switch{}, false
 	}
-	change(v.sw)
-	return v.sw.s, true
+	change(r)
+	return r.s, true
 }
 
 func (v *vm) switchPhase(phase api.SwitchPhase) {
@@ -181,9 +191,9 @@ func (v *vm) switchRemote(from string, p api.Switch) {
 	}
 }
 
-// switchDone ends the switch well, if one is under way. by is the device that runs the VM now.
-func (v *vm) switchDone(by string) (api.Switch, bool) {
-	s, ok := v.updateSwitch(func(r *switchRun) {
+// switchDone ends switch r well, if it is under way. by is the device that runs the VM now.
+func (v *vm) switchDone(r *switchRun, by string) (api.Switch, bool) {
+	s, ok := v.updateRun(r, func(r *switchRun) {
 		if r.s.Pause == 0 && !r.stopped.IsZero() {
 			r.s.Pause = time.Since(r.stopped)
 		}
@@ -195,9 +205,9 @@ func (v *vm) switchDone(by string) (api.Switch, bool) {
 	return s, ok
 }
 
-// endSwitch ends the switch without a move.
-func (v *vm) endSwitch(reason string) {
-	s, ok := v.updateSwitch(func(r *switchRun) {
+// endSwitch ends switch r without a move.
+func (v *vm) endSwitch(r *switchRun, reason string) {
+	s, ok := v.updateRun(r, func(r *switchRun) {
 		r.s.Phase, r.s.Ended, r.s.ETA, r.s.CanEnd = api.PhaseFailed, time.Now(), 0, false
 		r.s.Error = explainEnd(r.s, reason)
 		if reason == baton.ReasonCancelled {
@@ -272,7 +282,7 @@ const maxRetries = 3
 func (v *vm) endIncoming(reason string) {
 	if reason == reasonConverged {
 		again := false
-		v.updateSwitch(func(r *switchRun) {
+		v.updateRun(v.under, func(r *switchRun) {
 			r.retries++
 			again = r.retries <= maxRetries
 		})
@@ -284,5 +294,5 @@ func (v *vm) endIncoming(reason string) {
 			return
 		}
 	}
-	v.endSwitch(reason)
+	v.endSwitch(v.under, reason)
 }

@@ -311,7 +311,7 @@ func (v *vm) pauseGuest(ctx context.Context) {
 		v.outgoing.end(ctx)
 		v.outgoing = nil
 	}
-	v.endSwitch(baton.ReasonOusted)
+	v.endSwitch(v.under, baton.ReasonOusted)
 	if guest := v.currentGuest(); guest != nil {
 		if err := v.standStill(ctx, guest); err != nil {
 			v.log.Error("Pausing the guest failed; its disk is fenced", "error", err)

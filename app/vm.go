@@ -65,6 +65,9 @@ type vm struct {
 	converged bool                // the last attempt to give it away ended because it was idle
 	sealed    bool                // the replica is loaded and waits for the baton
 	sw        *switchRun
+	// under is the switch that the loop's step is about. A step lets go of the VM before its actions are done: from then on sw may be
+	// another one, which they must not end. It belongs to the loop.
+	under *switchRun
 	starting  bool
 	told      string // the gist of the record as last written
 	aside     *asideRun
@@ -167,6 +170,7 @@ func (v *vm) post(ctx context.Context, ev baton.Event) {
 // step runs one event through the machine, and the events that its actions make, in order. It returns the machine's first
 // refusal.
 func (v *vm) step(ctx context.Context, ev baton.Event) (refused error) {
+	v.under = v.currentSwitch()
 	queue := []baton.Event{ev}
 	for len(queue) > 0 {
 		ev, queue = queue[0], queue[1:]

@@ -146,14 +146,20 @@ func (v *vm) tellReplica(device string, p api.Replica, disk *vmdisk.Store, now *
 	return true, nil
 }
 
-// tellCertain says that what was told is certain, as long as nothing writes.
+// tellCertain says that what was told is certain, as long as nothing writes. A crash of this device must not make it untrue: the
+// disk is settled first.
 func (v *vm) tellCertain(disk *vmdisk.Store) error {
 	v.sure.Lock()
 	defer v.sure.Unlock()
-	info := disk.Info()
-	of := info.Position
-	if !v.quiet() || info.Unflushed || !info.Active {
-		of = vmdisk.Position{}
+	var of vmdisk.Position
+	if v.quiet() && disk.Info().Active {
+		settled, err := disk.Settle()
+		if err != nil {
+			return errors.Join(err, v.e.dir.SetCertain(v.id, directory.Position{}))
+		}
+		if info := disk.Info(); settled && !info.Unflushed && info.Active {
+			of = info.Position
+		}
 	}
 	return v.e.dir.SetCertain(v.id, directory.Position(of))
 }

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"os"
 	"slices"
 	"testing"
 	"time"
@@ -55,6 +56,21 @@ func TestReplicasAreTold(t *testing.T) {
 	info := third.engine.dir.Replicas(v.ID)[laptopID]
 	if at := desk.engine.vm(v.ID).currentDisk().Info().Position; vmdisk.Position(info.Of) != at || info.Position == info.Of || info.Heard.IsZero() || info.Heard.After(info.At) {
 		t.Errorf("told %+v, the disk is at %s", info, at)
+	}
+	// What is certain is so whatever happens to the desk now: a copy of its files is what its death would leave.
+	dead := t.TempDir()
+	if err := os.CopyFS(dead, os.DirFS(desk.engine.vm(v.ID).diskDir())); err != nil {
+		t.Fatal(err)
+	}
+	disk, err := vmdisk.Open(dead, vmdisk.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if at := disk.Info().Position; at != vmdisk.Position(info.Of) {
+		t.Errorf("after its owner's death the disk is at %s, and %s was certain", at, vmdisk.Position(info.Of))
+	}
+	if err := disk.Close(); err != nil {
+		t.Fatal(err)
 	}
 	s, _ := third.vm("Work")
 	i := slices.IndexFunc(s.Replicas, func(r api.Replica) bool { return r.Device == laptopID })

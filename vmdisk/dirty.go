@@ -325,6 +325,25 @@ func (d *Store) Save() error {
 	return nil
 }
 
+// Settle does what Save does, and makes it durable that the disk is exactly at its position. settled is false if something was
+// written meanwhile. A crash of an owner otherwise leaves a disk that counts as written since, and that gets a position which no
+// replica has. Settling what is settled costs nothing. Errors are those of Save.
+func (d *Store) Settle() (settled bool, err error) {
+	exact, seq := d.j.exact()
+	if !exact {
+		if err := d.save(); err != nil {
+			return false, fmt.Errorf("settle: %w", err)
+		}
+		if exact, seq = d.j.exact(); !exact {
+			return false, nil
+		}
+	}
+	if err := d.j.syncTo(seq); err != nil {
+		return false, fmt.Errorf("settle: %w", err)
+	}
+	return true, nil
+}
+
 // save stores the dirty sets and drops from the activity log what was not written since. What a region contains
 // is made durable before it is dropped: a peer may have acknowledged what this disk could still lose.
 func (d *Store) save() error {

@@ -252,6 +252,13 @@ func (j *journal) syncTo(seq uint64) error {
 	return nil
 }
 
+// exact says whether the disk is known to be exactly at its position, and the record that says so at the latest.
+func (j *journal) exact() (exact bool, seq uint64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.st.exact, j.seq
+}
+
 // snapshot is a copy of the present state.
 func (j *journal) snapshot() *state {
 	j.mu.Lock()

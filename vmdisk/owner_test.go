@@ -249,6 +249,39 @@ func TestBarriersNeverRepeat(t *testing.T) {
 	}
 }
 
+// A settled disk stays at its position whatever happens to its owner, until it is written again.
+func TestSettledDiskStaysAtItsPosition(t *testing.T) {
+	for i := range uint64(12) {
+		m := vfs.NewMem()
+		d := newDisk(t, 1<<20, quiet(m))
+		must(t, d.Activate(1))
+		must(t, d.WriteAt([]byte{1}, 100, false))
+		settled, err := d.Settle()
+		must(t, err)
+		at := d.Position()
+		if !settled || at == (Position{}) {
+			t.Fatalf("settled %v at %s", settled, at)
+		}
+		if again, err := d.Settle(); err != nil || !again || d.Position() != at {
+			t.Fatalf("settled again: %v, %v, at %s", again, err, d.Position())
+		}
+		written := i%2 == 1
+		if written {
+			must(t, d.WriteAt([]byte{2}, 100, false))
+		}
+		m = m.Crash(vfs.Loss(i%3), i)
+		_ = d.Close()
+		d = reopen(t, quiet(m))
+		if p := d.Position(); (p != at) != written {
+			t.Errorf("after a crash it is at %s, settled at %s, and was written since: %v", p, at, written)
+		}
+		must(t, d.Activate(1))
+		if p := d.Position(); !written && p != at {
+			t.Errorf("active again it is at %s, settled at %s", p, at)
+		}
+	}
+}
+
 func TestReserve(t *testing.T) {
 	m := vfs.NewMem()
 	o := quiet(m)

@@ -67,13 +67,13 @@ type vm struct {
 	sw        *switchRun
 	// under is the switch that the loop's step is about. A step lets go of the VM before its actions are done: from then on sw may be
 	// another one, which they must not end. It belongs to the loop.
-	under *switchRun
-	starting  bool
-	told      string // the gist of the record as last written
-	aside     *asideRun
-	opened    map[string]*openPoint // restore points that the VM sees, by ID
-	heads     string                // the sides that the person was told of last; "" if there was one
-	received  time.Time             // when the owner's last barrier came in
+	under    *switchRun
+	starting bool
+	told     string // the gist of the record as last written
+	aside    *asideRun
+	opened   map[string]*openPoint // restore points that the VM sees, by ID
+	heads    string                // the sides that the person was told of last; "" if there was one
+	received time.Time             // when the owner's last barrier came in
 }
 
 // ask is an event whose sender waits for what becomes of it.

@@ -21,6 +21,7 @@ type activity struct {
 	mu      sync.Mutex
 	n       int               // regions that are logged
 	pending map[uint32]uint64 // logged, perhaps not durably: the journal's record
+	sealed  bool              // nothing may be logged: the disk is what the journal says, and nobody may write
 }
 
 const pageRegions = 1024
@@ -124,6 +125,9 @@ func (a *activity) log(first, last uint32) error {
 func (a *activity) append(first, last uint32) (need uint64, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.sealed {
+		return 0, ErrFenced
+	}
 	var missing []uint32
 	for i := first; i <= last; i++ {
 		if a.region(i).Load()&regionLogged == 0 {
@@ -161,6 +165,13 @@ func (a *activity) unpin(first, end uint32) {
 	for i := first; i < end; i++ {
 		a.pages[i/pageRegions].Load()[i%pageRegions].Add(^uint32(regionPin - 1))
 	}
+}
+
+// seal says whether regions may not be logged. What was logged before is in the journal when it returns.
+func (a *activity) seal(yes bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.sealed = yes
 }
 
 // all visits the regions that are logged. The caller holds mu.

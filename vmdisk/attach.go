@@ -122,7 +122,7 @@ func (d *Store) Drain(ctx context.Context, peer string) (Position, error) {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		if drained != nil {
-			drained.draining = false
+			drained.draining--
 		}
 	}()
 	for {
@@ -138,7 +138,8 @@ func (d *Store) Drain(ctx context.Context, peer string) (Position, error) {
 		}
 		f := p.feed
 		if drained == nil {
-			drained, f.draining = f, true
+			drained = f
+			f.draining++
 			f.signal()
 		}
 		if f.ready() && f.floor.Compare(d.position) < 0 {
@@ -151,7 +152,7 @@ func (d *Store) Drain(ctx context.Context, peer string) (Position, error) {
 		if done {
 			return pos, nil
 		}
-		if again {
+		if again && ctx.Err() == nil {
 			if err := d.barrier(); err != nil {
 				return Position{}, fmt.Errorf("drain to %s: %w", peer, err)
 			}

@@ -83,18 +83,19 @@ func (d *Store) runRound(r *round) error {
 		if err != nil || !wrote && !fresh {
 			return err
 		}
+		var unnamed error
 		if wrote {
 			err = d.troubled("sync", d.stack.sync())
 		} else {
 			// A new name for old content: without a write to tell of it, a restart would not know the name.
-			rerr = d.record(replicaRecord(true, [16]byte{}, pos))
+			unnamed = d.record(replicaRecord(true, [16]byte{}, pos))
 		}
 		d.mu.Lock()
 		switch {
 		case err != nil:
 			err = d.fail("sync "+baseName, err)
-		case rerr != nil:
-			err, d.syncing = fmt.Errorf("name barrier: %w", rerr), false
+		case unnamed != nil:
+			err, d.syncing = fmt.Errorf("name barrier: %w", unnamed), false
 			d.withdraw(r)
 		default:
 			d.position, d.syncing = pos, false
@@ -116,7 +117,7 @@ func (d *Store) withdraw(r *round) {
 }
 
 // cut ends the joining of round r and queues its barriers. fresh says that the barrier has a new
-// number. The caller holds gate and mu.
+// number. rerr is why no further numbers could be reserved: it counts only when there are none left. The caller holds gate and mu.
 func (d *Store) cut(r *round, rerr error) (pos Position, wrote, fresh bool, err error) {
 	d.next = nil
 	switch {

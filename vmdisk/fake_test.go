@@ -42,6 +42,32 @@ func (f fullFile) WriteAt(p []byte, off int64) (int, error) {
 	return f.File.WriteAt(p, off)
 }
 
+// muteFS takes nothing more into its journal, whose file is full, while full is set.
+type muteFS struct {
+	*vfs.Mem
+	full atomic.Bool
+}
+
+func (m *muteFS) Open(name string) (vfs.File, error) {
+	file, err := m.Mem.Open(name)
+	if name == journalName && err == nil {
+		file = muteFile{file, m}
+	}
+	return file, err
+}
+
+type muteFile struct {
+	vfs.File
+	fs *muteFS
+}
+
+func (f muteFile) WriteAt(p []byte, off int64) (int, error) {
+	if f.fs.full.Load() {
+		return 0, syscall.ENOSPC
+	}
+	return f.File.WriteAt(p, off)
+}
+
 // holdFS lets a test hold the syncs of a file, base.raw unless told, and see them, from arm to release.
 type holdFS struct {
 	*vfs.Mem

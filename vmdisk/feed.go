@@ -33,7 +33,7 @@ type Feed struct {
 	queued   int64
 	queueing bool
 	live     bool
-	draining bool
+	draining int // how many wait until the peer has everything
 	closed   bool
 	begin    bool
 	// needBarrier: something was sent or queued since the last barrier, or there was none.
@@ -115,7 +115,7 @@ func (f *Feed) pushBarrier(pos Position, r *round) {
 
 // ready says that barriers may be queued: the peer lacks nothing but what is in the queue. The caller holds d.mu.
 func (f *Feed) ready() bool {
-	return f.queueing && f.p.todo.Empty() && (!f.d.fenced || f.draining)
+	return f.queueing && f.p.todo.Empty() && (!f.d.fenced || f.draining > 0)
 }
 
 // overflow makes the whole queue dirty bits again. The caller holds d.mu.

@@ -77,6 +77,7 @@ func (d *Store) activate(term uint64) error {
 	if !restart {
 		d.al.forget()
 	}
+	d.al.seal(false)
 	d.lostIncoming()
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -138,6 +139,8 @@ func (d *Store) seal() error {
 	d.syncMu.Lock()
 	defer d.syncMu.Unlock()
 	pos := d.Position()
+	// A write that asked before the fence may only now be about to log its region, which would say that the disk is written.
+	d.al.seal(true)
 	return d.j.commit(func(st *state) { st.position, st.exact = pos, true })
 }
 
@@ -159,11 +162,16 @@ func (d *Store) Unfence() error {
 	case !d.active:
 		return fmt.Errorf("unfence: %w", ErrInactive)
 	}
+	d.al.seal(false)
 	d.fenced = false
 	d.reconsider()
 	for _, p := range d.peers {
-		if p.feed != nil {
-			p.feed.signal()
+		if f := p.feed; f != nil {
+			if f.live && f.floor.Compare(d.position) < 0 {
+				// A position that the disk got while it was fenced wasn't told to this peer, and of an idle guest no write would.
+				f.live, f.needBarrier = false, true
+			}
+			f.signal()
 		}
 	}
 	return nil

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"sync"
 	"testing"
 
 	"tagalong.org/tagalong/vmdisk/blockset"
@@ -343,104 +342,5 @@ func TestSealedPositionStays(t *testing.T) {
 			t.Fatalf("at %s, though it was written after %s", got, pos)
 		}
 		must(t, d.Close())
-	}
-}
-
-// To drain one peer may give the disk a new position, which another peer that lacks nothing must hear of to be drained too.
-func TestDrainOneAfterTheOther(t *testing.T) {
-	d := newDisk(t, 4<<20, quiet(vfs.NewMem()))
-	must(t, d.Activate(1))
-	must(t, d.WriteAt(blockOf(1), 0, false))
-	ctx, cancel := context.WithCancel(t.Context())
-	var peers sync.WaitGroup
-	defer peers.Wait()
-	defer cancel()
-	join := func(name string) {
-		r := newReplica(t, 4<<20, quiet(vfs.NewMem()))
-		peers.Go(func() { _ = follow(ctx, d, r, name, 1<<30) })
-	}
-	drain := func(name string) {
-		for {
-			got, err := d.Drain(ctx, name)
-			if errors.Is(err, ErrDetached) {
-				continue // it joins only now
-			}
-			must(t, err)
-			if got != d.Position() {
-				t.Errorf("%s was drained at %s, the disk is at %s", name, got, d.Position())
-			}
-			return
-		}
-	}
-	join("p")
-	must(t, d.Fence())
-	drain("p")
-	join("q")
-	drain("q")
-	drain("p")
-}
-
-// While a barrier gives what the peer has a new name, and that isn't durable yet, the peer isn't drained: the position that a hand-off
-// would be signed with is about to be an old one.
-func TestDrainWaitsForTheName(t *testing.T) {
-	h := newHoldFS()
-	h.name = journalName
-	o := quiet(nil)
-	o.FS = h
-	d := newDisk(t, 1<<20, o)
-	must(t, d.Activate(1))
-	must(t, d.WriteAt(blockOf(1), 0, false))
-	r := newReplica(t, 1<<20, quiet(vfs.NewMem()))
-	a, err := r.Apply()
-	must(t, err)
-	f, err := d.Attach("p", a.State())
-	must(t, err)
-	pump(t, f, a)
-	must(t, a.Close())
-	must(t, d.Renew(7))
-	must(t, d.Close())
-	d = reopen(t, o)
-	must(t, d.Activate(7))
-	old := d.Position()
-	must(t, d.Fence())
-	h.arm(t)
-	ctx, cancel := context.WithCancel(t.Context())
-	var peer sync.WaitGroup
-	defer peer.Wait()
-	defer cancel()
-	changed, stop := d.Watch("p")
-	defer stop()
-	peer.Go(func() { _ = follow(ctx, d, r, "p", 1<<30) })
-	for d.Peers()[0].Phase == Detached {
-		<-changed
-	}
-	type result struct {
-		pos Position
-		err error
-	}
-	done := make(chan result, 1)
-	go func() {
-		pos, err := d.Drain(ctx, "p")
-		done <- result{pos, err}
-	}()
-	held := 0
-	for {
-		select {
-		case <-h.started:
-			held++
-			if p := d.Peers()[0]; p.Complete {
-				t.Errorf("it is complete at %s while a new name is being written", p.Acked)
-			}
-			h.hold <- nil
-		case got := <-done:
-			must(t, got.err)
-			if at := r.Position(); got.pos != d.Position() || got.pos != at || got.pos.Term != 7 || got.pos.Compare(old) <= 0 {
-				t.Errorf("drained to %s; the disk is at %s, the replica at %s, before it was %s", got.pos, d.Position(), at, old)
-			}
-			if held == 0 {
-				t.Error("nothing was held")
-			}
-			return
-		}
 	}
 }

@@ -1,6 +1,7 @@
 package vmdisk
 
 import (
+	"errors"
 	"fmt"
 	"io"
 
@@ -164,7 +165,9 @@ func (d *Store) change(how change, off, n int64, p []byte) error {
 func (d *Store) begin(off, n int64) error {
 	for {
 		era := d.al.era.Load()
-		if err := d.al.enter(off, n); err != nil {
+		if err := d.al.enter(off, n); errors.Is(err, ErrFenced) {
+			return err // sealed since this write asked
+		} else if err != nil {
 			return d.troubled("log a write", err)
 		}
 		d.gate.RLock()

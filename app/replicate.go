@@ -83,6 +83,9 @@ func (v *vm) syncFeeds() {
 	for _, f := range gone {
 		f.cancel()
 		<-f.done
+		if disk == nil {
+			continue // the engine is ending
+		}
 		if err := disk.Forget(f.device); err != nil {
 			v.log.Warn("Forgetting a device's dirty set failed", "device", f.device, "error", err)
 		}

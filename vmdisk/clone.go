@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"tagalong.org/tagalong/vmdisk/blockset"
@@ -86,10 +87,13 @@ func (d *Store) clone(ctx context.Context, dst string, o CloneOptions, progress 
 
 // SweepClones removes from a directory what clones that a crash cut short have left in it. None may be under way there.
 func SweepClones(dir string) error {
-	left, err := filepath.Glob(filepath.Join(dir, "*"+vfs.TempSuffix))
-	for _, l := range left {
-		if st, serr := os.Lstat(l); serr == nil && st.IsDir() {
-			err = errors.Join(err, os.RemoveAll(l))
+	entries, err := os.ReadDir(dir) // and no pattern: the path may have anything in it
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, e := range entries {
+		if e.IsDir() && strings.HasSuffix(e.Name(), vfs.TempSuffix) {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))
 		}
 	}
 	if err != nil {

@@ -199,6 +199,13 @@ func TestCloneDirectory(t *testing.T) {
 	must(t, os.WriteFile(filepath.Join(dst+vfs.TempSuffix, baseName), []byte("half"), 0o600))
 	must(t, SweepClones(filepath.Dir(dst)))
 	none()
+	must(t, SweepClones(filepath.Join(dst, "none")))
+	odd := filepath.Join(t.TempDir(), "[a-z]")
+	must(t, os.MkdirAll(filepath.Join(odd, "disk"+vfs.TempSuffix), 0o700))
+	must(t, SweepClones(odd))
+	if left, err := os.ReadDir(odd); err != nil || len(left) > 0 {
+		t.Fatalf("left: %v (%v)", left, err)
+	}
 	must(t, os.MkdirAll(dst+vfs.TempSuffix, 0o700))
 	must(t, os.WriteFile(filepath.Join(dst+vfs.TempSuffix, baseName), []byte("half"), 0o600))
 	must(t, Clone(context.Background(), dst, src, CloneOptions{}, nil))

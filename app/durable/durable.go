@@ -4,6 +4,7 @@ package durable
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 )
@@ -34,12 +35,18 @@ func Rename(from, to string) error {
 	return err
 }
 
-// Mkdir makes a directory, and those above it, and makes its name durable. One that is there already is no error.
+// Mkdir makes a directory, and those above it, and makes their names durable. One that is there already is no error.
 func Mkdir(path string) error {
+	parent := filepath.Dir(path)
+	if _, err := os.Stat(parent); errors.Is(err, fs.ErrNotExist) {
+		if err := Mkdir(parent); err != nil {
+			return err
+		}
+	}
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return err
 	}
-	return SyncDir(filepath.Dir(path))
+	return SyncDir(parent)
 }
 
 // SyncDir makes durable which names the directory has, where the system knows how to.

@@ -172,9 +172,14 @@ func (s Shelf) Remove(id string) error {
 
 // Sweep deletes what an interrupted Remove left.
 func (s Shelf) Sweep() error {
-	gone, err := filepath.Glob(filepath.Join(string(s), "*"+goneSuffix))
-	for _, dir := range gone {
-		err = errors.Join(err, os.RemoveAll(dir))
+	entries, err := os.ReadDir(string(s)) // and no pattern: the path may have anything in it
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), goneSuffix) {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(string(s), e.Name())))
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("restore: sweep: %w", err)

@@ -125,6 +125,24 @@ func TestRemoveAndWhatACrashLeaves(t *testing.T) {
 	if left, _ := os.ReadDir(string(s)); len(left) != 0 {
 		t.Errorf("left: %v", left)
 	}
+	if err := Shelf(filepath.Join(t.TempDir(), "none")).Sweep(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A person's directory may be called anything.
+func TestRemoveBelowAnOddName(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "[a-z]")
+	disk, s := filepath.Join(dir, "disk"), Shelf(filepath.Join(dir, "kept"))
+	if err := os.MkdirAll(disk, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(s.Take(Point{ID: "a1"}, disk), s.Remove("a1")); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := os.ReadDir(string(s)); err != nil || len(left) != 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
 }
 
 func TestNotes(t *testing.T) {

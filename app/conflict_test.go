@@ -7,6 +7,7 @@ import (
 
 	"tagalong.org/tagalong/app/api"
 	"tagalong.org/tagalong/app/hypervisor"
+	"tagalong.org/tagalong/directory"
 	"tagalong.org/tagalong/directory/baton"
 )
 
@@ -179,5 +180,54 @@ func TestKeepingTheVersionThatWaits(t *testing.T) {
 	desk.live("Work")
 	if laptop.read(v.ID, 3) != 'n' {
 		t.Error("the laptop doesn't follow")
+	}
+}
+
+// What was chosen on one device is given up there only when the device of the other side has heard of it: until then that one may choose
+// the opposite.
+func TestChoicesMadeApart(t *testing.T) {
+	desk, laptop, v := apart(t)
+	laptop.stop()
+	job := desk.choose(api.ResolveKeep, laptop)
+	until(t, "the desk to wait for the laptop", func() bool { return desk.engine.job(job.ID).snapshot().Phase == phaseHeeding })
+	until(t, "the desk's guest to stand still", func() bool { return desk.hv.only().get() == hypervisor.StatePaused })
+	untouched := func(d *device, fill byte) {
+		t.Helper()
+		s, _ := d.vm("Work")
+		if len(s.RestorePoints) != 0 || d.state(v.ID) != baton.Ousted && d.state(v.ID) != baton.Owned || d.read(v.ID, 1) != fill {
+			t.Errorf("%s is %s, with %q in block 1 and %+v", d.name, d.state(v.ID), d.read(v.ID, 1), s.RestorePoints)
+		}
+	}
+	untouched(desk, 'd')
+	desk.stop()
+	laptop.start()
+	until(t, "the laptop to see both versions", func() bool { s, _ := laptop.vm("Work"); return s.Conflict != nil })
+	laptop.choose(api.ResolveKeep, desk)
+	until(t, "the laptop to stand still", func() bool { return laptop.state(v.ID) == baton.Ousted })
+	untouched(laptop, 'l')
+	desk.start()
+	for _, d := range []*device{desk, laptop} {
+		until(t, d.name+" to see both choices", func() bool {
+			s, _ := d.vm("Work")
+			return s.Conflict != nil && len(s.Conflict.Sides) == 2 && s.Conflict.Sides[0].Kind == string(directory.KindResolved) && s.Conflict.Sides[1].Kind == string(directory.KindResolved)
+		})
+	}
+	// The one that is preferred goes on meanwhile.
+	until(t, "each to be settled", func() bool {
+		states := []baton.State{desk.state(v.ID), laptop.state(v.ID)}
+		slices.Sort(states)
+		return slices.Equal(states, []baton.State{baton.Ousted, baton.Owned})
+	})
+	untouched(desk, 'd')
+	untouched(laptop, 'l')
+	desk.choose(api.ResolveKeep, laptop)
+	one(t, laptop, desk, v.ID)
+	for _, d := range []*device{desk, laptop} {
+		if got := d.read(v.ID, 1); got != 'l' {
+			t.Errorf("%s has %q in block 1", d.name, got)
+		}
+	}
+	if s, _ := desk.vm("Work"); len(s.RestorePoints) != 1 {
+		t.Errorf("the desk keeps %+v", s.RestorePoints)
 	}
 }

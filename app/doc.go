@@ -20,7 +20,8 @@
 //
 //   - A VM is taken from a device that hasn't given it away only after the person has read what may be
 //     missing. Where that leaves two versions, nothing of either is overwritten, started or killed before
-//     the person has chosen, and what they give up becomes a restore point, or a VM of its own, first.
+//     the person has chosen, and what they give up becomes a restore point, or a VM of its own, first. It is given up only when the
+//     device of the version that they keep has heard of it: until then it may have been told the opposite.
 //
 // What it doesn't: it doesn't switch a suspended VM.
 //

@@ -13,6 +13,7 @@ import (
 // The phases of a resolution's job.
 const (
 	phaseSettling = "settling" // the device follows the choice
+	phaseHeeding  = "heeding"  // the device of the side that was kept has yet to hear of the choice
 	phaseKeeping  = "keeping"  // what was given up becomes a restore point, or a VM of its own
 	phaseChecking = "checking" // every block is checked
 )
@@ -43,7 +44,12 @@ func (v *vm) followChoice(ctx context.Context, j *job, t directory.SignedTransfe
 	j.enter(phaseSettling)
 	self := v.e.host.ID()
 	for !v.settledOn(t) {
-		if run := v.asideRun(); run != nil {
+		if err := v.decided(); err != nil {
+			return err // something else was chosen on another device
+		}
+		if !v.custody().Heeded(t) {
+			j.enter(phaseHeeding)
+		} else if run := v.asideRun(); run != nil {
 			phase, done, total, err := run.progress()
 			if err != nil {
 				return err

@@ -295,7 +295,7 @@ func (v *vm) persistKept(a baton.Action) baton.Event {
 func (v *vm) judge(term uint64) (baton.Event, bool) {
 	// The hypervisor of a replica waits for a memory that is the giver's.
 	guest := v.machine.State() == baton.Ousted && v.currentGuest() != nil
-	newer, known := v.custody().Judge(guest || v.suspended())
+	newer, known := v.custody().Judge(v.machine.Term(), guest || v.suspended())
 	if !known {
 		return baton.Event{}, false
 	}

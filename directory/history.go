@@ -205,6 +205,26 @@ func (d *Directory) History(vm string) []SignedTransfer {
 	return list
 }
 
+// Choices returns the person's choices that count (resolved, by who is in the fleet), whatever has become of the sides that they kept,
+// by rising term. What they give up is given up on every device.
+func (d *Directory) Choices(vm string) []SignedTransfer {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	t := d.trees[vm]
+	if t == nil {
+		return nil
+	}
+	life := newLife(d.isRemoved)
+	var list []SignedTransfer
+	for _, n := range t.choices {
+		if life.alive(n) {
+			list = append(list, n.SignedTransfer)
+		}
+	}
+	slices.SortFunc(list, func(a, b SignedTransfer) int { return cmp.Compare(a.Term, b.Term) })
+	return list
+}
+
 // Ancestry returns the transfer and what came before it, oldest first; nil if it
 // is unknown.
 func (d *Directory) Ancestry(head Hash) []SignedTransfer {

@@ -57,7 +57,7 @@ func (c Custody) Stand() Standing {
 		return OtherSide
 	}
 	standing := Beyond
-	for _, t := range c.Dir.Chain(c.VM) {
+	for _, t := range c.Dir.Choices(c.VM) {
 		if slices.ContainsFunc(t.Over, within) {
 			standing = GivenUp
 		}
@@ -65,25 +65,27 @@ func (c Custody) Stand() Standing {
 	return standing
 }
 
-// Judge answers baton.ActJudge: whether anything here must not be overwritten unasked. busy says that there is a guest, or a
-// saved memory. known is false while the history isn't all here: ask again when it has changed.
-func (c Custody) Judge(busy bool) (newer, known bool) {
-	switch c.Stand() {
+// Judge answers baton.ActJudge for a machine at term: whether anything here must not be overwritten unasked. busy says that there is a
+// guest, or a saved memory. known is false while the history isn't all here, or a choice against this device isn't heeded yet: ask again
+// when the directory has changed.
+func (c Custody) Judge(term uint64, busy bool) (newer, known bool) {
+	stand := c.Stand()
+	switch stand {
 	case Unknown:
 		return false, false
 	case Beyond, Own:
 		return true, true
-	case GivenUp:
-		return busy || c.ownGivenUp(), true
-	default:
-		return busy, true
 	}
+	if t := c.chosenAgainst(term); t != nil && !c.Heeded(*t) {
+		return false, false
+	}
+	return busy || stand == GivenUp && c.ownGivenUp(), true
 }
 
 // ownGivenUp says that what the disk holds is in a given up side of this device's own: it becomes a restore point first.
 func (c Custody) ownGivenUp() bool {
 	pos := directory.Position(c.Disk.Info().Position)
-	for _, t := range c.Dir.Chain(c.VM) {
+	for _, t := range c.Dir.Choices(c.VM) {
 		for _, h := range t.Over {
 			if c.ownerOf(h) == c.Self && c.Dir.Relation(h, pos) == directory.RelationBehind {
 				return true
@@ -105,7 +107,7 @@ func (c Custody) ownerOf(h directory.Hash) string {
 // if there is none.
 func (c Custody) chosenAgainst(after uint64) *directory.SignedTransfer {
 	var found *directory.SignedTransfer
-	for _, t := range c.Dir.Chain(c.VM) {
+	for _, t := range c.Dir.Choices(c.VM) {
 		for _, h := range t.Over {
 			if a := c.Dir.Ancestry(h); len(a) > 0 && a[len(a)-1].To == c.Self && a[len(a)-1].Term >= after {
 				found = &t
@@ -113,6 +115,44 @@ func (c Custody) chosenAgainst(after uint64) *directory.SignedTransfer {
 		}
 	}
 	return found
+}
+
+// Heeded says that nothing can be chosen any more against the choice t, as far as that is up to the device whose side it keeps. Until
+// then that device may choose this one's side, apart, which must be here. (Of three sides the third one's device may still do so.)
+func (c Custody) Heeded(t directory.SignedTransfer) bool {
+	return len(c.Dir.Heads(c.VM)) == 1 && (t.To == c.Self || c.hasHeardOf(t.To, t))
+}
+
+// hasHeardOf says that the device has shown that it knows the choice t, or is no member any more: it has signed that choice, or one
+// that gave up what came of it, or what came of it was written or followed there.
+func (c Custody) hasHeardOf(device string, t directory.SignedTransfer) bool {
+	if t.From == device || !c.Dir.IsMember(device) {
+		return true
+	}
+	vm, _ := c.Dir.VM(c.VM)
+	since := false
+	for _, next := range c.Dir.Chain(c.VM) {
+		consented := next.From == device && (next.Kind == directory.KindSwitch || next.Kind == directory.KindReturned)
+		if since && consented {
+			return true
+		}
+		since = since || next.Hash() == t.Hash()
+		if since && next.To == device && next.Term == vm.Written {
+			return true
+		}
+	}
+	if since {
+		return c.Dir.Replicas(c.VM)[device].Position.Term >= t.Term
+	}
+	for _, later := range c.Dir.Choices(c.VM) {
+		from := func(h directory.Hash) bool {
+			return slices.ContainsFunc(c.Dir.Ancestry(h), func(a directory.SignedTransfer) bool { return a.Hash() == t.Hash() })
+		}
+		if later.Term > t.Term && slices.ContainsFunc(later.Over, from) && c.hasHeardOf(device, later) {
+			return true
+		}
+	}
+	return false
 }
 
 // News is what the history says that the machine doesn't know yet, if anything: a takeover, a choice, a hand-off that went on.
@@ -139,7 +179,7 @@ func (c Custody) News(m *baton.Machine) (ev baton.Event, news bool) {
 		if head.To == c.Self {
 			return c.newsOfOurs(state, m.Term(), head, len(heads) == 1)
 		}
-		if t := c.chosenAgainst(m.Term()); t != nil {
+		if t := c.chosenAgainst(m.Term()); t != nil && c.Heeded(*t) {
 			return baton.Event{Kind: baton.EvChosen, Peer: head.To, Term: t.Term}, true
 		}
 		if state == baton.Ousted && c.covered(m.Term()) {
@@ -202,7 +242,7 @@ func (c Custody) newsOfGiven(m *baton.Machine, head directory.SignedTransfer, su
 			return baton.Event{Kind: baton.EvPeerActive, Peer: t.To, Term: t.Term}, true
 		}
 	}
-	if t := c.chosenAgainst(m.Term()); t != nil {
+	if t := c.chosenAgainst(m.Term()); t != nil && c.Heeded(*t) {
 		return baton.Event{Kind: baton.EvChosen, Peer: head.To, Term: t.Term}, true
 	}
 	return superseded, true
@@ -217,6 +257,11 @@ func (c Custody) covered(term uint64) bool {
 	}
 	if !kept || len(c.Dir.Heads(c.VM)) > 1 {
 		return false
+	}
+	for _, t := range c.Dir.Choices(c.VM) {
+		if t.Term >= term && !c.Heeded(t) {
+			return false
+		}
 	}
 	s := c.Stand()
 	return s == Behind || s == GivenUp

@@ -92,7 +92,7 @@ func TestAKeptDiskIsKnownAgain(t *testing.T) {
 
 	c := custody.Custody{VM: vmID, Self: aID, Dir: a, Disk: disk, Log: slog.New(slog.DiscardHandler)}
 	must(t, disk.Fence())
-	if newer, known := c.Judge(false); !newer || !known {
+	if newer, known := c.Judge(1, false); !newer || !known {
 		t.Fatalf("judged newer %v, known %v", newer, known)
 	}
 	_, err = c.Kept([]byte("state"))
@@ -129,5 +129,61 @@ func TestAKeptDiskIsKnownAgain(t *testing.T) {
 	must(t, c.Yield(a.Heads(vmID)[0].Term))
 	if !c.MayReceive() {
 		t.Fatal("what the person gave up may not be written over")
+	}
+}
+
+// TestAChoiceIsHeeded: what was chosen against a device's side counts there only when the device whose side it keeps can't choose the
+// opposite any more.
+func TestAChoiceIsHeeded(t *testing.T) {
+	for name, show := range map[string]func(t *testing.T, b *directory.Directory, a *directory.Directory, chosen directory.SignedTransfer){
+		"it went on": func(t *testing.T, b, _ *directory.Directory, _ directory.SignedTransfer) {
+			must(t, b.PutVM(directory.VM{ID: vmID, Name: "Work", Disk: vmdisk.NewID().String(), DiskBytes: blocks * vmdisk.Block}))
+		},
+		"it gave it on": func(t *testing.T, b, a *directory.Directory, chosen directory.SignedTransfer) {
+			aID, _ := key("a")
+			next, err := b.NewTransfer(vmID, aID, "attempt", directory.Position{Term: chosen.Term, Barrier: 1}, directory.KindSwitch)
+			must(t, err)
+			must(t, b.AppendTransfer(next))
+		},
+		"it is no member any more": func(t *testing.T, _, a *directory.Directory, _ directory.SignedTransfer) {
+			bID, _ := key("b")
+			must(t, a.RemoveMember(bID, false))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, b := open(t, "a", "b"), open(t, "b", "a")
+			aID, _ := key("a")
+			bID, _ := key("b")
+			created, err := a.NewCreated(vmID)
+			must(t, err)
+			must(t, a.AppendTransfer(created))
+			meet(a, b, aID)
+			at := directory.Position{Term: 1, Barrier: 1}
+			taken, err := b.TakeOver(vmID, created.Hash(), at)
+			must(t, err)
+			meet(b, a, bID)
+			kept, err := a.Keep(vmID, created.Hash(), directory.Position{Term: 1, Barrier: 2})
+			must(t, err)
+			meet(a, b, aID)
+			c := custody.Custody{VM: vmID, Self: aID, Dir: a}
+			chosen, err := a.Resolve(vmID, taken.Hash(), []directory.Hash{kept.Hash()}, at, "keep", "")
+			must(t, err)
+			if c.Heeded(chosen) {
+				t.Fatal("b may still choose a's side, apart")
+			}
+			if other := (custody.Custody{VM: vmID, Self: bID, Dir: b}); len(b.Heads(vmID)) != 2 || other.Heeded(chosen) {
+				t.Fatal("b doesn't know of it yet")
+			}
+			meet(a, b, aID)
+			meet(b, a, bID)
+			if c.Heeded(chosen) {
+				t.Fatal("that b has the record is no word of b's")
+			}
+			show(t, b, a, chosen)
+			meet(b, a, bID)
+			if !c.Heeded(chosen) {
+				t.Fatal("b can't choose otherwise any more")
+			}
+		})
 	}
 }

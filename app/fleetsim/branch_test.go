@@ -74,6 +74,7 @@ func (e *engine) performForced(a baton.Action) bool {
 		if err := e.custody().Renew(a.Term); err != nil {
 			w.trouble(d, "renew", err)
 		}
+		e.due = true
 		w.activated(d)
 	default:
 		return false

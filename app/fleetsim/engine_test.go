@@ -59,6 +59,7 @@ type engine struct {
 
 	look     bool // the machine is to be told what the history says
 	news     bool // the others are to be told of a change
+	due      bool // the VM's record may have to be written
 	aside    *aside
 	outgoing *outgoing
 	incoming *incomingRun
@@ -115,7 +116,7 @@ func (d *device) boot() {
 		w.fail("%s: open the disk: %v", d.id, err)
 		return
 	}
-	d.e, d.touched, e.look = e, true, true
+	d.e, d.touched, e.look, e.due = e, true, true, true
 	saved, err := dir.LoadBaton(vmID)
 	if errors.Is(err, directory.ErrNotFound) {
 		saved, err = baton.NewReplica(baton.Config{}).Encode(), nil
@@ -246,7 +247,7 @@ func (e *engine) perform(a baton.Action) {
 		if err := e.custody().Activate(a.Term, word); err != nil {
 			w.trouble(d, "activate", err)
 		}
-		e.sealed = false
+		e.sealed, e.due = false, true
 		w.activated(d)
 	case baton.ActFenceDisk:
 		if err := e.custody().Fence(a.Term); err != nil {

@@ -64,9 +64,6 @@ func TestFleet(t *testing.T) {
 	if n := int(*flagSeeds); n >= 100 && (all.handoffs < n/2 || all.takeovers < n/20 || all.choices < n/50 || all.points < n/50) {
 		t.Error("hardly anything happens in these lives")
 	}
-	if all.unheld*400 > int(*flagSeeds) {
-		t.Errorf("%d sides of conflicts were not held by their devices: that is for choices made apart, which are rare", all.unheld)
-	}
 }
 
 // TestSeedsReplay lives two lives twice.

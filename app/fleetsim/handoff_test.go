@@ -87,6 +87,13 @@ func (e *engine) work() bool {
 		e.setAside()
 		return true
 	}
+	if e.due {
+		e.due = false
+		if vm, ok := e.dir.VM(vmID); ok && e.owner() && vm.Written < e.machine.Term() {
+			e.d.w.putRecord(e.d)
+			return true
+		}
+	}
 	o, d, w := e.outgoing, e.d, e.d.w
 	if o == nil || o.stage == stageDone {
 		return false

@@ -191,8 +191,8 @@ func (w *world) guestActs(d *device) bool {
 // putRecord is what the owner tells of its VM now and then.
 func (w *world) putRecord(d *device) {
 	vm, ok := d.e.dir.VM(vmID)
-	if !ok || !d.e.owner() {
-		return
+	if _, owner, _ := d.e.dir.Owner(vmID); !ok || !d.e.owner() || owner != d.id {
+		return // the machine may have yet to hear that it isn't the owner any more
 	}
 	vm.State = w.name()
 	if err := d.e.dir.PutVM(vm); err != nil {
@@ -220,6 +220,7 @@ func (w *world) tick() {
 	for _, d := range w.devices {
 		if d.e != nil {
 			d.e.events = append(d.e.events, baton.Event{Kind: baton.EvTick, Now: time.Now()})
+			d.e.due = true
 		}
 	}
 }
@@ -288,22 +289,10 @@ func (w *world) undecided(heads []directory.SignedTransfer) {
 			w.fail("at rest %s's guest runs, but %s is preferred", d.id, heads[0].To)
 		}
 	}
-	held := 0
 	for _, h := range heads {
-		switch d := w.dev(h.To); {
-		case w.held(h):
-			held++
-		case w.acts.choices > 1:
-			// Choices that were made apart, each for a side that the other gave up: the device has set its side aside for the one before it
-			// heard of the other. What was in it is in the VM or in a restore point, which the end checks.
-			w.acts.unheld++
-			w.note("%s is a side of the conflict, and has set it aside", d.id)
-		default:
-			w.fail("at rest %s is a side of the conflict, but its disk is at %s", h.To, d.holds())
+		if !w.held(h) {
+			w.fail("at rest %s is a side of the conflict, but its disk is at %s", h.To, w.dev(h.To).holds())
 		}
-	}
-	if held == 0 {
-		w.fail("at rest nobody holds any side of the conflict")
 	}
 }
 

@@ -58,7 +58,7 @@ func (s saboteur) judge(e *engine, guest bool) (newer, known bool) {
 	if s == skipsJudge {
 		return false, true
 	}
-	return e.custody().Judge(guest)
+	return e.custody().Judge(e.machine.Term(), guest)
 }
 
 func (s saboteur) mayReceive(e *engine) bool {

@@ -39,7 +39,6 @@ type world struct {
 type acts struct {
 	writes, flushes, handoffs, teleports, crashes, steps int
 	takeovers, kept, judged, choices, points, compared   int
-	unheld                                               int // sides at rest that their devices had set aside
 }
 
 func (a *acts) add(b acts) {
@@ -55,7 +54,6 @@ func (a *acts) add(b acts) {
 	a.choices += b.choices
 	a.points += b.points
 	a.compared += b.compared
-	a.unheld += b.unheld
 }
 
 func (w *world) fail(format string, args ...any) {

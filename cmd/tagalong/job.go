@@ -110,6 +110,8 @@ func jobWords(job api.Job) string {
 		return "Telling the other devices"
 	case "resolve ", "resolve settling":
 		return "Carrying out the choice"
+	case "resolve heeding":
+		return "Waiting for the device with the version that you kept"
 	case "resolve keeping":
 		return "Keeping the other version"
 	case "resolve checking":

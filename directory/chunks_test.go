@@ -61,12 +61,19 @@ func TestHostileReplicas(t *testing.T) {
 		"another head":         {with(func(v *replica) { v.Head = Hash{} }), ErrFork, false},
 		"not the owner":        {forgeReplica("evil", good, 1000), ErrNotOwner, true},
 	} {
-		strikes := b.Strikes()[id("evil")]
-		if err := b.Apply(id("evil"), c.r); !errors.Is(err, c.want) {
+		from := c.r.Writer
+		strikes := b.Strikes()[from]
+		if err := b.Apply(from, c.r); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, want %v", name, err, c.want)
 		}
-		if got := b.Strikes()[id("evil")] - strikes; (got > 0) != c.strike {
+		if got := b.Strikes()[from] - strikes; (got > 0) != c.strike {
 			t.Errorf("%s: %d strikes", name, got)
+		}
+		if errors.Is(c.want, ErrLie) { // who hands it on may know the disk as it was
+			strikes := b.Strikes()[id("evil")]
+			if err := b.Apply(id("evil"), c.r); !errors.Is(err, ErrGap) || b.Strikes()[id("evil")] != strikes {
+				t.Errorf("%s: handed on, %v, %v", name, err, b.Strikes())
+			}
 		}
 		if !maps.Equal(shared(b), before) || b.chunks.missing != 0 {
 			t.Fatalf("%s was stored", name)

@@ -385,10 +385,10 @@ func (d *Directory) verify(r Record) error {
 }
 
 // put adds a record to what will be committed. A quarter of the room is kept for
-// what this device has to say itself.
+// what this device has to say itself, and for who is to be a member no longer.
 func (d *Directory) put(entries map[string][]byte, r Record) error {
 	records, bytes := MaxRecords, maxBytes
-	if r.Writer != d.opt.Self {
+	if r.Writer != d.opt.Self && !d.endsMembership(r) {
 		records, bytes = records/4*3, bytes/4*3
 	}
 	old, known := d.records[r.Key]

@@ -193,7 +193,10 @@ func TestForkIsKeptAndShown(t *testing.T) {
 	}
 	// A record of the other history is not taken for one of ours.
 	must(t, c.PutVM(VM{ID: "v", Name: "other"}))
-	wantErr(t, b.Apply(c.opt.Self, c.Get([]string{"vm/v"})[0]), ErrNotOwner)
+	wantErr(t, b.Apply(c.opt.Self, c.Get([]string{"vm/v"})[0]), ErrFork)
+	if s := b.Strikes(); len(s) > 0 {
+		t.Fatalf("who tells what it believes has strikes: %v", s)
+	}
 }
 
 func TestForksAreBounded(t *testing.T) {

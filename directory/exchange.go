@@ -114,11 +114,11 @@ func (d *Directory) apply(from string, r Record) error {
 		if err != nil {
 			return err
 		}
-		if err := d.tookTerm(n.VM, n.Term, r.Writer); err != nil {
+		if err := d.mayNote(n, r.Writer); err != nil {
 			return err
 		}
 	case replicaKind:
-		if void, err := d.mayReplica(r); void || err != nil {
+		if void, err := d.mayReplica(from, r); void || err != nil {
 			return err
 		}
 	case "device":

@@ -10,7 +10,7 @@ import (
 type exile struct {
 	// Out is the record that removed it; nil if it is in a fleet, or is one by itself.
 	Out *Record `json:"out,omitempty"`
-	// Gen is the newest of its generations that has ended: older removals are no news.
+	// Gen is the newest of its generations that has ended, as the fleet counts in which it is or was last: older removals are no news.
 	Gen uint64 `json:"gen,omitempty"`
 	// Former is the fleet that it was in. Word is what this device has signed of its removal, if that isn't Out itself.
 	Former []formerMember `json:"former,omitempty"`

@@ -230,7 +230,7 @@ func TestHugeValues(t *testing.T) {
 		"a negative disk":       {"vm/v", `"id":"v","term":1,"diskBytes":-1,"owner":"` + id("evil") + `","head":"` + head.String() + `"`, 1<<32 | 1, ErrInvalid},
 		"a long member":         {memberKey(id("b"), id("evil")), fields(400) + member, 4, ErrInvalid},
 		"a generation too high": {memberKey(id("b"), id("evil")), `"device":"` + id("b") + `","by":"` + id("evil") + `","gen":18446744073709551615`, 1, ErrInvalid},
-		"a future generation":   {memberKey(id("x"), id("evil")), `"device":"` + id("x") + `","by":"` + id("evil") + `","gen":5000`, 20000, ErrFuture},
+		"a future generation":   {memberKey(id("x"), id("evil")), `"device":"` + id("x") + `","by":"` + id("evil") + `","gen":1048577`, 1048577 << 2, ErrFuture},
 		"a long note":           {noteKey("v", 1), fields(300) + `"vm":"v","term":1`, 1, ErrInvalid},
 		"a short hash":          {"vm/v", `"id":"v","term":1,"owner":"` + id("evil") + `","head":"00"`, 1<<32 | 1, ErrInvalid},
 	} {

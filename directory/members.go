@@ -12,9 +12,10 @@ import (
 
 // Limits of the fleet.
 const (
-	maxMembers  = 64   // that aren't removed, without this device
-	maxGenAhead = 1024 // how much further than known a device may have come and gone
-	maxGen      = 1 << 40
+	maxMembers = 64 // that aren't removed, without this device
+	// maxGen is how often a device may have come and gone. It doesn't depend on what is known here: what one device has taken in step
+	// by step, another one that was away has to take at once.
+	maxGen = 1 << 20
 )
 
 // Member is a device of the fleet.
@@ -72,9 +73,11 @@ func readMember(r Record) (membership, error) {
 		return m, fmt.Errorf("member: %w", err)
 	}
 	switch {
-	case !validID(m.Device) || !validID(m.By) || len(m.Name) > maxName || m.Gen == 0 || m.Gen > maxGen || m.Wipe && !m.Removed,
+	case !validID(m.Device) || !validID(m.By) || len(m.Name) > maxName || m.Gen == 0 || m.Wipe && !m.Removed,
 		r.Key != memberKey(m.Device, m.By) || r.Version != m.version() || r.Writer != m.By:
 		return m, fmt.Errorf("member: %w", ErrInvalid)
+	case m.Gen > maxGen:
+		return m, fmt.Errorf("member: generation %d: %w", m.Gen, ErrFuture)
 	}
 	return m, nil
 }
@@ -192,8 +195,6 @@ func (d *Directory) applyMember(r Record) error {
 	switch {
 	case m.Gen < known:
 		return nil // it says nothing any more
-	case m.Gen > known+maxGenAhead:
-		return fmt.Errorf("generation %d after %d: %w", m.Gen, known, ErrFuture)
 	case !m.Removed && m.Device != d.opt.Self && !d.isMember(m.Device) && d.countMembers() >= maxMembers:
 		return fmt.Errorf("%d members: %w", maxMembers, ErrFull)
 	}
@@ -207,7 +208,24 @@ func (d *Directory) applyMember(r Record) error {
 	if err := d.put(entries, r); err != nil {
 		return err
 	}
+	if m.Device == d.opt.Self && !m.Removed && d.exile.Out == nil && m.Gen <= d.exile.Gen {
+		// It came into a fleet that counts it lower than the one before did, and may be removed from this one too.
+		b, err := encodeValue(exile{Gen: m.Gen - 1})
+		if err != nil {
+			return err
+		}
+		entries[exileKey] = b
+	}
 	return d.commit(entries, true)
+}
+
+// endsMembership says that r removes somebody who is a member: there is always room for that, whoever has filled the rest.
+func (d *Directory) endsMembership(r Record) bool {
+	if kindOf(r.Key) != "member" {
+		return false
+	}
+	m, err := readMember(r)
+	return err == nil && m.Removed && m.Device != d.opt.Self && d.isMember(m.Device)
 }
 
 // rememberMember raises what is known of a device's standing.

@@ -283,7 +283,7 @@ func TestStrikes(t *testing.T) {
 		must(t, err)
 		return b
 	}
-	future := membership{Device: id("b"), By: id("evil"), Gen: 2 * maxGenAhead, Removed: true}
+	future := membership{Device: id("b"), By: id("evil"), Gen: maxGen + 1, Removed: true}
 	lies := []Record{
 		{Key: "device/" + id("evil"), Version: 1, Writer: id("evil"), Value: value(Device{ID: id("evil")}), Sig: []byte("no")},
 		forgeTransfer("evil", Transfer{VM: "v", Term: 2, From: id("evil"), To: id("b"), Prev: head, Kind: KindSwitch}),
@@ -348,6 +348,7 @@ func TestNotes(t *testing.T) {
 	wantErr(t, b.PutNote(Note{VM: "v", Term: 2, Memory: -1}), ErrInvalid)
 	wantErr(t, b.PutNote(Note{VM: "v", Term: 2, How: strings.Repeat("x", maxNoteHow+1)}), ErrInvalid)
 	all(t, a, b, c)
+	note.Head = b.Chain("v")[1].Hash()
 	for _, d := range []*Directory{a, b, c, open(t, b.store.(*memory), "b")} {
 		if got, ok := d.Note("v", 2); !ok || got != note {
 			t.Fatalf("note %+v", got)
@@ -359,9 +360,13 @@ func TestNotes(t *testing.T) {
 			t.Fatal("a note of nothing")
 		}
 	}
-	value, err := encodeValue(Note{VM: "v", Term: 2, How: "no"})
+	value, err := encodeValue(Note{VM: "v", Term: 2, Head: note.Head, How: "no"})
 	must(t, err)
 	wantErr(t, a.Apply(id("c"), forge("c", Record{Key: noteKey("v", 2), Version: 9, Writer: id("c"), Value: value})), ErrNotOwner)
+	value, err = encodeValue(Note{VM: "v", Term: 2, How: "no"})
+	must(t, err)
+	wantErr(t, a.Apply(id("c"), forge("c", Record{Key: noteKey("v", 2), Version: 9, Writer: id("c"), Value: value})), ErrFork)
+	must(t, a.Apply(id("c"), forge("b", Record{Key: noteKey("v", 2), Version: 9, Writer: id("b"), Value: value}))) // an older program's
 	wantErr(t, a.Apply(id("c"), forge("b", Record{Key: noteKey("v", 1), Version: 9, Writer: id("b"), Value: value})), ErrInvalid)
 }
 

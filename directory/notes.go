@@ -9,6 +9,7 @@ import (
 type Note struct {
 	VM    string        `json:"vm"`
 	Term  uint64        `json:"term"`
+	Head  Hash          `json:"head,omitzero"`   // of the transfer that began Term; zero if the writer's program was older
 	How   string        `json:"how,omitempty"`   // at most 64 bytes
 	Pause time.Duration `json:"pause,omitempty"` // how long the guest stood
 	// Memory and Disk are the bytes that moved.
@@ -48,27 +49,35 @@ func readNote(r Record) (Note, error) {
 }
 
 // PutNote writes what this device tells of a term of its own, on whatever
-// branch; again, it replaces it. Errors: ErrGap (the term is unknown), ErrNotOwner, ErrInvalid, ErrFull, ErrNoSpace,
+// branch; again, it replaces it. Head is filled in. Errors: ErrGap (the term is unknown), ErrNotOwner, ErrInvalid, ErrFull, ErrNoSpace,
 // ErrUnsure, ErrClosed, and Sign's.
 func (d *Directory) PutNote(n Note) error {
 	if err := n.check(); err != nil {
 		return fmt.Errorf("directory: put note: %w", err)
 	}
-	value, err := encodeValue(n)
-	if err != nil {
-		return fmt.Errorf("directory: put note: %w", err)
-	}
 	d.write.Lock()
 	defer d.write.Unlock()
-	err = d.tookTerm(n.VM, n.Term, d.opt.Self)
-	if err == nil {
-		key := noteKey(n.VM, n.Term)
-		err = d.write1(key, d.records[key].Version+1, value)
-	}
-	if err != nil {
+	if err := d.putNote(n); err != nil {
 		return fmt.Errorf("directory: put note: %w", err)
 	}
 	return nil
+}
+
+func (d *Directory) putNote(n Note) error {
+	begun, err := d.begun(n.VM, n.Term)
+	if err != nil {
+		return err
+	}
+	if begun.To != d.opt.Self {
+		return ErrNotOwner
+	}
+	n.Head = begun.hash
+	value, err := encodeValue(n)
+	if err != nil {
+		return err
+	}
+	key := noteKey(n.VM, n.Term)
+	return d.write1(key, d.records[key].Version+1, value)
 }
 
 // Note returns what the owner of a term has told of it.
@@ -79,26 +88,39 @@ func (d *Directory) Note(vm string, term uint64) (Note, bool) {
 	return n, ok
 }
 
-// tookTerm tells whether the history gives vm's term to a device.
-func (d *Directory) tookTerm(vm string, term uint64, device string) error {
+// begun returns the transfer that began vm's term here.
+func (d *Directory) begun(vm string, term uint64) (*node, error) {
 	t := d.trees[vm]
 	if t == nil || t.terms[term] == nil {
-		return fmt.Errorf("term %d: %w", term, ErrGap)
+		return nil, fmt.Errorf("term %d: %w", term, ErrGap)
 	}
-	if t.terms[term].To != device {
+	return t.terms[term], nil
+}
+
+// ownsTerm tells whether head begins vm's term and gives it to the writer of a
+// record, whether that is a member still or not. Where a term was signed twice, head is another one for who believes the other
+// transfer (ErrFork): then nobody has lied but who signed twice.
+func (d *Directory) ownsTerm(vm string, term uint64, writer string, head Hash) error {
+	n, err := d.begun(vm, term)
+	switch {
+	case err != nil:
+		return err
+	case n.hash != head:
+		return fmt.Errorf("head of term %d: %w", term, ErrFork)
+	case n.To != writer:
 		return ErrNotOwner
 	}
 	return nil
 }
 
-// ownsTerm tells whether head begins vm's term and gives it to the writer of a
-// record, whether that is a member still or not.
-func (d *Directory) ownsTerm(vm string, term uint64, writer string, head Hash) error {
-	if err := d.tookTerm(vm, term, writer); err != nil {
-		return err
+// mayNote is ownsTerm for a note, which need not say its head.
+func (d *Directory) mayNote(n Note, writer string) error {
+	if n.Head != (Hash{}) {
+		return d.ownsTerm(n.VM, n.Term, writer, n.Head)
 	}
-	if d.trees[vm].terms[term].hash != head {
-		return fmt.Errorf("head of term %d: %w", term, ErrFork)
+	begun, err := d.begun(n.VM, n.Term)
+	if err == nil && begun.To != writer {
+		err = fmt.Errorf("writer of term %d's note: %w", n.Term, ErrFork)
 	}
-	return nil
+	return err
 }

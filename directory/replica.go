@@ -5,7 +5,6 @@ import (
 	"maps"
 	"math/bits"
 	"slices"
-	"strings"
 )
 
 // replicaKind begins the keys of replica records: after "transfer" and "vm", as what they need must come before them.
@@ -158,7 +157,7 @@ func (d *Directory) SetCertain(vm string, of Position) error {
 
 // mayReplica tells whether a replica record that is well-formed in itself may be stored. void says that it is of no use to anybody, and
 // is neither stored nor refused.
-func (d *Directory) mayReplica(r Record) (void bool, err error) {
+func (d *Directory) mayReplica(from string, r Record) (void bool, err error) {
 	v, err := readReplica(r)
 	if err != nil {
 		return false, err
@@ -176,16 +175,30 @@ func (d *Directory) mayReplica(r Record) (void bool, err error) {
 	if !ok {
 		return false, fmt.Errorf("its VM is unknown: %w", ErrGap)
 	}
-	if blocks, ok := blocksOf(vm.DiskBytes); !ok || !v.fits(blocks) {
-		return false, fmt.Errorf("%d stale blocks and %d bytes of chunks for a disk of %d bytes: %w", v.StaleBlocks, len(v.Present), vm.DiskBytes, ErrLie)
+	if v.fitsDisk(vm.DiskBytes) {
+		return false, nil
 	}
-	return false, nil
+	why := ErrLie
+	if vm.Written != v.Term || from != r.Writer {
+		why = ErrGap // the disk may have been another one when that was written, or when from heard of it
+	}
+	return false, fmt.Errorf("%d stale blocks and %d bytes of chunks for a disk of %d bytes: %w", v.StaleBlocks, len(v.Present), vm.DiskBytes, why)
+}
+
+// fitsDisk is fits for a disk of that many bytes.
+func (r *replica) fitsDisk(bytes int64) bool {
+	blocks, ok := blocksOf(bytes)
+	return ok && r.fits(blocks)
 }
 
 // tellsReplica says whether a replica record is of use to anybody.
 func (d *Directory) tellsReplica(key string) bool {
 	h := d.replicas[key]
-	return h != nil && !d.isGone(h.VM) && d.isMember(h.Device)
+	if h == nil || !d.isMember(h.Device) {
+		return false
+	}
+	vm, ok := d.effective(h.VM)
+	return !vm.Removed && (!ok || h.fitsDisk(vm.DiskBytes))
 }
 
 // rememberReplica puts a stored record into memory, instead of the one before.
@@ -215,24 +228,25 @@ func (d *Directory) forgetReplica(key string) {
 // Replicas returns what the VM's owners wrote of the other devices' replicas, by device ID: the newest word on each that is part of
 // the present owner's history. Certain is true only of what the present owner wrote.
 func (d *Directory) Replicas(vm string) map[string]ReplicaInfo {
-	chain := d.Chain(vm)
-	list := map[string]ReplicaInfo{}
-	if len(chain) == 0 {
-		return list
-	}
-	heads := make(map[Hash]bool, len(chain))
-	for _, t := range chain {
-		heads[t.Hash()] = true
-	}
 	d.mu.RLock()
 	defer d.mu.RUnlock()
-	for key, h := range d.replicas {
-		last := chain[len(chain)-1]
-		if strings.HasPrefix(key, replicaKind+"/"+vm+"/") && heads[h.Head] && h.Device != last.To && d.tellsReplica(key) {
+	list := map[string]ReplicaInfo{}
+	for _, h := range d.replicas {
+		if h.VM == vm && d.speaks(h) {
 			info := h.ReplicaInfo
-			info.Certain = info.Certain && h.Term == last.Term // else the next owner may have written
+			info.Certain = info.Certain && h.Term == d.preferred(vm).Term // else the next owner may have written
 			list[h.Device] = info
 		}
 	}
 	return list
+}
+
+// speaks says that h is of use, and part of the present owner's history.
+func (d *Directory) speaks(h *heldReplica) bool {
+	last := d.preferred(h.VM)
+	if last == nil || h.Device == last.To || !d.tellsReplica(replicaKey(h.VM, h.Device)) {
+		return false
+	}
+	n := d.trees[h.VM].nodes[h.Head]
+	return n != nil && last.descends(n)
 }

@@ -184,10 +184,9 @@ func (d *Directory) StaleSet(vm, device string) (iter.Seq2[uint64, uint64], erro
 	fail := func(err error) (iter.Seq2[uint64, uint64], error) {
 		return nil, fmt.Errorf("directory: stale set: %w", err)
 	}
-	_, ok := d.Replicas(vm)[device]
 	d.mu.RLock()
 	held := d.replicas[replicaKey(vm, device)]
-	ok = ok && held != nil && held.Span > 0 && !held.dropped
+	ok := held != nil && d.speaks(held) && held.Span > 0 && !held.dropped
 	d.mu.RUnlock()
 	if !ok {
 		return fail(ErrNotFound)

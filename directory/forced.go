@@ -209,13 +209,12 @@ func (d *Directory) givenUp(n *node) bool {
 	t := d.trees[n.VM]
 	life := newLife(d.isRemoved)
 	over := life.givenUp(t)
-	for range len(t.nodes) {
-		if over[n.hash] {
-			return true
-		}
-		if n = t.subsumed(n, life); n == nil {
-			return false
-		}
+	if over[n.hash] || !t.subsumed(n, life) {
+		return over[n.hash]
 	}
-	return false
+	// In any order of arrival, one of several that have all of it is enough.
+	has := func(c *node) bool {
+		return c != n && over[c.hash] && t.coverage([]*node{c, n}, life).has(n)
+	}
+	return slices.ContainsFunc(n.parent.children, has)
 }

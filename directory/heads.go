@@ -9,26 +9,28 @@ import (
 // heads returns the ends of the history that count, the preferred one first;
 // there is at least one. removed says who was removed from the fleet. The rules
 // depend on nothing but the set of transfers and who was removed, so that every
-// device that knows both comes to the same.
+// device that knows both comes to the same. It takes time in proportion to the transfers of the branches that ended or are void, and to
+// how far their positions are apart.
 func (t *tree) heads(removed func(id string) bool) []*node {
 	life := newLife(removed)
 	over := life.givenUp(t)
 	seen := map[*node]bool{}
 	var heads []*node
 	for n := range t.leaves {
-		for !life.alive(n) {
+		for !life.alive(n) && !seen[n] {
+			seen[n] = true
 			n = n.parent // the first one is always alive
 		}
-		if seen[n] || slices.ContainsFunc(n.children, life.alive) {
+		if seen[n] {
 			continue
 		}
 		seen[n] = true
-		if !over[n.hash] && t.subsumed(n, life) == nil {
+		if !slices.ContainsFunc(n.children, life.alive) && !over[n.hash] && !t.subsumed(n, life) {
 			heads = append(heads, n)
 		}
 	}
 	slices.SortFunc(heads, func(a, b *node) int { return cmp.Compare(b.Term, a.Term) })
-	if rest := slices.DeleteFunc(slices.Clone(heads), func(n *node) bool { return overtaken(n, life) || t.unused(n, life) }); len(rest) > 0 {
+	if rest := slices.DeleteFunc(slices.Clone(heads), func(n *node) bool { return life.overtaken(n) || t.unused(n, life) }); len(rest) > 0 {
 		heads = rest
 	} else {
 		// Choices that contradict each other, made apart: the last one counts.
@@ -46,13 +48,18 @@ func kept(n *node) int {
 }
 
 // life knows which transfers are void, from the leaves on: forced ones whose
-// writer was removed, and what a replica kept of takeovers that are void.
+// writer was removed, and what a replica kept of takeovers that are void. What it has found out of the children of a node it keeps.
 type life struct {
 	removed func(id string) bool
 	known   map[*node]bool
+	rivals  map[*node]bool      // whether a child that isn't kept is alive
+	kept    map[*node]*coverage // what the children have kept
+	chosen  map[*node]*choices
 }
 
-func newLife(removed func(id string) bool) *life { return &life{removed, map[*node]bool{}} }
+func newLife(removed func(id string) bool) *life {
+	return &life{removed, map[*node]bool{}, map[*node]bool{}, map[*node]*coverage{}, map[*node]*choices{}}
+}
 
 func (l *life) alive(n *node) bool {
 	replicas := n.Kind == KindKept && n.From != n.To
@@ -62,12 +69,20 @@ func (l *life) alive(n *node) bool {
 	lives, ok := l.known[n]
 	if !ok {
 		// There must be something that it could be kept from.
-		beside := func(c *node) bool { return c.Kind != KindKept && l.alive(c) }
-		lives = slices.ContainsFunc(n.children, l.alive) ||
-			replicas && !l.removed(n.Record.Writer) && slices.ContainsFunc(n.parent.children, beside)
+		lives = slices.ContainsFunc(n.children, l.alive) || replicas && !l.removed(n.Record.Writer) && l.rival(n.parent)
 		l.known[n] = lives
 	}
 	return lives
+}
+
+// rival says that p has a child that is alive and not kept.
+func (l *life) rival(p *node) bool {
+	is, ok := l.rivals[p]
+	if !ok {
+		is = slices.ContainsFunc(p.children, func(c *node) bool { return c.Kind != KindKept && l.alive(c) })
+		l.rivals[p] = is
+	}
+	return is
 }
 
 // givenUp returns what the choices that count give up.
@@ -83,38 +98,126 @@ func (l *life) givenUp(t *tree) map[Hash]bool {
 	return over
 }
 
-// subsumed returns what another device has kept beside n, if n is kept by a
-// replica and the other has all that n has; else nil. What the old owner itself has kept, perhaps with a guest's
-// memory, always counts.
-func (t *tree) subsumed(n *node, l *life) *node {
+// subsumed says that n is kept by a replica, and that another device has kept all that n has beside it. What the old owner itself has
+// kept, perhaps with a guest's memory, always counts. Of two that have the same, the old owner's counts, else the lower hash.
+func (t *tree) subsumed(n *node, l *life) bool {
 	if n.Kind != KindKept || n.From == n.To {
-		return nil
+		return false
 	}
-	for _, c := range n.parent.children {
-		if c == n || c.Kind != KindKept || !l.alive(c) || t.within(c.Position, n.Position) != RelationBehind {
+	c := l.kept[n.parent]
+	if c == nil {
+		c = t.coverage(n.parent.children, l)
+		l.kept[n.parent] = c
+	}
+	return c.has(n)
+}
+
+// coverage is what some nodes that are alive and kept from one parent have together: how far in which terms.
+type coverage struct {
+	ends   map[Position]*node // the one that counts of those that end there
+	within map[uint64]*reach
+}
+
+// reach is how far in a term the ones get that end in it, and those that end in a later one.
+type reach struct {
+	end, passing uint64
+	passed       bool
+}
+
+// coverage follows what each of the nodes has back to where it began, until it meets what another one has: before that, both have the same.
+func (t *tree) coverage(list []*node, l *life) *coverage {
+	c := &coverage{map[Position]*node{}, map[uint64]*reach{}}
+	for _, n := range list {
+		if n.Kind != KindKept || !l.alive(n) {
 			continue
 		}
-		// Of two that have the same, the old owner's counts, else the lower hash.
-		same := t.within(n.Position, c.Position) == RelationBehind
-		if !same || c.From == c.To || bytes.Compare(c.hash[:], n.hash[:]) < 0 {
-			return c
+		at := n.end()
+		if best := c.ends[at]; best == nil || counts(n, best) {
+			c.ends[at] = n
+		}
+		for passing := false; at.Term != 0; passing = true {
+			r, met := c.within[at.Term]
+			if !met {
+				r = &reach{}
+				c.within[at.Term] = r
+			}
+			if passing {
+				r.passing, r.passed = max(r.passing, at.Barrier), true
+			} else {
+				r.end = max(r.end, at.Barrier)
+			}
+			before, known := t.before(at.Term)
+			if met || !known {
+				break
+			}
+			at = before
 		}
 	}
-	return nil
+	return c
+}
+
+// end is what n holds: nothing has one place.
+func (n *node) end() Position {
+	if n.Position.Term == 0 {
+		return Position{}
+	}
+	return n.Position
+}
+
+// counts says that a counts rather than b, if both have kept the same.
+func counts(a, b *node) bool {
+	if own := a.From == a.To; own != (b.From == b.To) {
+		return own
+	}
+	return bytes.Compare(a.hash[:], b.hash[:]) < 0
+}
+
+// has says that one of the nodes, but n, has all that n has, and counts if it has the same.
+func (c *coverage) has(n *node) bool {
+	at := n.end()
+	if best := c.ends[at]; best != nil && best != n && counts(best, n) {
+		return true
+	}
+	if at.Term == 0 {
+		return len(c.within) > 0
+	}
+	r := c.within[at.Term]
+	return r != nil && (r.end > at.Barrier || r.passed && r.passing >= at.Barrier)
+}
+
+// choices are the children of a node that decide whether one of them, a choice, was overtaken.
+type choices struct {
+	given bool    // the owner gave it on
+	last  *node   // the choice that is alive and of the highest term
+	used  []*node // choices that are alive and went on, at most two
 }
 
 // overtaken says that n is a choice whose side has gone on all the same: its owner gave it on, or somebody else
 // chose the same. What n gives up stays so; and whoever gives that other end up, gives up n with it.
-func overtaken(n *node, l *life) bool {
+func (l *life) overtaken(n *node) bool {
 	if n.Kind != KindResolved {
 		return false
 	}
-	return slices.ContainsFunc(n.parent.children, func(c *node) bool {
-		if c == n || !l.alive(c) {
-			return false
+	c := l.chosen[n.parent]
+	if c == nil {
+		c = &choices{}
+		l.chosen[n.parent] = c
+		for _, x := range n.parent.children {
+			switch {
+			case x.Kind.consented():
+				c.given = true
+			case x.Kind != KindResolved || !l.alive(x):
+			default:
+				if c.last == nil || x.Term > c.last.Term {
+					c.last = x
+				}
+				if len(x.children) > 0 && len(c.used) < 2 {
+					c.used = append(c.used, x)
+				}
+			}
 		}
-		return c.Kind.consented() || c.Kind == KindResolved && (len(c.children) > 0 || c.Term > n.Term)
-	})
+	}
+	return c.given || c.last != nil && c.last.Term > n.Term || slices.ContainsFunc(c.used, func(x *node) bool { return x != n })
 }
 
 // unused says that n gave the VM to a device which then took it over itself, from the same owner and with all that n gave, or kept all

@@ -26,7 +26,8 @@ type node struct {
 	hash     Hash
 	parent   *node // nil of the first
 	children []*node
-	root     uint64 // the newest forced term of its ancestry, itself included; 0 if there is none
+	choices  []uint64 // terms of its children of kind resolved, ascending
+	root     uint64   // the newest forced term of its ancestry, itself included; 0 if there is none
 }
 
 // summary is what a tree says at the moment.
@@ -54,6 +55,10 @@ func (t *tree) add(s SignedTransfer) error {
 			return fmt.Errorf("term %d without its parent: %w", s.Term, ErrCorrupt)
 		}
 		n.parent.children = append(n.parent.children, n)
+		if s.Kind == KindResolved {
+			at, _ := slices.BinarySearch(n.parent.choices, s.Term)
+			n.parent.choices = slices.Insert(n.parent.choices, at, s.Term)
+		}
 		n.root = n.parent.root
 		delete(t.leaves, n.parent)
 	}

@@ -1,6 +1,9 @@
 package directory
 
-import "math"
+import (
+	"math"
+	"slices"
+)
 
 // Relation says how a disk stands to a history.
 type Relation string
@@ -61,10 +64,8 @@ func (t *tree) before(term uint64) (pos Position, known bool) {
 		// The owner of the side that is kept writes on until it hears of the choice, perhaps under an earlier one
 		// of the same side.
 		before := n.parent.Term
-		for _, c := range n.parent.children {
-			if c.Kind == KindResolved && c.Term < term {
-				before = max(before, c.Term)
-			}
+		if i, _ := slices.BinarySearch(n.parent.choices, term); i > 0 {
+			before = n.parent.choices[i-1]
 		}
 		return Position{before, math.MaxUint64}, true
 	case n.Position.Term >= term:

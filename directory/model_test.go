@@ -466,7 +466,10 @@ func reference(history []SignedTransfer, removed func(string) bool) []Hash {
 			}
 			return within(Position{term, 1 << 62}, b)
 		}
-		return within(at[a.Term].Position, b)
+		if began := at[a.Term].Position; began.Term < a.Term {
+			return within(began, b)
+		}
+		return b.Term == 0
 	}
 	var alive func(x SignedTransfer) bool
 	alive = func(x SignedTransfer) bool {

@@ -97,8 +97,8 @@
 //	prepared        -         -          -          -        -         -         Sending   !         -        -         -
 //	local-failed    -         abort      abort      -        -         -         resume    resume    -        -         -
 //	hypervisor-died -         abort*     abort*     no run   stopped   -         resume    not held  unheld   not held  judge*
-//	persisted       !         !          !          Starting !         !         !         !         Given    !         kept
-//	persist-failed  !         !          !          retry*   !         !         !         !         *        !         retry
+//	persisted       !         !          !          Starting !         !         !         !         Given    !         kept*
+//	persist-failed  !         !          !          retry*   !         !         !         !         *        !         retry*
 //	guest-runs      -         -          -          -        Owned     -         -         -         -        -         pause
 //	guest-failed    -         -          -          -        stopped*  -         -         -         -        -         -
 //	link-lost       -         abort      -          -        -         -         resume    resume    -        -         -
@@ -140,8 +140,9 @@
 // something is being kept or set aside. superseded is ignored for a term that
 // is known or older than our own; Accepting and Loaded abort unless it is the
 // giver's own history; Taking becomes a replica where nothing is held; Ousted
-// judges again if the term is new, or the answer is outstanding. judged is
-// ignored for another term; nothing newer leaves a replica as it is and makes
+// judges again if the term is new, or the answer is outstanding. judged, and in
+// Ousted persisted and persist-failed, are ignored for another term than was
+// asked about; for judged, nothing newer leaves a replica as it is and makes
 // Ousted a replica, newer makes both keep what they have. chosen, other waits
 // for nothing; chosen, mine waits for a restore point that is being made, and a
 // replica is told so only if its disk is still what was chosen. peer-active in

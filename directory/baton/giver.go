@@ -202,7 +202,8 @@ func (m *Machine) persisted(ev Event) ([]Action, error) {
 		return nil, nil
 	}
 	if m.state == Ousted {
-		return m.kept(), nil
+		m.kept(ev)
+		return nil, nil
 	}
 	if (m.state != Giving && m.state != Taking) || ev.Term != m.next.Term {
 		return nil, m.illegal(ev)
@@ -223,8 +224,9 @@ func (m *Machine) persistFailed(ev Event) ([]Action, error) {
 		return nil, nil
 	}
 	if m.state == Ousted {
-		m.retry = m.keeping
-		m.sent = m.now
+		if m.answersKept(ev) {
+			m.retry, m.sent = true, m.now
+		}
 		return nil, nil
 	}
 	if (m.state != Giving && m.state != Taking) || ev.Term != m.next.Term {

@@ -97,7 +97,7 @@ const (
 // Actions about a history that branched. All of them are harmless when done again.
 const (
 	ActPersistTakeover ActionKind = "persist-takeover" // Peer (the old owner), Term, Position, State; sign (once!) and store the takeover; answer persisted or persist-failed
-	ActPersistKept     ActionKind = "persist-kept"     // Term (the preferred head's), State; sign (once!) that this device holds something else, unless its own head says so already; answer persisted or persist-failed with this Term
+	ActPersistKept     ActionKind = "persist-kept"     // Term (the preferred head's), State; sign (once!) that this device holds something else, unless its own head says so already; answer persisted or persist-failed with this Term, whatever term speaks for it (answers with another are ignored)
 	ActPauseGuest      ActionKind = "pause-guest"      // end what goes out, settle the migration, pause the guest and keep it; harmless if there is none
 	ActJudge           ActionKind = "judge"            // Term (the preferred head's), Guest; compare disk, saved memory and, if Guest, the guest with its history; answer judged once that can be known; of a head that is void by now, by the one that is preferred instead
 	ActSetAside        ActionKind = "set-aside"        // Term (the choice's); make a restore point of the disk, beside the loop; answer set-aside, never give up

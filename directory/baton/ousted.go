@@ -192,12 +192,15 @@ func (m *Machine) keep() []Action {
 	return []Action{m.persistAction()}
 }
 
-func (m *Machine) kept() []Action {
-	if m.keeping {
+// answersKept tells whether ev is the answer to the outstanding persist-kept: to
+// this one, not to an earlier one about another head.
+func (m *Machine) answersKept(ev Event) bool { return m.keeping && ev.Term == m.next.Over }
+
+func (m *Machine) kept(ev Event) {
+	if m.answersKept(ev) {
 		m.keeping, m.retry = false, false
 		m.d.Kept = true
 	}
-	return nil
 }
 
 // yield ends a side that holds nothing, or whose restore point is made.

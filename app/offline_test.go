@@ -1,11 +1,15 @@
 package app
 
 import (
+	"errors"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"tagalong.org/tagalong/app/api"
 	"tagalong.org/tagalong/app/hypervisor"
+	"tagalong.org/tagalong/directory"
+	"tagalong.org/tagalong/p2p"
 )
 
 func (d *device) status() *api.Status {
@@ -320,4 +324,69 @@ func TestWhoHasNotHeardIsNamedUntilItHas(t *testing.T) {
 	a.start()
 	until(t, "the other device to have heard", func() bool { return len(b.status().Offline.Unaware) == 0 })
 	until(t, "what it heard", func() bool { s := a.status(); return len(s.VMs) == 1 && s.VMs[0].Offline })
+}
+
+// Whom the VM was taken over from had told that it works offline, and what the VM did there. Until the new owner has told something
+// itself, that says nothing about it.
+func TestAWordOfTheOwnerBeforeSaysNothingOfThisOne(t *testing.T) {
+	desk, laptop, nas, v := threeDevices(t)
+	if err := desk.engine.StartVM(t.Context(), "Work"); err != nil {
+		t.Fatal(err)
+	}
+	if j := desk.jobEnded(desk.goOffline(api.GoOffline{}).ID); j.Error != nil {
+		t.Fatal(j.Error)
+	}
+	until(t, "the others to know", func() bool {
+		a, _ := laptop.vm("Work")
+		b, _ := nas.vm("Work")
+		return a.Offline && b.Offline && b.State == api.VMRunning
+	})
+	self := laptop.engine.host.ID()
+	opt := directory.Options{Dir: filepath.Join(laptop.dir, "directory"), Self: self, Sign: laptop.engine.host.Sign, Verify: p2p.Verify}
+	pos := directory.Position(laptop.engine.vm(v.ID).currentDisk().Info().Position)
+	desk.stop()
+	laptop.stop()
+	until(t, "the links to be gone", func() bool { return !nas.engine.linked(self) && !nas.engine.linked(desk.engine.host.ID()) })
+	before, err := nas.engine.Takeover(t.Context(), "Work")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !before.Offline || before.OwnerName != "desk" || before.State != api.VMRunning {
+		t.Errorf("of the desk it says %+v", before)
+	}
+	// The laptop takes it over, and all that reaches the nas is that.
+	dir, err := directory.Open(opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = dir.TakeOver(v.ID, dir.Heads(v.ID)[0].Hash(), pos)
+	for key := range dir.Digest() {
+		for _, r := range dir.Get([]string{key}) {
+			if strings.HasPrefix(key, "transfer/") {
+				err = errors.Join(err, nas.engine.dir.Apply(self, r))
+			}
+		}
+	}
+	if err := errors.Join(err, dir.Close()); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the nas to hear of it", func() bool { s, _ := nas.vm("Work"); return s.Owner == self })
+	if s, _ := nas.vm("Work"); s.Offline || !s.OfflineSince.IsZero() {
+		t.Errorf("the laptop is said to be away with it: %+v", s)
+	}
+	told, err := nas.engine.Takeover(t.Context(), "Work")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if told.Offline || !told.Since.IsZero() || told.OwnerName != "laptop" || told.State != api.VMUnknown || told.Missing != nil || told.Certain {
+		t.Errorf("of the laptop it says %+v", told)
+	}
+	if all := strings.Join(told.Warnings, " "); strings.Contains(all, "journey") || strings.Contains(all, "was running") {
+		t.Errorf("the person reads %q", all)
+	}
+	err = nas.engine.StartVM(t.Context(), "Work")
+	wantCode(t, "starting what the laptop owns", err, api.CodeElsewhere)
+	if text := api.AsError(err).Error(); strings.Contains(text, "offline") {
+		t.Errorf("the refusal is %q", text)
+	}
 }

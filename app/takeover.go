@@ -104,7 +104,11 @@ func (v *vm) takeover() (*api.Takeover, error) {
 	}
 	t := &api.Takeover{
 		VM: v.id, VMName: name, Owner: owner, OwnerName: v.e.deviceName(owner), Connected: v.e.linked(owner),
-		Offline: r.Offline, Since: r.OfflineSince, State: api.VMState(r.State), Warnings: []string{},
+		State: api.VMUnknown, Warnings: []string{},
+	}
+	told := r.Written == r.Term // else the rest is the word of the owner before
+	if told {
+		t.Offline, t.Since, t.State = r.Offline, r.OfflineSince, api.VMState(r.State)
 	}
 	t.Seen = v.e.seen(owner)
 	if t.Connected {
@@ -135,9 +139,10 @@ func (v *vm) takeover() (*api.Takeover, error) {
 		}
 		t.Missing, t.Certain = &missing, info.Certain
 	}
-	if owner == self {
-		// What was given to a device that is gone never left: the disk is the newest there is, unless that device has written.
-		t.Missing = nil
+	if owner == self || !told {
+		// What was given to a device that is gone never left: the disk is the newest there is, unless that device has written. And
+		// what an owner wrote that hasn't told anything yet nobody knows.
+		t.Missing, t.Certain = nil, false
 	}
 	t.Better = v.better(pos, owner, replicas)
 	t.Warnings = v.takeoverWarnings(t)

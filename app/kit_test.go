@@ -42,6 +42,8 @@ type fakeHypervisor struct {
 	breakLoad bool
 	// hold, while not nil, keeps incoming guests from starting until it is closed.
 	hold chan struct{}
+	// holdLoaded, while not nil, keeps incoming guests from proving that they have their memory until it is closed.
+	holdLoaded chan struct{}
 	// hasty is how many teleports converge before their guest is stopped.
 	hasty int
 }
@@ -116,6 +118,12 @@ func (h *fakeHypervisor) setHold(hold chan struct{}) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.hold = hold
+}
+
+func (h *fakeHypervisor) setHoldLoaded(hold chan struct{}) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.holdLoaded = hold
 }
 
 func (h *fakeHypervisor) setBroken(broken bool) {
@@ -299,7 +307,7 @@ func (g *fakeGuest) Incoming(context.Context) (io.ReadWriteCloser, error) {
 		defer inner.Close()
 		b, err := bufio.NewReader(inner).ReadBytes('.')
 		g.h.mu.Lock()
-		broken := g.h.breakLoad
+		broken, hold := g.h.breakLoad, g.h.holdLoaded
 		g.h.mu.Unlock()
 		switch {
 		case broken, err != nil:
@@ -309,6 +317,12 @@ func (g *fakeGuest) Incoming(context.Context) (io.ReadWriteCloser, error) {
 			g.memory = b[:len(b)-1]
 			g.mu.Unlock()
 			g.set(hypervisor.StatePaused)
+			if hold != nil {
+				select {
+				case <-hold:
+				case <-g.exited:
+				}
+			}
 			g.loaded <- nil
 		}
 	}()

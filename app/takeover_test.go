@@ -119,3 +119,55 @@ func TestWhatAPersonReadsBeforeATakeover(t *testing.T) {
 		t.Errorf("the desk's guest is %q", guest)
 	}
 }
+
+// TestATakeoverOfWhatNeverArrived: the desk has signed the VM away, and the laptop, which has its memory, dies before it can write that
+// down. The desk, which still holds the guest, takes it over from the laptop: it goes on with its windows and all that it wrote.
+func TestATakeoverOfWhatNeverArrived(t *testing.T) {
+	desk, laptop, v := twoDevices(t)
+	desk.write(v.ID, 1, 'd')
+	hold := make(chan struct{})
+	laptop.hv.setHoldLoaded(hold)
+	if _, err := laptop.engine.Switch(t.Context(), api.SwitchVM{VM: "Work"}); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the memory to be there", func() bool { g := laptop.hv.only(); return g != nil && g.get() == hypervisor.StatePaused })
+	if err := laptop.engine.dir.Close(); err != nil { // its drive fails
+		t.Fatal(err)
+	}
+	close(hold)
+	until(t, "the desk to have given it", func() bool { return desk.state(v.ID) == baton.Given })
+	guest := desk.hv.only()
+	laptop.stop()
+	if err := laptop.hv.only().Kill(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	laptop.hv.setHoldLoaded(nil)
+	until(t, "the desk to miss the laptop", func() bool { return !desk.engine.linked(laptop.engine.host.ID()) })
+	if s := guest.get(); s == hypervisor.StateRunning {
+		t.Fatal("the guest runs after it was given away")
+	}
+	wantCode(t, "starting what was given away", desk.engine.StartVM(t.Context(), "Work"), api.CodeElsewhere)
+	if told := desk.takeOver("Work"); told.OwnerName != "laptop" {
+		t.Errorf("the person read %+v", told)
+	}
+	until(t, "the guest to go on", func() bool { return guest.get() == hypervisor.StateRunning })
+	if guest.gone() || guest.runs != 1 || desk.hv.only() != guest {
+		t.Errorf("it isn't the guest that was held, or was let go on %d times", guest.runs)
+	}
+	desk.write(v.ID, 2, 'd')
+	laptop.start()
+	linked(t, desk, laptop)
+	until(t, "the laptop to follow", func() bool { return laptop.state(v.ID) == baton.Replica })
+	desk.live("Work")
+	if laptop.read(v.ID, 1) != 'd' || laptop.read(v.ID, 2) != 'd' {
+		t.Error("the laptop's copy isn't the desk's disk")
+	}
+	for _, d := range []*device{desk, laptop} {
+		if s, _ := d.vm("Work"); s.Conflict != nil || s.Owner != desk.engine.host.ID() || len(s.RestorePoints) > 0 {
+			t.Errorf("%s: %+v", d.name, s)
+		}
+	}
+	if laptop.hv.only() != nil || guest.get() != hypervisor.StateRunning {
+		t.Error("the guest doesn't run once")
+	}
+}

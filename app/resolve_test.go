@@ -63,6 +63,48 @@ func TestKeepingBothMakesASecondVM(t *testing.T) {
 	}
 }
 
+// A second VM's IDs follow from the choice: a try that was cut short before it signed anything is made again as the same VM, which has
+// nothing in common with the first that could make the two meet on one network, or one's stream go into the other's disk.
+func TestASecondVMIsTheSameAtEachTry(t *testing.T) {
+	desk, laptop, v := apart(t)
+	choice := chosenAway(t, desk, laptop, v.ID, api.ResolveBoth)
+	id, disk := secondIDs(choice, v.ID, desk.engine.host.ID())
+	if id == v.ID {
+		t.Fatal("the second VM has the first one's ID")
+	}
+	// What a try left that ended in the middle of the copy.
+	half := filepath.Join(desk.dir, "vms", id)
+	if err := errors.Join(os.MkdirAll(filepath.Join(half, "disk"), 0o700), os.WriteFile(marker(half), nil, 0o600), os.WriteFile(filepath.Join(half, "disk", "base.raw"), []byte("half"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	desk.start()
+	one(t, laptop, desk, v.ID)
+	var second api.VM
+	until(t, "the second VM", func() (ok bool) { second, ok = desk.vm("Work 2"); return ok })
+	first := desk.engine.vm(v.ID).currentDisk().ID()
+	if got := desk.engine.vm(second.ID).currentDisk().ID(); second.ID != id || got != disk || got == first {
+		t.Errorf("it is %s with the disk %s, not %s with %s; the first one's disk is %s", second.ID, got, id, disk, first)
+	}
+	// Another choice, or the same on another device, would be another VM.
+	other, _ := desk.engine.dir.Transfer(v.ID, 1)
+	for what, got := range map[string]func() (string, vmdisk.ID){
+		"another choice": func() (string, vmdisk.ID) { return secondIDs(other, v.ID, desk.engine.host.ID()) },
+		"another device": func() (string, vmdisk.ID) { return secondIDs(choice, v.ID, laptop.engine.host.ID()) },
+		"another VM":     func() (string, vmdisk.ID) { return secondIDs(choice, id, desk.engine.host.ID()) },
+	} {
+		if vm, d := got(); vm == id || d == disk {
+			t.Errorf("%s: %s with %s again", what, vm, d)
+		}
+	}
+	// The hypervisor makes the network address of the first 24 bits of the VM's ID.
+	if config, err := desk.engine.vm(second.ID).config(); err != nil || config.VM != id || config.VM[:6] == v.ID[:6] {
+		t.Errorf("both VMs have one address: %s and %s, %v", config.VM, v.ID, err)
+	}
+	if err := desk.engine.vm(v.ID).makeSecond(t.Context(), choice, &asideRun{}); err != nil || len(desk.status().VMs) != 2 {
+		t.Errorf("made again it is one more: %v", err)
+	}
+}
+
 func TestLookingIntoTheOtherVersion(t *testing.T) {
 	desk, laptop, v := apart(t)
 	job := laptop.choose(api.ResolveOpen, laptop)

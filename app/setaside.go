@@ -219,11 +219,16 @@ func (v *vm) openDisk() error {
 	return nil
 }
 
+// secondIDs are those of the VM, and its disk, that a device makes of its side of vm when the person keeps both.
+func secondIDs(choice directory.SignedTransfer, vm, device string) (id string, disk vmdisk.ID) {
+	h := choice.Hash()
+	sum := blake3.Sum256([]byte("tagalong second vm v1 " + vm + hex.EncodeToString(h[:]) + device))
+	return hex.EncodeToString(sum[:16]), vmdisk.ID(sum[16:32])
+}
+
 // makeSecond makes what this device holds a VM of its own. The disk stays, to become a replica.
 func (v *vm) makeSecond(ctx context.Context, t directory.SignedTransfer, run *asideRun) error {
-	h := t.Hash()
-	sum := blake3.Sum256([]byte("tagalong second vm v1 " + v.id + hex.EncodeToString(h[:]) + v.e.host.ID()))
-	id := hex.EncodeToString(sum[:16])
+	id, diskID := secondIDs(t, v.id, v.e.host.ID())
 	if _, known := v.e.dir.VM(id); known || v.e.dir.Removed(id) {
 		return nil
 	}
@@ -242,7 +247,7 @@ func (v *vm) makeSecond(ctx context.Context, t directory.SignedTransfer, run *as
 		return dataDirError(v.e.opt.DataDir, err)
 	}
 	diskDir := filepath.Join(dir, "disk")
-	options := vmdisk.CloneOptions{Fresh: true, ID: vmdisk.ID(sum[16:32]), Options: v.e.diskOptions(id)}
+	options := vmdisk.CloneOptions{Fresh: true, ID: diskID, Options: v.e.diskOptions(id)}
 	if err := disk.Clone(ctx, diskDir, options, run.tell); err != nil {
 		err = v.explainClone(err, disk.Info().Allocated, "Free some space; it is tried again by itself.")
 		return errors.Join(err, os.RemoveAll(dir))

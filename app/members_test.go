@@ -1,11 +1,14 @@
 package app
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"tagalong.org/tagalong/app/api"
@@ -380,5 +383,72 @@ func TestAWipeSurvivesARestart(t *testing.T) {
 	until(t, "the wipe", func() bool { return !laptop.hasFiles(v.ID) && len(laptop.status().VMs) == 0 })
 	for _, d := range []*device{desk, nas} {
 		until(t, d.name+" to know that it is wiped", func() bool { _, shown := d.sees("laptop"); return !shown && d.told("device.wiped") })
+	}
+}
+
+// filesWith are the files below a directory in which one of these is.
+func filesWith(t *testing.T, dir string, marks ...string) (found []string) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		for _, m := range marks {
+			if bytes.Contains(b, []byte(m)) {
+				found = append(found, path)
+				break
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+// A restore point, which only the removed device has, and the memory of what is suspended there go with its copies.
+func TestAWipeLeavesNoRestorePointAndNoMemory(t *testing.T) {
+	desk, laptop, v := apart(t)
+	laptop.choose(api.ResolveKeep, laptop)
+	one(t, laptop, desk, v.ID)
+	own := desk.create("Own")
+	if err := desk.engine.StartVM(t.Context(), "Own"); err != nil {
+		t.Fatal(err)
+	}
+	if err := desk.engine.SuspendVM(t.Context(), "Own"); err != nil {
+		t.Fatal(err)
+	}
+	desk.write(own.ID, 1, 'o')
+	vms := filepath.Join(desk.dir, "vms")
+	marks := []string{strings.Repeat("d", blockSize), strings.Repeat("l", blockSize), strings.Repeat("o", blockSize), "memory memory "}
+	s, _ := desk.vm("Work")
+	if len(s.RestorePoints) != 1 || len(filesWith(t, filepath.Join(vms, v.ID, "kept"), marks[0])) == 0 || len(filesWith(t, filepath.Join(vms, own.ID), marks[3])) == 0 {
+		t.Fatalf("there is no restore point, or no memory, to be wiped: %+v, %v", s.RestorePoints, filesWith(t, vms, marks...))
+	}
+	until(t, "the VM to be known", func() bool { _, ok := laptop.vm("Own"); return ok })
+	if err := laptop.engine.RemoveDevice(t.Context(), api.RemoveDevice{Device: "desk", Wipe: true, Anyway: true}); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the word that it has deleted everything", func() bool { return laptop.told("device.wiped") })
+	if left := filesWith(t, desk.dir, marks...); len(left) > 0 {
+		t.Errorf("it has deleted everything but %v", left)
+	}
+	if _, err := os.Stat(vms); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the VMs' directory: %v", err)
+	}
+	if s := desk.status(); len(s.VMs) != 0 {
+		t.Errorf("it still shows %+v", s.VMs)
+	}
+	// Nor does anything come back with the engine.
+	desk.stop()
+	desk.start()
+	desk.alone()
+	if left := filesWith(t, desk.dir, marks...); len(left) > 0 || len(desk.status().VMs) != 0 {
+		t.Errorf("after a restart there is %v", left)
 	}
 }

@@ -77,6 +77,8 @@ type Engine struct {
 	// listens.
 	standing  map[string]string
 	announced []string
+	// leaving is why this device's removal isn't carried out yet; nil if it is, or was never removed.
+	leaving *api.Leaving
 }
 
 // errShutdown is the cause of an end that somebody asked for.

@@ -90,25 +90,56 @@ func (e *Engine) carryOutRemoval() {
 	if err == nil && kept.Done == r.Version {
 		return
 	}
+	wipe := false
 	if err == nil {
-		err = e.carryOut(r, kept)
+		wipe, err = e.carryOut(r, kept)
 	}
-	if err != nil {
-		e.log.Error("Carrying out this device's removal failed", "error", err)
-	}
+	e.tellLeaving(r, wipe, err)
 }
 
-func (e *Engine) carryOut(r directory.Record, kept keptFarewell) error {
-	left := r.Writer == e.host.ID()
-	wipe, err := e.dir.AcceptRemoval(r) // it was; now it only says what it asks for
+// tellLeaving tells the person when a removal couldn't be carried out, once for each cause, and shows it until it could.
+func (e *Engine) tellLeaving(r directory.Record, wipe bool, err error) {
+	var now *api.Leaving
 	if err != nil {
-		return err
+		now = &api.Leaving{By: r.Writer, ByName: e.deviceName(r.Writer), Wipe: wipe, Cause: strings.ReplaceAll(err.Error(), "\n", "; ")}
+		now.Text = leavingText(now, e.host.ID())
+	}
+	e.mu.Lock()
+	before := e.leaving
+	e.leaving = now
+	e.mu.Unlock()
+	if now == nil || before != nil && *before == *now {
+		return
+	}
+	e.log.Error("Carrying out this device's removal failed", "error", err)
+	e.hub.publish(api.Event{Kind: "fleet.leaving-failed", Device: r.Writer, Text: now.Text})
+}
+
+func leavingText(l *api.Leaving, self string) string {
+	text := "This device was removed from the fleet by " + l.ByName
+	if l.By == self {
+		text = "This device has left the fleet"
+	}
+	if l.Wipe {
+		text += " and is to delete everything that it has of it, but couldn't delete all of it."
+	} else {
+		text += ", but not all that follows from that could be done."
+	}
+	return text + " It tries again by itself. Cause: " + l.Cause
+}
+
+// carryOut says what it was asked for, even if it fails later.
+func (e *Engine) carryOut(r directory.Record, kept keptFarewell) (wipe bool, err error) {
+	left := r.Writer == e.host.ID()
+	wipe, err = e.dir.AcceptRemoval(r) // it was; now it only says what it asks for
+	if err != nil {
+		return wipe, err
 	}
 	text := "This device was removed from the fleet by " + e.deviceName(r.Writer) + "."
 	switch {
 	case wipe:
 		if err := e.wipe(); err != nil {
-			return err
+			return wipe, err
 		}
 		text += " All VMs and copies on it were deleted."
 	case left:
@@ -120,15 +151,15 @@ func (e *Engine) carryOut(r directory.Record, kept keptFarewell) error {
 		text += " Its copies of VMs stay, but nothing updates them any more."
 	}
 	if err != nil {
-		return err
+		return wipe, err
 	}
 	if err := e.keepFarewell(keptFarewell{Done: r.Version, Wiped: wipe}); err != nil {
-		return err
+		return wipe, err
 	}
 	e.farewell.wake()
 	e.log.Info("This device is a fleet of one now", "by", r.Writer, "wiped", wipe)
 	e.hub.publish(api.Event{Kind: "fleet.left", Device: r.Writer, Text: text})
-	return nil
+	return wipe, nil
 }
 
 // carriedOut waits until this device's removal is carried out, and returns its own word of it.
@@ -159,11 +190,17 @@ func (e *Engine) carriedOut(ctx context.Context) ([]byte, error) {
 
 // wipe stops every guest and deletes everything of the fleet's: VMs, copies, restore points, saved memories, and what the
 // directory knows of them.
+//
+// What fails keeps nothing else from being deleted.
 func (e *Engine) wipe() error {
-	for _, v := range e.allVMs() {
-		if err := e.destroy(v); err != nil {
-			return err
-		}
+	var errs []error
+	vms := e.allVMs()
+	slices.SortFunc(vms, func(a, b *vm) int { return strings.Compare(a.id, b.id) }) // so that the same failure reads the same
+	for _, v := range vms {
+		errs = append(errs, e.destroy(v))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
 	}
 	for key := range e.dir.Digest() {
 		kind, rest, _ := strings.Cut(key, "/")

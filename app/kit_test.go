@@ -46,6 +46,9 @@ type fakeHypervisor struct {
 	holdLoaded chan struct{}
 	// hasty is how many teleports converge before their guest is stopped.
 	hasty int
+	// immortal keeps guests from being killed, doomed counts who tried.
+	immortal bool
+	doomed   int
 }
 
 func newFake() *fakeHypervisor {
@@ -192,6 +195,10 @@ func (g *fakeGuest) PowerDown(ctx context.Context) error { return g.Kill(ctx) }
 func (g *fakeGuest) Kill(context.Context) error {
 	g.h.mu.Lock()
 	defer g.h.mu.Unlock()
+	if g.h.immortal {
+		g.h.doomed++
+		return errors.New("it doesn't end")
+	}
 	if !g.gone() {
 		close(g.exited)
 		if g.h.guests[g.dir] == g {

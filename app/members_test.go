@@ -452,3 +452,68 @@ func TestAWipeLeavesNoRestorePointAndNoMemory(t *testing.T) {
 		t.Errorf("after a restart there is %v", left)
 	}
 }
+
+// A wipe that fails is told on the device where it failed, once, shown until it has worked, and tried again, by the next engine too.
+// What can be deleted is.
+func TestAWipeThatFailsIsToldAndTriedAgain(t *testing.T) {
+	desk, laptop, v := twoDevices(t)
+	own := laptop.create("Own")
+	if err := laptop.engine.StartVM(t.Context(), "Own"); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the VM to be known", func() bool { _, ok := desk.vm("Own"); return ok })
+	immortal := func(is bool) {
+		laptop.hv.mu.Lock()
+		defer laptop.hv.mu.Unlock()
+		laptop.hv.immortal, laptop.hv.doomed = is, 0
+	}
+	tried := func(n int) func() bool {
+		return func() bool {
+			laptop.hv.mu.Lock()
+			defer laptop.hv.mu.Unlock()
+			return laptop.hv.doomed >= n
+		}
+	}
+	immortal(true)
+	if err := desk.engine.RemoveDevice(t.Context(), api.RemoveDevice{Device: "laptop", Wipe: true, Anyway: true}); err != nil {
+		t.Fatal(err)
+	}
+	failed := func() int {
+		laptop.engine.hub.mu.Lock()
+		defer laptop.engine.hub.mu.Unlock()
+		n := 0
+		for _, e := range laptop.engine.hub.kept {
+			if e.Kind == "fleet.leaving-failed" {
+				n++
+			}
+		}
+		return n
+	}
+	shown := func() {
+		t.Helper()
+		until(t, "the word of it", func() bool { return failed() > 0 })
+		wantText(t, "the word of it", laptop.event("fleet.leaving-failed").Text, "removed from the fleet by desk", "couldn't delete all", "tries again", own.ID, "it doesn't end")
+		if l := laptop.status().Leaving; l == nil || l.ByName != "desk" || !l.Wipe || !strings.Contains(l.Cause, own.ID) {
+			t.Errorf("it shows %+v", l)
+		}
+	}
+	shown()
+	until(t, "it to be tried again", tried(2))
+	if n := failed(); n != 1 {
+		t.Errorf("the same failure was told %d times", n)
+	}
+	if laptop.hasFiles(v.ID) || laptop.told("fleet.left") {
+		t.Error("a copy stays because of another VM, or it claims to be done")
+	}
+	if d, ok := desk.sees("laptop"); !ok || !d.Removed || !d.Wipe || desk.told("device.wiped") {
+		t.Errorf("the desk believes that it was wiped: %+v", d)
+	}
+	laptop.stop()
+	immortal(true)
+	laptop.start()
+	shown()
+	immortal(false)
+	until(t, "the wipe", func() bool { return laptop.told("fleet.left") && !laptop.hasFiles(own.ID) && laptop.hv.only() == nil })
+	until(t, "nothing to be shown any more", func() bool { return laptop.status().Leaving == nil })
+	until(t, "the desk to know", func() bool { return desk.told("device.wiped") })
+}

@@ -36,6 +36,7 @@ func (e *Engine) Status(ctx context.Context) (*api.Status, error) {
 		s.Jobs = append(s.Jobs, j.snapshot())
 	}
 	pairing := e.pairing
+	s.Leaving = e.leaving
 	e.mu.Unlock()
 	s.Offline = e.offlineStatus()
 	s.Device.Offline = s.Offline.On

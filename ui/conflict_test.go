@@ -362,6 +362,9 @@ func TestNoticesOfTakeoversAndConflicts(t *testing.T) {
 	removed := func(wipe bool) func(*api.Status) {
 		return func(st *api.Status) { st.Devices[2].Removed, st.Devices[2].Wipe = true, wipe }
 	}
+	leaving := func(wipe bool) func(*api.Status) {
+		return func(st *api.Status) { st.Leaving = &api.Leaving{By: "L", ByName: "Laptop", Wipe: wipe, Cause: "no"} }
+	}
 	for _, c := range []struct {
 		name          string
 		before, after func(*api.Status)
@@ -380,6 +383,10 @@ func TestNoticesOfTakeoversAndConflicts(t *testing.T) {
 		{"wiped", removed(true), func(st *api.Status) { st.Devices = st.Devices[:2] }, []string{"Attic was reached and wiped"}},
 		{"told", removed(false), func(st *api.Status) { st.Devices = st.Devices[:2] }, nil},
 		{"it left", nil, func(st *api.Status) { st.Devices = st.Devices[:2] }, []string{"Attic is no longer in your fleet"}},
+		{"a wipe failed here", nil, leaving(true), []string{"Laptop asked this device to delete everything, and not all of it could be deleted"}},
+		{"it failed again", leaving(true), leaving(true), nil},
+		{"it worked", leaving(true), nil, nil},
+		{"leaving failed", nil, leaving(false), []string{"This device is out of the fleet, but not all that follows from that could be done"}},
 		{"this one was removed", nil, func(st *api.Status) { st.Devices = st.Devices[:1] }, []string{"This device is no longer in your fleet"}},
 	} {
 		var got []string

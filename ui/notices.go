@@ -27,6 +27,9 @@ func notices(before, after *api.Status) []note {
 	if !before.Offline.On && after.Offline.On {
 		notes = append(notes, note{t("notice.offline.title"), t("notice.offline.text")})
 	}
+	if m := leavingMessage(after.Leaving); m != nil && before.Leaving == nil {
+		notes = append(notes, note{m.Title, m.Text})
+	}
 	return append(notes, deviceNotices(before, after)...)
 }
 

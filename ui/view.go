@@ -196,6 +196,9 @@ func viewOf(s state, now time.Time) view {
 	}
 	v.Device = st.Device.Name
 	if v.Banner == nil {
+		v.Banner = leavingMessage(st.Leaving)
+	}
+	if v.Banner == nil {
 		v.Banner = hypervisorMessage(st.Hypervisor)
 	}
 	m := newIndex(st, s.Asked, v.Up)
@@ -241,6 +244,17 @@ func linkMessage(s state) *message {
 		m.Text = s.Err.Error()
 	}
 	return m
+}
+
+// leavingMessage says what couldn't be done after this device was removed; nil when nothing is left.
+func leavingMessage(l *api.Leaving) *message {
+	switch {
+	case l == nil:
+		return nil
+	case l.Wipe:
+		return &message{Title: t("leaving.wipe.title", "Device", l.ByName), Text: t("leaving.text", "Cause", l.Cause), Trouble: true}
+	}
+	return &message{Title: t("leaving.title"), Text: t("leaving.text", "Cause", l.Cause), Trouble: true}
 }
 
 func hypervisorMessage(h api.Hypervisor) *message {

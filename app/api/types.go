@@ -18,7 +18,22 @@ type Status struct {
 	Pairing    *Pairing   `json:"pairing,omitempty"`
 	Offline    Offline    `json:"offline"`
 	Hypervisor Hypervisor `json:"hypervisor"`
-	DataDir    string     `json:"data_dir"`
+	// Leaving is set while something that follows from this device's removal from the fleet couldn't be done. It is tried again
+	// every few seconds, and after a restart.
+	Leaving *Leaving `json:"leaving,omitempty"`
+	DataDir string   `json:"data_dir"`
+}
+
+// Leaving says what couldn't be done of what follows for a device that isn't in its fleet any more.
+type Leaving struct {
+	// By is the device that removed it, or it itself if it has left; ByName is its name.
+	By     string `json:"by"`
+	ByName string `json:"by_name"`
+	// Wipe says that everything of the fleet's is to be deleted here. Some of it is still there.
+	Wipe bool `json:"wipe"`
+	// Cause is technical. Text says all of this in English.
+	Cause string `json:"cause"`
+	Text  string `json:"text"`
 }
 
 // Hypervisor says what this device can run VMs with.

@@ -25,6 +25,10 @@ func cmdScene(ts *testscript.TestScript, _ bool, args []string) {
 			Position: api.Position{Term: 3, Barrier: 90}, At: at, Latest: api.Position{Term: 3, Barrier: 120}, LatestAt: at, Missing: bytesOf(3 << 20),
 			Better:   &api.Replica{Device: "D3", DeviceName: "attic", Position: api.Position{Term: 3, Barrier: 110}, Remaining: 1 << 20},
 			Warnings: []string{"Work was running on laptop when it was last heard of.", "attic has a newer copy."}, Token: "t0k"})
+	case "leaving": // a wipe failed here
+		change(func(st *api.Status, _ *api.VM) {
+			st.Leaving = &api.Leaving{By: "D2", ByName: "laptop", Wipe: true, Cause: "no", Text: "laptop had this device wiped."}
+		})
 	case "orphan":
 		change(func(st *api.Status, work *api.VM) {
 			st.Devices[1].Connected, work.Orphan, work.State = false, true, api.VMUnknown

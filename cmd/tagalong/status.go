@@ -37,6 +37,9 @@ func (c *cli) showStatus(st *api.Status) {
 	o := c.out
 	o.say("This device is %s (Tagalong %s).", st.Device.Name, st.Version)
 	o.say("Hypervisor: %s", hypervisorWords(st.Hypervisor))
+	if l := st.Leaving; l != nil {
+		o.say("%s", l.Text)
+	}
 	if st.Offline.On || st.Offline.Job != "" {
 		o.say("%s", offlineWords(st, time.Now()))
 	}

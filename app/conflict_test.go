@@ -149,7 +149,7 @@ func TestKeepingTheVersionThatRuns(t *testing.T) {
 		t.Error("the desk isn't the laptop's copy")
 	}
 	s, _ := desk.vm("Work")
-	if len(s.RestorePoints) != 1 || s.RestorePoints[0].Bytes == 0 || !strings.Contains(s.RestorePoints[0].Why, "laptop") {
+	if len(s.RestorePoints) != 1 || s.RestorePoints[0].Bytes == 0 || !strings.Contains(s.RestorePoints[0].Why, "laptop") || s.RestorePoints[0].Chosen != "laptop" {
 		t.Fatalf("the desk keeps %+v", s.RestorePoints)
 	}
 	if err := laptop.engine.StartVM(t.Context(), "Work"); err != nil {

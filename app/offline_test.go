@@ -381,7 +381,7 @@ func TestAWordOfTheOwnerBeforeSaysNothingOfThisOne(t *testing.T) {
 	if told.Offline || !told.Since.IsZero() || told.OwnerName != "laptop" || told.State != api.VMUnknown || told.Missing != nil || told.Certain {
 		t.Errorf("of the laptop it says %+v", told)
 	}
-	if all := strings.Join(told.Warnings, " "); strings.Contains(all, "journey") || strings.Contains(all, "was running") {
+	if all := read(told); strings.Contains(all, "journey") || strings.Contains(all, "was running") {
 		t.Errorf("the person reads %q", all)
 	}
 	err = nas.engine.StartVM(t.Context(), "Work")

@@ -250,7 +250,7 @@ func TestASuspendedVersionIsNotThrownAwayUnasked(t *testing.T) {
 	desk.stop()
 	until(t, "the laptop to miss the desk", func() bool { return !laptop.engine.linked(desk.engine.host.ID()) })
 	told := laptop.takeOver("Work")
-	if !strings.Contains(strings.Join(told.Warnings, " "), "suspended") {
+	if !strings.Contains(read(told), "suspended") {
 		t.Errorf("the person reads %q", told.Warnings)
 	}
 	desk.start()

@@ -41,7 +41,7 @@ func (v *vm) restorePoints() []api.RestorePoint {
 	for _, p := range points {
 		out = append(out, api.RestorePoint{
 			ID: p.ID, VM: v.id, VMName: v.name(), Device: v.e.host.ID(), DeviceName: v.e.name,
-			Position: api.Position{Term: p.Term, Barrier: p.Barrier}, At: p.At, Bytes: v.shelf().Bytes(p.ID), Why: p.Why, Open: p.Open,
+			Position: api.Position{Term: p.Term, Barrier: p.Barrier}, At: p.At, Bytes: v.shelf().Bytes(p.ID), Why: p.Why, Chosen: p.Chosen, Open: p.Open,
 		})
 	}
 	return out

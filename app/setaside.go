@@ -158,7 +158,8 @@ func (v *vm) makePoint(ctx context.Context, t directory.SignedTransfer, run *asi
 	}
 	point := restore.Point{
 		ID: id, Term: pos.Term, Barrier: pos.Barrier, At: time.Now(), Open: t.How == string(api.ResolveOpen),
-		Why: fmt.Sprintf("You chose the version of %s on %s; this is the one that was on %s.", v.name(), v.e.deviceName(t.To), v.e.name),
+		Why:    fmt.Sprintf("You chose the version of %s on %s; this is the one that was on %s.", v.name(), v.e.deviceName(t.To), v.e.name),
+		Chosen: v.e.deviceName(t.To),
 	}
 	switch err := shelf.Take(point, v.diskDir()); {
 	case errors.Is(err, restore.ErrNoDisk):

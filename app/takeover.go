@@ -104,7 +104,7 @@ func (v *vm) takeover() (*api.Takeover, error) {
 	}
 	t := &api.Takeover{
 		VM: v.id, VMName: name, Owner: owner, OwnerName: v.e.deviceName(owner), Connected: v.e.linked(owner),
-		State: api.VMUnknown, Warnings: []string{},
+		State: api.VMUnknown,
 	}
 	told := r.Written == r.Term // else the rest is the word of the owner before
 	if told {
@@ -208,35 +208,37 @@ func (v *vm) noCopy(name, owner string, replicas map[string]directory.ReplicaInf
 	return errConflict("This device has no complete copy of "+name+", so it can't run it.", next)
 }
 
-// takeoverWarnings are the sentences to read, the gravest first.
-func (v *vm) takeoverWarnings(t *api.Takeover) []string {
-	var w []string
-	say := func(format string, args ...any) { w = append(w, fmt.Sprintf(format, args...)) }
+// takeoverWarnings are what is to be read, the gravest first.
+func (v *vm) takeoverWarnings(t *api.Takeover) []api.Warning {
+	w := []api.Warning{}
+	say := func(code api.WarningCode, format string, args ...any) {
+		w = append(w, api.Warning{Code: code, Text: fmt.Sprintf(format, args...)})
+	}
 	if v.e.dir.Orphan(v.id) {
-		say("%s was removed from your fleet; what only it had of %s is lost.", t.OwnerName, t.VMName)
+		say(api.WarnRemoved, "%s was removed from your fleet; what only it had of %s is lost.", t.OwnerName, t.VMName)
 	} else if t.Offline {
-		say("%s went on a journey with %s on %s and may be working in it right now. You would have two versions, and would have to choose between them when it is back.", t.OwnerName, t.VMName, sayTime(t.Since))
+		say(api.WarnJourney, "%s went on a journey with %s on %s and may be working in it right now. You would have two versions, and would have to choose between them when it is back.", t.OwnerName, t.VMName, sayTime(t.Since))
 	} else if t.Owner != v.e.host.ID() {
-		say("If %s still works in it, you will have two versions, and will have to choose between them when it is back.", t.OwnerName)
+		say(api.WarnTwoVersions, "If %s still works in it, you will have two versions, and will have to choose between them when it is back.", t.OwnerName)
 	}
 	switch t.State {
 	case api.VMRunning, api.VMPaused, api.VMStarting, api.VMSwitching:
-		say("%s was running on %s when it was last heard of: its open windows don't come along, it starts here as after a power cut.", t.VMName, t.OwnerName)
+		say(api.WarnRunning, "%s was running on %s when it was last heard of: its open windows don't come along, it starts here as after a power cut.", t.VMName, t.OwnerName)
 	case api.VMSuspended:
-		say("%s is suspended on %s: its open windows are kept there and don't come along.", t.VMName, t.OwnerName)
+		say(api.WarnSuspended, "%s is suspended on %s: its open windows are kept there and don't come along.", t.VMName, t.OwnerName)
 	}
 	switch {
 	case t.Missing == nil:
-		say("How much this copy lacks is unknown.")
+		say(api.WarnUnknown, "How much this copy lacks is unknown.")
 	case *t.Missing > 0 && t.Certain:
-		say("This copy lacks %s that was written on %s.", sayBytes(*t.Missing), t.OwnerName)
+		say(api.WarnLacks, "This copy lacks %s that was written on %s.", sayBytes(*t.Missing), t.OwnerName)
 	case *t.Missing > 0:
-		say("This copy lacked %s when %s last told, and may lack more by now.", sayBytes(*t.Missing), t.OwnerName)
+		say(api.WarnLacksMore, "This copy lacked %s when %s last told, and may lack more by now.", sayBytes(*t.Missing), t.OwnerName)
 	case !t.Certain:
-		say("This copy had everything when %s last told; what was written after that is missing.", t.OwnerName)
+		say(api.WarnLacksSince, "This copy had everything when %s last told; what was written after that is missing.", t.OwnerName)
 	}
 	if t.Better != nil {
-		say("%s has a newer copy: take it over there, if you can.", t.Better.DeviceName)
+		say(api.WarnBetter, "%s has a newer copy: take it over there, if you can.", t.Better.DeviceName)
 	}
 	return w
 }

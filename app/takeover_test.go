@@ -1,6 +1,7 @@
 package app
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -8,6 +9,15 @@ import (
 	"tagalong.org/tagalong/app/hypervisor"
 	"tagalong.org/tagalong/directory/baton"
 )
+
+// read is what a person reads of the warnings of a takeover.
+func read(told *api.Takeover) string {
+	var b strings.Builder
+	for _, w := range told.Warnings {
+		b.WriteString(w.Text + " ")
+	}
+	return b.String()
+}
 
 // takeOver takes the VM over as a person would who has read what there is to read.
 func (d *device) takeOver(name string) *api.Takeover {
@@ -98,11 +108,18 @@ func TestWhatAPersonReadsBeforeATakeover(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	all := strings.Join(told.Warnings, " ")
+	all := read(told)
 	for _, want := range []string{"two versions", "was running on desk", "windows"} {
 		if !strings.Contains(all, want) {
 			t.Errorf("nobody says %q: %q", want, all)
 		}
+	}
+	var codes []api.WarningCode
+	for _, w := range told.Warnings {
+		codes = append(codes, w.Code)
+	}
+	if want := []api.WarningCode{api.WarnTwoVersions, api.WarnRunning, api.WarnLacksSince}; !slices.Equal(codes, want) {
+		t.Errorf("the warnings are %v, want %v", codes, want)
 	}
 	if told.Certain {
 		t.Error("what a running VM wrote last can't be certain")

@@ -145,7 +145,7 @@ func TestTakingOverIsDeliberate(t *testing.T) {
 	}
 	next(t, b.engine, "takeover-preview w")
 	b.turn()
-	b.see("At least 300 MiB, and all that Laptop has written since.", "Work was running on Laptop when it was last heard of.", "Laptop, last heard of 26 hours ago",
+	b.see("At least 300 MiB, and all that Laptop has written since.", "Work was running on Laptop when it was last heard of: its open windows", "Laptop, last heard of 26 hours ago",
 		"(27 hours ago), position 3/90", "(26 hours ago), position 3/120", "Attic has a newer one.", "you are asked to choose")
 	yes, no := b.button("Take over"), b.button("Cancel")
 	if yes.Disabled() || yes.Importance == widget.HighImportance || no.Importance != widget.HighImportance {
@@ -257,12 +257,12 @@ func TestRestorePoints(t *testing.T) {
 	b := newBench(t).with(withPoints)
 	b.see("2 restore points here, 2.3 GiB")
 	b.do(act{Verb: verbPoints, ID: "w"})
-	b.see("Made 2 days ago · 300 MiB", "Made 3 hours ago · 2 GiB · open", "You went on with the side of Laptop.")
+	b.see("Made 2 days ago · 300 MiB", "Made 3 hours ago · 2 GiB · open", "You chose the version of Work on Laptop; this is the one that was on Desk.")
 	b.tap("Open in the VM")
 	next(t, b.engine, "restore-point-open w p1")
 	b.turn()
 	b.tap("Delete")
-	b.see("Delete a restore point of Work?", "It is gone for good then.")
+	b.see("Delete a restore point of Work?", "You chose the version of Work on Laptop; this is the one that was on Desk.", "It is gone for good then.")
 	b.tap("Cancel")
 	if got := b.engine.requests(); len(got) != 1 {
 		t.Fatalf("asked for %v", got)

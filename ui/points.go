@@ -70,7 +70,7 @@ func (g *gui) confirmDelete(a act) {
 		if p.ID != a.Sub {
 			continue
 		}
-		g.openQuestion(t("point.delete.title", "VM", vm.Name), paragraphs(t("point.title", "Ago", ago(p.At, g.now()), "Size", size(p.Bytes)), p.Why, t("point.delete.text")), shortSize,
+		g.openQuestion(t("point.delete.title", "VM", vm.Name), paragraphs(t("point.title", "Ago", ago(p.At, g.now()), "Size", size(p.Bytes)), whyText(p), t("point.delete.text")), shortSize,
 			t("button.delete"), false, func() {
 				g.askFor(vm.ID, func(ctx context.Context) error {
 					return g.client.DeleteRestorePoint(ctx, api.RestorePointRef{VM: vm.ID, ID: p.ID})

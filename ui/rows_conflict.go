@@ -164,7 +164,7 @@ func (m *index) points(vm *api.VM, now time.Time) []pointRow {
 	var rows []pointRow
 	ok := m.up && !m.asked[vm.ID]
 	for _, p := range vm.RestorePoints {
-		r := pointRow{ID: p.ID, Title: t("point.title", "Ago", ago(p.At, now), "Size", size(p.Bytes)), Why: p.Why,
+		r := pointRow{ID: p.ID, Title: t("point.title", "Ago", ago(p.At, now), "Size", size(p.Bytes)), Why: whyText(p),
 			Look:   button{Act: act{Verb: verbLook, ID: vm.ID, Sub: p.ID}, Label: t("button.look"), Enabled: ok},
 			Delete: button{Act: act{Verb: verbDelete, ID: vm.ID, Sub: p.ID}, Label: t("button.delete"), Enabled: ok}}
 		if p.Open {
@@ -252,4 +252,45 @@ func lastState(s api.VMState) string {
 		return t("side.stopped")
 	}
 	return t("side.unknown")
+}
+
+// warningText is a warning in the person's language; one that this window doesn't know is shown as the engine told it.
+func warningText(x *api.Takeover, w api.Warning) string {
+	missing := int64(0)
+	if x.Missing != nil {
+		missing = *x.Missing
+	}
+	switch w.Code {
+	case api.WarnRemoved:
+		return t("warn.removed", "Device", x.OwnerName, "VM", x.VMName)
+	case api.WarnJourney:
+		return t("warn.journey", "Device", x.OwnerName, "VM", x.VMName)
+	case api.WarnTwoVersions:
+		return t("warn.two-versions", "Device", x.OwnerName)
+	case api.WarnRunning:
+		return t("warn.running", "Device", x.OwnerName, "VM", x.VMName)
+	case api.WarnSuspended:
+		return t("warn.suspended", "Device", x.OwnerName, "VM", x.VMName)
+	case api.WarnUnknown:
+		return t("warn.unknown")
+	case api.WarnLacks:
+		return t("warn.lacks", "Device", x.OwnerName, "Size", size(missing))
+	case api.WarnLacksMore:
+		return t("warn.lacks-more", "Device", x.OwnerName, "Size", size(missing))
+	case api.WarnLacksSince:
+		return t("warn.lacks-since", "Device", x.OwnerName)
+	case api.WarnBetter:
+		if x.Better != nil {
+			return t("warn.better", "Device", x.Better.DeviceName)
+		}
+	}
+	return w.Text
+}
+
+// whyText is why a restore point was made.
+func whyText(p api.RestorePoint) string {
+	if p.Chosen == "" {
+		return p.Why
+	}
+	return t("point.why", "VM", p.VMName, "Chosen", p.Chosen, "Device", p.DeviceName)
 }

@@ -62,13 +62,13 @@ func lossy(now time.Time) api.Takeover {
 	return api.Takeover{VM: "w", VMName: "Work", Owner: "L", OwnerName: "Laptop", Seen: now.Add(-26 * time.Hour), State: api.VMRunning,
 		Position: api.Position{Term: 3, Barrier: 90}, At: now.Add(-27 * time.Hour), Latest: api.Position{Term: 3, Barrier: 120}, LatestAt: now.Add(-26 * time.Hour),
 		Missing: bytesOf(300 * mib), Better: &api.Replica{Device: "A", DeviceName: "Attic"},
-		Warnings: []string{"Work was running on Laptop when it was last heard of."}, Token: "t1"}
+		Warnings: []api.Warning{{Code: api.WarnRunning, Text: "Work was running on Laptop."}}, Token: "t1"}
 }
 
 // withPoints gives the sample's Work two restore points.
 func withPoints(st *api.Status, now time.Time) {
 	p := api.RestorePoint{ID: "p1", VM: "w", VMName: "Work", Device: "D", DeviceName: "Desk", Position: api.Position{Term: 3, Barrier: 130}, At: now.Add(-50 * time.Hour),
-		Bytes: 300 * mib, Why: "You went on with the side of Laptop."}
+		Bytes: 300 * mib, Why: "You went on with the side of Laptop.", Chosen: "Laptop"}
 	q := p
 	q.ID, q.At, q.Bytes, q.Open = "p2", now.Add(-3*time.Hour), 2*gib, true
 	st.VMs[0].RestorePoints = []api.RestorePoint{p, q}

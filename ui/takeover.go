@@ -76,7 +76,7 @@ func (d *takeDialog) show(x *api.Takeover, refusal *api.Error) {
 	if len(x.Warnings) > 0 {
 		warn := container.New(layout.NewCustomPaddedVBoxLayout(-10))
 		for _, w := range x.Warnings {
-			warn.Add(prose(w, widget.MediumImportance))
+			warn.Add(prose(warningText(x, w), widget.MediumImportance))
 		}
 		p := newInlay(warn)
 		p.setAccent(theme.ColorNameError)

@@ -8,6 +8,7 @@ import (
 	"go/token"
 	"io/fs"
 	"maps"
+	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -15,6 +16,7 @@ import (
 	"strings"
 	"testing"
 
+	"tagalong.org/tagalong/app/api"
 	"tagalong.org/tagalong/assets"
 )
 
@@ -117,6 +119,32 @@ func TestTranslationsAreComplete(t *testing.T) {
 			if _, ok := used[key]; !ok {
 				t.Errorf("%s has %s, which nobody asks for", file, key)
 			}
+		}
+	}
+}
+
+// Every warning that the engine knows has a text of the window's own, so that it is read in the person's language.
+func TestWarningsAreTranslated(t *testing.T) {
+	src, err := os.ReadFile("../app/api/conflict.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	codes := regexp.MustCompile(`WarningCode = "([^"]+)"`).FindAllStringSubmatch(string(src), -1)
+	if len(codes) < 10 {
+		t.Fatalf("found only %v", codes)
+	}
+	x := lossy(testNow)
+	const english = "What the engine wrote."
+	for _, c := range codes {
+		switch text := warningText(&x, api.Warning{Code: api.WarningCode(c[1]), Text: english}); {
+		case text == english, strings.HasPrefix(text, "warn."), strings.Contains(text, "no value"):
+			t.Errorf("%s reads %q", c[1], text)
+		}
+	}
+	x.Better = nil
+	for _, code := range []api.WarningCode{api.WarnBetter, "of-a-newer-engine"} {
+		if text := warningText(&x, api.Warning{Code: code, Text: english}); text != english {
+			t.Errorf("%s reads %q", code, text)
 		}
 	}
 }

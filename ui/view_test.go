@@ -48,7 +48,9 @@ func TestSwitchButton(t *testing.T) {
 }
 
 func TestAWipeThatFailedIsAcrossTheWindow(t *testing.T) {
-	v := viewWith(func(s *state) { s.Status.Leaving = &api.Leaving{By: "L", ByName: "Laptop", Wipe: true, Cause: "the drive"} })
+	v := viewWith(func(s *state) {
+		s.Status.Leaving = &api.Leaving{By: "L", ByName: "Laptop", Wipe: true, Cause: "the drive"}
+	})
 	if b := v.Banner; b == nil || !b.Trouble || !strings.Contains(b.Title, "Laptop") || !strings.Contains(b.Text, "the drive") {
 		t.Errorf("%+v", b)
 	}

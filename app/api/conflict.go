@@ -27,11 +27,34 @@ type Takeover struct {
 	Certain bool   `json:"certain"`
 	// Better is another device whose copy is newer than this one's, if there is one.
 	Better *Replica `json:"better,omitempty"`
-	// Warnings are sentences to read, the gravest first.
-	Warnings []string `json:"warnings"`
+	// Warnings are to be read too, the gravest first.
+	Warnings []Warning `json:"warnings"`
 	// Token stands for all that was told: TakeOver refuses with CodeConflict if it isn't true any more.
 	Token string `json:"token"`
 }
+
+// Warning is one thing to read before a takeover. Whatever it speaks of by name, time or size is in the Takeover.
+type Warning struct {
+	Code WarningCode `json:"code"`
+	Text string      `json:"text"` // a sentence in English
+}
+
+// WarningCode says what a Warning is about.
+type WarningCode string
+
+// The warnings of a takeover.
+const (
+	WarnRemoved     WarningCode = "removed"      // the owner was removed from the fleet: what only it had is lost
+	WarnJourney     WarningCode = "journey"      // the owner went on a journey with it, Since, and may be working in it
+	WarnTwoVersions WarningCode = "two-versions" // if the owner still works in it, there will be two versions
+	WarnRunning     WarningCode = "running"      // it was running there: it starts here as after a power cut
+	WarnSuspended   WarningCode = "suspended"    // it is suspended there: its open windows stay there
+	WarnUnknown     WarningCode = "unknown"      // nobody knows what the copy lacks
+	WarnLacks       WarningCode = "lacks"        // the copy lacks Missing
+	WarnLacksMore   WarningCode = "lacks-more"   // the copy lacked Missing when the owner last told, and may lack more
+	WarnLacksSince  WarningCode = "lacks-since"  // the copy had everything when the owner last told
+	WarnBetter      WarningCode = "better"       // Better has a newer copy
+)
 
 // TakeOverVM takes a VM over after the person has read a Takeover. The VM isn't started.
 type TakeOverVM struct {
@@ -96,9 +119,11 @@ type RestorePoint struct {
 	DeviceName string    `json:"device_name"`
 	Position   Position  `json:"position"`
 	At         time.Time `json:"at"`
-	// Bytes is the space that it takes. Why is a sentence.
-	Bytes int64  `json:"bytes"`
-	Why   string `json:"why"`
+	// Bytes is the space that it takes. Why is a sentence in English. Chosen is the name of the device whose version was preferred
+	// to this one, "" if that isn't known.
+	Bytes  int64  `json:"bytes"`
+	Why    string `json:"why"`
+	Chosen string `json:"chosen,omitempty"`
 	// Open says that the VM sees it as a read-only disk.
 	Open bool `json:"open"`
 }

@@ -40,8 +40,10 @@ type Point struct {
 	Term    uint64    `json:"term"`
 	Barrier uint64    `json:"barrier"`
 	At      time.Time `json:"at"` // when it was given up
-	// Why is a sentence for the person.
-	Why string `json:"why"`
+	// Why is a sentence for the person, in English. Chosen is the name of the device whose version was preferred; "" in the notes of
+	// earlier versions.
+	Why    string `json:"why"`
+	Chosen string `json:"chosen,omitempty"`
 	// Open says that the person wants the VM to see it, Attached that the VM's process has it.
 	Open     bool `json:"open,omitempty"`
 	Attached bool `json:"attached,omitempty"`

@@ -24,7 +24,7 @@ func cmdScene(ts *testscript.TestScript, _ bool, args []string) {
 		f.SetTakeover(&api.Takeover{VM: "vm1", VMName: "Work", Owner: "D2", OwnerName: "laptop", Seen: at, State: api.VMRunning,
 			Position: api.Position{Term: 3, Barrier: 90}, At: at, Latest: api.Position{Term: 3, Barrier: 120}, LatestAt: at, Missing: bytesOf(3 << 20),
 			Better:   &api.Replica{Device: "D3", DeviceName: "attic", Position: api.Position{Term: 3, Barrier: 110}, Remaining: 1 << 20},
-			Warnings: []string{"Work was running on laptop when it was last heard of.", "attic has a newer copy."}, Token: "t0k"})
+			Warnings: []api.Warning{{Code: api.WarnRunning, Text: "Work was running on laptop when it was last heard of."}, {Code: api.WarnBetter, Text: "attic has a newer copy."}}, Token: "t0k"})
 	case "leaving": // a wipe failed here
 		change(func(st *api.Status, _ *api.VM) {
 			st.Leaving = &api.Leaving{By: "D2", ByName: "laptop", Wipe: true, Cause: "no", Text: "laptop had this device wiped."}

@@ -29,7 +29,7 @@ func (c *cli) takeOver(cmd *cobra.Command, args []string, yes, start, asJSON boo
 			c.tell(asJSON, factLines(takeoverFacts(t, vm.Orphan, time.Now()))...)
 			c.tell(asJSON, "")
 			for _, w := range t.Warnings {
-				c.tell(asJSON, "  ! "+w)
+				c.tell(asJSON, "  ! "+w.Text)
 			}
 			if len(t.Warnings) > 0 {
 				c.tell(asJSON, "")

@@ -33,7 +33,7 @@ func (e *Engine) Takeover(ctx context.Context, vm string) (*api.Takeover, error)
 		return nil, err
 	}
 	return &api.Takeover{VM: v.ID, VMName: v.Name, Owner: v.Owner, OwnerName: v.OwnerName, State: v.State, Position: v.Position,
-		Warnings: []string{}, Token: "token"}, nil
+		Warnings: []api.Warning{}, Token: "token"}, nil
 }
 
 // SetTakeover sets what Takeover answers.

@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -453,10 +454,11 @@ func pair(t *testing.T, a, b *device) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.engine.mu.Lock()
-	door := a.engine.pairing.door
-	a.engine.mu.Unlock()
-	joined, err := b.engine.PairJoin(t.Context(), api.PairJoin{Code: p.Code, Addr: door})
+	if s, _ := a.engine.Status(t.Context()); len(p.Addrs) == 0 || s.Pairing == nil || !slices.Equal(s.Pairing.Addrs, p.Addrs) {
+		t.Fatalf("it waits at %v, and shows %+v", p.Addrs, s.Pairing)
+	}
+	// There is no discovery here: the code and an address that is shown beside it are enough.
+	joined, err := b.engine.PairJoin(t.Context(), api.PairJoin{Code: p.Code, Addr: p.Addrs[0]})
 	if err != nil {
 		t.Fatal(err)
 	}

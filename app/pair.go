@@ -20,7 +20,6 @@ const pairWindow = 2 * time.Minute
 // pairingRun is a pairing window of this device, or how the last one ended.
 type pairingRun struct {
 	cancel context.CancelFunc
-	door   string // where it listens, "host:port"
 
 	// guarded by mu
 	mu sync.Mutex
@@ -48,7 +47,8 @@ func (e *Engine) PairStart(ctx context.Context, req api.PairStart) (*api.Pairing
 		return nil, fmt.Errorf("open the pairing door: %w", err)
 	}
 	doorCtx, cancel := context.WithTimeout(e.ctx, window)
-	run := &pairingRun{cancel: cancel, door: l.Addr().String(), p: api.Pairing{Code: code, Expires: time.Now().Add(window)}}
+	port := l.Addr().(*net.TCPAddr).Port
+	run := &pairingRun{cancel: cancel, p: api.Pairing{Code: code, Expires: time.Now().Add(window), Addrs: e.host.Doors(port)}}
 	e.mu.Lock()
 	old := e.pairing
 	e.pairing = run
@@ -56,7 +56,7 @@ func (e *Engine) PairStart(ctx context.Context, req api.PairStart) (*api.Pairing
 	if old != nil {
 		old.cancel()
 	}
-	e.host.SetPairPort(l.Addr().(*net.TCPAddr).Port)
+	e.host.SetPairPort(port)
 	e.spawn(func() {
 		defer cancel()
 		result, err := pairing.Offer(doorCtx, l, code, e.identity(), e.pairOptions())
@@ -101,7 +101,7 @@ func (e *Engine) PairJoin(ctx context.Context, req api.PairJoin) (*api.Pairing, 
 func (e *Engine) doors(ctx context.Context, addr string) ([]string, error) {
 	if addr != "" {
 		if _, _, err := net.SplitHostPort(addr); err != nil {
-			return nil, &api.Error{Code: api.CodeUsage, Sentence: fmt.Sprintf("%q isn't an address.", addr), Next: "Give host and port, for instance 192.168.1.20:40123; the other device shows its own."}
+			return nil, &api.Error{Code: api.CodeUsage, Sentence: fmt.Sprintf("%q isn't an address.", addr), Next: "Give host and port as the other device shows them beside the code, for instance 192.168.1.20:40123."}
 		}
 		return []string{addr}, nil
 	}
@@ -119,7 +119,7 @@ func (e *Engine) doors(ctx context.Context, addr string) ([]string, error) {
 	}
 	if len(out) == 0 {
 		return nil, &api.Error{Code: api.CodeUnreachable, Sentence: "No device on this network waits to be paired.",
-			Next: "Show a code on the other device (tagalong pair), or name its address with --addr."}
+			Next: "Show a code on the other device (tagalong pair), and if it does, give the address that it shows too: tagalong pair CODE --addr HOST:PORT"}
 	}
 	return out, nil
 }

@@ -199,3 +199,18 @@ func (h *Host) Addrs() []string {
 	}
 	return out
 }
+
+// Doors returns "host:port" for each address under which other devices can reach this one now, with the given port in place of the
+// host's own: where a door stands that is open on all interfaces.
+func (h *Host) Doors(port int) []string {
+	var out []string
+	for _, a := range h.advertised(nil) {
+		if ap, ok := endpoint(a); ok {
+			door := netip.AddrPortFrom(ap.Addr(), uint16(port)).String()
+			if !slices.Contains(out, door) {
+				out = append(out, door)
+			}
+		}
+	}
+	return out
+}

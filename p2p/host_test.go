@@ -307,3 +307,12 @@ func TestListenRefusals(t *testing.T) {
 		t.Errorf("empty options: %v", err)
 	}
 }
+
+func TestDoorsAreWhereTheHostIsReached(t *testing.T) {
+	d := newDevice(t, func(o *Options) {
+		o.Listen = []string{"/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/tcp/0"}
+	})
+	if doors := d.Doors(4711); len(d.Addrs()) != 2 || !slices.Equal(doors, []string{"127.0.0.1:4711"}) {
+		t.Errorf("the doors are %v, the host is at %v", doors, d.Addrs())
+	}
+}

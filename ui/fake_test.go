@@ -145,7 +145,7 @@ func (f *fakeEngine) CancelSwitch(_ context.Context, id string) error {
 }
 func (f *fakeEngine) PairStart(context.Context, api.PairStart) (*api.Pairing, error) {
 	err := f.note("pair-start")
-	p := &api.Pairing{Code: "4821-7305", Expires: time.Now().Add(2 * time.Minute)}
+	p := &api.Pairing{Code: "4821-7305", Expires: time.Now().Add(2 * time.Minute), Addrs: []string{"192.168.1.7:40123", "[fd00::7]:40123"}}
 	if err == nil {
 		f.say(func(st *api.Status) { st.Pairing = p })
 	}

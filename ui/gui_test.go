@@ -228,7 +228,7 @@ func TestPairShowsCodeAndWords(t *testing.T) {
 	b.tap("Show a code here")
 	next(t, b.engine, "pair-start")
 	b.turn()
-	b.see("4821-7305")
+	b.see("4821-7305", "192.168.1.7:40123 or [fd00::7]:40123")
 	b.now = time.Now()
 	b.up()
 	b.see("4821-7305", "for three tries")

@@ -108,7 +108,11 @@ func (p *pairDialog) showCode(r *pairRow) {
 		p.code.Selectable = true
 		p.left = widget.NewLabelWithStyle("", fyne.TextAlignCenter, fyne.TextStyle{})
 		p.left.Importance = widget.LowImportance
-		p.put(widget.NewLabelWithStyle(t("pair.shown"), fyne.TextAlignCenter, fyne.TextStyle{}), p.code, p.left)
+		shown := []fyne.CanvasObject{widget.NewLabelWithStyle(t("pair.shown"), fyne.TextAlignCenter, fyne.TextStyle{}), p.code, p.left}
+		if r.Addrs != "" {
+			shown = append(shown, prose(t("pair.shown.at", "Addrs", r.Addrs), widget.LowImportance))
+		}
+		p.put(shown...)
 	}
 	setText(p.code, r.Code)
 	if r.Left > 0 {

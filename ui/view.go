@@ -1,6 +1,7 @@
 package ui
 
 import (
+	"strings"
 	"time"
 
 	"tagalong.org/tagalong/app/api"
@@ -151,6 +152,7 @@ type copyRow struct {
 // pairRow is the pairing window that is open on this device, or how the last one ended.
 type pairRow struct {
 	Code    string
+	Addrs   string // where this device waits, if it isn't found by itself
 	Left    time.Duration
 	Peer    string
 	Words   []string
@@ -350,6 +352,9 @@ func pairing(p *api.Pairing, now time.Time) *pairRow {
 	}
 	if p.Error != nil {
 		r.Problem = errorMessage(p.Error)
+	}
+	if !p.Done {
+		r.Addrs = strings.Join(p.Addrs, t("list.or"))
 	}
 	if left := p.Expires.Sub(now); !p.Done && left > 0 {
 		r.Left = left.Round(time.Second)

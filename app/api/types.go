@@ -219,6 +219,8 @@ type Job struct {
 type Pairing struct {
 	Code    string    `json:"code,omitempty"`
 	Expires time.Time `json:"expires"`
+	// Addrs are where this device waits for the other one, each host:port, for a PairJoin there that doesn't find it by itself.
+	Addrs []string `json:"addrs,omitempty"`
 	// Peer and Words are set when the other device has proved that it knows the code.
 	Peer  *Device  `json:"peer,omitempty"`
 	Words []string `json:"words,omitempty"`

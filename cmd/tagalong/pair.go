@@ -20,14 +20,19 @@ func newPair(c *cli) *cobra.Command {
 		Long: `Without a code: show one, and wait two minutes for the other device to enter it.
 With the code that another device shows: join that device.
 
+Devices on one network find each other (mDNS). Where they don't, for instance
+because the network doesn't let it through, enter with --addr one of the
+addresses that the other device shows beside its code. Its port is another one
+each time.
+
 Both devices then show the same four words. If they differ, somebody is between
 them: remove the device again.`,
 		Example: `  tagalong pair
   tagalong pair 4821-0937
-  tagalong pair 4821-0937 --addr 192.168.1.7:4646`,
+  tagalong pair 4821-0937 --addr 192.168.1.7:40123`,
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
-	addr := cmd.Flags().String("addr", "", "`host:port` of the other device, where it isn't found by itself")
+	addr := cmd.Flags().String("addr", "", "`host:port` that the other device shows beside its code, where it isn't found by itself")
 	asJSON := jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 {
@@ -69,6 +74,20 @@ func (c *cli) pairShow(cmd *cobra.Command, asJSON bool) error {
 	} else {
 		c.out.say("The code is %s\n\nEnter it on the other device within %s, in its window or with:\n  tagalong pair %s",
 			p.Code, span(pairWindow), p.Code)
+		if len(p.Addrs) > 0 {
+			which := ""
+			if len(p.Addrs) > 1 {
+				which = ", whichever of these reaches it"
+			}
+			c.out.say("\nIf this device isn't found there, name its address%s:", which)
+			for _, addr := range p.Addrs {
+				if strings.HasPrefix(addr, "[") { // which means something to shells
+					addr = shellWord(addr)
+				}
+				c.out.say("  tagalong pair %s --addr %s", p.Code, addr)
+			}
+			c.out.say("")
+		}
 	}
 	f := &follower{client: client, after: st.Seq,
 		read: func(st *api.Status) (bool, error) {

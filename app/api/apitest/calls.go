@@ -215,7 +215,7 @@ func (e *Engine) PairStart(ctx context.Context, req api.PairStart) (*api.Pairing
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	p := api.Pairing{Code: "4821-0937", Expires: time.Now().Add(time.Duration(req.Seconds) * time.Second)}
+	p := api.Pairing{Code: "4821-0937", Expires: time.Now().Add(time.Duration(req.Seconds) * time.Second), Addrs: []string{"192.168.1.7:40123", "[fd00::7]:40123"}}
 	kept := p
 	e.status.Pairing = &kept
 	e.emitLocked(api.Event{Kind: "pairing.open", Text: "A pairing window is open."})

@@ -186,6 +186,7 @@ func (v *vm) step(ctx context.Context, ev baton.Event) (refused error) {
 		}
 		if after := v.machine.State(); after != before {
 			v.log.Info("Hand-off state", "from", before, "to", after, "event", ev.Kind, "reason", ev.Reason)
+			v.lookSoon() // what was no news to the machine in one state may be in another
 		}
 		v.settle(before, ev.Kind)
 		for _, a := range actions {

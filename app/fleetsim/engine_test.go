@@ -161,6 +161,7 @@ func (e *engine) step(ev baton.Event) {
 		w.note("%s %s: %s of %s, term %d, attempt %s → %s %v", e.d.id, before, ev.Kind, ev.Peer, ev.Term, ev.Attempt, e.machine.State(), kinds(acts))
 	}
 	e.queue = append(e.queue, acts...)
+	e.look = e.look || e.machine.State() != before
 	w.saboteur.stepped(e, ev)
 }
 

@@ -106,8 +106,7 @@ func (v *vm) takeover() (*api.Takeover, error) {
 		VM: v.id, VMName: name, Owner: owner, OwnerName: v.e.deviceName(owner), Connected: v.e.linked(owner),
 		State: api.VMUnknown,
 	}
-	told := r.Written == r.Term // else the rest is the word of the owner before
-	if told {
+	if r.Written == r.Term { // else the rest is the word of the owner before
 		t.Offline, t.Since, t.State = r.Offline, r.OfflineSince, api.VMState(r.State)
 	}
 	t.Seen = v.e.seen(owner)
@@ -115,44 +114,30 @@ func (v *vm) takeover() (*api.Takeover, error) {
 		return nil, errConflict(fmt.Sprintf("%s is connected, so nothing has to be forced.", t.OwnerName), fmt.Sprintf("Switch instead: tagalong switch %q", name))
 	}
 	replicas := v.e.dir.Replicas(v.id)
-	self := v.e.host.ID()
-	if disk == nil || !disk.Info().Complete {
+	p, err := v.e.custodyOf(v.id, disk).Preview()
+	if err != nil {
 		return nil, v.noCopy(name, owner, replicas)
 	}
-	pos := directory.Position(disk.Info().Position)
-	t.Position, t.At = api.Position(pos), v.copyTime(pos, replicas[self], received)
-	t.Latest, t.LatestAt = t.Position, t.At
-	latest := func(p directory.Position, at time.Time) {
-		if newer(p, directory.Position(t.Latest)) {
-			t.Latest, t.LatestAt = api.Position(p), at
+	t.Position, t.At = api.Position(p.Position), v.copyTime(p.Position, replicas[v.e.host.ID()], received)
+	t.Latest, t.LatestAt = api.Position(p.Latest), p.LatestAt
+	if p.Latest == p.Position {
+		t.LatestAt = t.At
+	}
+	t.Certain = p.Certain
+	if p.Missing != nil {
+		missing := *p.Missing * blockSize
+		t.Missing = &missing
+	}
+	if p.Better != "" {
+		info := replicas[p.Better]
+		t.Better = &api.Replica{
+			Device: p.Better, DeviceName: v.e.deviceName(p.Better), State: api.ReplicaBehind, Position: api.Position(info.Position),
+			Remaining: int64(info.StaleBlocks) * blockSize, Heard: info.Heard,
 		}
 	}
-	latest(r.Position, r.At)
-	for _, info := range replicas {
-		latest(info.Position, info.At)
-		latest(info.Of, info.At)
-	}
-	if info, known := replicas[self]; known {
-		missing := int64(info.StaleBlocks) * blockSize
-		if !newer(info.Of, pos) {
-			missing = 0 // it has come meanwhile
-		}
-		t.Missing, t.Certain = &missing, info.Certain
-	}
-	if owner == self || !told {
-		// What was given to a device that is gone never left: the disk is the newest there is, unless that device has written. And
-		// what an owner wrote that hasn't told anything yet nobody knows.
-		t.Missing, t.Certain = nil, false
-	}
-	t.Better = v.better(pos, owner, replicas)
 	t.Warnings = v.takeoverWarnings(t)
 	t.Token = tokenOf(t, heads[0])
 	return t, nil
-}
-
-// newer says that a is a later position than b.
-func newer(a, b directory.Position) bool {
-	return vmdisk.Position(a).Compare(vmdisk.Position(b)) > 0
 }
 
 // seen is when the device was last heard, zero if never.
@@ -178,23 +163,6 @@ func (v *vm) copyTime(pos directory.Position, info directory.ReplicaInfo, receiv
 		return time.Time{}
 	}
 	return st.ModTime()
-}
-
-// better is the whole copy of another device that is newer than one at pos, or nil.
-func (v *vm) better(pos directory.Position, owner string, replicas map[string]directory.ReplicaInfo) *api.Replica {
-	var best *api.Replica
-	for device, info := range replicas {
-		if device == owner || device == v.e.host.ID() || !info.Complete || !newer(info.Position, pos) || !v.e.dir.IsMember(device) {
-			continue
-		}
-		if best == nil || newer(info.Position, directory.Position(best.Position)) {
-			best = &api.Replica{
-				Device: device, DeviceName: v.e.deviceName(device), State: api.ReplicaBehind, Position: api.Position(info.Position),
-				Remaining: int64(info.StaleBlocks) * blockSize, Heard: info.Heard,
-			}
-		}
-	}
-	return best
 }
 
 // noCopy says that this device can't take over, and which one could.

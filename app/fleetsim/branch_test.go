@@ -177,6 +177,7 @@ func (w *world) takeOver(d *device) {
 		return
 	}
 	w.note("%s takes over from %s at %d/%d, term %d", d.id, heads[0].To, pos.Term, pos.Barrier, term)
+	w.foresee(d, heads[0].To)
 	e.step(baton.Event{Kind: baton.EvTakeOver, Peer: heads[0].To, Term: term, Position: baton.Position(pos)})
 	e.sealed = false
 	w.acts.takeovers++

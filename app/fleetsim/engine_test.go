@@ -41,6 +41,7 @@ type device struct {
 	durable content
 	maybe   [sectors][]uint32
 	points  []point
+	sure    vmdisk.Position // as which the owner has told that its disk stays
 	last    vmdisk.Position // of a replica, when it was looked at last
 	touched bool            // something may have changed since it was looked at
 	calls   int             // of the disk's files, then

@@ -148,6 +148,7 @@ func (w *world) guestWrites(d *device, r *request) {
 	if r.number != 0 {
 		w.truth.writes[r.number] = write{d.id, info.Term}
 	}
+	w.isUncertain(d)
 	w.note("%s's guest writes %d to sectors %d–%d, fua=%v", d.id, r.number, r.from, r.to, r.fua)
 	for i := r.from; i < r.to; i++ {
 		d.maybe[i] = append(d.maybe[i], r.number)

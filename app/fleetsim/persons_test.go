@@ -46,6 +46,10 @@ func (w *world) event() {
 	case n < 210:
 		w.pass(time.Duration(w.rng.IntN(4000)) * time.Millisecond)
 		w.tick()
+	case n < 222:
+		w.some(w.tellReplicas)
+	case n < 230:
+		w.some(w.reads)
 	case n < 400:
 		w.some(w.guestActs)
 	case n < 560:
@@ -143,6 +147,9 @@ func (w *world) start(d *device) {
 	}
 	info := e.disk.Info()
 	if !info.Active || info.Fenced {
+		return
+	}
+	if !w.uncertain(d) {
 		return
 	}
 	w.note("%s's VM starts", d.id)

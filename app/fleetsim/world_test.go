@@ -39,6 +39,7 @@ type world struct {
 type acts struct {
 	writes, flushes, handoffs, teleports, crashes, steps int
 	takeovers, kept, judged, choices, points, compared   int
+	tellings, previews, certain                          int
 }
 
 func (a *acts) add(b acts) {
@@ -54,6 +55,9 @@ func (a *acts) add(b acts) {
 	a.choices += b.choices
 	a.points += b.points
 	a.compared += b.compared
+	a.tellings += b.tellings
+	a.previews += b.previews
+	a.certain += b.certain
 }
 
 func (w *world) fail(format string, args ...any) {

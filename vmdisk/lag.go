@@ -18,13 +18,14 @@ type Lag struct {
 	parts   []*blockset.Set
 }
 
-// Lag says what a peer lacks, feed or none; ok is false if nothing is known of it. What it acknowledged of an unfinished copy it lacks all
+// Lag says what a peer lacks, feed or none; ok is false if nothing is known of it, or this disk isn't active: what it knows is of a term
+// that is over, and it has changed since. What it acknowledged of an unfinished copy it lacks all
 // the same: it is at Acked until it has all of it.
 func (d *Store) Lag(peer string) (lag *Lag, ok bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	p := d.peers[peer]
-	if p == nil {
+	if p == nil || !d.active {
 		return nil, false
 	}
 	lag = &Lag{Acked: p.acked, Of: d.position, Settled: !d.unflushed()}

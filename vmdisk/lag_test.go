@@ -49,3 +49,19 @@ func TestLag(t *testing.T) {
 		before.Release()
 	}
 }
+
+// A disk that isn't active any more says nothing of its peers: another owner writes, and what this one knew is old.
+func TestLagOfAnOwnerOfBefore(t *testing.T) {
+	b := newBehind(t)
+	must(t, b.connect())
+	must(t, b.owner.Fence())
+	if lag, ok := b.owner.Lag("r"); !ok {
+		t.Fatal("a fenced owner says nothing")
+	} else {
+		lag.Release()
+	}
+	must(t, b.owner.Give(b.owner.Info().Term))
+	if _, ok := b.owner.Lag("r"); ok {
+		t.Fatal("a disk whose term was given away tells what a peer lacks")
+	}
+}

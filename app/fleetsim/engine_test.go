@@ -137,6 +137,7 @@ func (d *device) boot() {
 		facts.Superseded, facts.Owner = ev.Term, ev.Peer
 	}
 	w.afterCrash(d)
+	w.stays(d)
 	e.step(baton.Event{Kind: baton.EvRestart, Facts: facts})
 }
 
@@ -314,6 +315,7 @@ func (w *world) activated(d *device) {
 
 // took checks that a new owner begins with what the owner before ended with.
 func (w *world) took(d *device, t directory.SignedTransfer, pos vmdisk.Position) {
+	d.sure = vmdisk.Position{}
 	if t.Kind == directory.KindCreated {
 		d.owned = true
 		return
@@ -463,6 +465,9 @@ func (d *device) stop(loss vfs.Loss) {
 		e.applying.closeReplica()
 	}
 	if e.disk != nil {
+		if e.disk.Position() != d.sure {
+			d.sure = vmdisk.Position{} // the same content may have another name by now, for instance for a replica that attached
+		}
 		_ = e.disk.Close() // its files are gone: it only ends its goroutines
 	}
 	_ = e.dir.Close()

@@ -136,6 +136,7 @@ func (e *engine) work() bool {
 		}
 		o.stage = stageDrain
 	case stageDrain:
+		d.sure = vmdisk.Position{} // it may get another name now
 		ctx, cancel := context.WithCancel(context.Background())
 		o.cancel, o.drained, o.stage = cancel, make(chan drained, 1), stageDrained
 		go func() {

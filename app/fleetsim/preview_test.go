@@ -49,17 +49,23 @@ func (w *world) tellReplicas(d *device) bool {
 			return true
 		}
 	}
-	info := e.disk.Info()
-	of := info.Position
-	if !e.quiet() || info.Unflushed || !info.Active {
-		of = vmdisk.Position{}
+	var of vmdisk.Position
+	if e.quiet() && e.disk.Info().Active {
+		settled, err := e.disk.Settle()
+		if err != nil {
+			w.trouble(d, "settle", err)
+			return true
+		}
+		if info := e.disk.Info(); settled && !info.Unflushed && info.Active {
+			of = info.Position
+		}
 	}
-	if w.saboteur == alwaysCertain {
+	if info := e.disk.Info(); w.saboteur == alwaysCertain {
 		of = info.Position
 	}
 	err := e.dir.SetCertain(vmID, directory.Position(of))
 	w.told(d, "say what is certain", err)
-	if err == nil && of != (vmdisk.Position{}) {
+	if err == nil {
 		d.sure = of
 	}
 	w.look(d)
@@ -198,4 +204,14 @@ func (w *world) foresee(d *device, owner string) {
 // onItsWayOut says that an owner can't tell of replicas for a good reason.
 func onItsWayOut(err error) bool {
 	return errors.Is(err, directory.ErrNotOwner) || errors.Is(err, directory.ErrNotFound) || errors.Is(err, directory.ErrUnknownDevice)
+}
+
+// stays checks that an owner's disk, of which it was certain that nothing writes it, is still what it was after a crash.
+func (w *world) stays(d *device) {
+	if d.e.disk == nil || d.sure == (vmdisk.Position{}) || !d.owned {
+		return
+	}
+	if pos := d.e.disk.Position(); pos != d.sure {
+		w.fail("%s was certain that its disk stays at %s, and it is at %s after a crash", d.id, d.sure, pos)
+	}
 }

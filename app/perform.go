@@ -65,7 +65,7 @@ func (v *vm) perform(ctx context.Context, a baton.Action) (follow baton.Event, o
 			v.log.Error("Giving the disk's terms away failed", "term", a.Term, "error", err)
 		}
 	case baton.ActRenewTerm:
-		if err := v.carryMemory(a.Term, func() error { return v.custody().Renew(a.Term) }); err != nil {
+		if err := v.memory().Carry(a.Term, func() error { return v.custody().Renew(a.Term) }); err != nil {
 			v.notActive(a.Term, err)
 		}
 		v.e.saveRecordSoon()
@@ -115,7 +115,7 @@ func (v *vm) persisted(failed string, term uint64, err error) baton.Event {
 func (v *vm) activateDisk(term uint64) {
 	v.seal()
 	defer v.unseal()
-	err := v.carryMemory(term, func() error { return v.custody().Activate(term, v.takeWord()) })
+	err := v.memory().Carry(term, func() error { return v.custody().Activate(term, v.takeWord()) })
 	switch {
 	case errors.Is(err, custody.ErrNoDisk):
 		v.setProblem(&api.Error{Code: api.CodeInternal, Sentence: "This device has no copy of the VM's disk.", Next: "Switch it back, or look into the engine's log."})
@@ -186,7 +186,7 @@ func (v *vm) resume(ctx context.Context, a baton.Action) {
 		v.notActive(a.Term, err)
 		return
 	}
-	v.rebindMemory(a.Term)
+	v.memory().Rebind(a.Term)
 	if err := v.startExport(); err != nil {
 		v.log.Error("Serving the disk failed", "error", err)
 	}

@@ -3,7 +3,6 @@ package app
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,29 +12,21 @@ import (
 	"github.com/zeebo/blake3"
 
 	"tagalong.org/tagalong/app/api"
+	"tagalong.org/tagalong/app/custody"
 	"tagalong.org/tagalong/app/durable"
 	"tagalong.org/tagalong/app/hypervisor"
-	"tagalong.org/tagalong/vmdisk"
 )
 
-// A suspended VM is its memory in the file "memory" and, beside it, "memory.json": written last,
-// so its presence says that the memory is whole. Memory belongs to one position of the disk; with
-// any other it would corrupt the guest's file systems, so it is refused.
+// memoryNote keeps a saved memory's note in a file.
+type memoryNote string
 
-// savedMemory is memory.json.
-type savedMemory struct {
-	Version int       `json:"version"`
-	Term    uint64    `json:"term"`
-	Barrier uint64    `json:"barrier"`
-	Bytes   int64     `json:"bytes"`
-	Hash    string    `json:"blake3"`
-	At      time.Time `json:"at"`
-	// Rebind is the term under which the disk goes on with the same content: until the position has that term, this note is being
-	// changed. 0 if it isn't.
-	Rebind uint64 `json:"rebind,omitempty"`
+func (n memoryNote) Read() ([]byte, error) { return os.ReadFile(string(n)) }
+func (n memoryNote) Write(b []byte) error  { return durable.Write(string(n), b) }
+
+// memory is the VM's saved memory: in the file "memory" and, beside it, its note "memory.json".
+func (v *vm) memory() custody.Memory {
+	return custody.Memory{Note: memoryNote(v.memoryNote()), Disk: v.currentDisk(), Log: v.log}
 }
-
-const savedMemoryVersion = 1
 
 func (v *vm) memoryNote() string { return v.memoryFile() + ".json" }
 
@@ -68,14 +59,13 @@ func (v *vm) suspend(ctx context.Context, guest hypervisor.Guest) (err error) {
 	if err := disk.Flush(); err != nil {
 		return fmt.Errorf("flush the disk: %w", err)
 	}
-	note := savedMemory{Version: savedMemoryVersion, At: time.Now()}
+	note := custody.SavedMemory{At: time.Now()}
 	position := disk.Info().Position
-	note.Term, note.Barrier = position.Term, position.Barrier
 	if note.Bytes, note.Hash, err = v.writeMemory(ctx, guest); err != nil {
 		return explainHypervisor(err)
 	}
-	if err := writeNote(v.memoryNote(), note); err != nil {
-		return fmt.Errorf("note the memory: %w", err)
+	if err := v.memory().Saved(position, note); err != nil {
+		return err
 	}
 	if err := guest.Kill(context.WithoutCancel(ctx)); err != nil {
 		return explainHypervisor(err)
@@ -102,14 +92,6 @@ func (v *vm) writeMemory(ctx context.Context, guest hypervisor.Guest) (int64, st
 	}
 	size, err := f.Seek(0, io.SeekCurrent)
 	return size, fmt.Sprintf("%x", sum.Sum(nil)), err
-}
-
-func writeNote(path string, note savedMemory) error {
-	b, err := json.Marshal(note)
-	if err != nil {
-		return err
-	}
-	return durable.Write(path, b)
 }
 
 // restore starts the hypervisor with the saved memory and lets the guest go on.
@@ -152,27 +134,25 @@ func (v *vm) restore(ctx context.Context) error {
 }
 
 // checkMemory reads the note and makes sure that the memory belongs to the disk as it is.
-func (v *vm) checkMemory() (savedMemory, error) {
-	var note savedMemory
-	b, err := os.ReadFile(v.memoryNote())
-	if err != nil {
-		return note, err
-	}
-	if err := json.Unmarshal(b, &note); err != nil || note.Version != savedMemoryVersion {
+func (v *vm) checkMemory() (custody.SavedMemory, error) {
+	note, err := v.memory().Check()
+	switch {
+	case errors.Is(err, custody.ErrMemoryFormat):
 		return note, errConflict("The saved memory of "+v.name()+" can't be read by this version.", "Start it without: tagalong vm stop --force, then vm start.")
-	}
-	disk := v.currentDisk()
-	if disk == nil {
+	case errors.Is(err, custody.ErrNoDisk):
 		return note, errVMClosed
-	}
-	if p := disk.Info().Position; p != (vmdisk.Position{Term: note.Term, Barrier: note.Barrier}) {
-		return note, errConflict(fmt.Sprintf("The saved memory of %s belongs to an earlier state of its disk (%d/%d, now %s).", v.name(), note.Term, note.Barrier, p),
+	case errors.Is(err, custody.ErrMemoryElsewhere):
+		at := "another one"
+		if disk := v.currentDisk(); disk != nil {
+			at = disk.Info().Position.String()
+		}
+		return note, errConflict(fmt.Sprintf("The saved memory of %s belongs to an earlier state of its disk (%d/%d, now %s).", v.name(), note.Term, note.Barrier, at),
 			fmt.Sprintf("Drop it with: tagalong vm stop --force %q", v.name()))
 	}
-	return note, nil
+	return note, err
 }
 
-func (v *vm) loadMemory(ctx context.Context, guest hypervisor.Guest, note savedMemory) error {
+func (v *vm) loadMemory(ctx context.Context, guest hypervisor.Guest, note custody.SavedMemory) error {
 	f, err := os.Open(v.memoryFile())
 	if err != nil {
 		return err
@@ -186,47 +166,6 @@ func (v *vm) loadMemory(ctx context.Context, guest hypervisor.Guest, note savedM
 		return fmt.Errorf("the saved memory is damaged: its hash is %s, not %s", got, note.Hash)
 	}
 	return nil
-}
-
-// carryMemory begins a term of the disk: a saved memory that belongs to what the disk holds does so under the new term too. Nobody
-// can write the disk meanwhile: there is no guest.
-func (v *vm) carryMemory(term uint64, begin func() error) error {
-	note, err := v.checkMemory()
-	carried := err == nil && v.suspended()
-	if carried && note.Term != term {
-		note.Rebind = term
-		if err := writeNote(v.memoryNote(), note); err != nil {
-			return fmt.Errorf("note the memory: %w", err)
-		}
-	}
-	if err := begin(); err != nil {
-		return err
-	}
-	if carried {
-		v.rebindMemory(term)
-	}
-	return nil
-}
-
-// rebindMemory ends what carryMemory began, perhaps before a restart.
-func (v *vm) rebindMemory(term uint64) {
-	b, err := os.ReadFile(v.memoryNote())
-	var note savedMemory
-	if err != nil || json.Unmarshal(b, &note) != nil || note.Rebind != term {
-		return
-	}
-	disk := v.currentDisk()
-	if disk == nil {
-		return
-	}
-	p, err := disk.Name()
-	if err == nil {
-		note.Term, note.Barrier, note.Rebind = p.Term, p.Barrier, 0
-		err = writeNote(v.memoryNote(), note)
-	}
-	if err != nil {
-		v.log.Error("Binding the saved memory to the new term failed", "error", err)
-	}
 }
 
 // removeMemory drops a saved memory, the note first.

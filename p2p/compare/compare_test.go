@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"go.uber.org/goleak"
 	"pgregory.net/rapid"
@@ -341,4 +343,25 @@ func TestFailures(t *testing.T) {
 	if mine.equal[1] {
 		t.Error("something was taken for equal that nobody compared")
 	}
+}
+
+// The replica waits for an owner whose disk is slow, or that has much to read for one answer, for as long as the connection lasts.
+func TestSlowOwner(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const regions = 40
+		mine, theirs := newDisk(regions*compare.Region), newDisk(regions*compare.Region)
+		for r := range int64(regions) {
+			mine.put(r*1024, 1)
+			theirs.put(r*1024, 1)
+		}
+		theirs.put(30*1024, 2)
+		mine.each = func() { time.Sleep(3 * time.Minute) }
+		a, b := wiretest.Pipe(t)
+		if ran, served := compared(t.Context(), a, b, mine, theirs, [2]*compare.Stats{}); ran != nil || served != nil {
+			t.Fatalf("run: %v, serve: %v", ran, served)
+		}
+		if got := mine.unequal(); !slices.Equal(got, []int64{30 * 1024}) {
+			t.Errorf("differ: %v", got)
+		}
+	})
 }

@@ -15,7 +15,7 @@ import (
 const (
 	// shakeTimeout bounds the handshake.
 	shakeTimeout = 30 * time.Second
-	// stallLimit is how long one write, or the wait for one frame, may take.
+	// stallLimit is how long an owner's write, or its wait for one frame, may take.
 	stallLimit = 2 * time.Minute
 	// lastWords is how long a replica that gives up waits for the owner to read why.
 	lastWords = 5 * time.Second
@@ -199,7 +199,7 @@ func (x *server) flush() error {
 	if len(x.out) == 0 {
 		return nil
 	}
-	within(x.s.SetWriteDeadline)
+	// As long as the connection lasts: the owner may read terabytes of its own disk for what it has, before it takes more.
 	n, err := x.s.Write(x.out)
 	x.stats.Sent.Add(int64(n))
 	x.out = x.out[:0]

@@ -13,7 +13,7 @@ import (
 	"tagalong.org/tagalong/app/restore"
 	"tagalong.org/tagalong/directory"
 	"tagalong.org/tagalong/directory/baton"
-	"tagalong.org/tagalong/p2p/mirror"
+	"tagalong.org/tagalong/p2p/replica"
 )
 
 // chosenAway has the laptop choose its own version while the desk is off, and returns the choice.
@@ -180,14 +180,14 @@ func TestACopyTakesNothingBeforeItWasCompared(t *testing.T) {
 	pair(t, laptop, nas)
 	laptop.stop()
 	desk.write(v.ID, 1, 'n')
-	replica := nas.engine.vm(v.ID)
+	copied := nas.engine.vm(v.ID)
 	until(t, "the nas to have it", func() bool {
 		b := make([]byte, 1)
-		return replica.currentDisk().ReadAt(b, blockSize) == nil && b[0] == 'n'
+		return copied.currentDisk().ReadAt(b, blockSize) == nil && b[0] == 'n'
 	})
 	// What would compare it doesn't come to it.
-	replica.cancel()
-	<-replica.done
+	copied.cancel()
+	<-copied.done
 	desk.stop()
 	laptop.start()
 	until(t, "the VM to be known", func() bool { _, ok := laptop.vm("Work"); return ok })
@@ -200,10 +200,10 @@ func TestACopyTakesNothingBeforeItWasCompared(t *testing.T) {
 		term = now
 		return ok && by == owner
 	})
-	disk := replica.currentDisk()
-	_, err := nas.engine.replicaFor(owner, mirror.Hello{VM: v.ID, Disk: mirror.ID(disk.ID()), Size: disk.Size(), Term: term})
-	var refusal *mirror.Refusal
-	if !errors.As(err, &refusal) || refusal.Code != mirror.RefuseBusy {
+	disk := copied.currentDisk()
+	_, err := nas.engine.replicaFor(owner, replica.Target{VM: v.ID, Disk: replica.ID(disk.ID()), Size: disk.Size(), Term: term})
+	var refusal *replica.Refusal
+	if !errors.As(err, &refusal) || refusal.Code != replica.RefuseBusy {
 		t.Errorf("the owner's stream: %v", err)
 	}
 	b := make([]byte, 1)

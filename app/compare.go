@@ -3,14 +3,12 @@ package app
 import (
 	"context"
 	"errors"
-	"io"
-	"log/slog"
 	"time"
 
 	"tagalong.org/tagalong/app/api"
 	"tagalong.org/tagalong/p2p"
 	"tagalong.org/tagalong/p2p/compare"
-	"tagalong.org/tagalong/p2p/mirror"
+	"tagalong.org/tagalong/p2p/replica"
 	"tagalong.org/tagalong/vmdisk"
 )
 
@@ -43,27 +41,18 @@ func (f *feedRun) mirrorWhatDiffers(ctx context.Context) error {
 
 // compare finds out which blocks the device's copy lacks.
 func (f *feedRun) compare(ctx context.Context) error {
-	disk := f.v.currentDisk()
-	if disk == nil {
-		return errVMClosed
-	}
-	info := disk.Info()
-	if !info.Active {
-		return vmdisk.ErrInactive
-	}
-	s, err := f.v.e.host.Open(ctx, f.device, compare.Protocol)
+	disk, target, s, err := f.open(ctx, compare.Protocol)
 	if err != nil {
 		return err
 	}
 	defer s.Reset()
-	hello := compare.Hello{VM: f.v.id, Disk: mirror.ID(disk.ID()), Size: disk.Size(), Term: info.Term}
 	began, c := time.Now(), (*vmdisk.Comparison)(nil)
 	defer func() {
 		if c != nil {
 			c.Close()
 		}
 	}()
-	err = compare.Run(ctx, s, hello, func(state compare.State) (compare.Disk, error) {
+	err = compare.Run(ctx, s, compare.Hello{Target: target}, func(state compare.State) (compare.Disk, error) {
 		var err error
 		if c, err = disk.Compare(f.device, replicaState(disk, state)); err != nil {
 			return nil, err
@@ -83,16 +72,16 @@ func (f *feedRun) compare(ctx context.Context) error {
 }
 
 // replicaState is what a replica said of itself, in the disk's terms.
-func replicaState(disk *vmdisk.Store, s mirror.State) vmdisk.ReplicaState {
+func replicaState(disk *vmdisk.Store, s replica.State) vmdisk.ReplicaState {
 	return vmdisk.ReplicaState{
 		Disk: disk.ID(), Complete: s.Complete, Position: vmdisk.Position(s.Position), Copy: s.Copy, Checkpoint: vmdisk.Position(s.Checkpoint),
 	}
 }
 
 // mirrorState is what a replica says of itself, in the protocol's terms.
-func mirrorState(s vmdisk.ReplicaState) mirror.State {
-	return mirror.State{
-		Complete: s.Complete, Position: mirror.Position(s.Position), Copy: s.Copy, Checkpoint: mirror.Position(s.Checkpoint),
+func mirrorState(s vmdisk.ReplicaState) replica.State {
+	return replica.State{
+		Complete: s.Complete, Position: replica.Position(s.Position), Copy: s.Copy, Checkpoint: replica.Position(s.Checkpoint),
 	}
 }
 
@@ -135,7 +124,7 @@ func (e *Engine) handleCompare(ctx context.Context, s p2p.Stream) {
 	var v *vm
 	err := compare.Serve(ctx, s, func(h compare.Hello) (compare.Reader, compare.State, error) {
 		var err error
-		if v, err = e.replicaFor(s.Peer(), mirror.Hello{VM: h.VM, Disk: h.Disk, Size: h.Size, Term: h.Term}); err != nil {
+		if v, err = e.replicaFor(s.Peer(), h.Target); err != nil {
 			return nil, compare.State{}, err
 		}
 		var state vmdisk.ReplicaState
@@ -154,13 +143,7 @@ func (e *Engine) handleCompare(ctx context.Context, s p2p.Stream) {
 		}
 		v.mu.Unlock()
 	}
-	if err != nil && ctx.Err() == nil && !errors.Is(err, p2p.ErrConnLost) && !errors.Is(err, io.EOF) {
-		level := slog.LevelDebug
-		if errors.Is(err, compare.ErrProtocol) || errors.Is(err, vmdisk.ErrFailed) {
-			level = slog.LevelWarn
-		}
-		e.log.Log(ctx, level, "Being compared ended", "device", s.Peer(), "error", err)
-	}
+	e.ownersStreamEnded(ctx, s, compare.Protocol, err)
 }
 
 // beginComparing ends an earlier comparison and holds the replica as it is for this one.
@@ -183,7 +166,7 @@ func (v *vm) beginComparing(ctx context.Context, run *compareRun) (*vmdisk.Cut, 
 	state := disk.ReplicaState()
 	if !state.Complete || state.Position != cut.Position() {
 		// It moved between the two questions: the owner asks again.
-		return nil, state, errors.Join(&mirror.Refusal{Code: mirror.RefuseBusy, Text: "the copy is moving"}, cut.Close())
+		return nil, state, errors.Join(&replica.Refusal{Code: replica.RefuseBusy, Text: "the copy is moving"}, cut.Close())
 	}
 	return cut, state, nil
 }

@@ -11,7 +11,7 @@ import (
 	"tagalong.org/tagalong/app/api"
 	"tagalong.org/tagalong/directory"
 	"tagalong.org/tagalong/directory/baton"
-	"tagalong.org/tagalong/p2p/mirror"
+	"tagalong.org/tagalong/p2p/replica"
 )
 
 // decided fails while the VM has two histories, of which the person has to choose.
@@ -36,7 +36,7 @@ func errTwoVersions(name string) *api.Error {
 	return errConflict(fmt.Sprintf("There are two versions of %s, and you have to choose one first.", name), fmt.Sprintf("See them: tagalong conflict %q", name))
 }
 
-// mayReceive says whether an owner's writes may come into this device's copy: nil, or a *mirror.Refusal. Everything that
+// mayReceive says whether an owner's writes may come into this device's copy: nil, or a *replica.Refusal. Everything that
 // writes a replica asks it first.
 func (v *vm) mayReceive() error {
 	v.mu.Lock()
@@ -45,11 +45,11 @@ func (v *vm) mayReceive() error {
 	switch state {
 	case baton.Replica, baton.Accepting, baton.Loaded:
 	default:
-		return &mirror.Refusal{Code: mirror.RefuseBusy, Text: "this device still holds the VM"}
+		return &replica.Refusal{Code: replica.RefuseBusy, Text: "this device still holds the VM"}
 	}
 	if !v.custody().MayReceive() {
 		v.lookSoon()
-		return &mirror.Refusal{Code: mirror.RefuseBusy, Text: "this device's copy has something that the owner's history lacks"}
+		return &replica.Refusal{Code: replica.RefuseBusy, Text: "this device's copy has something that the owner's history lacks"}
 	}
 	return nil
 }

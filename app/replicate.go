@@ -15,6 +15,7 @@ import (
 	"tagalong.org/tagalong/p2p"
 	"tagalong.org/tagalong/p2p/compare"
 	"tagalong.org/tagalong/p2p/mirror"
+	"tagalong.org/tagalong/p2p/replica"
 	"tagalong.org/tagalong/vmdisk"
 )
 
@@ -175,36 +176,27 @@ func (f *feedRun) report(err error) {
 
 // usual says that a mirror ended, or didn't begin, for a reason that passes by itself and needs no word.
 func usual(err error) bool {
-	var refusal *mirror.Refusal
+	var refusal *replica.Refusal
 	if errors.As(err, &refusal) {
-		return refusal.Code == mirror.RefuseUnknown || refusal.Code == mirror.RefuseBusy
+		return refusal.Code == replica.RefuseUnknown || refusal.Code == replica.RefuseBusy
 	}
 	return errors.Is(err, errCompareFirst) || errors.Is(err, vmdisk.ErrDetached) || errors.Is(err, p2p.ErrNotConnected) || errors.Is(err, p2p.ErrConnLost) || errors.Is(err, vmdisk.ErrInactive)
 }
 
 // mirror mirrors until something ends it. If it may compare it stops (errCompareFirst) before it would copy everything, or be refused.
 func (f *feedRun) mirror(ctx context.Context, mayCompare bool) error {
-	disk := f.v.currentDisk()
-	if disk == nil {
-		return errVMClosed
-	}
-	info := disk.Info()
-	if !info.Active {
-		return vmdisk.ErrInactive
-	}
-	s, err := f.v.e.host.Open(ctx, f.device, mirror.Protocol)
+	disk, target, s, err := f.open(ctx, mirror.Protocol)
 	if err != nil {
 		return err
 	}
 	defer s.Reset()
-	hello := mirror.Hello{VM: f.v.id, Disk: mirror.ID(disk.ID()), Size: disk.Size(), Term: info.Term}
 	var feed *vmdisk.Feed
 	defer func() {
 		if feed != nil {
 			feed.Close()
 		}
 	}()
-	return mirror.Send(ctx, s, hello, func(state mirror.State) (mirror.Source, error) {
+	return mirror.Send(ctx, s, mirror.Hello{Target: target}, func(state mirror.State) (mirror.Source, error) {
 		r := replicaState(disk, state)
 		if mayCompare && disk.WorthComparing(f.device, r) {
 			return nil, errCompareFirst
@@ -217,6 +209,20 @@ func (f *feedRun) mirror(ctx context.Context, mayCompare bool) error {
 		f.report(nil)
 		return &source{feed: feed, run: f}, nil
 	}, &f.stats)
+}
+
+// open opens a stream to the device, to speak in that protocol about the disk as this device owns it now.
+func (f *feedRun) open(ctx context.Context, protocol string) (disk *vmdisk.Store, target replica.Target, s p2p.Stream, err error) {
+	if disk = f.v.currentDisk(); disk == nil {
+		return nil, target, nil, errVMClosed
+	}
+	info := disk.Info()
+	if !info.Active {
+		return nil, target, nil, vmdisk.ErrInactive
+	}
+	target = replica.Target{VM: f.v.id, Disk: replica.ID(disk.ID()), Size: disk.Size(), Term: info.Term}
+	s, err = f.v.e.host.Open(ctx, f.device, protocol)
+	return disk, target, s, err
 }
 
 // progress is how far the device is, as the disk knows it.
@@ -287,7 +293,7 @@ func (e *Engine) handleMirror(ctx context.Context, s p2p.Stream) {
 	var applier *vmdisk.Applier
 	err := mirror.Receive(ctx, s, func(h mirror.Hello) (mirror.Sink, mirror.State, error) {
 		var err error
-		if v, err = e.replicaFor(s.Peer(), h); err != nil {
+		if v, err = e.replicaFor(s.Peer(), h.Target); err != nil {
 			return nil, mirror.State{}, err
 		}
 		if applier, err = v.beginApplying(run); err != nil {
@@ -306,28 +312,36 @@ func (e *Engine) handleMirror(ctx context.Context, s p2p.Stream) {
 		v.mu.Unlock()
 		close(run.done)
 	}
-	if err != nil && ctx.Err() == nil && !errors.Is(err, p2p.ErrConnLost) && !errors.Is(err, io.EOF) {
-		level := slog.LevelDebug
-		if errors.Is(err, mirror.ErrProtocol) || errors.Is(err, vmdisk.ErrFailed) || errors.Is(err, syscall.ENOSPC) {
+	e.ownersStreamEnded(ctx, s, mirror.Protocol, err)
+}
+
+// ownersStreamEnded logs how an owner's stream about a replica ended, unless that passes by itself. ctx is what it ran under.
+func (e *Engine) ownersStreamEnded(ctx context.Context, s p2p.Stream, protocol string, err error) {
+	if err == nil || ctx.Err() != nil || errors.Is(err, p2p.ErrConnLost) || errors.Is(err, io.EOF) {
+		return
+	}
+	level := slog.LevelDebug
+	for _, grave := range []error{mirror.ErrProtocol, compare.ErrProtocol, vmdisk.ErrFailed, syscall.ENOSPC} {
+		if errors.Is(err, grave) {
 			level = slog.LevelWarn
 		}
-		e.log.Log(ctx, level, "Receiving a mirror ended", "device", s.Peer(), "error", err)
 	}
+	e.log.Log(ctx, level, "An owner's stream about a replica ended", "device", s.Peer(), "protocol", protocol, "error", err)
 }
 
 // replicaFor checks that the sender is the VM's owner under that very term, by this device's own
 // directory, and finds or makes the replica.
-func (e *Engine) replicaFor(device string, h mirror.Hello) (*vm, error) {
+func (e *Engine) replicaFor(device string, h replica.Target) (*vm, error) {
 	term, owner, ok := e.dir.Owner(h.VM)
 	switch {
 	case !ok || h.Term > term:
-		return nil, &mirror.Refusal{Code: mirror.RefuseUnknown, Text: "the VM's record hasn't arrived yet"}
+		return nil, &replica.Refusal{Code: replica.RefuseUnknown, Text: "the VM's record hasn't arrived yet"}
 	case h.Term < term || owner != device:
-		return nil, &mirror.Refusal{Code: mirror.RefuseOldTerm, Text: fmt.Sprintf("the owner under term %d is another device", term)}
+		return nil, &replica.Refusal{Code: replica.RefuseOldTerm, Text: fmt.Sprintf("the owner under term %d is another device", term)}
 	}
 	v := e.vm(h.VM)
 	if v == nil {
-		return nil, &mirror.Refusal{Code: mirror.RefuseUnknown, Text: "the VM's record hasn't arrived yet"}
+		return nil, &replica.Refusal{Code: replica.RefuseUnknown, Text: "the VM's record hasn't arrived yet"}
 	}
 	if err := v.mayReceive(); err != nil {
 		return nil, err
@@ -339,18 +353,18 @@ func (e *Engine) replicaFor(device string, h mirror.Hello) (*vm, error) {
 }
 
 // ensureReplica makes an empty replica where there is none.
-func (v *vm) ensureReplica(h mirror.Hello) error {
+func (v *vm) ensureReplica(h replica.Target) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.disk != nil {
 		if v.disk.ID() != vmdisk.ID(h.Disk) || v.disk.Size() != h.Size {
-			return &mirror.Refusal{Code: mirror.RefuseOther, Text: "this device's disk of the VM is another one"}
+			return &replica.Refusal{Code: replica.RefuseOther, Text: "this device's disk of the VM is another one"}
 		}
 		return nil
 	}
 	r, ok := v.record()
 	if !ok || r.Disk != vmdisk.ID(h.Disk).String() || r.DiskBytes != h.Size {
-		return &mirror.Refusal{Code: mirror.RefuseUnknown, Text: "the disk isn't the one of the VM's record"}
+		return &replica.Refusal{Code: replica.RefuseUnknown, Text: "the disk isn't the one of the VM's record"}
 	}
 	disk, err := vmdisk.CreateReplica(v.diskDir(), vmdisk.ID(h.Disk), h.Size, v.e.diskOptions(v.id))
 	if err != nil {
@@ -366,7 +380,7 @@ func (v *vm) beginApplying(run *applyRun) (*vmdisk.Applier, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.disk == nil || v.ownerLocked() || v.sealed || v.applying != nil {
-		return nil, &mirror.Refusal{Code: mirror.RefuseBusy, Text: "the disk is in use"}
+		return nil, &replica.Refusal{Code: replica.RefuseBusy, Text: "the disk is in use"}
 	}
 	applier, err := v.disk.Apply()
 	if err != nil {

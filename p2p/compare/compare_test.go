@@ -17,7 +17,7 @@ import (
 	"pgregory.net/rapid"
 
 	"tagalong.org/tagalong/p2p/compare"
-	"tagalong.org/tagalong/p2p/mirror"
+	"tagalong.org/tagalong/p2p/replica"
 	"tagalong.org/tagalong/p2p/wire/wiretest"
 )
 
@@ -119,10 +119,10 @@ func (d *disk) unequal() (out []int64) {
 }
 
 func hello(size int64) compare.Hello {
-	return compare.Hello{VM: "vm", Disk: mirror.ID{1}, Size: size, Term: 7}
+	return compare.Hello{Target: compare.Target{VM: "vm", Disk: replica.ID{1}, Size: size, Term: 7}}
 }
 
-var whole = compare.State{Complete: true, Position: mirror.Position{Term: 4, Barrier: 9}}
+var whole = compare.State{Complete: true, Position: replica.Position{Term: 4, Barrier: 9}}
 
 // compared runs a comparison between two disks.
 func compared(ctx context.Context, a, b compare.Stream, mine *disk, theirs compare.Reader, stats [2]*compare.Stats) (ran, served error) {
@@ -296,12 +296,12 @@ func TestRefusals(t *testing.T) {
 	done := make(chan error, 1)
 	go func() {
 		done <- compare.Serve(t.Context(), b, func(compare.Hello) (compare.Reader, compare.State, error) {
-			return nil, compare.State{}, &compare.Refusal{Code: mirror.RefuseBusy, Text: "not yet"}
+			return nil, compare.State{}, &compare.Refusal{Code: replica.RefuseBusy, Text: "not yet"}
 		}, nil)
 	}()
 	err := compare.Run(t.Context(), a, hello(1<<20), nil, nil)
 	var r *compare.Refusal
-	if !errors.As(err, &r) || r.Code != mirror.RefuseBusy || r.Text != "not yet" {
+	if !errors.As(err, &r) || r.Code != replica.RefuseBusy || r.Text != "not yet" {
 		t.Errorf("run: %v", err)
 	}
 	if err := <-done; !errors.As(err, &r) {

@@ -10,7 +10,7 @@
 //	                                        ◀─ Zeros(count) │ Tags …  for each region, in order
 //	end of stream ─▶                        ◀─ end of stream, or at any time Fail(text)
 //
-// Hello and the answer are JSON in wire frames. Afterwards a frame is a type byte and, big-endian:
+// Hello and the answer are JSON in wire frames (package replica). Afterwards a frame is a type byte and, big-endian:
 //
 //	0x01 Regions  u32 first, u32 count   which regions (4 MiB each) are wanted
 //	0x02 Blocks   u32 first, u32 count   of which regions the single blocks are wanted

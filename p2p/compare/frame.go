@@ -6,6 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"tagalong.org/tagalong/p2p/replica"
+	"tagalong.org/tagalong/p2p/wire"
 )
 
 // kind is a frame's type byte.
@@ -19,9 +22,6 @@ const (
 	kindTags    kind = 0x83
 	kindFail    kind = 0x84
 )
-
-// maxText is the longest text of a Fail, in bytes.
-const maxText = 1024
 
 // errReader: the own disk's answer makes no sense.
 var errReader = errors.New("compare: bad answer from the disk")
@@ -47,7 +47,7 @@ func readAsk(r *bufio.Reader, regions int64) (ask, error) {
 		return ask{}, err
 	}
 	if _, err := io.ReadFull(r, b[1:]); err != nil {
-		return ask{}, cut(err)
+		return ask{}, wire.CutShort(err)
 	}
 	a := ask{kind(b[0]), int64(binary.BigEndian.Uint32(b[1:])), int64(binary.BigEndian.Uint32(b[5:]))}
 	if a.kind != kindRegions && a.kind != kindBlocks {
@@ -74,7 +74,7 @@ func appendZeros(b []byte, count int64) []byte {
 func appendSum(b []byte, s sum) []byte { return append(append(b, byte(kindSum)), s[:]...) }
 
 func appendFail(b []byte, text string) []byte {
-	text = text[:min(len(text), maxText)]
+	text = replica.Clip(text)
 	b = binary.BigEndian.AppendUint16(append(b, byte(kindFail)), uint16(len(text)))
 	return append(b, text...)
 }
@@ -83,14 +83,14 @@ func appendFail(b []byte, text string) []byte {
 func (f *answer) read(r *bufio.Reader, of kind, left int64, blocks int) error {
 	t, err := r.ReadByte()
 	if err != nil {
-		return cut(err)
+		return wire.CutShort(err)
 	}
 	f.count = 0
 	switch k := kind(t); {
 	case k == kindZeros:
 		var b [4]byte
 		if _, err := io.ReadFull(r, b[:]); err != nil {
-			return cut(err)
+			return wire.CutShort(err)
 		}
 		f.count = int64(binary.BigEndian.Uint32(b[:]))
 		if f.count == 0 || f.count > left {
@@ -99,7 +99,7 @@ func (f *answer) read(r *bufio.Reader, of kind, left int64, blocks int) error {
 		return nil
 	case k == kindSum && of == kindRegions:
 		_, err := io.ReadFull(r, f.sum[:])
-		return cut(err)
+		return wire.CutShort(err)
 	case k == kindTags && of == kindBlocks:
 		return f.readTags(r, blocks)
 	case k == kindFail:
@@ -111,7 +111,7 @@ func (f *answer) read(r *bufio.Reader, of kind, left int64, blocks int) error {
 
 func (f *answer) readTags(r *bufio.Reader, blocks int) error {
 	if _, err := io.ReadFull(r, f.data[:]); err != nil {
-		return cut(err)
+		return wire.CutShort(err)
 	}
 	for x := blocks; x < regionBlocks; x++ {
 		if f.data.has(x) {
@@ -122,7 +122,7 @@ func (f *answer) readTags(r *bufio.Reader, blocks int) error {
 	for range f.data.count() {
 		var s sum
 		if _, err := io.ReadFull(r, s[:]); err != nil {
-			return cut(err)
+			return wire.CutShort(err)
 		}
 		f.tags = append(f.tags, s)
 	}
@@ -132,23 +132,15 @@ func (f *answer) readTags(r *bufio.Reader, blocks int) error {
 func readFail(r *bufio.Reader) error {
 	var b [2]byte
 	if _, err := io.ReadFull(r, b[:]); err != nil {
-		return cut(err)
+		return wire.CutShort(err)
 	}
 	n := int(binary.BigEndian.Uint16(b[:]))
-	if n > maxText {
+	if n > replica.MaxText {
 		return fmt.Errorf("failure text of %d bytes: %w", n, ErrProtocol)
 	}
 	text := make([]byte, n)
 	if _, err := io.ReadFull(r, text); err != nil {
-		return cut(err)
+		return wire.CutShort(err)
 	}
 	return fmt.Errorf("%w: %q", ErrReplica, text)
-}
-
-// cut makes the end of the stream within a conversation an error.
-func cut(err error) error {
-	if errors.Is(err, io.EOF) {
-		return io.ErrUnexpectedEOF
-	}
-	return err
 }

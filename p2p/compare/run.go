@@ -10,7 +10,7 @@ import (
 	"sync"
 	"time"
 
-	"tagalong.org/tagalong/p2p/wire"
+	"tagalong.org/tagalong/p2p/replica"
 )
 
 const (
@@ -30,12 +30,12 @@ func Run(ctx context.Context, s Stream, h Hello, open func(State) (Disk, error),
 	if stats == nil {
 		stats = new(Stats)
 	}
-	if err := checkHello(h); err != nil {
+	if err := h.Check(ErrHello); err != nil {
 		_ = s.Reset()
 		return fmt.Errorf("compare: %w", err)
 	}
 	br := bufio.NewReaderSize(s, readBuffer)
-	st, err := runHello(ctx, s, br, h)
+	st, err := replica.Greet(ctx, s, br, h)
 	if err != nil {
 		_ = s.Reset()
 		return fmt.Errorf("compare: hello: %w", err)
@@ -56,22 +56,6 @@ func Run(ctx context.Context, s Stream, h Hello, open func(State) (Disk, error),
 	return nil
 }
 
-func runHello(ctx context.Context, s Stream, br *bufio.Reader, h Hello) (State, error) {
-	done := wire.Bound(ctx, s.SetDeadline, shakeTimeout)
-	err := wire.WriteJSON(s, h)
-	var a handshake
-	if err == nil {
-		err = cut(wire.ReadJSON(br, wire.MaxMessage, &a))
-	}
-	if err = done(err); err != nil {
-		return State{}, err
-	}
-	if a.Refusal != nil {
-		return State{}, refusalOf(a.Refusal)
-	}
-	return a.State, nil
-}
-
 // runner is one running Run.
 type runner struct {
 	s     Stream
@@ -86,11 +70,7 @@ type runner struct {
 }
 
 func (x *runner) run(ctx context.Context) error {
-	reset := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(reset)
-		_ = x.s.Reset()
-	})
+	done := replica.ResetWith(ctx, x.s)
 	err := x.pass(ctx, kindRegions, x.unknown)
 	if err == nil {
 		err = x.pass(ctx, kindBlocks, x.nextUnequal)
@@ -98,9 +78,8 @@ func (x *runner) run(ctx context.Context) error {
 	if err == nil {
 		err = x.end()
 	}
-	if !stop() {
-		<-reset
-		return context.Cause(ctx)
+	if cause := done(); cause != nil {
+		return cause
 	}
 	if err != nil {
 		_ = x.s.Reset()

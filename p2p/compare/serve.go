@@ -8,28 +8,17 @@ import (
 	"io"
 	"time"
 
-	"tagalong.org/tagalong/p2p/mirror"
-	"tagalong.org/tagalong/p2p/wire"
+	"tagalong.org/tagalong/p2p/replica"
 )
 
 const (
-	// shakeTimeout bounds the handshake.
-	shakeTimeout = 30 * time.Second
 	// stallLimit is how long an owner's write, or its wait for one frame, may take.
 	stallLimit = 2 * time.Minute
-	// lastWords is how long a replica that gives up waits for the owner to read why.
-	lastWords = 5 * time.Second
 	// passes is how often an owner may ask for each region: the rest of what it asks is no comparison any more.
 	passes = 4
 	// flushEvery is how many regions are read before what they gave is sent.
 	flushEvery = 16
 )
-
-// handshake is the replica's answer to a Hello.
-type handshake struct {
-	State
-	Refusal *Refusal `json:"refusal,omitempty"`
-}
 
 // Serve answers the owner at the other end of s. open gets its Hello, already checked for sense, and returns the replica's disk, which must stay as
 // it is until Serve returns, and its state; or an error to refuse (a *Refusal chooses what the owner is told). Serve returns nil when
@@ -40,31 +29,20 @@ func Serve(ctx context.Context, s Stream, open func(Hello) (Reader, State, error
 		stats = new(Stats)
 	}
 	br := bufio.NewReader(s)
-	h, disk, err := serveHello(ctx, s, br, open)
+	h, disk, _, err := replica.Receive(ctx, s, br, func(h Hello) (Reader, State, error) { return consider(h, open) })
 	if err != nil {
-		var r *Refusal
-		if errors.As(err, &r) {
-			_ = s.Close()
-		} else {
-			_ = s.Reset()
-		}
 		return fmt.Errorf("compare: serve hello: %w", err)
 	}
-	reset := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(reset)
-		_ = s.Reset()
-	})
+	done := replica.ResetWith(ctx, s)
 	x := &server{s: s, br: br, size: h.Size, stats: stats}
 	if x.sums, err = newSummer(disk, h.Size, h.Key, stats); err == nil {
 		err = x.run()
 	}
-	if !stop() {
-		<-reset
-		return fmt.Errorf("compare: serve: %w", context.Cause(ctx))
+	if cause := done(); cause != nil {
+		return fmt.Errorf("compare: serve: %w", cause)
 	}
 	if err != nil {
-		x.giveUp(ctx, err)
+		replica.GiveUp(ctx, s, br, appendFail(nil, err.Error()))
 		return fmt.Errorf("compare: serve: %w", err)
 	}
 	if err := s.Close(); err != nil {
@@ -73,44 +51,11 @@ func Serve(ctx context.Context, s Stream, open func(Hello) (Reader, State, error
 	return nil
 }
 
-func serveHello(ctx context.Context, s Stream, br *bufio.Reader, open func(Hello) (Reader, State, error)) (Hello, Reader, error) {
-	done := wire.Bound(ctx, s.SetReadDeadline, shakeTimeout)
-	var h Hello
-	if err := done(cut(wire.ReadJSON(br, wire.MaxMessage, &h))); err != nil {
-		return h, nil, err
-	}
-	disk, st, err := consider(h, open)
-	a := handshake{State: st}
-	if err != nil {
-		a = handshake{Refusal: refusalOf(err)}
-	}
-	done = wire.Bound(ctx, s.SetWriteDeadline, shakeTimeout)
-	if werr := done(wire.WriteJSON(s, a)); werr != nil {
-		return h, nil, werr
-	}
-	if err != nil {
-		return h, nil, fmt.Errorf("%w: %w", a.Refusal, err)
-	}
-	return h, disk, nil
-}
-
 func consider(h Hello, open func(Hello) (Reader, State, error)) (Reader, State, error) {
-	if h.Version != Version {
-		return nil, State{}, &Refusal{Code: mirror.RefuseVersion, Text: fmt.Sprintf("This device speaks compare version %d, not %d.", Version, h.Version)}
-	}
-	if err := checkHello(h); err != nil {
-		return nil, State{}, &Refusal{Code: mirror.RefuseHello, Text: err.Error()}
+	if err := replica.Consider("compare", h.Version, Version, h.Target); err != nil {
+		return nil, State{}, err
 	}
 	return open(h)
-}
-
-// refusalOf tells the owner about err.
-func refusalOf(err error) *Refusal {
-	var r *Refusal
-	if !errors.As(err, &r) {
-		r = &Refusal{Code: mirror.RefuseOther, Text: err.Error()}
-	}
-	return &Refusal{Code: r.Code, Text: r.Text[:min(len(r.Text), maxText)]}
 }
 
 type server struct {
@@ -207,16 +152,4 @@ func (x *server) flush() error {
 		return fmt.Errorf("write to the owner: %w", err)
 	}
 	return nil
-}
-
-// giveUp tells the owner why and waits a little until it has read it: a reset would overtake the words.
-func (x *server) giveUp(ctx context.Context, err error) {
-	done := wire.Bound(ctx, x.s.SetDeadline, lastWords)
-	_, werr := x.s.Write(appendFail(nil, err.Error()))
-	if werr == nil && x.s.CloseWrite() == nil {
-		_, werr = io.Copy(io.Discard, x.br)
-	}
-	// The words were a courtesy; the error that matters is returned already.
-	_ = done(werr)
-	_ = x.s.Reset()
 }

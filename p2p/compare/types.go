@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"sync/atomic"
 
-	"tagalong.org/tagalong/p2p/mirror"
+	"tagalong.org/tagalong/p2p/replica"
 	"tagalong.org/tagalong/p2p/wire"
 )
 
@@ -18,10 +18,10 @@ const Version = 1
 
 const (
 	// Block and Region are what is compared, in bytes.
-	Block  = mirror.Block
+	Block  = replica.Block
 	Region = 4 << 20
 	// MaxSize is the largest disk, in bytes.
-	MaxSize = mirror.MaxSize
+	MaxSize = replica.MaxSize
 
 	regionBlocks = Region / Block
 )
@@ -38,10 +38,11 @@ var (
 // Stream is the connection to the peer.
 type Stream = wire.Stream
 
-// State is what the replica has, and Refusal its answer if it won't be compared: they are the mirror's.
+// What owner and replica say first is that of all their protocols.
 type (
-	State   = mirror.State
-	Refusal = mirror.Refusal
+	Target  = replica.Target
+	State   = replica.State
+	Refusal = replica.Refusal
 )
 
 // Key is the key of all sums of one stream.
@@ -63,12 +64,9 @@ func (k *Key) UnmarshalText(p []byte) error {
 
 // Hello opens the stream: which disk is to be compared, by the owner of which term.
 type Hello struct {
-	Version int       `json:"version"` // set by Run
-	VM      string    `json:"vm"`
-	Disk    mirror.ID `json:"disk"`
-	Size    int64     `json:"size"` // bytes, a multiple of Block
-	Term    uint64    `json:"term"`
-	Key     Key       `json:"key"` // set by Run
+	Version int `json:"version"` // set by Run
+	Target
+	Key Key `json:"key"` // set by Run
 }
 
 // Extent is a run of Len > 0 bytes. Of a Hole it is known that it reads as zeros.
@@ -101,21 +99,6 @@ type Stats struct {
 	Received atomic.Int64 // bytes read from streams, handshake excluded
 	Read     atomic.Int64 // bytes of the own disk that were read
 	Compared atomic.Int64 // bytes of the disk that are done with (an owner's), holes included
-}
-
-// checkHello tells what is wrong with h, if anything.
-func checkHello(h Hello) error {
-	switch {
-	case h.Size <= 0 || h.Size%Block != 0 || h.Size > MaxSize:
-		return fmt.Errorf("disk of %d bytes: %w", h.Size, ErrHello)
-	case h.Term == 0:
-		return fmt.Errorf("term 0: %w", ErrHello)
-	case h.VM == "" || len(h.VM) > 256:
-		return fmt.Errorf("VM name of %d bytes: %w", len(h.VM), ErrHello)
-	case h.Disk == mirror.ID{}:
-		return fmt.Errorf("disk without an ID: %w", ErrHello)
-	}
-	return nil
 }
 
 // regionsOf is how many regions a disk has; the last may be shorter.

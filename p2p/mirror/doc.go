@@ -9,7 +9,7 @@
 //	Begin │ Write │ Zero │ Checkpoint │ Barrier … ─▶
 //	                                     ◀─ Ack(position) … │ Fail(code, text)
 //
-// Hello and the answer are JSON in wire frames. Afterwards a frame is a type
+// Hello and the answer are JSON in wire frames (package replica). Afterwards a frame is a type
 // byte and a fixed big-endian header:
 //
 //	0x01 Begin       16 bytes copy ID          a copy starts, or goes on. To a whole replica

@@ -3,9 +3,11 @@ package mirror
 import (
 	"bufio"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
+
+	"tagalong.org/tagalong/p2p/replica"
+	"tagalong.org/tagalong/p2p/wire"
 )
 
 const (
@@ -14,7 +16,6 @@ const (
 )
 
 const (
-	maxText    = 1024
 	writeHead  = 8 + 4
 	pairHead   = 8 + 8
 	failHead   = 2 + 2
@@ -49,7 +50,7 @@ func appendBegin(b []byte, copy [16]byte) []byte {
 }
 
 func appendFail(b []byte, f *Failure) []byte {
-	text := clip(f.Text)
+	text := replica.Clip(f.Text)
 	b = append(b, byte(kindFail))
 	b = binary.BigEndian.AppendUint16(b, f.Code)
 	b = binary.BigEndian.AppendUint16(b, uint16(len(text)))
@@ -78,7 +79,7 @@ func readFrame(r *bufio.Reader) (frame, error) {
 		return frame{}, fmt.Errorf("frame type 0x%02x: %w", t, ErrProtocol)
 	}
 	if _, err := io.ReadFull(r, h[:n]); err != nil {
-		return frame{}, cut(err)
+		return frame{}, wire.CutShort(err)
 	}
 	x := binary.BigEndian.Uint64(h[:8])
 	switch f.kind {
@@ -92,12 +93,12 @@ func readFrame(r *bufio.Reader) (frame, error) {
 		f.pos = Position{Term: x, Barrier: binary.BigEndian.Uint64(h[8:])}
 	case kindFail:
 		size := int(binary.BigEndian.Uint16(h[2:4]))
-		if size > maxText {
+		if size > replica.MaxText {
 			return frame{}, fmt.Errorf("failure text of %d bytes: %w", size, ErrProtocol)
 		}
 		text := make([]byte, size)
 		if _, err := io.ReadFull(r, text); err != nil {
-			return frame{}, cut(err)
+			return frame{}, wire.CutShort(err)
 		}
 		f.fail = Failure{Code: binary.BigEndian.Uint16(h[:2]), Text: string(text)}
 	}
@@ -105,12 +106,4 @@ func readFrame(r *bufio.Reader) (frame, error) {
 		return frame{}, fmt.Errorf("offset or length beyond 63 bits: %w", ErrProtocol)
 	}
 	return f, nil
-}
-
-// cut makes the end of the stream within a frame an error.
-func cut(err error) error {
-	if errors.Is(err, io.EOF) {
-		return io.ErrUnexpectedEOF
-	}
-	return err
 }

@@ -15,6 +15,7 @@ import (
 	"pgregory.net/rapid"
 
 	"tagalong.org/tagalong/p2p/mirror"
+	"tagalong.org/tagalong/p2p/replica"
 	"tagalong.org/tagalong/p2p/wire/wiretest"
 )
 
@@ -291,9 +292,9 @@ func TestRefusal(t *testing.T) {
 		err   error
 		code  string
 	}{
-		{"chosen", mirror.State{}, fmt.Errorf("wrapped: %w", &mirror.Refusal{Code: mirror.RefuseBusy, Text: "in use"}), mirror.RefuseBusy},
-		{"plain error", mirror.State{}, errors.New("no"), mirror.RefuseOther},
-		{"older term", mirror.State{Complete: true, Position: mirror.Position{Term: 4}}, nil, mirror.RefuseOldTerm},
+		{"chosen", mirror.State{}, fmt.Errorf("wrapped: %w", &mirror.Refusal{Code: replica.RefuseBusy, Text: "in use"}), replica.RefuseBusy},
+		{"plain error", mirror.State{}, errors.New("no"), replica.RefuseOther},
+		{"older term", mirror.State{Complete: true, Position: mirror.Position{Term: 4}}, nil, replica.RefuseOldTerm},
 	} {
 		a, b := wiretest.Pipe(t)
 		done := make(chan error, 1)

@@ -20,7 +20,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 const diskSize = 64 * mirror.Block
 
 func hello() mirror.Hello {
-	return mirror.Hello{VM: "work", Disk: mirror.ID{1}, Size: diskSize, Term: 3}
+	return mirror.Hello{Target: mirror.Target{VM: "work", Disk: mirror.ID{1}, Size: diskSize, Term: 3}}
 }
 
 func at(barrier uint64) mirror.Position { return mirror.Position{Term: 3, Barrier: barrier} }
@@ -82,9 +82,9 @@ func (s *script) lastAck() (p mirror.Position) {
 	return p
 }
 
-// replica is a Sink that keeps the disk as of now, and as of the last barrier,
+// follower is a Sink that keeps the disk as of now, and as of the last barrier,
 // and a log of what it was told.
-type replica struct {
+type follower struct {
 	mu    sync.Mutex
 	now   []byte
 	safe  []byte
@@ -94,11 +94,11 @@ type replica struct {
 	event chan string             // if not nil, gets each operation after it was done
 }
 
-func newReplica() *replica {
-	return &replica{now: make([]byte, diskSize), safe: make([]byte, diskSize)}
+func newReplica() *follower {
+	return &follower{now: make([]byte, diskSize), safe: make([]byte, diskSize)}
 }
 
-func (r *replica) do(what string, f func()) error {
+func (r *follower) do(what string, f func()) error {
 	if r.hook != nil {
 		if err := r.hook(what); err != nil {
 			return err
@@ -114,23 +114,23 @@ func (r *replica) do(what string, f func()) error {
 	return nil
 }
 
-func (r *replica) Begin(c [16]byte) error {
+func (r *follower) Begin(c [16]byte) error {
 	return r.do(fmt.Sprintf("begin %x", c[:1]), func() {})
 }
 
-func (r *replica) Write(off int64, p []byte) error {
+func (r *follower) Write(off int64, p []byte) error {
 	return r.do(fmt.Sprintf("write %d+%d", off, len(p)), func() { copy(r.now[off:], p) })
 }
 
-func (r *replica) Zero(off, n int64) error {
+func (r *follower) Zero(off, n int64) error {
 	return r.do(fmt.Sprintf("zero %d+%d", off, n), func() { clear(r.now[off : off+n]) })
 }
 
-func (r *replica) Checkpoint(p mirror.Position) error {
+func (r *follower) Checkpoint(p mirror.Position) error {
 	return r.do(fmt.Sprintf("checkpoint %d", p.Barrier), func() {})
 }
 
-func (r *replica) Barrier(p mirror.Position) error {
+func (r *follower) Barrier(p mirror.Position) error {
 	return r.do(fmt.Sprintf("barrier %d", p.Barrier), func() { copy(r.safe, r.now); r.pos = p })
 }
 

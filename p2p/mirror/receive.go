@@ -3,21 +3,18 @@ package mirror
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"sync"
 	"time"
 
+	"tagalong.org/tagalong/p2p/replica"
 	"tagalong.org/tagalong/p2p/wire"
 )
 
 // readBuffer holds a good many small writes, so that the Sink gets them without
 // a copy and the stream is read in large pieces.
 const readBuffer = 128 << 10
-
-// lastWords is how long a replica that gives up waits for the owner to read why.
-const lastWords = 5 * time.Second
 
 // large holds buffers of MaxWrite bytes for the writes that outgrow readBuffer.
 var large = sync.Pool{New: func() any { b := make([]byte, MaxWrite); return &b }}
@@ -35,29 +32,18 @@ func Receive(ctx context.Context, s Stream, open func(Hello) (Sink, State, error
 		stats = new(Stats)
 	}
 	br := bufio.NewReaderSize(s, readBuffer)
-	h, sink, st, err := receiveHello(ctx, s, br, open)
+	h, sink, st, err := replica.Receive(ctx, s, br, func(h Hello) (Sink, State, error) { return consider(h, open) })
 	if err != nil {
-		var r *Refusal
-		if errors.As(err, &r) {
-			_ = s.Close()
-		} else {
-			_ = s.Reset()
-		}
 		return fmt.Errorf("mirror: receive hello: %w", err)
 	}
 	x := &receiver{s: s, br: br, sink: sink, stats: stats, rules: newRules(h, st, ErrProtocol)}
-	reset := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(reset)
-		_ = s.Reset()
-	})
+	done := replica.ResetWith(ctx, s)
 	err = x.run()
-	if !stop() {
-		<-reset
-		return fmt.Errorf("mirror: receive: %w", context.Cause(ctx))
+	if cause := done(); cause != nil {
+		return fmt.Errorf("mirror: receive: %w", cause)
 	}
 	if err != nil {
-		x.giveUp(ctx, err)
+		replica.GiveUp(ctx, s, br, appendFail(nil, failureOf(err)))
 		return fmt.Errorf("mirror: receive: %w", err)
 	}
 	if err := s.Close(); err != nil {
@@ -66,43 +52,17 @@ func Receive(ctx context.Context, s Stream, open func(Hello) (Sink, State, error
 	return nil
 }
 
-// receiveHello does the handshake. A refusal has been sent when it returns one.
-func receiveHello(ctx context.Context, s Stream, br *bufio.Reader, open func(Hello) (Sink, State, error)) (Hello, Sink, State, error) {
-	done := wire.Bound(ctx, s.SetReadDeadline, shakeTimeout)
-	var h Hello
-	err := done(cut(wire.ReadJSON(br, wire.MaxMessage, &h)))
-	if err != nil {
-		return h, nil, State{}, err
-	}
-	sink, st, err := consider(h, open)
-	a := answer{State: st}
-	if err != nil {
-		a = answer{Refusal: refusalOf(err)}
-	}
-	done = wire.Bound(ctx, s.SetWriteDeadline, shakeTimeout)
-	if werr := done(wire.WriteJSON(s, a)); werr != nil {
-		return h, nil, State{}, werr
-	}
-	if err != nil {
-		return h, nil, State{}, fmt.Errorf("%w: %w", a.Refusal, err)
-	}
-	return h, sink, st, nil
-}
-
 // consider decides whether to be mirrored to.
 func consider(h Hello, open func(Hello) (Sink, State, error)) (Sink, State, error) {
-	if h.Version != Version {
-		return nil, State{}, &Refusal{Code: RefuseVersion, Text: fmt.Sprintf("This device speaks mirror version %d, not %d.", Version, h.Version)}
-	}
-	if err := checkHello(h); err != nil {
-		return nil, State{}, &Refusal{Code: RefuseHello, Text: err.Error()}
+	if err := replica.Consider("mirror", h.Version, Version, h.Target); err != nil {
+		return nil, State{}, err
 	}
 	sink, st, err := open(h)
 	if err != nil {
 		return nil, State{}, err
 	}
 	if st.Complete && st.Position.Term > h.Term {
-		return nil, State{}, &Refusal{Code: RefuseOldTerm, Text: fmt.Sprintf("This device has term %d, the owner says %d.", st.Position.Term, h.Term)}
+		return nil, State{}, &Refusal{Code: replica.RefuseOldTerm, Text: fmt.Sprintf("This device has term %d, the owner says %d.", st.Position.Term, h.Term)}
 	}
 	return sink, st, nil
 }
@@ -172,13 +132,13 @@ func (x *receiver) write(off int64, n int) error {
 	if n <= readBuffer {
 		p, err := x.br.Peek(n)
 		if err != nil {
-			return fmt.Errorf("read data: %w", cut(err))
+			return fmt.Errorf("read data: %w", wire.CutShort(err))
 		}
 		if err := x.sink.Write(off, p); err != nil {
 			return fmt.Errorf("write: %w", err)
 		}
 		if _, err := x.br.Discard(n); err != nil {
-			return fmt.Errorf("read data: %w", cut(err))
+			return fmt.Errorf("read data: %w", wire.CutShort(err))
 		}
 		return nil
 	}
@@ -186,7 +146,7 @@ func (x *receiver) write(off int64, n int) error {
 	defer large.Put(b)
 	p := (*b)[:n]
 	if _, err := io.ReadFull(x.br, p); err != nil {
-		return fmt.Errorf("read data: %w", cut(err))
+		return fmt.Errorf("read data: %w", wire.CutShort(err))
 	}
 	if err := x.sink.Write(off, p); err != nil {
 		return fmt.Errorf("write: %w", err)
@@ -211,17 +171,4 @@ func (x *receiver) say(p []byte) error {
 		return fmt.Errorf("write to the owner: %w", err)
 	}
 	return nil
-}
-
-// giveUp tells the owner why and waits a little until it has read it: a reset
-// would overtake the words.
-func (x *receiver) giveUp(ctx context.Context, err error) {
-	done := wire.Bound(ctx, x.s.SetDeadline, lastWords)
-	_, werr := x.s.Write(appendFail(nil, failureOf(err)))
-	if werr == nil && x.s.CloseWrite() == nil {
-		_, werr = io.Copy(io.Discard, x.br)
-	}
-	// The words were a courtesy; the error that matters is returned already.
-	_ = done(werr)
-	_ = x.s.Reset()
 }

@@ -76,18 +76,3 @@ func (r *rules) check(f *frame, maxWrite int64) error {
 	}
 	return fmt.Errorf("frame type 0x%02x from the owner: %w", byte(f.kind), r.fault)
 }
-
-// checkHello tells what is wrong with h, if anything.
-func checkHello(h Hello) error {
-	switch {
-	case h.Size <= 0 || h.Size%Block != 0 || h.Size > MaxSize:
-		return fmt.Errorf("disk of %d bytes: %w", h.Size, ErrHello)
-	case h.Term == 0:
-		return fmt.Errorf("term 0: %w", ErrHello)
-	case h.VM == "" || len(h.VM) > 256:
-		return fmt.Errorf("VM name of %d bytes: %w", len(h.VM), ErrHello)
-	case h.Disk == ID{}:
-		return fmt.Errorf("disk without an ID: %w", ErrHello)
-	}
-	return nil
-}

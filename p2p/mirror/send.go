@@ -9,22 +9,14 @@ import (
 	"sync"
 	"time"
 
+	"tagalong.org/tagalong/p2p/replica"
 	"tagalong.org/tagalong/p2p/wire"
 )
-
-// shakeTimeout bounds the handshake. Opening a replica may replay its log.
-const shakeTimeout = 30 * time.Second
 
 // stallLimit is how long one write to the stream, or the last acknowledgements,
 // may take. A replica that accepts nothing for so long is better off detached:
 // it then catches up by itself later.
 const stallLimit = 60 * time.Second
-
-// answer is the replica's side of the handshake.
-type answer struct {
-	State
-	Refusal *Refusal `json:"refusal,omitempty"`
-}
 
 // Send mirrors a disk to the replica at the other end of s: it says h, passes
 // the replica's state to open, and pumps the Source that open returns until it
@@ -34,7 +26,7 @@ type answer struct {
 // the Source is the caller's.
 func Send(ctx context.Context, s Stream, h Hello, open func(State) (Source, error), stats *Stats) error {
 	h.Version = Version
-	if err := checkHello(h); err != nil {
+	if err := h.Check(ErrHello); err != nil {
 		_ = s.Reset()
 		return fmt.Errorf("mirror: send: %w", err)
 	}
@@ -63,22 +55,11 @@ func Send(ctx context.Context, s Stream, h Hello, open func(State) (Source, erro
 }
 
 func sendHello(ctx context.Context, s Stream, br *bufio.Reader, h Hello) (State, error) {
-	done := wire.Bound(ctx, s.SetDeadline, shakeTimeout)
-	err := wire.WriteJSON(s, h)
-	var a answer
-	if err == nil {
-		err = cut(wire.ReadJSON(br, wire.MaxMessage, &a))
+	st, err := replica.Greet(ctx, s, br, h)
+	if err == nil && st.Complete && st.Position.Term > h.Term {
+		err = &Refusal{Code: replica.RefuseOldTerm, Text: "The replica has a newer term."}
 	}
-	if err = done(err); err != nil {
-		return State{}, err
-	}
-	if a.Refusal != nil {
-		return State{}, refusalOf(a.Refusal)
-	}
-	if a.Complete && a.Position.Term > h.Term {
-		return State{}, &Refusal{Code: RefuseOldTerm, Text: "The replica has a newer term."}
-	}
-	return a.State, nil
+	return st, err
 }
 
 // sender is one running Send: pump fills the batch from the Source, write
@@ -101,11 +82,7 @@ type sender struct {
 func (x *sender) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	reset := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(reset)
-		_ = x.s.Reset()
-	})
+	done := replica.ResetWith(ctx, x.s)
 	var wg sync.WaitGroup
 	for _, part := range []func(context.Context) error{x.pump, x.write, x.read} {
 		wg.Go(func() {
@@ -115,9 +92,8 @@ func (x *sender) run(ctx context.Context) error {
 		})
 	}
 	wg.Wait()
-	if !stop() {
-		<-reset
-		return context.Cause(ctx)
+	if err := done(); err != nil {
+		return err
 	}
 	if err := x.s.Close(); err != nil {
 		return fmt.Errorf("close: %w", err)
@@ -224,7 +200,7 @@ func (x *sender) read(context.Context) error {
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("read acknowledgement: %w", cut(err))
+			return fmt.Errorf("read acknowledgement: %w", wire.CutShort(err))
 		}
 		switch f.kind {
 		case kindAck:

@@ -1,12 +1,10 @@
 package mirror
 
 import (
-	"cmp"
 	"context"
-	"encoding/hex"
-	"fmt"
 	"sync/atomic"
 
+	"tagalong.org/tagalong/p2p/replica"
 	"tagalong.org/tagalong/p2p/wire"
 )
 
@@ -16,64 +14,32 @@ const Protocol = "/tagalong/mirror/1"
 // Version is the protocol version in Hello. Version 2 has copies to whole replicas.
 const Version = 2
 
-// Block is the unit of offsets and lengths, in bytes.
-const Block = 4096
-
 // MaxWrite is the most data in one Write frame, in bytes. Send splits longer
 // operations.
 const MaxWrite = 1 << 20
 
-// MaxSize is the largest disk, in bytes.
-const MaxSize = int64(1) << 46
-
 // Stream is the connection to the peer.
 type Stream = wire.Stream
 
-// ID is 16 bytes that travel as hex in JSON.
-type ID [16]byte
+// What owner and replica say first is that of all their protocols.
+type (
+	ID       = replica.ID
+	Position = replica.Position
+	Target   = replica.Target
+	State    = replica.State
+	Refusal  = replica.Refusal
+)
 
-// MarshalText returns the ID in hex.
-func (id ID) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, id[:]), nil }
-
-// UnmarshalText accepts exactly 32 hex digits.
-func (id *ID) UnmarshalText(p []byte) error {
-	if len(p) != 2*len(id) {
-		return fmt.Errorf("ID of %d characters: %w", len(p), wire.ErrMalformed)
-	}
-	if _, err := hex.Decode(id[:], p); err != nil {
-		return fmt.Errorf("ID: %w: %w", wire.ErrMalformed, err)
-	}
-	return nil
-}
-
-// Position says how far a replica has come.
-type Position struct {
-	Term    uint64 `json:"term"`
-	Barrier uint64 `json:"barrier"`
-}
-
-// Compare orders positions by term, then barrier.
-func (p Position) Compare(q Position) int {
-	return cmp.Or(cmp.Compare(p.Term, q.Term), cmp.Compare(p.Barrier, q.Barrier))
-}
+// Limits of a disk, in bytes.
+const (
+	Block   = replica.Block
+	MaxSize = replica.MaxSize
+)
 
 // Hello opens the stream: which disk is to be mirrored, by the owner of which term.
 type Hello struct {
-	Version int    `json:"version"` // set by Send
-	VM      string `json:"vm"`
-	Disk    ID     `json:"disk"`
-	Size    int64  `json:"size"` // bytes, a multiple of Block
-	Term    uint64 `json:"term"`
-}
-
-// State is what the replica has. If Complete, it is the disk at Position. Copy
-// names an unfinished copy, and is zero if there is none; its last checkpoint is
-// Position if the replica isn't Complete, else Checkpoint.
-type State struct {
-	Complete   bool     `json:"complete"`
-	Position   Position `json:"position"`
-	Copy       ID       `json:"copy"`
-	Checkpoint Position `json:"checkpoint"`
+	Version int `json:"version"` // set by Send
+	Target
 }
 
 // Kind says what an Op does. The numbers are those on the wire.

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 )
@@ -61,4 +62,12 @@ func ReadFrame(r io.Reader, limit int, buf []byte) ([]byte, error) {
 		return nil, fmt.Errorf("read frame: %w", err)
 	}
 	return buf, nil
+}
+
+// CutShort makes io.EOF, the end of the stream where more must follow, io.ErrUnexpectedEOF.
+func CutShort(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
 }

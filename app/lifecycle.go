@@ -83,7 +83,9 @@ func (v *vm) start(ctx context.Context) error {
 	}
 	v.setStarting(true)
 	defer v.setStarting(false)
-	config.Extra, config.CheckFileSystems = v.extraDisks(), v.checksFileSystems()
+	config.Extra = v.extraDisks()
+	choice, due := v.checksFileSystems()
+	config.CheckFileSystems = due
 	if err := v.uncertain(); err != nil {
 		return err
 	}
@@ -92,8 +94,8 @@ func (v *vm) start(ctx context.Context) error {
 		return explainHypervisor(err)
 	}
 	v.attached(config.Extra)
-	if config.CheckFileSystems {
-		v.fileSystemsAsked()
+	if due {
+		v.fileSystemsAsked(choice)
 	}
 	v.setGuest(guest)
 	return nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"tagalong.org/tagalong/app/api"
@@ -15,20 +16,17 @@ import (
 	"tagalong.org/tagalong/vmdisk"
 )
 
-// A repair goes on after a restart until repairedKey says that it was done for the choice's term. checkKey says that the guest is
-// to check its file systems at its next start on this device.
+// A repair goes on after a restart until repairedKey says that it was done for the choice's term. The other half of it, that the
+// guest checks its file systems at its next start, follows from the history and the VM's record, so that it holds wherever the VM is
+// started next.
 func repairedKey(vm string) string { return "repaired/" + vm }
-func checkKey(vm string) string    { return "fsck/" + vm }
 
-// repair reads every block of the disk, mends from the other devices' copies what isn't as it was recorded, and has the guest check
-// its file systems at its next start. The guest may run meanwhile.
+// repair reads every block of the disk and mends from the other devices' copies what isn't as it was recorded. The guest may run
+// meanwhile.
 func (v *vm) repair(ctx context.Context, j *job, term uint64) error {
 	disk := v.currentDisk()
 	if disk == nil {
 		return errVMClosed
-	}
-	if err := v.e.dir.SetLocal(checkKey(v.id), []byte{'1'}); err != nil {
-		return fmt.Errorf("note that the guest is to check its file systems: %w", err)
 	}
 	j.enter(phaseChecking)
 	check := func() (*api.DiskCheck, error) {
@@ -136,15 +134,30 @@ func (v *vm) repairDue() (t directory.SignedTransfer, due bool) {
 	return t, err != nil || string(done) != fmt.Sprint(t.Term)
 }
 
-// checksFileSystems says that the guest is to check its file systems at this start.
-func (v *vm) checksFileSystems() bool {
-	b, err := v.e.dir.Local(checkKey(v.id))
-	return err == nil && len(b) > 0
+// checksFileSystems says that the guest is to check its file systems at its next start, by the choice of which term.
+func (v *vm) checksFileSystems() (term uint64, due bool) {
+	r, ok := v.record()
+	if !ok {
+		return 0, false
+	}
+	for _, t := range slices.Backward(v.e.dir.Chain(v.id)) {
+		if t.Kind == directory.KindResolved && t.How == string(api.ResolveRepair) {
+			return t.Term, t.Term > r.Checked
+		}
+	}
+	return 0, false
 }
 
-// fileSystemsAsked notes that the guest has been started with that.
-func (v *vm) fileSystemsAsked() {
-	if err := v.e.dir.SetLocal(checkKey(v.id), nil); err != nil {
+// fileSystemsAsked lets the fleet know that the guest has been started with that. If that fails it checks them once more.
+func (v *vm) fileSystemsAsked(term uint64) {
+	v.saving.Lock()
+	defer v.saving.Unlock()
+	r, ok := v.record()
+	if !ok {
+		return
+	}
+	r.Checked = term
+	if err := v.e.dir.PutVM(r); err != nil {
 		v.log.Warn("Noting that the guest checks its file systems failed", "error", err)
 	}
 }

@@ -227,6 +227,63 @@ func TestRepairChecksTheDiskAndHasTheGuestCheck(t *testing.T) {
 	}
 }
 
+// The check that was asked for comes along: whoever starts the VM next has the guest do it, and nobody does it again.
+func TestTheCheckOfARepairTravels(t *testing.T) {
+	desk, laptop, v := apart(t)
+	job := laptop.choose(api.ResolveRepair, laptop)
+	one(t, laptop, desk, v.ID)
+	if j := laptop.jobEnded(job.ID); j.Error != nil {
+		t.Fatal(j.Error)
+	}
+	bring := func(to *device) {
+		t.Helper()
+		if _, err := to.engine.Switch(t.Context(), api.SwitchVM{VM: "Work"}); err != nil {
+			t.Fatal(err)
+		}
+		if s := to.ended("Work"); s.Phase != api.PhaseDone {
+			t.Fatalf("%+v", s)
+		}
+		until(t, "the giver to have heard", func() bool {
+			for _, d := range []*device{desk, laptop} {
+				if s, _ := d.vm("Work"); s.Owner != to.engine.host.ID() || s.State != api.VMStopped {
+					return false
+				}
+			}
+			return true
+		})
+	}
+	start := func(d *device) *fakeGuest {
+		t.Helper()
+		if err := d.engine.StartVM(t.Context(), "Work"); err != nil {
+			t.Fatal(err)
+		}
+		return d.hv.only()
+	}
+	// It is switched before it is started, and the device restarts.
+	bring(desk)
+	desk.stop()
+	desk.start()
+	linked(t, desk, laptop)
+	until(t, "the disk to be active", func() bool { return desk.engine.vm(v.ID).currentDisk().Info().Active })
+	if !start(desk).checks {
+		t.Error("the guest isn't asked to check its file systems where the VM went")
+	}
+	if err := desk.engine.StopVM(t.Context(), "Work", true); err != nil {
+		t.Fatal(err)
+	}
+	if start(desk).checks {
+		t.Error("it is asked at every start")
+	}
+	if err := desk.engine.StopVM(t.Context(), "Work", true); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the laptop to know that it is stopped", func() bool { s, _ := laptop.vm("Work"); return s.State == api.VMStopped })
+	bring(laptop)
+	if start(laptop).checks {
+		t.Error("it is asked again where the choice was made")
+	}
+}
+
 func TestAThirdDeviceSaysWhereToChoose(t *testing.T) {
 	desk, laptop, _ := apart(t)
 	nas := newDevice(t, "nas")

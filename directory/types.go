@@ -99,6 +99,8 @@ type VM struct {
 	Offline      bool      `json:"offline,omitempty"`
 	OfflineSince time.Time `json:"offlineSince,omitzero"`
 	Written      uint64    `json:"-"`
+	// Checked is the term of the newest choice to repair after which the guest was asked to check its file systems.
+	Checked uint64 `json:"checked,omitempty"`
 }
 
 // Kind is why a term began.

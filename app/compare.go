@@ -58,7 +58,7 @@ func (f *feedRun) compare(ctx context.Context) error {
 			return nil, err
 		}
 		f.v.e.hub.publish(api.Event{Kind: "replica.changed", VM: f.v.id, Device: f.device})
-		return compared{extents{c}, c}, nil
+		return compared{f.v.e.politely(ctx, c), c}, nil
 	}, &f.compared)
 	if err != nil {
 		return err
@@ -85,8 +85,24 @@ func mirrorState(s vmdisk.ReplicaState) replica.State {
 	}
 }
 
-// extents lends a disk to the protocol.
-type extents struct{ vmdisk.Reader }
+// extents lends a disk to the protocol, and lets guests go first.
+type extents struct {
+	vmdisk.Reader
+	wait func(n int64) error
+}
+
+// politely lends a disk, until ctx ends.
+func (e *Engine) politely(ctx context.Context, r vmdisk.Reader) extents {
+	return extents{r, func(n int64) error { return e.courtesy.Wait(ctx, n) }}
+}
+
+// ReadAt implements compare.Reader.
+func (x extents) ReadAt(p []byte, off int64) error {
+	if err := x.wait(int64(len(p))); err != nil {
+		return err
+	}
+	return x.Reader.ReadAt(p, off)
+}
 
 func (x extents) Extents(off, n int64) ([]compare.Extent, error) {
 	there, err := x.Reader.Extents(off, n)
@@ -131,7 +147,7 @@ func (e *Engine) handleCompare(ctx context.Context, s p2p.Stream) {
 		if cut, state, err = v.beginComparing(ctx, run); err != nil {
 			return nil, compare.State{}, err
 		}
-		return extents{cut}, mirrorState(state), nil
+		return e.politely(ctx, cut), mirrorState(state), nil
 	}, nil)
 	if cut != nil {
 		_ = cut.Close() // never fails

@@ -66,6 +66,7 @@ type Engine struct {
 	replicasDue chan struct{}
 	offline     offlineMode
 	farewell    farewellState
+	courtesy    *courtesy
 
 	// guarded by mu
 	mu      sync.Mutex
@@ -114,6 +115,7 @@ func open(opt Options) (_ *Engine, err error) {
 			Next: "Use that one (tagalong status), or give this one a directory of its own with --data."}
 	}
 	e := &Engine{opt: opt, log: opt.Log, name: opt.Name, lock: lock, vms: map[string]*vm{}, links: map[string]*link{}, recordDue: make(chan struct{}, 1), replicasDue: make(chan struct{}, 1)}
+	e.courtesy = newCourtesy(e.guestRequests)
 	defer func() {
 		if err != nil {
 			e.close()

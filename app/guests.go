@@ -37,6 +37,7 @@ func (e *Engine) guestConfig(id string, r directory.VM) (hypervisor.Config, erro
 
 // export is the disk's NBD server, on a socket that only QEMU on this device uses.
 type export struct {
+	server *nbd.Server
 	cancel context.CancelFunc
 	done   chan struct{}
 }
@@ -53,12 +54,11 @@ func (v *vm) startExport() error {
 		return fmt.Errorf("open the disk's socket: %w", err)
 	}
 	ctx, cancel := context.WithCancel(v.e.ctx)
-	x := &export{cancel: cancel, done: make(chan struct{})}
+	x := &export{server: v.nbdServer(), cancel: cancel, done: make(chan struct{})}
 	v.export = x
-	server := v.nbdServer()
 	v.e.spawn(func() {
 		defer close(x.done)
-		if err := server.Serve(ctx, l); err != nil && ctx.Err() == nil {
+		if err := x.server.Serve(ctx, l); err != nil && ctx.Err() == nil {
 			v.log.Error("Serving the disk ended", "error", err)
 		}
 	})

@@ -370,8 +370,9 @@ type device struct {
 	hv      *fakeHypervisor
 	engine  *Engine
 	stop    func()
-	reserve int64  // of its disk's space, in bytes
-	listen  string // its address, from its first start on: who was away finds it there
+	reserve int64         // of its disk's space, in bytes
+	prepare func(*Engine) // what is done to each engine before it serves
+	listen  string        // its address, from its first start on: who was away finds it there
 }
 
 func newDevice(t *testing.T, name string) *device {
@@ -396,6 +397,9 @@ func (d *device) start() {
 	e, err := open(d.options())
 	if err != nil {
 		d.t.Fatal(err)
+	}
+	if d.prepare != nil {
+		d.prepare(e)
 	}
 	ctx, cancel := context.WithCancelCause(context.Background())
 	e.stop = cancel

@@ -30,7 +30,8 @@
 // what the pure machine in directory/baton decides, through the durable steps of package custody.
 // takeover.go takes VMs over and notices when that happened elsewhere; conflict.go shows both versions and
 // takes the choice, which resolution.go and setaside.go carry out, restart after restart; restorepoints.go
-// shows what was given up; repair.go checks what was kept. members.go and farewell.go follow who is in the
+// shows what was given up; repair.go checks what was kept; compare.go finds what two disks differ in, and courtesy.go
+// lets guests go first. members.go and farewell.go follow who is in the
 // fleet and part from who isn't; offline.go is the disconnected mode, offlinejob.go its preparation.
 // status.go derives what faces see. The
 // tests here use the real disk and directory with a scripted hypervisor; the

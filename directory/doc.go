@@ -21,7 +21,9 @@
 // that a takeover lacks; resolved by a person's choice, at a device that has a side. Forced terms skip ahead, above every term that
 // the signer knows and by a number that depends on what it signs: so terms stay unique across branches, a term and a barrier stay
 // an exact position, and a disk that has seen any of them can be written under the new one. Devices that act apart choose the
-// same number once in 2^18 times; that is then treated as a double signature.
+// same number once in 2^18 times; that is then treated as a double signature: each goes on with the transfer that it saw first, nothing
+// joins the two again, and [Directory.Forks] and an error in the log are all that shows it. Who followed the wrong one has to export its
+// disk and leave.
 //
 // [Directory.Heads] are the ends that count. Of the leaves, it leaves out
 //
@@ -48,8 +50,9 @@
 // Who is in the fleet is what its members sign: a device that is paired gets a higher generation than any known, a removal names
 // the highest known one, and of all words about a device the highest counts, removals before admissions. A member may hand on
 // anybody's words: it could have let the writer in itself. What a removed device had said before others heard of its removal
-// therefore stands, such as letting another one in: look at the list of devices after a theft. A device that hears of its
-// removal forgets the fleet, keeps its VMs, and is a fleet of one.
+// therefore stands, such as letting another one in, or itself again: look at the list of devices after a theft. Generations end at
+// 2^20: who takes one to the end has used up that device's identity, which can then be removed, but not let in again. A device that hears
+// of its removal forgets the fleet, keeps its VMs, and is a fleet of one; the next fleet counts it anew.
 //
 // Where a replica is stale is a set of blocks, cut into chunks of 2^18 blocks (1 GiB of disk; more of the largest disks), which
 // are named by what they hold ([Directory.PutReplica], [Directory.StaleSet]). They are in the store only, never all in
@@ -65,7 +68,7 @@
 //   - Each thing is signed once: Give, TakeOver, Keep and Resolve return what they have signed before, also after a commit of
 //     which nobody knows whether it happened ([ErrUnsure]).
 //   - A hostile or damaged record is refused without harm, whatever it holds, and counted against its sender if no honest device
-//     can have sent it ([Directory.Strikes]).
+//     can have sent it ([Directory.Strikes]): who hands on what another one signed can't know what contradicts it elsewhere.
 //   - Two directories that exchange what they hold become equal and have equal heads, in any order and on any way. After a double
 //     signature each keeps its own, and all have the evidence.
 //   - Clocks decide nothing.
@@ -78,14 +81,16 @@
 // commit as the transfer it belongs to.
 //
 // A history only grows, by one record of about 600 bytes for each transfer and 200 for its note; nothing bounds it but
-// [MaxRecords] for all records together, of which three quarters may be other devices' (at ten switches a day, some ten years),
+// [MaxRecords] for all records together, of which three quarters may be other devices' (at ten switches a day, some ten years;
+// a hostile member can fill them, and what others say anew is then refused until MaxRecords is raised: all but that a member is removed),
 // and the terms, which end at 2^31: enough for 8,000 forced transfers of one VM at least. The history of a removed VM stays
 // until [Directory.ForgetVM].
 //
 // # Memory and time
 //
 // All but chunks is in memory. Heads are worked out from the leaves and the choices when somebody asks after a change of that
-// VM's history or of the fleet, and are kept until the next one.
+// VM's history or of the fleet, and are kept until the next one. That takes time in proportion to the sides that there are, however
+// they lie to each other.
 //
 // # Formats
 //
@@ -101,7 +106,7 @@
 //
 // go test -race ./directory has a fleet with disks and wrong clocks do anything and compares it with the rules told once more
 // (more of it: -run TestModel -rapid.checks=5000), a case for every rule of heads and relations, hostile records and
-// histories, exchange in any order, kill -9 of a writing process and, as root on Linux, a full disk.
+// histories (liars' ones as well: TestLiarsHistories), exchange in any order, kill -9 of a writing process and, as root on Linux, a full disk.
 // FuzzApply, FuzzLoad, FuzzRemoval and FuzzTransfer look for what does harm (run them with -fuzzminimizetime=1x:
 // the coverage of goroutines varies from run to run).
 package directory

@@ -17,8 +17,9 @@ const (
 	window     = 64         // asked for at once
 	maxAsked   = 4 * window // that the peer may ask for at once
 	chunkBatch = 128 << 10  // bytes in one message, before its last chunk
-	maxAgain   = 8          // times that the peer may have one chunk
-	maxParked  = 1 << 16    // chunks that one end lacked
+	maxAgain   = 8          // times that the peer may have one chunk, within
+	againAfter = 10 * time.Minute
+	maxParked  = 1 << 16 // chunks that one end lacked
 	// answerTimeout is how long a peer may send no chunk that it was asked for before others are asked.
 	answerTimeout = time.Minute
 )
@@ -50,8 +51,9 @@ type trade struct {
 	asked    map[string]bool // of the peer, not answered; true: given up, others may be asked
 	progress time.Time       // when the peer last answered, or was asked after a pause
 	lacks    map[string]struct{}
-	queue    []string // the peer's wants, in order
-	served   map[string]uint8
+	queue    []string         // the peer's wants, in order
+	served   map[string]uint8 // how often, since
+	since    time.Time
 	parked   map[string]struct{} // what the peer wants and isn't here
 }
 
@@ -63,6 +65,10 @@ func newTrade() trade {
 func (x *session) wanted(hashes []string) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	if time.Since(x.trade.since) > againAfter { // the same set may come and go for as long as the stream lasts
+		x.trade.since = time.Now()
+		clear(x.trade.served)
+	}
 	if len(x.trade.queue)+len(hashes) > maxAsked {
 		return fmt.Errorf("%d chunks wanted at once: %w", len(x.trade.queue)+len(hashes), ErrProtocol)
 	}

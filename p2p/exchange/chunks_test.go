@@ -414,3 +414,25 @@ func TestHostileChunks(t *testing.T) {
 		_ = b.Reset()
 	}
 }
+
+// TestAChunkComesAndGoes: a peer may want the same chunk as often as records that name it come and go, for as long as the stream lasts.
+func TestAChunkComesAndGoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x, y := newStore(), newStore()
+		hash := putSet(x, "x", 1, small)[0]
+		a, b := wiretest.Pipe(t)
+		stop := serveAs(t, a, b, x, y, "x", "y")
+		for version := uint64(2); version < 30; version++ {
+			time.Sleep(3 * time.Minute)
+			synctest.Wait()
+			if !y.Has(hash) {
+				t.Fatalf("it didn't come for version %d", version-1)
+			}
+			y.mu.Lock()
+			delete(y.shelf.chunks, hash) // nothing named it for a while
+			y.mu.Unlock()
+			x.put(record("set/x", version, hash))
+		}
+		stop()
+	})
+}

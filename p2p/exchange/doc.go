@@ -23,14 +23,14 @@
 //
 // A record that the store rejects is kept and tried again when something else
 // was accepted or changed: it may have arrived before what proves it. It is
-// logged once. What is still rejected when the stream ends is forgotten, and
+// logged once, as long as there are few. What is still rejected when the stream ends is forgotten, and
 // comes again at the next meeting.
 //
 // Guaranteed: two stores that stop changing become equal, as far as they accept
 // each other's records, while the stream lasts; an older version never follows
 // a newer one; they get each other's chunks as far as anybody connected has them, each once; memory is
 // bounded by MaxKeys and the limits of records and chunks. A chunk that wasn't asked for, doesn't fit its
-// hash or is too large, and wishes without end, are ErrProtocol and end the stream.
+// hash or is too large, and wishes for one more than eight times in ten minutes, are ErrProtocol and end the stream.
 //
 // Not guaranteed, and the store's business: that a record is genuine, and what a chunk means.
 //

@@ -10,6 +10,7 @@ import (
 const (
 	maxWaiting      = 1024    // records
 	maxWaitingBytes = 8 << 20 // of values
+	maxLogged       = 256     // rejections of one session
 )
 
 // waiting holds the records that the store hasn't accepted yet. It may be used
@@ -23,6 +24,7 @@ type waiting struct {
 	records map[string]*Record
 	bytes   int
 	logged  map[string]uint64 // version whose rejection was logged
+	lines   int               // that this took
 }
 
 func newWaiting(store Store, peer string, log *slog.Logger) *waiting {
@@ -83,13 +85,14 @@ func (w *waiting) settle() {
 	}
 }
 
-// rejected logs a rejection, once for each version.
+// rejected logs a rejection, once for each version, until there are too many.
 func (w *waiting) rejected(r *Record, err error) {
-	if w.logged[r.Key] == r.Version {
+	if w.logged[r.Key] == r.Version || w.lines > maxLogged {
 		return
 	}
-	if len(w.logged) >= maxWaiting {
-		clear(w.logged)
+	if w.lines++; w.lines > maxLogged {
+		w.log.Warn("More rejected records of this peer are not logged", "peer", w.peer, "count", maxLogged)
+		return
 	}
 	w.logged[r.Key] = r.Version
 	w.log.Warn("Record rejected", "peer", w.peer, "key", r.Key, "version", r.Version, "writer", r.Writer, "error", err)

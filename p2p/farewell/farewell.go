@@ -15,7 +15,7 @@
 // Guaranteed: bounded memory, and that nothing but the records is taken from a peer. Not guaranteed, and the caller's
 // business: that a record is genuine, and that this peer may tell of it.
 //
-// To test: go test -race ./p2p/farewell ; go test -fuzz=FuzzHear ./p2p/farewell
+// To test: go test -race ./p2p/farewell ; go test -fuzz=FuzzHear ./p2p/farewell (and FuzzTell)
 package farewell
 
 import (

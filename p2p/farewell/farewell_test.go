@@ -1,6 +1,7 @@
 package farewell_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"strings"
@@ -140,5 +141,26 @@ func FuzzHear(f *testing.F) {
 			}
 			return func(context.Context) ([]byte, error) { return nil, nil }, nil
 		})
+	})
+}
+
+// FuzzTell gets any answers: only a plain "done" is noted.
+func FuzzTell(f *testing.F) {
+	f.Add([]byte(`{"heard":true}`), []byte(`{"heard":true,"done":true,"record":{"k":1}}`))
+	f.Add([]byte(`{"refused":"no"}`), []byte(`{}`))
+	f.Add([]byte(`{"heard":true}`), []byte(`{"heard":true}`))
+	f.Add([]byte(`{"done":true}`), []byte(`null`))
+	f.Fuzz(func(t *testing.T, one, two []byte) {
+		var b bytes.Buffer
+		for _, m := range [][]byte{[]byte(`{"protocol":"` + farewell.Protocol + `","version":1,"oldest":1}`), one, two} {
+			if wire.WriteFrame(&b, m) != nil {
+				return
+			}
+		}
+		noted := false
+		err := farewell.Tell(t.Context(), wiretest.Input{Reader: &b}, []byte(`{}`), func([]byte) error { noted = true; return nil })
+		if noted != (err == nil) {
+			t.Fatalf("%q %q: noted %v, %v", one, two, noted, err)
+		}
 	})
 }

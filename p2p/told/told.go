@@ -7,7 +7,7 @@
 //	answerer: {"held": true|false}
 //
 // The answer is true as soon as the answerer holds every record in that version or a newer one, durably, and false when
-// that takes longer than Patience. To test: go test -race ./p2p/told
+// that takes longer than Patience. To test: go test -race ./p2p/told ; go test -fuzz=FuzzAnswer ./p2p/told (and FuzzAsk)
 package told
 
 import (

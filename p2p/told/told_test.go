@@ -1,9 +1,12 @@
 package told_test
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"sync"
 	"testing"
@@ -113,4 +116,50 @@ func TestQuestionsAreBounded(t *testing.T) {
 			t.Error(err)
 		}
 	}
+}
+
+// FuzzAnswer asks anything: it is answered, or against the protocol.
+func FuzzAnswer(f *testing.F) {
+	f.Add([]byte(`{"versions":{"device/x":6,"vm/y":2}}`), uint64(6))
+	f.Add([]byte(`{"versions":{"device/x":18446744073709551615}}`), uint64(1))
+	f.Add([]byte(`{"versions":null}`), uint64(0))
+	f.Fuzz(func(t *testing.T, question []byte, version uint64) {
+		s := newStore()
+		s.put("device/x", version)
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() { // what isn't held won't come
+			<-s.asked
+			cancel()
+		}()
+		_ = told.Answer(ctx, wiretest.Input{Reader: frames(t, question[:min(len(question), wire.MaxMessage)])}, s)
+		s.once.Do(func() { close(s.asked) })
+		cancel()
+	})
+}
+
+// FuzzAsk gets any answer: only a plain yes is one.
+func FuzzAsk(f *testing.F) {
+	f.Add([]byte(`{"held":true}`))
+	f.Add([]byte(`{"held":false}`))
+	f.Add([]byte(`{"held":"yes"}`))
+	f.Fuzz(func(t *testing.T, answer []byte) {
+		answer = answer[:min(len(answer), wire.MaxMessage)]
+		err := told.Ask(t.Context(), wiretest.Input{Reader: frames(t, answer)}, map[string]uint64{"vm/y": 1})
+		var a struct{ Held bool }
+		if held := json.Unmarshal(answer, &a) == nil && a.Held; held != (err == nil) {
+			t.Fatalf("%q: %v", answer, err)
+		}
+	})
+}
+
+// frames is what a peer sends: its greeting, and a message.
+func frames(t *testing.T, message []byte) io.Reader {
+	t.Helper()
+	var b bytes.Buffer
+	for _, m := range [][]byte{[]byte(`{"protocol":"` + told.Protocol + `","version":1,"oldest":1}`), message} {
+		if err := wire.WriteFrame(&b, m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return &b
 }

@@ -207,10 +207,14 @@ func (c Custody) newsOfOurs(state baton.State, term uint64, head directory.Signe
 // continues says that the choice head goes on with what a machine at term holds: not with a side of this device's that it has set aside
 // since, after another choice.
 func (c Custody) continues(head directory.SignedTransfer, term uint64) bool {
+	given := false
 	for _, t := range c.Dir.Ancestry(head.Hash()) {
-		if t.To == c.Self && (t.Term == term || t.Kind == directory.KindKept && t.Term > term) {
+		// What it had given, and was given back, is what it holds: nobody had it meanwhile.
+		back := given && t.Kind == directory.KindReturned
+		if t.To == c.Self && (t.Term == term || back || t.Kind == directory.KindKept && t.Term > term) {
 			return true
 		}
+		given = t.From == c.Self && t.Term == term
 	}
 	own, ok := c.Dir.Transfer(c.VM, term)
 	return ok && own.Kind == directory.KindResolved && own.Prev == head.Prev

@@ -11,6 +11,7 @@ import (
 
 	"tagalong.org/tagalong/app/custody"
 	"tagalong.org/tagalong/directory"
+	"tagalong.org/tagalong/directory/baton"
 	"tagalong.org/tagalong/vmdisk"
 	"tagalong.org/tagalong/vmdisk/vfs"
 )
@@ -185,5 +186,60 @@ func TestAChoiceIsHeeded(t *testing.T) {
 				t.Fatal("b can't choose otherwise any more")
 			}
 		})
+	}
+}
+
+// TestGivenBackAndChosen: what a device gave, and was given back without hearing of it, is what it holds. If the person chooses that, the
+// device goes on with it.
+func TestGivenBackAndChosen(t *testing.T) {
+	a, b, d := open(t, "a", "b"), open(t, "b", "a"), open(t, "d", "a")
+	aID, _ := key("a")
+	bID, _ := key("b")
+	dID, _ := key("d")
+	must(t, a.AddMember(directory.Member{ID: dID, Name: "d", PairedAt: time.Unix(1, 0).UTC()}))
+	created, err := a.NewCreated(vmID)
+	must(t, err)
+	must(t, a.AppendTransfer(created))
+	meet(a, b, aID)
+	meet(a, d, aID)
+	given, err := a.NewTransfer(vmID, bID, "attempt", directory.Position{Term: 1, Barrier: 2}, directory.KindSwitch)
+	must(t, err)
+	must(t, a.AppendTransfer(given))
+	meet(a, b, aID)
+	returned, err := b.NewTransfer(vmID, aID, "attempt", directory.Position{Term: 1, Barrier: 2}, directory.KindReturned)
+	must(t, err)
+	must(t, b.AppendTransfer(returned))
+	taken, err := d.TakeOver(vmID, created.Hash(), directory.Position{Term: 1, Barrier: 1})
+	must(t, err)
+	meet(b, a, bID)
+	meet(a, d, aID)
+	if len(d.Heads(vmID)) != 2 {
+		t.Fatalf("%d heads", len(d.Heads(vmID)))
+	}
+	chosen, err := d.Resolve(vmID, returned.Hash(), []directory.Hash{taken.Hash()}, directory.Position{}, "keep", "")
+	must(t, err)
+	meet(d, a, dID)
+
+	// The machine of a device that gave the VM and was then told of the takeover.
+	m, err := baton.NewOwner(baton.Config{}, 1)
+	must(t, err)
+	for _, ev := range []baton.Event{
+		{Kind: baton.EvPeerAsk, Peer: bID, Ask: "ask", Attempt: "attempt"},
+		{Kind: baton.EvPeerReady, Peer: bID, Attempt: "attempt"},
+		{Kind: baton.EvPrepared, Attempt: "attempt", Position: baton.Position{Term: 1, Barrier: 2}},
+		{Kind: baton.EvPeerLoaded, Peer: bID, Attempt: "attempt"},
+		{Kind: baton.EvPersisted, Term: 2},
+		{Kind: baton.EvSuperseded, Peer: dID, Term: taken.Term},
+	} {
+		if _, err := m.Step(ev); err != nil {
+			t.Fatalf("%s: %v", ev.Kind, err)
+		}
+	}
+	if m.State() != baton.Ousted || m.Term() != 2 {
+		t.Fatalf("it is %s of term %d", m.State(), m.Term())
+	}
+	ev, news := custody.Custody{VM: vmID, Self: aID, Dir: a}.News(m)
+	if !news || ev.Kind != baton.EvChosen || !ev.Mine || ev.Term != chosen.Term {
+		t.Fatalf("it is told %+v, %v", ev, news)
 	}
 }

@@ -68,6 +68,8 @@ type Engine struct {
 	farewell    farewellState
 	courtesy    *courtesy
 
+	notes sync.Mutex // held over a change of a note of a saved memory
+
 	// guarded by mu
 	mu      sync.Mutex
 	vms     map[string]*vm

@@ -191,6 +191,9 @@ func (v *vm) resume(ctx context.Context, a baton.Action) {
 		v.log.Error("Serving the disk failed", "error", err)
 	}
 	if a.Guest && guest != nil {
+		if v.suspended() {
+			removeMemory(v) // the engine before ended between writing it and ending the guest, which goes on
+		}
 		if err := goOn(stepCtx, guest); err != nil {
 			v.log.Error("The guest didn't go on", "error", err)
 			v.setProblem(&api.Error{Code: api.CodeInternal, Sentence: "The VM stands still and didn't go on.", Next: "Stop it (tagalong vm stop --force) and start it again.", Cause: err.Error()})

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/zeebo/blake3"
@@ -18,14 +20,40 @@ import (
 )
 
 // memoryNote keeps a saved memory's note in a file.
-type memoryNote string
+type memoryNote struct {
+	path string
+	mu   *sync.Mutex // held over a change
+}
 
-func (n memoryNote) Read() ([]byte, error) { return os.ReadFile(string(n)) }
-func (n memoryNote) Write(b []byte) error  { return durable.Write(string(n), b) }
+func (n memoryNote) Read() ([]byte, error) { return os.ReadFile(n.path) }
+
+func (n memoryNote) Write(b []byte) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return durable.Write(n.path, b)
+}
+
+func (n memoryNote) Change(fn func(b []byte) []byte) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	b, err := n.Read()
+	if err != nil {
+		return err
+	}
+	if b = fn(b); b == nil {
+		return nil
+	}
+	return durable.Write(n.path, b)
+}
+
+// noteOf is the note of a VM's saved memory.
+func (e *Engine) noteOf(id string) memoryNote {
+	return memoryNote{filepath.Join(e.vmDir(id), "memory.json"), &e.notes}
+}
 
 // memory is the VM's saved memory: in the file "memory" and, beside it, its note "memory.json".
 func (v *vm) memory() custody.Memory {
-	return custody.Memory{Note: memoryNote(v.memoryNote()), Disk: v.currentDisk(), Log: v.log}
+	return custody.Memory{Note: v.e.noteOf(v.id), Disk: v.currentDisk(), Log: v.log}
 }
 
 func (v *vm) memoryNote() string { return v.memoryFile() + ".json" }
@@ -170,6 +198,8 @@ func (v *vm) loadMemory(ctx context.Context, guest hypervisor.Guest, note custod
 
 // removeMemory drops a saved memory, the note first.
 func removeMemory(v *vm) {
+	v.e.notes.Lock()
+	defer v.e.notes.Unlock()
 	for _, path := range []string{v.memoryNote(), v.memoryFile()} {
 		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 			v.log.Warn("Removing saved memory failed", "file", path, "error", err)

@@ -58,6 +58,7 @@ func TestPreviewOfAnotherSide(t *testing.T) {
 	must(t, err)
 	_, err = a.Resolve(vmID, kept.Hash(), []directory.Hash{taken.Hash()}, told, "keep", "")
 	must(t, err)
+	must(t, a.PutVM(directory.VM{ID: vmID, Name: "Work", Disk: disk.ID().String(), DiskBytes: blocks * vmdisk.Block}))
 	meet(a, b, aID)
 	if heads := b.Heads(vmID); len(heads) != 1 || heads[0].To != aID {
 		t.Fatalf("%d heads", len(heads))

@@ -41,6 +41,7 @@ type device struct {
 	durable content
 	maybe   [sectors][]uint32
 	points  []point
+	memory  memory          // of the suspended guest
 	sure    vmdisk.Position // as which the owner has told that its disk stays
 	last    vmdisk.Position // of a replica, when it was looked at last
 	touched bool            // something may have changed since it was looked at
@@ -90,7 +91,7 @@ func signature(id string, msg []byte) []byte {
 }
 
 func (d *device) diskOptions() vmdisk.Options {
-	return vmdisk.Options{FS: d.mem, Reserve: 0, QueueBytes: d.w.queueBytes, BarrierEvery: time.Second, SaveEvery: d.w.saveEvery}
+	return vmdisk.Options{FS: d.mem, Reserve: 0, Renamed: d.renamed, QueueBytes: d.w.queueBytes, BarrierEvery: time.Second, SaveEvery: d.w.saveEvery}
 }
 
 // boot starts the engine.
@@ -247,7 +248,7 @@ func (e *engine) perform(a baton.Action) {
 		e.seal()
 		word := e.word
 		e.word = nil
-		if err := e.custody().Activate(a.Term, word); err != nil {
+		if err := e.carry(a.Term, func() error { return e.custody().Activate(a.Term, word) }); err != nil {
 			w.trouble(d, "activate", err)
 		}
 		e.sealed, e.due = false, true
@@ -412,8 +413,12 @@ func (e *engine) resume(a baton.Action) {
 		w.trouble(d, "resume", err)
 		return
 	}
+	e.memory().Rebind(a.Term)
 	w.activated(d)
 	if a.Guest && d.guest != nil {
+		if d.suspended() {
+			w.forgetMemory(d)
+		}
 		w.goOn(d)
 	}
 }

@@ -223,7 +223,7 @@ func (e *engine) hear(l letter) {
 	ev, _ := baton.Delivered(l.from, *l.action)
 	switch ev.Kind {
 	case baton.EvPeerAsk:
-		if !e.owner() || len(e.dir.Heads(vmID)) > 1 || d.guest != nil && d.guest.kind != running && e.machine.State() == baton.Owned {
+		if !e.owner() || len(e.dir.Heads(vmID)) > 1 || d.guest == nil && d.suspended() || d.guest != nil && d.guest.kind != running && e.machine.State() == baton.Owned {
 			w.post(letter{from: d.id, to: l.from, action: &baton.Action{Kind: baton.ActSendRefuse, Peer: l.from, Ask: ev.Ask, Reason: "not ready"}})
 			return
 		}

@@ -126,8 +126,10 @@ func (w *world) act(d *device) {
 		w.choose(d)
 	case n < 87:
 		w.start(d)
-	case n < 92:
+	case n < 90:
 		w.shutDown(d)
+	case n < 93:
+		w.suspend(d)
 	case n < 96:
 		if e.owner() && e.disk != nil {
 			if err := e.disk.Save(); err != nil {
@@ -147,6 +149,10 @@ func (w *world) start(d *device) {
 	}
 	info := e.disk.Info()
 	if !info.Active || info.Fenced {
+		return
+	}
+	if d.suspended() {
+		w.restore(d)
 		return
 	}
 	if !w.uncertain(d) {
@@ -399,6 +405,7 @@ func (w *world) rest() {
 	if w.err != nil {
 		return
 	}
+	w.owes(w.dev(owner))
 	w.lastWrite(w.dev(owner))
 	// Whatever a guest was told to be durable is in the VM, or in what was set aside.
 	for _, term := range slices.Sorted(maps.Keys(w.truth.promised)) {

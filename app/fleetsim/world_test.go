@@ -39,7 +39,7 @@ type world struct {
 type acts struct {
 	writes, flushes, handoffs, teleports, crashes, steps int
 	takeovers, kept, judged, choices, points, compared   int
-	tellings, previews, certain                          int
+	tellings, previews, certain, suspended, resumed      int
 }
 
 func (a *acts) add(b acts) {
@@ -58,6 +58,8 @@ func (a *acts) add(b acts) {
 	a.tellings += b.tellings
 	a.previews += b.previews
 	a.certain += b.certain
+	a.suspended += b.suspended
+	a.resumed += b.resumed
 }
 
 func (w *world) fail(format string, args ...any) {

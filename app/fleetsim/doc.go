@@ -9,7 +9,7 @@
 //
 // What package app does between these parts, without its goroutines, is here once more, in engine_test.go, handoff_test.go, mirror_test.go and
 // branch_test.go: whoever changes the order of things there changes it here. Not lived through: removing devices and wiping, working offline,
-// suspended memory, stale sets and what a takeover's preview says, hydrating, a second VM.
+// hydrating, a second VM.
 //
 // After every event it is checked, against what an observer would know who sees everything:
 //
@@ -17,6 +17,10 @@
 //   - what a guest was told to be durable survives; a guest that goes on finds what it wrote;
 //   - one device at most owns or was active under a term; none writes under a term that it gave away; no two transfers have a term;
 //   - two guests run only across a takeover, and none where the directory knows of another owner;
+//   - a replica lacks no block that its owner doesn't tell of, nothing is certain while a guest writes, and what a person reads before a
+//     takeover promises no more than there is;
+//   - a VM that was suspended goes on as it was, on the disk that it left;
+//   - a device that has heard of another owner takes no write of the one before;
 //   - nothing is overwritten that isn't in the new history, on another device, or in a restore point.
 //
 // Then everything heals, and the person chooses where there is something to choose: all directories are equal and name the

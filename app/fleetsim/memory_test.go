@@ -128,9 +128,7 @@ func (w *world) restore(d *device) {
 	image := *d.memory.image
 	d.guest = &image
 	d.guest.kind = standing
-	if w.saboteur != loadsTwice {
-		w.forgetMemory(d)
-	}
+	w.forgetMemory(d)
 	if d.burnt() {
 		return
 	}
@@ -158,13 +156,13 @@ func (w *world) owes(d *device) {
 
 // carry begins a term of the disk, with the memory that belongs to it.
 func (e *engine) carry(term uint64, begin func() error) error {
-	if e.d.w.saboteur == carriesNothing {
-		return begin()
-	}
 	return e.memory().Carry(term, begin)
 }
 
 // renamed is told by the device's disk.
 func (d *device) renamed(from, to vmdisk.Position) error {
+	if d.w.saboteur == renamesUntold {
+		return nil
+	}
 	return custody.Renamed(noteFile{d}, from, to)
 }

@@ -252,6 +252,11 @@ func (w *world) receive(d *device) bool {
 
 func (f *mirror) apply(o op) error {
 	f.w.note("%s applies %d %s", f.replica.id, o.kind, o.pos)
+	if e := f.replica.e; !e.looks() && f.w.saboteur != ignoresTerm {
+		if _, owner, ok := e.dir.Owner(vmID); ok && owner != f.owner.id {
+			f.w.fail("%s applies what %s writes, and has heard that %s is the owner", f.replica.id, f.owner.id, owner)
+		}
+	}
 	f.replica.touched = true
 	switch o.kind {
 	case vmdisk.OpBegin:

@@ -30,8 +30,7 @@ const (
 	comparesNothing saboteur = "a replica that was compared counts as equal"
 	yieldsNothing   saboteur = "a disk that lost goes on under its old term"
 	alwaysCertain   saboteur = "it is certain what a replica lacks while the guest writes"
-	carriesNothing  saboteur = "a saved memory isn't bound to the new term"
-	loadsTwice      saboteur = "a saved memory stays when its guest goes on"
+	renamesUntold   saboteur = "a disk gets another position, and its saved memory doesn't know"
 	staysCertain    saboteur = "what was certain isn't taken back when the guest starts"
 )
 
@@ -101,7 +100,7 @@ var sabotages = []struct {
 	{forgetsGiving, 4}, {resumesGiven, 4}, {clearsEarly, 1}, {runsLoaded, 1}, {doesntStop, 1}, {ignoresTerm, 20}, {skipsJudge, 18},
 	{signsNothing, 18}, {receivesAll, 117}, {runsOn, 21}, {setsNothing, 20}, {takesUnwritten, 6},
 	{acksUnapplied, 768}, {comparesNothing, 6}, {yieldsNothing, 6},
-	{alwaysCertain, 1}, {staysCertain, 1}, {carriesNothing, 1}, {loadsTwice, 1},
+	{alwaysCertain, 1}, {staysCertain, 12}, {renamesUntold, 22}, {keepsForeign, 91},
 }
 
 // TestSabotageIsNoticed breaks one rule at a time: a defect of that kind must be found, or the simulator proves nothing.

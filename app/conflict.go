@@ -148,6 +148,28 @@ func (v *vm) changedSince(pos directory.Position) int64 {
 	return n
 }
 
+// signedTwice says that a member of the fleet has the VM by a transfer of a term that another transfer began here, and how it is called.
+func (v *vm) signedTwice() (there string, twice bool) {
+	for _, t := range v.e.dir.Forks(v.id) {
+		if t.To != v.ownerID() && v.e.dir.IsMember(t.To) {
+			return v.e.deviceName(t.To), true
+		}
+	}
+	return "", false
+}
+
+// tellSignedTwice tells the person of it, once. Called by the loop.
+func (v *vm) tellSignedTwice() {
+	there, twice := v.signedTwice()
+	v.mu.Lock()
+	before := v.twice
+	v.twice = there
+	v.mu.Unlock()
+	if twice && there != before {
+		v.e.tell("vm.signed-twice", v, errSignedTwice(v.name(), v.e.deviceName(v.ownerID()), there).Error())
+	}
+}
+
 // tellHeads tells the person that there are several versions, or that there are no more. Called by the loop.
 func (v *vm) tellHeads() {
 	heads := v.e.dir.Heads(v.id)

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -230,4 +231,35 @@ func TestChoicesMadeApart(t *testing.T) {
 	if s, _ := desk.vm("Work"); len(s.RestorePoints) != 1 {
 		t.Errorf("the desk keeps %+v", s.RestorePoints)
 	}
+}
+
+// A device that was restored from a backup may give one term away twice. What can't be brought together is told.
+func TestATermThatWasGivenTwice(t *testing.T) {
+	desk, laptop, v := twoDevices(t)
+	third := newDevice(t, "third")
+	pair(t, desk, third)
+	linked(t, desk, laptop, third)
+	self, pos := desk.engine.host.ID(), directory.Position(desk.engine.vm(v.ID).currentDisk().Info().Position)
+	var given []directory.SignedTransfer
+	for _, to := range []*device{third, laptop} {
+		x, err := desk.engine.dir.NewTransfer(v.ID, to.engine.host.ID(), "attempt of "+to.name, pos, directory.KindSwitch)
+		if err != nil {
+			t.Fatal(err)
+		}
+		given = append(given, x)
+	}
+	for _, x := range given {
+		if err := laptop.engine.dir.Apply(self, x.Record); err != nil && !errors.Is(err, directory.ErrFork) {
+			t.Fatal(err)
+		}
+	}
+	until(t, "the laptop to tell", func() bool {
+		s, _ := laptop.vm("Work")
+		return s.Problem != nil && strings.Contains(s.Problem.Sentence, "third and laptop both own Work") && strings.Contains(s.Problem.Next, "devices remove \"laptop\"")
+	})
+	until(t, "the event", func() bool {
+		laptop.engine.hub.mu.Lock()
+		defer laptop.engine.hub.mu.Unlock()
+		return slices.ContainsFunc(laptop.engine.hub.kept, func(e api.Event) bool { return e.Kind == "vm.signed-twice" })
+	})
 }

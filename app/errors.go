@@ -87,6 +87,13 @@ func errNeedsCheck(vm, dir, why string) *api.Error {
 		Next: fmt.Sprintf("See what is lost, if anything: tagalong disk check %q", dir), Cause: why}
 }
 
+// errSignedTwice is the problem of a VM of which two devices say, under one number, that they own it: after a device was restored from a
+// backup, or two takeovers apart that came to the same number. Neither can follow the other.
+func errSignedTwice(vm, here, there string) *api.Error {
+	return &api.Error{Code: api.CodeConflict, Sentence: fmt.Sprintf("%s and %s both own %s, under the same number: they can't be brought together. Nothing was overwritten on either.", here, there, vm),
+		Next: fmt.Sprintf("On the one that you don't go on with, save what you need (tagalong disk export), then remove it on another device: tagalong devices remove %q", there)}
+}
+
 // nearest is the known name that name was probably meant to be, or "".
 func nearest(name string, known []string) string {
 	best, bestDistance := "", 3

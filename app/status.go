@@ -145,6 +145,9 @@ func (v *vm) status() api.VM {
 			s.Problem = errNeedsCheck(s.Name, v.diskDir(), why)
 		}
 	}
+	if there, twice := v.signedTwice(); twice && s.Problem == nil {
+		s.Problem = errSignedTwice(s.Name, v.e.deviceName(owner), there)
+	}
 	s.OwnerName = v.e.deviceName(owner)
 	if s.Here {
 		s.OfflineSince, s.Offline = v.e.offlineSince()

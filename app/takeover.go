@@ -324,6 +324,7 @@ func (e *Engine) restartFacts(id string, m *baton.Machine, disk *vmdisk.Store, g
 // followHistory tells the machine what the VM's history says that it doesn't know. Called by the loop.
 func (v *vm) followHistory(ctx context.Context) {
 	v.tellHeads()
+	v.tellSignedTwice()
 	v.endForeign()
 	defer v.repairSoon()
 	for range maxNews {

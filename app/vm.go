@@ -73,6 +73,7 @@ type vm struct {
 	aside    *asideRun
 	opened   map[string]*openPoint // restore points that the VM sees, by ID
 	heads    string                // the sides that the person was told of last; "" if there was one
+	twice    string                // the device that, as the person was told, owns the VM under the same term; "" if none
 	received time.Time             // when the owner's last barrier came in
 }
 

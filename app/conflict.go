@@ -99,6 +99,9 @@ func (v *vm) side(h directory.SignedTransfer, preferred bool) api.ConflictSide {
 			s.Position = api.Position(disk.Info().Position)
 		}
 	}
+	if s.Connected && s.State == api.VMRunning {
+		s.At = time.Now() // its record tells of the last change of its state
+	}
 	return s
 }
 

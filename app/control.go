@@ -265,7 +265,7 @@ func (v *vm) send(a baton.Action) {
 		m.Body = handoff.Returned{Record: record, Live: a.Live}
 	case baton.ActSendActive:
 		m.Body = handoff.Active{Term: a.Term}
-		if s, ok := v.switchDone(v.under, v.e.name); ok {
+		if s, ok := v.doneUnder(v.e.name); ok {
 			v.e.spawn(func() { v.noteSwitch(a.Term, s) })
 		}
 		v.e.spawn(v.syncFeeds)
@@ -324,6 +324,9 @@ func (e *Engine) hear(ctx context.Context, device string, m handoff.Msg) error {
 			return errNotOwner
 		}
 		_, err := v.take(ctx)
+		if err != nil {
+			e.tellDevice(device, handoff.Msg{VM: m.VM, Body: handoff.Refuse{Reason: inviteReason(err)}})
+		}
 		return err
 	case handoff.Progress:
 		var s api.Switch
@@ -335,6 +338,10 @@ func (e *Engine) hear(ctx context.Context, device string, m handoff.Msg) error {
 	case handoff.Ask:
 		return v.hearAsk(ctx, ev, b)
 	case handoff.Refuse:
+		if m.Ask == "" {
+			v.inviteRefused(device, b.Reason)
+			return nil
+		}
 		ev.Kind, ev.Reason = baton.EvPeerRefuse, b.Reason
 	case handoff.Offer:
 		ev.Kind, ev.Term, ev.Live = baton.EvPeerOffer, b.Term, b.Kind == handoff.KindTeleport
@@ -417,6 +424,9 @@ func (v *vm) hearAsk(ctx context.Context, ev baton.Event, b handoff.Ask) error {
 	refuse := func(reason string) error {
 		v.e.tellDevice(ev.Peer, handoff.Msg{VM: v.id, Ask: ev.Ask, Body: handoff.Refuse{Reason: reason}})
 		return nil
+	}
+	if v.wasCalledOff(ev.Peer) {
+		return refuse(baton.ReasonCancelled)
 	}
 	if p := v.e.preparation(); p != nil && p.wants(v.id) {
 		return refuse(reasonLeaving)

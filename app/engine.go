@@ -69,6 +69,8 @@ type Engine struct {
 	courtesy    *courtesy
 
 	notes sync.Mutex // held over a change of a note of a saved memory
+	// following is held over a look at who is in the fleet and what follows from it.
+	following sync.Mutex
 
 	// guarded by mu
 	mu      sync.Mutex

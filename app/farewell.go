@@ -15,6 +15,7 @@ import (
 	"tagalong.org/tagalong/app/api"
 	"tagalong.org/tagalong/app/durable"
 	"tagalong.org/tagalong/directory"
+	"tagalong.org/tagalong/directory/baton"
 	"tagalong.org/tagalong/p2p"
 	"tagalong.org/tagalong/p2p/farewell"
 )
@@ -430,6 +431,9 @@ func (e *Engine) LeaveFleet(ctx context.Context, req api.LeaveFleet) error {
 		return &api.Error{Code: api.CodeBusy, Sentence: "This device is getting ready to work offline.", Next: "Cancel that first: tagalong offline off"}
 	}
 	for _, v := range e.allVMs() {
+		if err := v.leaves(req.Delete); err != nil {
+			return err
+		}
 		if v.owner() && v.copied() {
 			return errConflict(v.name()+" is on this device, and others have copies of it.",
 				fmt.Sprintf("Switch it to another device first (tagalong switch %q --to DEVICE), or remove it.", v.name()))
@@ -454,6 +458,26 @@ func (e *Engine) LeaveFleet(ctx context.Context, req api.LeaveFleet) error {
 	}
 	for !e.allKnow(here) && pauseFor(ctx, prepareEvery) == nil {
 		continue
+	}
+	return nil
+}
+
+// leaves fails if this device has something of the VM that only it has, and that the person has to decide about before it leaves.
+func (v *vm) leaves(deletes bool) error {
+	for _, h := range v.e.dir.Heads(v.id) {
+		if err := v.decided(); err != nil && h.To == v.e.host.ID() {
+			return err
+		}
+	}
+	v.mu.Lock()
+	state := v.state
+	v.mu.Unlock()
+	switch {
+	case state == baton.Ousted:
+		return errBusy(v.name(), "it isn't settled yet what becomes of what this device has of it")
+	case deletes && v.ownerID() != v.e.host.ID() && len(v.restorePoints()) > 0:
+		return errConflict("This device keeps a restore point of "+v.name()+", which no other has.",
+			"Delete it first (tagalong restore-points delete), or leave without deleting the copies.")
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"time"
@@ -83,6 +84,37 @@ func (v *vm) setGuest(g hypervisor.Guest) {
 	v.problem = nil
 	v.mu.Unlock()
 	v.e.spawn(func() { v.followGuest(g) })
+}
+
+// adopt makes a guest that was started here the VM's, unless this device has lost the VM meanwhile: then the guest is ended. It would write
+// the disk of whoever has the VM next.
+func (v *vm) adopt(ctx context.Context, g hypervisor.Guest) error {
+	v.mu.Lock()
+	lost := !v.ownerLocked() || v.closed
+	if !lost {
+		v.guest, v.problem = g, nil
+	}
+	v.mu.Unlock()
+	if lost {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), actionTimeout)
+		defer cancel()
+		return errors.Join(v.rather(v.errNotHere()), g.Kill(ctx), g.Close())
+	}
+	v.e.spawn(func() { v.followGuest(g) })
+	return nil
+}
+
+// letRun lets the VM's guest go on. If this device loses the VM in that moment, it stands still again.
+func (v *vm) letRun(ctx context.Context, g hypervisor.Guest) error {
+	if err := g.Continue(ctx); err != nil {
+		return explainHypervisor(err)
+	}
+	if v.owner() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), actionTimeout)
+	defer cancel()
+	return errors.Join(v.rather(v.errNotHere()), v.standStill(ctx, g))
 }
 
 // dropGuest forgets the guest if it is g, and lets go of its process.

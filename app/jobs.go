@@ -55,7 +55,10 @@ func (e *Engine) startJob(about api.Job, do func(ctx context.Context, j *job) er
 	for _, other := range e.jobs {
 		if s := other.snapshot(); s.Kind == about.Kind && s.VM == about.VM && !s.Done {
 			cancel()
-			return nil, errBusy(about.VMName, map[string]string{kindExport: "its disk is being exported", kindCheck: "its disk is being checked"}[about.Kind])
+			if about.Kind == kindOffline {
+				return nil, &api.Error{Code: api.CodeBusy, Sentence: "This device is getting ready to work offline already.", Next: "Try again in a moment."}
+			}
+			return nil, errBusy(about.VMName, map[string]string{kindExport: "its disk is being exported", kindCheck: "its disk is being checked", kindResolve: "your choice is being carried out"}[about.Kind])
 		}
 	}
 	e.jobs = append(trimJobs(e.jobs), j)

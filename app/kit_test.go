@@ -45,6 +45,8 @@ type fakeHypervisor struct {
 	hold chan struct{}
 	// holdLoaded, while not nil, keeps incoming guests from proving that they have their memory until it is closed.
 	holdLoaded chan struct{}
+	// holdStart is the same for fresh ones.
+	holdStart chan struct{}
 	// hasty is how many teleports converge before their guest is stopped.
 	hasty int
 	// immortal keeps guests from being killed, doomed counts who tried.
@@ -74,6 +76,9 @@ type fakeGuest struct {
 	checks bool
 	// clings makes it not let go of a further disk.
 	clings bool
+	// goesOn, while not nil, keeps it from going on until it is closed; waits says that it was told to.
+	goesOn chan struct{}
+	waits  bool
 }
 
 func (h *fakeHypervisor) Probe(context.Context) (hypervisor.Facts, error) {
@@ -91,7 +96,17 @@ func (h *fakeHypervisor) add(c hypervisor.Config, state hypervisor.State, memory
 	return g
 }
 
-func (h *fakeHypervisor) Start(_ context.Context, c hypervisor.Config) (hypervisor.Guest, error) {
+func (h *fakeHypervisor) Start(ctx context.Context, c hypervisor.Config) (hypervisor.Guest, error) {
+	h.mu.Lock()
+	hold := h.holdStart
+	h.mu.Unlock()
+	if hold != nil {
+		select {
+		case <-hold:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 	return h.add(c, hypervisor.StateRunning, h.memory), nil
 }
 
@@ -128,6 +143,12 @@ func (h *fakeHypervisor) setHoldLoaded(hold chan struct{}) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.holdLoaded = hold
+}
+
+func (h *fakeHypervisor) setHoldStart(hold chan struct{}) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.holdStart = hold
 }
 
 func (h *fakeHypervisor) setBroken(broken bool) {
@@ -185,10 +206,31 @@ func (g *fakeGuest) Continue(context.Context) error {
 		return hypervisor.ErrNotRunning
 	}
 	g.mu.Lock()
+	hold := g.goesOn
+	g.waits = hold != nil
+	g.mu.Unlock()
+	if hold != nil {
+		<-hold
+	}
+	g.mu.Lock()
 	g.runs++
+	g.waits = false
 	g.mu.Unlock()
 	g.set(hypervisor.StateRunning)
 	return nil
+}
+
+func (g *fakeGuest) holdContinue(hold chan struct{}) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.goesOn = hold
+}
+
+// continuing says that it was told to go on and is kept from it.
+func (g *fakeGuest) continuing() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.waits
 }
 
 func (g *fakeGuest) PowerDown(ctx context.Context) error { return g.Kill(ctx) }

@@ -54,11 +54,9 @@ func (v *vm) wake(ctx context.Context, guest hypervisor.Guest) error {
 	case hypervisor.StateRunning:
 		return errConflict(v.name()+" is running already.", "")
 	case hypervisor.StatePaused, hypervisor.StateIOError:
-		if err := guest.Continue(ctx); err != nil {
-			return explainHypervisor(err)
-		}
+		err := v.letRun(ctx, guest)
 		v.noteGuest(guest)
-		return nil
+		return err
 	default:
 		return errConflict(fmt.Sprintf("%s can't go on: it is %s.", v.name(), state), "Stop it with --force and start it again.")
 	}
@@ -93,11 +91,13 @@ func (v *vm) start(ctx context.Context) error {
 	if err != nil {
 		return explainHypervisor(err)
 	}
+	if err := v.adopt(ctx, guest); err != nil {
+		return err
+	}
 	v.attached(config.Extra)
 	if due {
 		v.fileSystemsAsked(choice)
 	}
-	v.setGuest(guest)
 	return nil
 }
 
@@ -238,6 +238,9 @@ func (e *Engine) RemoveVM(ctx context.Context, name string) error {
 		return err
 	}
 	defer v.end(opRemove)
+	if err := v.decided(); err != nil {
+		return err // the other version would go with it, unseen
+	}
 	if v.currentGuest() != nil {
 		return errConflict(v.name()+" is running.", fmt.Sprintf("Stop it first: tagalong vm stop %q", v.name()))
 	}
@@ -376,7 +379,6 @@ func (v *vm) saveRecord() error {
 	now := gist(status)
 	v.mu.Lock()
 	same := v.told == now
-	v.told = now
 	v.mu.Unlock()
 	if same {
 		return nil
@@ -386,8 +388,14 @@ func (v *vm) saveRecord() error {
 	r.Position = directory.Position(status.Position)
 	r.Replicas = nil
 	r.At = time.Now()
-	if err := v.e.dir.PutVM(r); err != nil && !errors.Is(err, directory.ErrNotOwner) {
+	switch err := v.e.dir.PutVM(r); {
+	case errors.Is(err, directory.ErrNotOwner):
+		return nil
+	case err != nil:
 		return err
 	}
+	v.mu.Lock()
+	v.told = now
+	v.mu.Unlock()
 	return nil
 }

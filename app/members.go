@@ -2,10 +2,12 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"sort"
+	"strconv"
 	"strings"
 
 	"tagalong.org/tagalong/app/api"
@@ -23,6 +25,9 @@ const (
 
 // followMembers brings the network in step with who is in the fleet, whenever that may have changed, and tells the person.
 func (e *Engine) followMembers() {
+	// One at a time: an older look that came later would tell of devices that come and go which don't.
+	e.following.Lock()
+	defer e.following.Unlock()
 	now := e.whoStands()
 	e.mu.Lock()
 	before := e.standing
@@ -135,7 +140,7 @@ func (e *Engine) RemoveDevice(_ context.Context, req api.RemoveDevice) error {
 	if len(owns) > 0 && !req.Anyway && !gone {
 		sort.Strings(owns)
 		return errConflict(strings.Join(owns, ", ")+pick(len(owns), " is", " are")+" on "+name+".",
-			"Switch to another device first. If "+name+" is lost: tagalong devices remove --anyway, and take over what is here.")
+			"Switch to another device first. If "+name+" is lost: tagalong devices remove "+strconv.Quote(name)+" --anyway, and take over what is here.")
 	}
 	if err := e.dir.RemoveMember(id, req.Wipe); err != nil {
 		return fmt.Errorf("remove the device: %w", err)
@@ -155,8 +160,8 @@ func (e *Engine) RemoveDevice(_ context.Context, req api.RemoveDevice) error {
 // findAnyDevice finds a device by name or ID, also one that was removed and hasn't been told yet.
 func (e *Engine) findAnyDevice(name string) (id string, gone bool, err error) {
 	id, err = e.findDevice(name)
-	if err == nil {
-		return id, false, nil
+	if err == nil || errors.Is(err, &api.Error{Code: api.CodeConflict}) {
+		return id, false, err
 	}
 	for _, m := range e.removedUntold() {
 		if m.ID == name || e.deviceName(m.ID) == name {

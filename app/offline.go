@@ -122,7 +122,12 @@ func (e *Engine) GoOffline(ctx context.Context, req api.GoOffline) (*api.Job, er
 	if err := e.keepOffline(func(k *keptOffline) { *k = keptOffline{Preparing: true, Wish: wish} }); err != nil {
 		return nil, err
 	}
-	return e.prepareOffline(wish, req.Now)
+	job, err := e.prepareOffline(wish, req.Now)
+	if err != nil {
+		// What wasn't begun isn't to be taken up at the next start.
+		err = errors.Join(err, e.keepOffline(func(k *keptOffline) { *k = keptOffline{} }))
+	}
+	return job, err
 }
 
 // resumeOffline goes on with a preparation that the engine's end interrupted.
@@ -159,6 +164,9 @@ func (e *Engine) wish(ctx context.Context, req api.GoOffline) ([]string, error) 
 	}
 	var wish []string
 	for _, v := range vms {
+		if err := v.decided(); err != nil && !req.Now && !v.owner() {
+			return nil, err
+		}
 		if !req.Now && !v.owner() && !e.awaitLink(ctx, v.ownerID()) {
 			err := api.AsError(v.errAway())
 			return nil, &api.Error{Code: err.Code, Sentence: err.Sentence + " Only a copy of " + v.name() + " would come along, which must not be started.",
@@ -350,7 +358,9 @@ func (v *vm) errAway() error {
 	owner := v.e.deviceName(v.ownerID())
 	since, along := v.tookAlong()
 	if !along {
-		return errUnreachable(owner)
+		err := api.AsError(errUnreachable(owner))
+		err.Next += fmt.Sprintf(" If it is lost, take over what is here: tagalong switch --force %q", v.name())
+		return err
 	}
 	return &api.Error{Code: api.CodeUnreachable, Sentence: fmt.Sprintf("%s took %s along: it works offline since %s.", owner, v.name(), clock(since)),
 		Next: fmt.Sprintf("Switch when it is back. If it is lost, take over what is here: tagalong switch --force %q", v.name())}
@@ -376,8 +386,7 @@ func (v *vm) errNotHere() error {
 func copyText(s api.OfflineVM) string {
 	text := fmt.Sprintf("a copy of %s (position %d/%d", s.VMName, s.Position.Term, s.Position.Barrier)
 	if s.Position == (api.Position{}) {
-		text = "no whole copy of " + s.VMName + " yet ("
-		return text + "it can't be started)"
+		return "a part of a copy of " + s.VMName
 	}
 	if !s.At.IsZero() {
 		text += ", of " + clock(s.At)

@@ -200,7 +200,7 @@ func (v *vm) resume(ctx context.Context, a baton.Action) {
 		}
 	}
 	v.syncFeeds()
-	v.endSwitch(v.under, a.Reason)
+	v.endUnder(a.Reason)
 }
 
 // goOn lets a guest continue that may stand in the middle of a teleport begun by an earlier engine.
@@ -255,7 +255,7 @@ func (v *vm) becomeReplica(ctx context.Context, a baton.Action) {
 	v.saveBaton(a.State)
 	v.stopFeeds()
 	v.stopExport()
-	v.switchDone(v.under, v.e.deviceName(a.Peer))
+	v.doneUnder(v.e.deviceName(a.Peer))
 }
 
 func (v *vm) reportStopped() {

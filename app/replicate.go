@@ -69,7 +69,7 @@ func (v *vm) syncFeeds() {
 	var gone []*feedRun
 	v.mu.Lock()
 	for device := range members {
-		if v.feeds[device] == nil && v.disk != nil {
+		if v.feeds[device] == nil && v.disk != nil && !v.closed {
 			v.feeds[device] = v.startFeed(device)
 		}
 	}

@@ -88,12 +88,15 @@ func (v *vm) settledOn(t directory.SignedTransfer) bool {
 	if t.To == v.e.host.ID() {
 		return ownedState(state) && term >= t.Term || v.ownerID() != t.To
 	}
-	return state == baton.Replica
+	return state == baton.Replica || ownedState(state) && term > t.Term
 }
 
 // chosenText says what the choice has come to, and where the other side is now.
 func (v *vm) chosenText(t directory.SignedTransfer) string {
 	name, winner := v.name(), v.e.deviceName(t.To)
+	if owner := v.ownerID(); owner != t.To {
+		return fmt.Sprintf("%s has gone on since: it is on %s.", name, v.e.deviceName(owner))
+	}
 	text := fmt.Sprintf("%s goes on on %s.", name, winner)
 	for _, h := range t.Over {
 		a := v.e.dir.Ancestry(h)

@@ -9,7 +9,6 @@ import (
 
 	"tagalong.org/tagalong/app/api"
 	"tagalong.org/tagalong/app/disknbd"
-	"tagalong.org/tagalong/app/durable"
 	"tagalong.org/tagalong/app/hypervisor"
 	"tagalong.org/tagalong/app/restore"
 	"tagalong.org/tagalong/directory/baton"
@@ -102,8 +101,8 @@ func (v *vm) deleteUnfinished(run *asideRun, p restore.Point) error {
 	if err := v.e.dir.SetLocal(unwanted(v.id), []byte(p.ID)); err != nil {
 		return fmt.Errorf("note that the restore point isn't wanted: %w", err)
 	}
-	if err := durable.Rename(v.shelf().Disk(p.ID), v.diskDir()); err != nil {
-		return fmt.Errorf("put the disk back: %w", err)
+	if err := v.putBack(p.ID); err != nil {
+		return err
 	}
 	select {
 	case run.poke <- struct{}{}:

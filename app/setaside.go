@@ -35,8 +35,9 @@ import (
 
 // asideRun is this work, while it lasts.
 type asideRun struct {
-	term uint64
-	poke chan struct{} // 1-buffered: there may be room now
+	term  uint64
+	poke  chan struct{} // 1-buffered: there may be room now
+	ended chan struct{} // closed when nothing is written any more
 
 	// guarded by mu
 	mu          sync.Mutex
@@ -80,7 +81,7 @@ func (v *vm) startSetAside(ctx context.Context, term uint64) {
 		v.log.Error("The choice isn't in the directory", "term", term)
 		return
 	}
-	run := &asideRun{term: term, poke: make(chan struct{}, 1)}
+	run := &asideRun{term: term, poke: make(chan struct{}, 1), ended: make(chan struct{})}
 	v.mu.Lock()
 	if v.aside != nil {
 		v.mu.Unlock()
@@ -111,6 +112,7 @@ func (v *vm) startSetAside(ctx context.Context, term uint64) {
 		v.mu.Lock()
 		v.aside = nil
 		v.mu.Unlock()
+		close(run.ended)
 		if ctx.Err() == nil {
 			v.post(ctx, baton.Event{Kind: baton.EvSetAside})
 		}
@@ -150,7 +152,7 @@ func unwanted(vm string) string { return "unwanted/" + vm }
 func (v *vm) makePoint(ctx context.Context, t directory.SignedTransfer, run *asideRun) error {
 	id, shelf := pointID(t), v.shelf()
 	if b, err := v.e.dir.Local(unwanted(v.id)); err == nil && string(b) == id {
-		return v.openDisk()
+		return errors.Join(v.putBack(id), v.openDisk())
 	}
 	pos, err := v.letGoOfDisk()
 	if err != nil {
@@ -174,6 +176,17 @@ func (v *vm) makePoint(ctx context.Context, t directory.SignedTransfer, run *asi
 		}
 	}
 	return v.openDisk()
+}
+
+// putBack moves the disk of a restore point that isn't wanted back to its place, unless that was done.
+func (v *vm) putBack(id string) error {
+	if _, err := os.Stat(v.diskDir()); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := durable.Rename(v.shelf().Disk(id), v.diskDir()); err != nil {
+		return fmt.Errorf("put the disk back: %w", err)
+	}
+	return nil
 }
 
 // explainClone says what a failed copy means for the person.

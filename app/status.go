@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sort"
 	"time"
@@ -103,17 +104,27 @@ func (e *Engine) deviceName(id string) string {
 
 // findDevice finds a device of the fleet by name or ID.
 func (e *Engine) findDevice(name string) (string, error) {
-	if name == e.host.ID() || name == e.name {
-		return e.host.ID(), nil
-	}
-	known := []string{e.name}
+	known, ids := []string{e.name}, []string{e.host.ID()}
 	for _, m := range e.dir.Members() {
-		if m.ID == name || e.deviceName(m.ID) == name {
-			return m.ID, nil
-		}
-		known = append(known, e.deviceName(m.ID))
+		known, ids = append(known, e.deviceName(m.ID)), append(ids, m.ID)
 	}
-	return "", errNoSuchDevice(name, known)
+	if slices.Contains(ids, name) {
+		return name, nil
+	}
+	found := ""
+	for i, n := range known {
+		switch {
+		case n != name:
+		case found != "":
+			return "", errConflict(fmt.Sprintf("Several devices are called %q.", name), "Use the device's ID (tagalong devices --json).")
+		default:
+			found = ids[i]
+		}
+	}
+	if found == "" {
+		return "", errNoSuchDevice(name, known)
+	}
+	return found, nil
 }
 
 // status derives what is told of the VM.

@@ -149,16 +149,20 @@ func (v *vm) restore(ctx context.Context) error {
 		defer cancel()
 		return errors.Join(explainHypervisor(err), guest.Kill(kill), guest.Close())
 	}
+	if err := v.adopt(ctx, guest); err != nil {
+		return err
+	}
 	// The memory is used up before the guest goes on: it must never be loaded a second time on a
 	// disk that has moved on.
 	removeMemory(v)
 	// From here on there is no way back, whoever has lost patience.
 	ctx = context.WithoutCancel(ctx)
-	if err := guest.Continue(ctx); err != nil {
-		return errors.Join(explainHypervisor(err), guest.Kill(ctx), guest.Close())
+	err = v.letRun(ctx, guest)
+	if err != nil && v.owner() {
+		err = errors.Join(err, guest.Kill(ctx))
+		v.dropGuest(guest)
 	}
-	v.setGuest(guest)
-	return nil
+	return err
 }
 
 // checkMemory reads the note and makes sure that the memory belongs to the disk as it is.

@@ -42,6 +42,9 @@ func (e *Engine) Switch(ctx context.Context, req api.SwitchVM) (*api.Switch, err
 
 // take asks the owner for the VM.
 func (v *vm) take(ctx context.Context) (*api.Switch, error) {
+	if err := v.decided(); err != nil {
+		return nil, err
+	}
 	owner := v.ownerID()
 	if owner == v.e.host.ID() || owner == "" {
 		return nil, errConflict(fmt.Sprintf("%s is on this device already.", v.name()), "")
@@ -65,7 +68,7 @@ func (v *vm) take(ctx context.Context) (*api.Switch, error) {
 
 // sendTo asks another device to take the VM from here.
 func (v *vm) sendTo(ctx context.Context, device string) (*api.Switch, error) {
-	if v.switching() {
+	if v.switching() || v.invited() != nil {
 		return nil, errBusy(v.name(), opSwitch)
 	}
 	if p := v.e.preparation(); p != nil && p.wants(v.id) {
@@ -80,6 +83,7 @@ func (v *vm) sendTo(ctx context.Context, device string) (*api.Switch, error) {
 	if !v.e.awaitLink(ctx, device) {
 		return nil, errUnreachable(v.e.deviceName(device))
 	}
+	v.forgetCalledOff()
 	r, s := v.beginSwitch(v.e.host.ID(), device, v.currentGuest() != nil)
 	if !v.e.tellDevice(device, handoff.Msg{VM: v.id, Body: handoff.Invite{}}) {
 		v.endSwitch(r, baton.ReasonLinkLost)
@@ -102,6 +106,10 @@ func (e *Engine) CancelSwitch(ctx context.Context, id string) error {
 	e.mu.Unlock()
 	if found == nil {
 		return &api.Error{Code: api.CodeNotFound, Sentence: "There is no such switch under way."}
+	}
+	if r := found.invited(); r != nil && r.s.ID == id {
+		found.callOff(r)
+		return nil
 	}
 	found.post(ctx, baton.Event{Kind: baton.EvCancel})
 	return nil

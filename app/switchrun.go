@@ -250,6 +250,9 @@ func explainEnd(s api.Switch, reason string) *api.Error {
 			Next: "Take it away there first: tagalong restore-points close"}
 	case baton.ReasonOusted:
 		return &api.Error{Code: api.CodeConflict, Sentence: s.VMName + " was taken over by another device.", Next: "See where it is with: tagalong vm list"}
+	case reasonNotComparedYet:
+		return &api.Error{Code: api.CodeBusy, Sentence: "It isn't clear yet whether " + s.ToName + " has something of " + s.VMName + " that " + s.FromName + " lacks. " + stays,
+			Next: "Try again in a moment."}
 	case reasonMemory:
 		return &api.Error{Code: api.CodeConflict, Sentence: "There isn't enough free memory on " + s.ToName + ". " + stays, Next: "Close something there and try again."}
 	case reasonNoHypervisor:
@@ -270,6 +273,8 @@ const (
 	reasonMemory    = "not enough memory"
 	reasonConflict  = "two versions"
 	reasonSeesPoint = "sees a restore point"
+	// A copy that was not compared with the history can't be gone on with.
+	reasonNotComparedYet = "not compared yet"
 	// A memory image of one accelerator may not run under the other.
 	reasonAccel        = "another accelerator"
 	reasonNoHypervisor = "no hypervisor"
@@ -294,5 +299,5 @@ func (v *vm) endIncoming(reason string) {
 			return
 		}
 	}
-	v.endSwitch(v.under, reason)
+	v.endUnder(reason)
 }

@@ -286,7 +286,7 @@ func (v *vm) pauseGuest(ctx context.Context) {
 		v.outgoing.end(ctx)
 		v.outgoing = nil
 	}
-	v.endSwitch(v.under, baton.ReasonOusted)
+	v.endUnder(baton.ReasonOusted)
 	if guest := v.currentGuest(); guest != nil {
 		if err := v.standStill(ctx, guest); err != nil {
 			v.log.Error("Pausing the guest failed; its disk is fenced", "error", err)

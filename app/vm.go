@@ -65,16 +65,20 @@ type vm struct {
 	converged bool                // the last attempt to give it away ended because it was idle
 	sealed    bool                // the replica is loaded and waits for the baton
 	sw        *switchRun
-	// under is the switch that the loop's step is about. A step lets go of the VM before its actions are done: from then on sw may be
-	// another one, which they must not end. It belongs to the loop.
-	under    *switchRun
-	starting bool
-	told     string // the gist of the record as last written
-	aside    *asideRun
-	opened   map[string]*openPoint // restore points that the VM sees, by ID
-	heads    string                // the sides that the person was told of last; "" if there was one
-	twice    string                // the device that, as the person was told, owns the VM under the same term; "" if none
-	received time.Time             // when the owner's last barrier came in
+	// under is the switch that the loop's step is about. Once the step has let go of the VM, sw may be another one, which the step must not
+	// end. It belongs to the loop.
+	under *switchRun
+	// holds says that the loop's step holds the VM for a hand-off, and has yet to let go of it.
+	holds     bool
+	starting  bool
+	told      string // the gist of the record as last written
+	aside     *asideRun
+	calledOff calledOff
+	closed    bool                  // nothing begins here any more
+	opened    map[string]*openPoint // restore points that the VM sees, by ID
+	heads     string                // the sides that the person was told of last; "" if there was one
+	twice     string                // the device that, as the person was told, owns the VM under the same term; "" if none
+	received  time.Time             // when the owner's last barrier came in
 }
 
 // ask is an event whose sender waits for what becomes of it.
@@ -134,6 +138,7 @@ func (v *vm) loop(ctx context.Context, first *baton.Event) {
 			v.followHistory(ctx)
 		case now := <-tick.C:
 			_ = v.step(ctx, baton.Event{Kind: baton.EvTick, Now: now})
+			v.endUnanswered(now)
 		}
 	}
 }
@@ -171,7 +176,8 @@ func (v *vm) post(ctx context.Context, ev baton.Event) {
 // step runs one event through the machine, and the events that its actions make, in order. It returns the machine's first
 // refusal.
 func (v *vm) step(ctx context.Context, ev baton.Event) (refused error) {
-	v.under = v.currentSwitch()
+	v.under, v.holds = v.currentSwitch(), false
+	defer v.letGo()
 	queue := []baton.Event{ev}
 	for len(queue) > 0 {
 		ev, queue = queue[0], queue[1:]
@@ -180,6 +186,9 @@ func (v *vm) step(ctx context.Context, ev baton.Event) (refused error) {
 		if err != nil {
 			v.log.Warn("Hand-off event refused", "event", ev.Kind, "state", before, "peer", ev.Peer, "error", err)
 			v.settle(before, ev.Kind)
+			if ev.Kind == baton.EvWant {
+				v.endUnder(reasonNotComparedYet)
+			}
 			if refused == nil {
 				refused = err
 			}
@@ -199,23 +208,56 @@ func (v *vm) step(ctx context.Context, ev baton.Event) (refused error) {
 	return refused
 }
 
-// settle publishes the machine's state to the rest, and takes and ends the hand-off's hold on the VM.
+// rests says that no hand-off is under way.
+func rests(s baton.State) bool {
+	return s == baton.Owned || s == baton.Replica || s == baton.Ousted
+}
+
+// settle publishes the machine's state to the rest, and takes the VM for a hand-off. What the state stands for isn't done yet: see letGo.
 func (v *vm) settle(before baton.State, kind baton.EventKind) {
 	state := v.machine.State()
-	rests := state == baton.Owned || state == baton.Replica || state == baton.Ousted
 	asked := kind == baton.EvWant || kind == baton.EvPeerAsk
 	v.mu.Lock()
-	defer v.mu.Unlock()
 	v.state, v.term = state, v.machine.Term()
-	switch {
-	case !rests:
+	if !rests(state) {
 		v.op = opSwitch
-	case v.op == opSwitch && (before != state || asked):
+	}
+	v.holds = v.holds || before != state || asked
+	v.mu.Unlock()
+	if before != state {
+		v.tellTurn(before, state, kind)
+	}
+}
+
+// letGo ends the hand-off's hold on the VM, if the step has brought it to rest: when all of the step's actions are done, or the end of the
+// switch is about to be told, whichever comes first. Nobody else may act on a VM whose guest is still being taken up again. It does so once
+// a step: what holds the VM afterwards is somebody else's.
+func (v *vm) letGo() {
+	v.mu.Lock()
+	free := v.holds && rests(v.state) && v.op == opSwitch
+	if free {
 		v.op = ""
 	}
-	if before != state {
-		v.e.spawn(func() { v.tellTurn(before, state, kind) })
+	if rests(v.state) {
+		v.holds = false
 	}
+	v.mu.Unlock()
+	if free {
+		v.e.saveRecordSoon()
+		v.e.hub.publish(api.Event{Kind: "vm.changed", VM: v.id})
+	}
+}
+
+// endUnder ends the step's switch without a move, and the hold on the VM.
+func (v *vm) endUnder(reason string) {
+	v.letGo()
+	v.endSwitch(v.under, reason)
+}
+
+// doneUnder ends the step's switch well, and the hold on the VM. by is the device that runs the VM now.
+func (v *vm) doneUnder(by string) (api.Switch, bool) {
+	v.letGo()
+	return v.switchDone(v.under, by)
 }
 
 // What a VM can be busy with, as the person reads it.
@@ -280,7 +322,7 @@ func (v *vm) mine() error {
 	if v.owner() {
 		return nil
 	}
-	return v.errNotHere()
+	return v.rather(v.errNotHere())
 }
 
 // ownerID is the owner's device ID by the directory's chain, or "".
@@ -398,6 +440,13 @@ func (e *Engine) closeVMs() {
 func (v *vm) close() {
 	v.cancel()
 	<-v.done
+	v.mu.Lock()
+	v.closed = true
+	aside := v.aside
+	v.mu.Unlock()
+	if aside != nil {
+		<-aside.ended
+	}
 	v.stopFeeds()
 	v.stopApplying()
 	v.stopExport()

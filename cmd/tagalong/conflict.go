@@ -202,6 +202,9 @@ stays as a restore point on its device until you delete it.
 			return c.out.json(job)
 		}
 		c.out.say("%q has one version again, that of %s.", vm.Name, side.OwnerName)
+		if how == api.ResolveBoth {
+			c.out.say("The other is a VM of its own, or becomes one when its device is back: tagalong vm list")
+		}
 		return nil
 	}
 	return cmd

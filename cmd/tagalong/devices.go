@@ -91,6 +91,9 @@ with "tagalong switch --force".`,
 			if err != nil {
 				return err
 			}
+			if d.ID == st.Device.ID {
+				return &api.Error{Code: api.CodeConflict, Sentence: fmt.Sprintf("%q is this device.", d.Name), Next: "Take it out of your fleet with: tagalong leave"}
+			}
 			c.tell(false, removeLines(st, d, *wipe, *anyway)...)
 			if err := c.confirm(fmt.Sprintf("This takes %q out of your fleet.", d.Name), d.Name, *yes); err != nil {
 				return err

@@ -27,50 +27,58 @@ the side of a conflict that you gave up. Opened, it is a read-only disk in the V
 		newPointVerb(c, "close", "Take an open restore point away from its VM again", "%q is closed in %q.", (*api.Client).CloseRestorePoint),
 		newPointDelete(c))
 	asJSON := jsonFlag(cmd)
+	list := &cobra.Command{Use: "list [VM]", Short: "List them, as without a verb", Example: "  tagalong restore-points list Work", Args: between(0, 1),
+		ValidArgsFunction: c.completeFirst(vmNames)}
+	listJSON := jsonFlag(list)
+	list.RunE = func(cmd *cobra.Command, args []string) error { return c.listPoints(cmd, args, *listJSON) }
+	cmd.AddCommand(list)
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
 		if len(args) > 1 { // most likely a verb with a slip
 			return noSuchVerb(cmd, args)
 		}
 		return nil
 	}
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return c.ask(cmd, func(ctx context.Context, client *api.Client) error {
-			st, err := client.Status(ctx)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error { return c.listPoints(cmd, args, *asJSON) }
+	return cmd
+}
+
+// listPoints prints the restore points on this device, of one VM or of all.
+func (c *cli) listPoints(cmd *cobra.Command, args []string, asJSON bool) error {
+	return c.ask(cmd, func(ctx context.Context, client *api.Client) error {
+		st, err := client.Status(ctx)
+		if err != nil {
+			return err
+		}
+		vms := st.VMs
+		if len(args) > 0 {
+			vm, err := findVM(st, args[0])
 			if err != nil {
 				return err
 			}
-			vms := st.VMs
-			if len(args) > 0 {
-				vm, err := findVM(st, args[0])
-				if err != nil {
-					return err
-				}
-				vms = []api.VM{vm}
-			}
-			points := []api.RestorePoint{}
-			for _, vm := range vms {
-				points = append(points, vm.RestorePoints...)
-			}
-			switch {
-			case *asJSON:
-				return c.out.json(points)
-			case len(points) == 0:
-				c.out.say("There is no restore point on this device.")
-				return nil
-			}
-			rows, now := make([][]string, 0, len(points)), time.Now()
-			for _, p := range points {
-				open := ""
-				if p.Open {
-					open = "open"
-				}
-				rows = append(rows, []string{p.VMName, p.ID, ago(p.At, now), positionWords(p.Position), size(p.Bytes), open, p.Why})
-			}
-			c.out.table([]string{"VM", "POINT", "MADE", "POSITION", "TAKES", "", "WHY"}, rows)
+			vms = []api.VM{vm}
+		}
+		points := []api.RestorePoint{}
+		for _, vm := range vms {
+			points = append(points, vm.RestorePoints...)
+		}
+		switch {
+		case asJSON:
+			return c.out.json(points)
+		case len(points) == 0:
+			c.out.say("There is no restore point on this device.")
 			return nil
-		})
-	}
-	return cmd
+		}
+		rows, now := make([][]string, 0, len(points)), time.Now()
+		for _, p := range points {
+			open := ""
+			if p.Open {
+				open = "open"
+			}
+			rows = append(rows, []string{p.VMName, p.ID, ago(p.At, now), positionWords(p.Position), size(p.Bytes), open, p.Why})
+		}
+		c.out.table([]string{"VM", "POINT", "MADE", "POSITION", "TAKES", "", "WHY"}, rows)
+		return nil
+	})
 }
 
 // withPoint finds the restore point of the arguments, by its ID or the beginning of it. Without a VM all have their say.

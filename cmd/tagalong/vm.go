@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -229,10 +230,18 @@ func ownCopyWords(vm api.VM, self string, now time.Time) string {
 	}
 	for _, r := range vm.Replicas {
 		if r.Device == self {
-			return replicaWords(r, now)
+			return copyWords(vm, r, now)
 		}
 	}
 	return "none"
+}
+
+// copyWords says how a replica stands; one that is a side of a conflict doesn't follow the other.
+func copyWords(vm api.VM, r api.Replica, now time.Time) string {
+	if x := vm.Conflict; x != nil && slices.ContainsFunc(x.Sides, func(s api.ConflictSide) bool { return s.Owner == r.Device }) {
+		return "a version of its own"
+	}
+	return replicaWords(r, now)
 }
 
 func newVMShow(c *cli) *cobra.Command {
@@ -281,7 +290,7 @@ func (c *cli) showVM(vm api.VM) {
 		if r.Rate > 0 {
 			rate = size(r.Rate) + "/s"
 		}
-		rows = append(rows, []string{r.DeviceName, replicaWords(r, now), fmt.Sprintf("%d/%d", r.Position.Term, r.Position.Barrier), rate, ago(r.Heard, now)})
+		rows = append(rows, []string{r.DeviceName, copyWords(vm, r, now), fmt.Sprintf("%d/%d", r.Position.Term, r.Position.Barrier), rate, ago(r.Heard, now)})
 	}
 	o.say("")
 	o.table([]string{"DEVICE", "REPLICA", "POSITION", "RATE", "HEARD OF"}, rows)

@@ -314,3 +314,20 @@ func TestClosingAVMWaitsForWhatIsSetAside(t *testing.T) {
 		t.Error("it lives on")
 	}
 }
+
+// A preparation isn't almost done while the disk is, and the memory has yet to come.
+func TestWhatIsToBringCountsTheMemoryAhead(t *testing.T) {
+	desk, laptop, v := twoDevices(t)
+	until(t, "the VM to be known as running", func() bool { s, _ := laptop.vm("Work"); return s.State == api.VMRunning })
+	w := laptop.engine.vm(v.ID)
+	_, s := w.beginSwitch(desk.engine.host.ID(), laptop.engine.host.ID(), true)
+	for phase, want := range map[api.SwitchPhase]int64{api.PhaseCatchUp: v.Spec.MemoryKiB << 10, api.PhaseMemory: 0} {
+		w.updateSwitch(func(r *switchRun) { r.s.Phase, r.s.Bytes, r.s.Total = phase, 100, 100 })
+		if n := w.toBring(); n < want || want == 0 && n != 0 {
+			t.Errorf("%s: %d bytes are to be brought, want %d", phase, n, want)
+		}
+	}
+	if err := laptop.engine.CancelSwitch(t.Context(), s.ID); err != nil {
+		t.Error(err)
+	}
+}

@@ -233,21 +233,24 @@ func (e *Engine) howFar(j *job, p *preparation) int64 {
 // toBring is how many bytes a switch to here has to move, as far as is known: what the switch under way says, or what the
 // owner last told of this copy, and all of the memory of a VM that runs.
 func (v *vm) toBring() int64 {
-	if s, ok := v.lastSwitch(); ok && !s.Phase.Ended() && s.Total > 0 {
-		return max(s.Total-s.Bytes, 0)
-	}
 	r, ok := v.record()
 	if !ok {
 		return 0
 	}
 	var n int64
-	if missing := v.missing(r); missing != nil {
+	runs := r.State == string(api.VMRunning) || r.State == string(api.VMPaused)
+	if s, ok := v.lastSwitch(); ok && !s.Phase.Ended() && s.Total > 0 {
+		n = max(s.Total-s.Bytes, 0)
+		// The memory isn't counted in it before it is on its way.
+		runs = s.Kind == "teleport" && (s.Phase == api.PhasePreflight || s.Phase == api.PhaseCatchUp)
+	} else if missing := v.missing(r); missing != nil {
 		n = *missing
 	}
-	if r.State == string(api.VMRunning) || r.State == string(api.VMPaused) {
-		if spec, err := specOf(r); err == nil {
-			n += spec.MemoryKiB << 10
-		}
+	if !runs {
+		return n
+	}
+	if spec, err := specOf(r); err == nil {
+		n += spec.MemoryKiB << 10
 	}
 	return n
 }

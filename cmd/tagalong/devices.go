@@ -43,7 +43,7 @@ func (c *cli) deviceTable(st *api.Status) {
 	for _, d := range allDevices(st) {
 		seen, trip := "", ""
 		switch {
-		case d.Self:
+		case d.Self, d.Removed && d.LastSeen.IsZero():
 		case d.Connected:
 			seen = "now"
 			if d.RTTMicros > 0 {

@@ -100,7 +100,7 @@ func (w *jobWatch) interrupted(ctx context.Context, n int) error {
 // jobWords says what a job does at the moment.
 func jobWords(job api.Job) string {
 	switch job.Kind + " " + job.Phase {
-	case "offline ":
+	case "offline ", "offline offline":
 		return "Getting ready to work offline"
 	case "offline bringing":
 		return "Bringing what comes along"
@@ -108,7 +108,7 @@ func jobWords(job api.Job) string {
 		return "Fetching what is missing"
 	case "offline telling":
 		return "Telling the other devices"
-	case "resolve ", "resolve settling":
+	case "resolve ", "resolve resolve", "resolve settling":
 		return "Carrying out the choice"
 	case "resolve heeding":
 		return "Waiting for the device with the version that you kept"

@@ -145,7 +145,7 @@ func newPointDelete(c *cli) *cobra.Command {
 	yes := cmd.Flags().Bool("yes", false, "don't ask")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		return c.withPoint(cmd, args, func(ctx context.Context, client *api.Client, p api.RestorePoint) error {
-			question := fmt.Sprintf("This deletes the restore point %s of %q for good, %s made %s. %s", p.ID, p.VMName, size(p.Bytes), ago(p.At, time.Now()), p.Why)
+			question := fmt.Sprintf("This deletes the restore point %s of %q for good: %s, made %s. %s", p.ID, p.VMName, size(p.Bytes), ago(p.At, time.Now()), p.Why)
 			if err := c.confirm(question, p.ID, *yes); err != nil {
 				return err
 			}

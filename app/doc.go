@@ -28,6 +28,7 @@
 // How it is laid out: engine.go starts and supervises; vm.go is one VM and what is true of it;
 // lifecycle.go starts and stops it; replicate.go keeps the replicas; giver.go and taker.go perform
 // what the pure machine in directory/baton decides, through the durable steps of package custody.
+// invite.go is what comes before that when a VM is sent away: until the other device asks, the machine knows of nothing.
 // takeover.go takes VMs over and notices when that happened elsewhere; conflict.go shows both versions and
 // takes the choice, which resolution.go and setaside.go carry out, restart after restart; restorepoints.go
 // shows what was given up; repair.go checks what was kept; compare.go finds what two disks differ in, and courtesy.go

@@ -97,9 +97,9 @@ var sabotages = []struct {
 	what saboteur
 	seed uint64
 }{
-	{forgetsGiving, 4}, {resumesGiven, 4}, {clearsEarly, 1}, {runsLoaded, 1}, {doesntStop, 1}, {ignoresTerm, 20}, {skipsJudge, 18},
-	{signsNothing, 18}, {receivesAll, 117}, {runsOn, 21}, {setsNothing, 20}, {takesUnwritten, 6},
-	{acksUnapplied, 768}, {comparesNothing, 6}, {yieldsNothing, 6},
+	{forgetsGiving, 4}, {resumesGiven, 4}, {clearsEarly, 1}, {runsLoaded, 1}, {doesntStop, 1}, {ignoresTerm, 306}, {skipsJudge, 18},
+	{signsNothing, 18}, {receivesAll, 133}, {runsOn, 28}, {setsNothing, 20}, {takesUnwritten, 6},
+	{acksUnapplied, 1153}, {comparesNothing, 6}, {yieldsNothing, 6},
 	{alwaysCertain, 1}, {staysCertain, 12}, {renamesUntold, 22}, {keepsForeign, 91},
 }
 

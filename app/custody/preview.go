@@ -18,7 +18,8 @@ type Preview struct {
 	// Certain says that the owner's VM was stopped then, and that nothing had been written since.
 	Missing *int64
 	Certain bool
-	// Better is the device, but for the owner, whose copy is whole and the newest of those that are newer than this one; "" if there is none.
+	// Better is the device, but for the owner, whose copy is whole and the newest of those that are newer than this one; "" if there is
+	// none. Any copy of the history that counts is, if this one is of another side.
 	Better string
 }
 
@@ -48,17 +49,18 @@ func (c Custody) Preview() (Preview, error) {
 	if ok {
 		latest(r.Position, r.At)
 	}
+	foreign := !ours(pos)
 	for device, info := range replicas {
 		latest(info.Position, info.At)
 		latest(info.Of, info.At)
-		if device == owner || device == c.Self || !info.Complete || !Newer(info.Position, pos) || !ours(info.Position) || !c.Dir.IsMember(device) {
+		if device == owner || device == c.Self || !info.Complete || !foreign && !Newer(info.Position, pos) || !ours(info.Position) || !c.Dir.IsMember(device) {
 			continue
 		}
 		if p.Better == "" || Newer(info.Position, replicas[p.Better].Position) {
 			p.Better = device
 		}
 	}
-	if info, known := replicas[c.Self]; known && ours(pos) && ours(info.Of) {
+	if info, known := replicas[c.Self]; known && !foreign && ours(info.Of) {
 		missing := int64(info.StaleBlocks)
 		if !Newer(info.Of, pos) {
 			missing = 0 // it has come meanwhile

@@ -260,6 +260,7 @@ func (w *world) heal() {
 			for _, p := range w.others(d) {
 				w.notice(d, p)
 			}
+			w.tellReplicas(d)
 			w.tell(d)
 		}
 		w.settle()

@@ -2,6 +2,7 @@ package fleetsim
 
 import (
 	"errors"
+	"math"
 
 	"tagalong.org/tagalong/directory"
 	"tagalong.org/tagalong/directory/baton"
@@ -178,7 +179,9 @@ func (w *world) foresee(d *device, owner string) {
 	}
 	replicas := d.e.dir.Replicas(vmID)
 	if p.Better != "" {
-		if b := vmdisk.Position(replicas[p.Better].Position); !w.truth.within(vmdisk.Position(p.Position), b) {
+		b, head := vmdisk.Position(replicas[p.Better].Position), vmdisk.Position{Term: d.e.dir.Heads(vmID)[0].Term, Barrier: math.MaxUint64}
+		foreign := !w.truth.within(vmdisk.Position(p.Position), head)
+		if !w.truth.within(b, head) || !foreign && !w.truth.within(vmdisk.Position(p.Position), b) {
 			w.fail("%s at %v says that %s's copy at %s is better, which isn't of the same history", d.id, p.Position, p.Better, b)
 		}
 	}

@@ -99,6 +99,7 @@ func TestATakeoverOfAnOwnerThatHadNothingNewer(t *testing.T) {
 
 func TestWhatAPersonReadsBeforeATakeover(t *testing.T) {
 	desk, laptop, v := twoDevices(t)
+	laptop.toldOf(v.ID, laptop, "what it lacks", false, 0)
 	laptop.stop()
 	desk.write(v.ID, 3, 'x')
 	desk.stop()

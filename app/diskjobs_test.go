@@ -114,7 +114,10 @@ func TestExportsWhileTheGuestWrites(t *testing.T) {
 func TestACancelledExportLeavesNothing(t *testing.T) {
 	d := newDevice(t, "desk")
 	v := d.create("Work")
-	d.write(v.ID, 0, 'x')
+	// More than what a limited export copies before it is held back.
+	for block := range int64(testDisk / blockSize) {
+		d.write(v.ID, block, 'x')
+	}
 	dir := t.TempDir()
 	job, err := d.engine.ExportDisk(t.Context(), api.ExportDisk{Disk: v.ID, File: filepath.Join(dir, "x.raw"), Rate: 1})
 	if err != nil {

@@ -55,15 +55,24 @@ packages=$(go list -tags nogui ./... | grep -v -e '/ui$' -e '/ui/' -e '/build/e2
 go test -race -tags nogui -timeout 20m $packages
 go test -race -tags ci,migrated_fynedo -timeout 10m ./ui/... ./assets/...
 
-step "crash points, and killed processes"
-# A crash point is one goroutine's work: the race detector would find nothing there, in ten times the time.
-go test -timeout 10m ./vmdisk/crash/
-go test -race -timeout 10m -run 'TestKill' ./vmdisk/crash/
-
-step "whole fleets, simulated"
-# One goroutine drives them: the race detector looks at a few only.
-go test -timeout 15m ./app/fleetsim/ -fleet.seeds 2000
-go test -race -timeout 10m -run 'TestFleet' ./app/fleetsim/ -fleet.seeds 25
+step "crash points, killed processes, and whole fleets, simulated"
+# A crash point is one goroutine's work, and so is a fleet's life: the two run side by side, and the race detector, which would
+# find nothing there in ten times the time, looks at a few fleets only.
+crashes=$(mktemp)
+trap 'rm -f "$crashes"' EXIT
+{
+	go test -timeout 15m ./vmdisk/crash/
+	go test -race -timeout 10m -run 'TestKill' ./vmdisk/crash/
+} >"$crashes" 2>&1 &
+harness=$!
+fleets=0
+{ go test -timeout 15m ./app/fleetsim/ -fleet.seeds 2000 && go test -race -timeout 10m -run 'TestFleet' ./app/fleetsim/ -fleet.seeds 25; } || fleets=$?
+harnessed=0
+wait "$harness" || harnessed=$?
+cat "$crashes"
+if [ $((fleets + harnessed)) -ne 0 ]; then
+	exit 1
+fi
 
 step "the whole program, and the tray against a real panel"
 mkdir -p bin

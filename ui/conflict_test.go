@@ -132,6 +132,17 @@ func TestChoosingASideInTheDialog(t *testing.T) {
 	b.see("Laptop has chosen already.")
 }
 
+// A choice that waits for the other device says so: nothing seems to happen here meanwhile.
+func TestAChoiceThatWaits(t *testing.T) {
+	for phase, want := range map[string]string{
+		"settling": "Carrying out your choice for Work", "heeding": "Waiting for the device with the version of Work that you kept",
+	} {
+		if got, _ := jobTitles(&api.Job{Kind: "resolve", Phase: phase, VMName: "Work"}); got != want {
+			t.Errorf("%s: %q, want %q", phase, got, want)
+		}
+	}
+}
+
 // A click that nobody meant must find the harmless button.
 func TestTakingOverIsDeliberate(t *testing.T) {
 	b := newBench(t).with(ownerGone)

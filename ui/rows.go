@@ -300,6 +300,9 @@ func jobTitles(j *api.Job) (going, failed string) {
 	case "check":
 		return t("job.check.going", "VM", j.VMName), t("job.check.failed", "VM", j.VMName)
 	case "resolve":
+		if j.Phase == "heeding" {
+			return t("job.resolve.heeding", "VM", j.VMName), t("job.resolve.failed", "VM", j.VMName)
+		}
 		return t("job.resolve.going", "VM", j.VMName), t("job.resolve.failed", "VM", j.VMName)
 	case "offline":
 		return t("offline.preparing"), t("job.offline.failed")

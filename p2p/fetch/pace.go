@@ -1,0 +1,88 @@
+package fetch
+
+import "time"
+
+const (
+	// standing is how long what is asked for in the background may wait in the path's buffers: a demand waits behind it.
+	standing = 20 * time.Millisecond
+	// span is how long the least round trip is believed.
+	span = 10 * time.Second
+
+	firstWindow, leastWindow, mostWindow = 128 << 10, 16 << 10, 16 << 20
+	leastPiece                           = 8 << 10
+)
+
+// pace bounds how much may be on its way from a holder in the background: what fills the path and waits standing in its
+// buffers, no more. It grows while answers come soon and shrinks when they come late, in proportion. Once in a span it lets
+// the path run dry, to learn the round trip anew. Not safe for concurrent use.
+type pace struct {
+	window int64 // bytes
+	flying int64 // bytes asked for and not answered
+	steady bool  // it was too much once
+	dry    bool  // nothing is asked for until nothing is flying
+
+	least, before time.Duration // the least round trip of this span and of the one before, 0 if there is none
+	began         time.Time     // of this span
+}
+
+// base is the round trip of an idle path.
+func (p *pace) base() time.Duration {
+	switch {
+	case p.least == 0:
+		return p.before
+	case p.before == 0:
+		return p.least
+	}
+	return min(p.least, p.before)
+}
+
+// sample takes the time that an answer took.
+func (p *pace) sample(now time.Time, took time.Duration) {
+	took = max(took, time.Microsecond)
+	if p.began.IsZero() || now.Sub(p.began) > span {
+		p.before, p.least, p.began, p.dry = p.least, 0, now, !p.began.IsZero()
+	}
+	if p.least == 0 || took < p.least {
+		p.least = took
+	}
+}
+
+// piece is how much is asked for at once: little enough for a window to be several.
+func (p *pace) piece() int64 {
+	return max(leastPiece, min(MaxWant, p.window/8)) / Block * Block
+}
+
+// room says whether n bytes more may be asked for.
+func (p *pace) room(n int64) bool {
+	return p.flying == 0 || !p.dry && p.flying+n <= p.window
+}
+
+// fill is how full the window would be with n bytes more.
+func (p *pace) fill(n int64) float64 { return float64(p.flying+n) / float64(p.window) }
+
+func (p *pace) take(n int64) { p.flying += n }
+
+// give says that n bytes have arrived after some time; 0 if they haven't.
+func (p *pace) give(n int64, took time.Duration) {
+	full := p.flying+max(n, p.piece()) > p.window
+	if p.flying -= n; p.flying == 0 {
+		p.dry = false
+	}
+	base := p.base()
+	if took == 0 || base == 0 {
+		return
+	}
+	late := took - base - standing
+	switch {
+	case late > 0 && !p.steady:
+		p.steady = true
+		p.window = int64(float64(p.window) * float64(base+standing) / float64(took))
+	case late > 0:
+		p.window -= n * int64(min(late, standing)) / int64(4*standing)
+	case full && !p.steady:
+		p.window += n
+	case full:
+		p.window += n * int64(-late) / int64(4*standing)
+	}
+	p.window = max(leastWindow, min(mostWindow, p.window))
+}

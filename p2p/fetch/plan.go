@@ -1,0 +1,214 @@
+package fetch
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// request is who fetches a range: for which stream, since when, and who couldn't give it.
+type request struct {
+	stream int
+	turn   uint64 // who came earlier has the lower one
+	tried  []*member
+	errs   []error // of tried
+}
+
+// without is r after l failed. Its holder isn't asked again, also when it comes back: whoever fetches shall hear of it.
+func (r request) without(l *link, err error) request {
+	r.tried = append(slices.Clip(r.tried), l.m)
+	r.errs = append(slices.Clip(r.errs), err)
+	return r
+}
+
+// waiter waits until somebody can be asked for the first of n bytes at off.
+type waiter struct {
+	request
+	off, n int64
+	got    chan choice // 1-buffered
+}
+
+// choice is whom to ask, for how many bytes; they are booked. Or an error.
+type choice struct {
+	l   *link
+	n   int64
+	err error
+}
+
+// lack says whether the holder lacks the block at off, and how many bytes after off, at most n, that is so.
+func (l *link) lack(off, n int64) (lacks bool, run int64) {
+	if l.lacks == nil {
+		return false, n
+	}
+	lacks, end := l.lacks(off)
+	return lacks, min(n, max(Block, (end-off)/Block*Block))
+}
+
+// why says why nobody was picked.
+type why int
+
+const (
+	nobody why = 0 // nobody has it
+	failed why = 1 // whoever has it was tried
+	full   why = 2 // somebody has it, and has enough to do
+)
+
+// pick chooses whom to ask for the first of n bytes at off, and for how many. The caller holds mu.
+func (p *Pool) pick(r request, off, n int64) (best *link, got int64, reason why) {
+	var cost float64
+	now, later := time.Now(), n
+	for _, l := range p.links {
+		lacks, run := l.lack(off, n)
+		if lacks {
+			continue
+		}
+		if slices.Contains(r.tried, l.m) {
+			reason = max(reason, failed)
+			continue
+		}
+		c, room := float64(l.usual(now, r.stream, Block)), l.asked[r.stream] < mostAsked
+		if r.stream == behind {
+			// All are filled alike: each gives in proportion to its rate.
+			run = min(run, l.pace.piece())
+			c, room = l.pace.fill(run), room && l.pace.room(run)
+		}
+		if !room {
+			reason = full
+			continue
+		}
+		if best == nil || c < cost {
+			best, got, cost = l, run, c
+		}
+	}
+	if best == nil {
+		return nil, 0, reason
+	}
+	if r.stream == ahead {
+		// Who is nearer may have what follows.
+		for _, l := range p.links {
+			if lacks, run := l.lack(off, n); lacks && float64(l.usual(now, ahead, Block)) < cost {
+				later = min(later, run)
+			}
+		}
+	}
+	return best, min(got, later), 0
+}
+
+// tryGrant answers w, if that can be done now. The caller holds mu.
+func (p *Pool) tryGrant(w *waiter) bool {
+	if p.closed {
+		w.got <- choice{err: ErrClosed}
+		return true
+	}
+	l, n, reason := p.pick(w.request, w.off, w.n)
+	switch {
+	case l != nil:
+		l.book(time.Now(), w.stream, n)
+		w.got <- choice{l: l, n: n}
+	case reason == failed, reason == nobody && w.stream == behind && len(p.links) > 0:
+		// The background shall rather go on with what somebody has.
+		w.got <- choice{err: w.nobody()}
+	default:
+		return false
+	}
+	return true
+}
+
+// nobody says that the range isn't to be had.
+func (w *waiter) nobody() error {
+	return errors.Join(append([]error{fmt.Errorf("%d bytes at %d: %w", w.n, w.off, ErrNoHolder)}, w.errs...)...)
+}
+
+// notify answers those who wait, as far as that can be done now, the oldest first. The caller holds mu.
+func (p *Pool) notify() {
+	p.waiting = slices.DeleteFunc(p.waiting, p.tryGrant)
+}
+
+// choose chooses whom to ask for the first of n bytes at off, and for how many, waiting for a holder that has room, or for
+// some time for one that has the bytes. What it returns is booked.
+func (p *Pool) choose(ctx context.Context, r request, off, n int64) (*link, int64, error) {
+	w := &waiter{request: r, off: off, n: n, got: make(chan choice, 1)}
+	p.mu.Lock()
+	at, _ := slices.BinarySearchFunc(p.waiting, w, func(a, b *waiter) int { return cmp.Compare(a.turn, b.turn) })
+	p.waiting = slices.Insert(p.waiting, at, w)
+	p.notify()
+	p.mu.Unlock()
+	patience := time.NewTimer(p.o.Patience)
+	defer patience.Stop()
+	for {
+		select {
+		case c := <-w.got:
+			return c.l, c.n, c.err
+		case <-ctx.Done():
+			c := p.leave(w, func() bool { return true })
+			if c.l != nil {
+				p.unbook(c.l, r.stream, c.n)
+			}
+			return nil, 0, context.Cause(ctx)
+		case <-patience.C:
+			c := p.leave(w, func() bool {
+				_, _, reason := p.pick(r, off, n)
+				return reason != full
+			})
+			if c.l != nil || c.err != nil {
+				return c.l, c.n, c.err
+			}
+			patience.Reset(p.o.Patience)
+		}
+	}
+}
+
+// leave ends the waiting of w if it wants to go, with an error; if it was answered meanwhile, that is returned.
+func (p *Pool) leave(w *waiter, gone func() bool) choice {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	select {
+	case c := <-w.got:
+		return c
+	default:
+	}
+	if !gone() {
+		return choice{}
+	}
+	p.waiting = slices.DeleteFunc(p.waiting, func(o *waiter) bool { return o == w })
+	return choice{err: w.nobody()}
+}
+
+// unbook takes back what l won't be asked for.
+func (p *Pool) unbook(l *link, stream int, n int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l.end(time.Now(), stream, n, 0)
+	p.notify()
+}
+
+// other picks and books another link that has all of n bytes at off, however much it has to do; nil if there is none.
+func (p *Pool) other(r request, off, n int64) *link {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var best *link
+	var cost time.Duration
+	now := time.Now()
+	for _, l := range p.links {
+		if lacks, run := l.lack(off, n); lacks || run < n || slices.Contains(r.tried, l.m) || l.asked[r.stream] >= mostAsked {
+			continue
+		}
+		if c := l.usual(now, r.stream, n); best == nil || c < cost {
+			best, cost = l, c
+		}
+	}
+	if best != nil {
+		best.book(now, r.stream, n)
+	}
+	return best
+}
+
+// lateness is after what time somebody else is asked for what l was asked.
+func (p *Pool) lateness(l *link, stream int) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return late(l.usual(time.Now(), stream, 0), stream)
+}

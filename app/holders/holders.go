@@ -1,0 +1,77 @@
+// Package holders lends vmdisk's disks to package p2p/fetch: on a device that has what a new owner lacks, the replica as it
+// is (Lend); on the new owner's, what it knows of what the others lack (Judge). The engine's hydration after a switch uses both:
+// Lend within fetch.Serve, Judge in the fetch.Holder of each device that it adds to its fetch.Pool.
+//
+// Guaranteed: a device that isn't exactly at the position that it acknowledged to this history's owners isn't asked for anything; one that is,
+// isn't asked for what was written since. A replica that moves on while it is lent is read as it was, or no more.
+//
+// Not guaranteed: that the giver is known. Whoever becomes the owner tells its disk so (vmdisk.Store.ImportDirty, then SetClean for the giver).
+//
+// To test: go test -race ./app/holders
+package holders
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"tagalong.org/tagalong/p2p/fetch"
+	"tagalong.org/tagalong/vmdisk"
+	"tagalong.org/tagalong/vmdisk/blockset"
+)
+
+// ErrUnknown: it isn't known what the device lacks, or it isn't where it is known for.
+var ErrUnknown = errors.New("holders: not known what the device lacks")
+
+// Lent is a disk as it was at one position, for fetch.Serve.
+type Lent struct{ cut *vmdisk.Cut }
+
+// Lend lends a disk that isn't hydrating itself, as it is now, with the state to tell. The caller must Close it. Errors are
+// those of vmdisk.Store.Cut.
+func Lend(ctx context.Context, d *vmdisk.Store) (*Lent, fetch.State, error) {
+	cut, err := d.Cut(ctx)
+	if err != nil {
+		return nil, fetch.State{}, fmt.Errorf("lend disk: %w", err)
+	}
+	return &Lent{cut}, fetch.State{Complete: true, Position: fetch.Position(cut.Position())}, nil
+}
+
+// ReadAt implements fetch.Reader.
+func (l *Lent) ReadAt(p []byte, off int64) error {
+	err := l.cut.ReadAt(p, off)
+	if errors.Is(err, vmdisk.ErrCutLost) || errors.Is(err, vmdisk.ErrClosed) {
+		err = fmt.Errorf("%w: %w", fetch.ErrOver, err)
+	}
+	return err
+}
+
+// Close ends it; nothing may be reading.
+func (l *Lent) Close() error { return l.cut.Close() }
+
+// Judge says, for the holder that is called device in the owner's disk d, what it lacks of what d lacked at first: of the disk at the hand-off.
+// d must be active.
+func Judge(d *vmdisk.Store, device string) func(fetch.State) (fetch.Lacks, error) {
+	return func(st fetch.State) (fetch.Lacks, error) {
+		// What it lacks of the disk as it is now: what the owner wrote since the hand-off is in it too, but isn't stale.
+		lag, ok := d.Lag(device)
+		if !ok {
+			return nil, ErrUnknown
+		}
+		defer lag.Release()
+		if at := vmdisk.Position(st.Position); at != lag.Acked || at.Compare(lag.Of) > 0 {
+			return nil, fmt.Errorf("the device is at %s, known is what it lacked at %s: %w", at, lag.Acked, ErrUnknown)
+		}
+		set := blockset.New(d.Size() / vmdisk.Block)
+		for first, n := range lag.Runs() {
+			set.Add(int64(first), int64(first+n))
+		}
+		if set.Empty() {
+			return nil, nil
+		}
+		return func(off int64) (bool, int64) {
+			x := off / vmdisk.Block
+			lacks := set.Has(x)
+			return lacks, set.Next(x, !lacks) * vmdisk.Block
+		}, nil
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -19,6 +20,8 @@ import (
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var seeds = flag.Int("holders.seeds", 2, "how many switches TestHydrate makes")
 
 const (
 	size  = 16 << 20
@@ -164,7 +167,7 @@ func (v *device) leave(away bool) {
 // TestHydrate switches to a replica that lacks much, while the giver and a replica of a position between are 50 ms away: the guest reads what it
 // must, through the departure of either, and of the new owner itself.
 func TestHydrate(t *testing.T) {
-	for seed := range uint64(4) {
+	for seed := range uint64(*seeds) {
 		synctest.Test(t, func(t *testing.T) { hydrate(t, seed) })
 	}
 }

@@ -38,7 +38,7 @@
 //     loses only what no position covers. X is stale; so it wasn't written; so it is as it was at P.
 //   - Numbers alone don't say whether Q is in the asker's history: after a takeover two owners may count on from one position. Judge must ask
 //     who knows (the directory, or what the replica acknowledged to this history's owners). A holder refuses an asker whose term is older
-//     than its own, or whose position its history doesn't have (RefuseHistory).
+//     than its own, or, where it knows its history, whose position that doesn't have (RefuseHistory).
 //
 // The holder may crash at any moment: an answer counts only when it is there as a whole, a new stream begins with a new State, and a replica
 // comes back at a position, never between two. A holder that is being written (a mirror, a copy) answers from a cut at the State's position, or

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -209,7 +210,7 @@ func TestBackgroundIsSpread(t *testing.T) {
 		}
 		p := newPool(t, Options{}, holders...)
 		connected(t, p, 3)
-		const n = 128 << 20
+		const n = 64 << 20
 		took := fetchAll(t, p, n)
 		if use := n / took.Seconds() / sum; use < 0.85 {
 			t.Errorf("%.2f of what the links carry", use)
@@ -266,7 +267,7 @@ func TestLongLink(t *testing.T) {
 		h := &holder{name: "a", path: &path{delay: 12500 * time.Microsecond, rate: 50e6}, disk: ones(), state: whole}
 		p := newPool(t, Options{}, h)
 		connected(t, p, 1)
-		const n = 256 << 20
+		const n = 96 << 20
 		if use := n / fetchAll(t, p, n).Seconds() / 50e6; use < 0.8 {
 			t.Errorf("%.2f of the link", use)
 		}
@@ -461,6 +462,59 @@ func TestJudge(t *testing.T) {
 		}
 		old.become(whole, ones())
 		checkOnes(t, get(t, p, 0, Block, true), 0)
+	})
+}
+
+// Both streams of a link are answered from the same position, or it isn't used.
+func TestMovesBetweenStreams(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &holder{name: "a", path: &path{}, disk: ones(), state: whole}
+		p := newPool(t, Options{})
+		dials := 0
+		var mu sync.Mutex
+		p.Add(Holder{Name: "a", Judge: h.holder().Judge, Dial: func(ctx context.Context) (Stream, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			if dials++; dials <= 2 {
+				h.become(State{Complete: true, Position: Position{Term: 3, Barrier: uint64(dials)}}, strict())
+			} else {
+				h.become(whole, ones())
+			}
+			return h.dial(ctx)
+		}})
+		checkOnes(t, get(t, p, 0, MaxWant, true), 0)
+		checkOnes(t, get(t, p, 0, MaxWant, false), 0)
+		if i := p.Holders(); i[0].Position != handOff || dials != 4 {
+			t.Errorf("%d dials, %+v", dials, i)
+		}
+		p.Close()
+		h.wg.Wait()
+	})
+}
+
+// On a slow link who asked first is served first: a demand may wait for what is on its way in the background.
+func TestTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &holder{name: "a", path: &path{delay: 20 * time.Millisecond, rate: 7e6 / 8}, disk: ones(), state: whole}
+		p := newPool(t, Options{}, h)
+		connected(t, p, 1)
+		fetchAll(t, p, 4<<20) // the pace is known
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		var order []int
+		for i := range 8 {
+			wg.Go(func() {
+				get(t, p, int64(i)*MaxWant, MaxWant, false)
+				mu.Lock()
+				defer mu.Unlock()
+				order = append(order, i)
+			})
+			synctest.Wait()
+		}
+		wg.Wait()
+		if !slices.IsSorted(order) {
+			t.Errorf("served in the order %v", order)
+		}
 	})
 }
 

@@ -52,14 +52,14 @@ func TestHolderDiesAnywhere(t *testing.T) {
 	}
 }
 
-// liar is a holder that answers questions with what answer makes of them, and says so when its stream is ended for it.
-func liar(t *testing.T, s Stream, answer func(question) []byte) {
+// liar is a holder that says it has that, and answers questions with what answer makes of them.
+func liar(s Stream, st State, answer func(question) []byte) {
 	br := bufio.NewReader(s)
 	var h Hello
 	if err := wire.ReadJSON(br, wire.MaxMessage, &h); err != nil {
 		return
 	}
-	if err := wire.WriteJSON(s, whole); err != nil {
+	if err := wire.WriteJSON(s, st); err != nil {
 		return
 	}
 	for {
@@ -112,7 +112,7 @@ func TestLiars(t *testing.T) {
 				way := &path{delay: time.Millisecond}
 				p.Add(Holder{Name: "bad", Dial: func(context.Context) (Stream, error) {
 					a, b := way.open()
-					go liar(t, b, answer)
+					go liar(b, whole, answer)
 					return a, nil
 				}})
 				connected(t, p, 2)
@@ -131,6 +131,20 @@ func TestLiars(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Who says that its disk isn't whole isn't asked for anything.
+func TestIncomplete(t *testing.T) {
+	a, b := wiretest.TCP(t)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		liar(b, State{Position: handOff}, nil)
+	}()
+	if _, _, err := greet(t.Context(), a, hello()); !errors.Is(err, ErrProtocol) {
+		t.Error(err)
+	}
+	<-done
 }
 
 // A holder ends the stream of an asker that breaks the protocol.

@@ -286,9 +286,14 @@ func TestSorry(t *testing.T) {
 			good := &holder{name: "good", path: &path{delay: 10 * time.Millisecond}, disk: ones(), state: whole}
 			p := newPool(t, Options{}, bad, good)
 			connected(t, p, 2)
+			over := false
 			for i := range 20 {
 				off := int64(i) * MaxWant
 				checkOnes(t, get(t, p, off, MaxWant, i%2 == 0), off)
+				over = over || errors.Is(p.Holders()[0].Err, ErrOver)
+			}
+			if over != (sorry == ErrOver) {
+				t.Errorf("its link has ended: %v", over)
 			}
 			good.leave()
 			if bad.stats.Sorry.Load() == 0 {

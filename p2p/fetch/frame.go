@@ -72,7 +72,7 @@ func readQuestion(r *bufio.Reader, size int64) (question, error) {
 		return q, nil
 	}
 	off, length := binary.BigEndian.Uint64(h[5:]), int64(binary.BigEndian.Uint32(h[13:]))
-	if off > uint64(MaxSize) || !inRange(int64(off), length, size) {
+	if !inRange(int64(off), length, size) {
 		return q, fmt.Errorf("%d bytes at %d were asked for on a disk of %d: %w", length, off, size, ErrProtocol)
 	}
 	q.off, q.len = int64(off), int(length)

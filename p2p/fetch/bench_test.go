@@ -2,6 +2,8 @@ package fetch
 
 import (
 	"context"
+	"fmt"
+	"io"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -58,10 +60,32 @@ func pull(b *testing.B, p *Pool, more func() bool) {
 	wg.Wait()
 }
 
-// BenchmarkBackground is how fast 256 KiB after 256 KiB comes over TCP on the loopback interface, both ends in one process.
+// BenchmarkBackground is how fast 256 KiB after 256 KiB comes over TCP on the loopback interface, both ends in one process; bare is
+// what the connection carries.
 func BenchmarkBackground(b *testing.B) {
-	for name, n := range map[string]int{"one": 1, "three": 3} {
-		b.Run(name, func(b *testing.B) {
+	b.Run("bare", func(b *testing.B) {
+		x, y := wiretest.TCP(b)
+		b.SetBytes(MaxWant)
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			p := make([]byte, MaxWant)
+			for range b.N {
+				if _, err := y.Write(p); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+		p := make([]byte, MaxWant)
+		for range b.N {
+			if _, err := io.ReadFull(x, p); err != nil {
+				b.Fatal(err)
+			}
+		}
+		wg.Wait()
+	})
+	for _, n := range []int{1, 3} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			p := benchPool(b, n)
 			b.SetBytes(MaxWant)
 			left := atomic.Int64{}

@@ -28,7 +28,7 @@ type Holder struct {
 	// Name names it among the Pool's.
 	Name string
 	// Dial opens a stream to it. It is called, for two streams at a time, until the holder is removed: again when they ended, and after a
-	// pause when it failed. It may wait for as long as it likes, until ctx ends.
+	// pause when it failed. It may wait for as long as it likes, until ctx ends; the stream must outlive ctx.
 	Dial func(ctx context.Context) (Stream, error)
 	// Judge says what a holder with that state lacks, or why it can't be asked. nil: a holder at exactly the Hello's position is asked
 	// for everything, no other for anything.

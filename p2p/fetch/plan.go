@@ -136,7 +136,11 @@ func (p *Pool) choose(ctx context.Context, r request, off, n int64) (*link, int6
 	p.waiting = slices.Insert(p.waiting, at, w)
 	p.notify()
 	p.mu.Unlock()
-	patience := time.NewTimer(p.o.Patience)
+	wait := p.o.Patience
+	if r.stream == behind {
+		wait *= 30
+	}
+	patience := time.NewTimer(wait)
 	defer patience.Stop()
 	for {
 		select {
@@ -156,7 +160,7 @@ func (p *Pool) choose(ctx context.Context, r request, off, n int64) (*link, int6
 			if c.l != nil || c.err != nil {
 				return c.l, c.n, c.err
 			}
-			patience.Reset(p.o.Patience)
+			patience.Reset(wait)
 		}
 	}
 }

@@ -13,7 +13,8 @@ import (
 
 // Options for a Pool. The zero value is good.
 type Options struct {
-	// Patience is how long Fetch waits for a holder when there is none; 0 is 1 s.
+	// Patience is how long a demand waits for a holder when there is none; the background waits 30 times as long, as it has nothing
+	// else to do, unless there are holders that lack what it wants. 0 is 1 s.
 	Patience time.Duration
 	// Log gets what happens; nil is silence.
 	Log *slog.Logger
@@ -54,7 +55,8 @@ func NewPool(h Hello, o Options) (*Pool, error) {
 	return p, nil
 }
 
-// Add adds a holder, in place of another of that name. It doesn't wait. A closed Pool takes none.
+// Add adds a holder, in place of another of that name. It doesn't wait. A closed Pool takes none. A Hydrator that had to give up blocks for
+// want of a holder asks for them last, one by one: it should be run anew when one comes (HolderInfo.Connected).
 func (p *Pool) Add(h Holder) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -84,7 +86,7 @@ func (p *Pool) drop(name string) {
 	}
 }
 
-// Close removes all holders, ends every Fetch with ErrClosed and waits until nothing is under way. It may be called more than once.
+// Close removes all holders, makes every Fetch end with ErrClosed and waits until all streams are closed. It may be called more than once.
 func (p *Pool) Close() {
 	p.mu.Lock()
 	p.closed = true

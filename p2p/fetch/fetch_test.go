@@ -171,6 +171,27 @@ func TestNearestFirst(t *testing.T) {
 	})
 }
 
+// Who is nearer gives what it has, also in the midst of what only somebody farther has.
+func TestNearerHasTheRest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		near := &holder{name: "near", path: &path{delay: time.Millisecond}, disk: ones(), state: whole}
+		far := &holder{name: "far", path: &path{delay: 40 * time.Millisecond}, disk: ones(), state: whole}
+		p := newPool(t, Options{}, near, far)
+		p.Add(Holder{Name: "near", Dial: near.dial, Judge: func(State) (Lacks, error) {
+			return func(off int64) (bool, int64) { return off < 2*Block, max(2*Block, off/(2*Block)*testSize) }, nil
+		}})
+		connected(t, p, 2)
+		synctest.Wait()
+		checkOnes(t, get(t, p, 0, 16*Block, true), 0)
+		p.Close()
+		near.wg.Wait()
+		far.wg.Wait()
+		if n, f := near.stats.Data.Load(), far.stats.Data.Load(); n != 14*Block || f != 2*Block {
+			t.Errorf("%d bytes came from near, %d from far", n, f)
+		}
+	})
+}
+
 // fetchAll fetches n bytes in the background like a Hydrator, and says how long it took.
 func fetchAll(t testing.TB, p *Pool, n int64) time.Duration {
 	var next atomic.Int64

@@ -282,6 +282,30 @@ func TestDemandBesideBackground(t *testing.T) {
 	})
 }
 
+// What waits in the path's buffers doesn't grow while nobody but the background asks: the round trip is learnt anew.
+func TestStandingStays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &holder{name: "a", path: &path{delay: 20 * time.Millisecond, rate: 7e6 / 8}, disk: ones(), state: whole}
+		p := newPool(t, Options{}, h)
+		connected(t, p, 1)
+		var took time.Duration
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			time.Sleep(70 * time.Second)
+			began := time.Now()
+			get(t, p, 60<<20, Block, true)
+			took = time.Since(began)
+		})
+		const n = 64 << 20
+		use := n / fetchAll(t, p, n).Seconds() / h.path.rate
+		wg.Wait()
+		t.Logf("a demand took %v, the background used %.3f of the link", took, use)
+		if took > 75*time.Millisecond || use < 0.95 {
+			t.Errorf("a demand took %v, the background used %.3f of the link", took, use)
+		}
+	})
+}
+
 // A fast long link is filled too, as far as its fetches go.
 func TestLongLink(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -367,6 +391,29 @@ func TestHedge(t *testing.T) {
 				t.Error(err)
 			}
 			close(stuck)
+		})
+	}
+}
+
+// Also when a holder hangs, nobody is asked for what it lacks.
+func TestHedgeOnlyWhoHasIt(t *testing.T) {
+	for _, demand := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			near := &holder{name: "near", path: &path{delay: time.Millisecond}, state: whole, disk: &fake{
+				size: testSize, at: func(int64) uint64 { return 1 }, hook: func(int64, int64) error { time.Sleep(30 * time.Second); return nil },
+			}}
+			far := &holder{name: "far", path: &path{delay: 10 * time.Millisecond}, state: whole, disk: &fake{size: testSize, at: func(int64) uint64 { return 7 }}}
+			p := newPool(t, Options{}, near)
+			p.Add(Holder{Name: "far", Dial: far.dial, Judge: func(State) (Lacks, error) {
+				return func(int64) (bool, int64) { return true, testSize }, nil
+			}})
+			connected(t, p, 2)
+			checkOnes(t, get(t, p, 0, 2*Block, demand), 0)
+			if n := far.stats.Wants.Load(); n != 0 {
+				t.Errorf("who lacks it was asked %d times", n)
+			}
+			p.Close()
+			far.wg.Wait()
 		})
 	}
 }

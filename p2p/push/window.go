@@ -1,0 +1,137 @@
+package push
+
+import "time"
+
+const (
+	minWindow   = 32 << 10 // bytes
+	firstWindow = 64 << 10
+	maxWindow   = 16 << 20
+	// leastTrip is the shortest way that is counted with, so that what the ends take for their work fits in.
+	leastTrip = 10 * time.Millisecond
+	// forget is for how long a measured rate or trip is believed at least; at most it is twice that.
+	forget = 10 * time.Second
+	// flatRounds is after how many trips without a rate that is higher by a quarter the link is known.
+	flatRounds = 3
+)
+
+// window decides how many bytes may be on their way at once: half as much again as the link holds. Less would leave it idle at times, more
+// would only wait in front of it, and with it whatever a person waits for. What the link holds is its rate times its trip, both measured from
+// what the receiver says to have got (the idea is BBR's). The trip is only seen when nothing waits; so from time to time little is sent for one trip.
+//
+// Pure: time is what the caller says, from any beginning.
+type window struct {
+	marks     []mark // sent and not acknowledged, in order
+	got       int64
+	gotAt     time.Duration
+	sent      int64
+	rate      [2]float64       // bytes a second: the most of this period, and of the last
+	trip      [2]time.Duration // the least
+	period    time.Duration    // when this one began
+	full      float64          // the rate that the last faster round brought
+	flat      int              // rounds since that brought hardly more
+	roundEnds int64
+	draining  bool
+	drainedAt int64 // the first byte that is sent while little is on its way
+}
+
+// mark is the end of one write, and what was known when it was sent.
+type mark struct {
+	end, begin int64
+	at         time.Duration
+	got        int64
+	gotAt      time.Duration
+	full       bool // as much was on its way as was allowed
+}
+
+// limit is how many bytes may be on their way.
+func (w *window) limit() int64 {
+	rate, trip := w.speed(), w.least()
+	if rate == 0 {
+		return firstWindow
+	}
+	holds := rate * max(trip, leastTrip).Seconds()
+	if w.draining {
+		return max(int64(holds/2), minWindow/4)
+	}
+	gain := 1.5
+	if w.flat < flatRounds {
+		gain = 3 // the rate is only what was sent; there may be room for much more
+	}
+	// Acknowledgements come late by up to ackEvery, and the receiver may be slow by as much.
+	return min(max(int64(gain*holds)+2*ackEvery, minWindow), maxWindow)
+}
+
+// speed of the link in bytes a second; 0 is unknown.
+func (w *window) speed() float64 { return max(w.rate[0], w.rate[1]) }
+
+func (w *window) least() time.Duration {
+	switch {
+	case w.trip[0] == 0:
+		return w.trip[1]
+	case w.trip[1] == 0:
+		return w.trip[0]
+	}
+	return min(w.trip[0], w.trip[1])
+}
+
+// room is how many bytes may be sent now.
+func (w *window) room() int64 { return w.limit() - (w.sent - w.got) }
+
+// send notes that n bytes are sent now.
+func (w *window) send(now time.Duration, n int64) {
+	if w.sent == w.got {
+		w.gotAt = now // nothing was on its way: a new measure begins
+	}
+	if w.draining && w.drainedAt < 0 {
+		w.drainedAt = w.sent
+	}
+	begin := w.sent
+	w.sent += n
+	w.marks = append(w.marks, mark{w.sent, begin, now, w.got, w.gotAt, w.room() <= 0})
+}
+
+// ack notes that the receiver has got the first n bytes of all. It says false if it can't have.
+func (w *window) ack(now time.Duration, n int64) bool {
+	if n < w.got || n > w.sent {
+		return false
+	}
+	if n == w.got {
+		return true
+	}
+	w.got, w.gotAt = n, now
+	i := 0
+	for i < len(w.marks) && w.marks[i].end <= n {
+		i++
+	}
+	if i == 0 {
+		return true
+	}
+	m := w.marks[i-1]
+	w.marks = append(w.marks[:0], w.marks[i:]...)
+	if now-w.period >= forget {
+		w.period = now
+		w.rate, w.trip = [2]float64{0, w.rate[0]}, [2]time.Duration{0, w.trip[0]}
+		w.draining, w.drainedAt = true, -1
+	}
+	if trip := now - m.at; trip > 0 && (w.trip[0] == 0 || trip < w.trip[0]) {
+		w.trip[0] = trip
+	}
+	if span := now - m.gotAt; span > 0 {
+		// Who had nothing to send measures himself, and not the link.
+		if rate := float64(n-m.got) / span.Seconds(); m.full && !w.draining || rate > w.speed() {
+			w.rate[0] = max(w.rate[0], rate)
+		}
+	}
+	if n >= w.roundEnds {
+		w.roundEnds = w.sent
+		if rate := w.speed(); rate >= 1.25*w.full {
+			w.full, w.flat = rate, 0
+		} else {
+			w.flat++
+		}
+	}
+	if w.draining && w.drainedAt >= 0 && m.begin >= w.drainedAt {
+		w.draining = false
+	}
+	return true
+}

@@ -191,21 +191,27 @@ func (p *pushRun) push(c *vmdisk.Cut, at int) error {
 	return errors.Join(err, received)
 }
 
+// newPushRun is an owner and a replica that has nothing yet.
+func newPushRun(t *testing.T, source rand.Source) *pushRun {
+	p := &pushRun{t: t, r: rand.New(source), fs: vfs.NewMem(), was: map[vmdisk.Position][]byte{}, last: map[int64]int{}, upTo: map[vmdisk.Position]int{}}
+	id := vmdisk.NewID()
+	var err error
+	p.owner, err = vmdisk.Create("owner", id, pushDisk, pushOptions(vfs.NewMem()))
+	p.must(err)
+	t.Cleanup(func() { p.must(p.owner.Close()) })
+	p.must(p.owner.Activate(1))
+	p.replica, err = vmdisk.CreateReplica("replica", id, pushDisk, pushOptions(p.fs))
+	p.must(err)
+	t.Cleanup(func() { _ = p.replica.Close() })
+	return p
+}
+
 // A cut of a real disk, pushed into a real replica whose power goes at any moment: it is at every moment what the owner's disk was at a
 // cut, and in the end bit-identical.
 func TestPushThroughPowerCuts(t *testing.T) {
 	for seed := range uint64(12) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			p := &pushRun{t: t, r: rand.New(rand.NewPCG(seed, 3)), fs: vfs.NewMem(), was: map[vmdisk.Position][]byte{}, last: map[int64]int{}, upTo: map[vmdisk.Position]int{}}
-			id := vmdisk.NewID()
-			var err error
-			p.owner, err = vmdisk.Create("owner", id, pushDisk, pushOptions(vfs.NewMem()))
-			p.must(err)
-			defer func() { p.must(p.owner.Close()) }()
-			p.must(p.owner.Activate(1))
-			p.replica, err = vmdisk.CreateReplica("replica", id, pushDisk, pushOptions(p.fs))
-			p.must(err)
-			defer func() { _ = p.replica.Close() }()
+			p := newPushRun(t, rand.NewPCG(seed, 3))
 			p.write(60)
 			cuts := 0
 			for range 14 {
@@ -215,6 +221,7 @@ func TestPushThroughPowerCuts(t *testing.T) {
 				}
 				_ = p.replica.Close()
 				p.fs = p.fs.Crash(vfs.Loss(p.r.IntN(3)), p.r.Uint64())
+				var err error
 				p.replica, err = vmdisk.Open("replica", pushOptions(p.fs))
 				p.must(err)
 				p.check()
@@ -235,16 +242,7 @@ func TestPushThroughPowerCuts(t *testing.T) {
 
 // What came before the line was cut is gone on with, under the same copy, also by a later cut.
 func TestPushGoesOn(t *testing.T) {
-	p := &pushRun{t: t, r: rand.New(rand.NewPCG(1, 4)), fs: vfs.NewMem(), was: map[vmdisk.Position][]byte{}, last: map[int64]int{}, upTo: map[vmdisk.Position]int{}}
-	id := vmdisk.NewID()
-	var err error
-	p.owner, err = vmdisk.Create("owner", id, pushDisk, pushOptions(vfs.NewMem()))
-	p.must(err)
-	defer func() { p.must(p.owner.Close()) }()
-	p.must(p.owner.Activate(1))
-	p.replica, err = vmdisk.CreateReplica("replica", id, pushDisk, pushOptions(p.fs))
-	p.must(err)
-	defer func() { _ = p.replica.Close() }()
+	p := newPushRun(t, rand.NewPCG(1, 4))
 	p.write(10)
 	p.must(p.push(p.cut(), 0))
 	p.check()

@@ -35,7 +35,9 @@ func (e *Engine) setState(vm string, state api.VMState) error {
 
 // CreateVM implements api.Engine: the VM is there at once, its job stays as it begins.
 func (e *Engine) CreateVM(ctx context.Context, req api.CreateVM) (*api.Job, error) {
-	if err := e.enter(ctx, "CreateVM", req); err != nil {
+	done, err := e.enter(ctx, "CreateVM", req)
+	defer done()
+	if err != nil {
 		return nil, err
 	}
 	e.mu.Lock()
@@ -54,7 +56,9 @@ func (e *Engine) CreateVM(ctx context.Context, req api.CreateVM) (*api.Job, erro
 
 // CancelJob implements api.Engine: the job ends as cancelled.
 func (e *Engine) CancelJob(ctx context.Context, id string) error {
-	if err := e.enter(ctx, "CancelJob", id); err != nil {
+	done, err := e.enter(ctx, "CancelJob", id)
+	defer done()
+	if err != nil {
 		return err
 	}
 	e.mu.Lock()
@@ -70,7 +74,9 @@ func (e *Engine) CancelJob(ctx context.Context, id string) error {
 
 // DiskInfo implements api.Engine: every VM's disk is in a directory called like its ID.
 func (e *Engine) DiskInfo(ctx context.Context, disk string) (*api.DiskInfo, error) {
-	if err := e.enter(ctx, "DiskInfo", disk); err != nil {
+	done, err := e.enter(ctx, "DiskInfo", disk)
+	defer done()
+	if err != nil {
 		return nil, err
 	}
 	e.mu.Lock()
@@ -103,7 +109,9 @@ func (e *Engine) diskJob(kind, disk string) (*api.Job, error) {
 
 // ExportDisk implements api.Engine: the job stays as it begins.
 func (e *Engine) ExportDisk(ctx context.Context, req api.ExportDisk) (*api.Job, error) {
-	if err := e.enter(ctx, "ExportDisk", req); err != nil {
+	done, err := e.enter(ctx, "ExportDisk", req)
+	defer done()
+	if err != nil {
 		return nil, err
 	}
 	return e.diskJob("export", req.Disk)
@@ -111,7 +119,9 @@ func (e *Engine) ExportDisk(ctx context.Context, req api.ExportDisk) (*api.Job, 
 
 // CheckDisk implements api.Engine: the job stays as it begins.
 func (e *Engine) CheckDisk(ctx context.Context, req api.CheckDisk) (*api.Job, error) {
-	if err := e.enter(ctx, "CheckDisk", req); err != nil {
+	done, err := e.enter(ctx, "CheckDisk", req)
+	defer done()
+	if err != nil {
 		return nil, err
 	}
 	return e.diskJob("check", req.Disk)
@@ -119,7 +129,9 @@ func (e *Engine) CheckDisk(ctx context.Context, req api.CheckDisk) (*api.Job, er
 
 // StartVM implements api.Engine.
 func (e *Engine) StartVM(ctx context.Context, vm string) error {
-	if err := e.enter(ctx, "StartVM", vm); err != nil {
+	done, err := e.enter(ctx, "StartVM", vm)
+	defer done()
+	if err != nil {
 		return err
 	}
 	return e.setState(vm, api.VMRunning)
@@ -127,7 +139,9 @@ func (e *Engine) StartVM(ctx context.Context, vm string) error {
 
 // StopVM implements api.Engine.
 func (e *Engine) StopVM(ctx context.Context, vm string, force bool) error {
-	if err := e.enter(ctx, "StopVM", vm, force); err != nil {
+	done, err := e.enter(ctx, "StopVM", vm, force)
+	defer done()
+	if err != nil {
 		return err
 	}
 	return e.setState(vm, api.VMStopped)
@@ -135,7 +149,9 @@ func (e *Engine) StopVM(ctx context.Context, vm string, force bool) error {
 
 // SuspendVM implements api.Engine.
 func (e *Engine) SuspendVM(ctx context.Context, vm string) error {
-	if err := e.enter(ctx, "SuspendVM", vm); err != nil {
+	done, err := e.enter(ctx, "SuspendVM", vm)
+	defer done()
+	if err != nil {
 		return err
 	}
 	return e.setState(vm, api.VMSuspended)
@@ -143,7 +159,9 @@ func (e *Engine) SuspendVM(ctx context.Context, vm string) error {
 
 // ResumeVM implements api.Engine.
 func (e *Engine) ResumeVM(ctx context.Context, vm string) error {
-	if err := e.enter(ctx, "ResumeVM", vm); err != nil {
+	done, err := e.enter(ctx, "ResumeVM", vm)
+	defer done()
+	if err != nil {
 		return err
 	}
 	return e.setState(vm, api.VMRunning)
@@ -151,7 +169,9 @@ func (e *Engine) ResumeVM(ctx context.Context, vm string) error {
 
 // RemoveVM implements api.Engine.
 func (e *Engine) RemoveVM(ctx context.Context, vm string) error {
-	if err := e.enter(ctx, "RemoveVM", vm); err != nil {
+	done, err := e.enter(ctx, "RemoveVM", vm)
+	defer done()
+	if err != nil {
 		return err
 	}
 	e.mu.Lock()
@@ -169,7 +189,9 @@ func (e *Engine) RemoveVM(ctx context.Context, vm string) error {
 // Switch implements api.Engine: the switch begins and stays in its first phase until Update moves
 // it on.
 func (e *Engine) Switch(ctx context.Context, req api.SwitchVM) (*api.Switch, error) {
-	if err := e.enter(ctx, "Switch", req); err != nil {
+	done, err := e.enter(ctx, "Switch", req)
+	defer done()
+	if err != nil {
 		return nil, err
 	}
 	e.mu.Lock()
@@ -194,7 +216,9 @@ func (e *Engine) Switch(ctx context.Context, req api.SwitchVM) (*api.Switch, err
 
 // CancelSwitch implements api.Engine: the switch ends as cancelled.
 func (e *Engine) CancelSwitch(ctx context.Context, id string) error {
-	if err := e.enter(ctx, "CancelSwitch", id); err != nil {
+	done, err := e.enter(ctx, "CancelSwitch", id)
+	defer done()
+	if err != nil {
 		return err
 	}
 	e.mu.Lock()
@@ -210,7 +234,9 @@ func (e *Engine) CancelSwitch(ctx context.Context, id string) error {
 
 // PairStart implements api.Engine: the window stays open until Update ends it.
 func (e *Engine) PairStart(ctx context.Context, req api.PairStart) (*api.Pairing, error) {
-	if err := e.enter(ctx, "PairStart", req); err != nil {
+	done, err := e.enter(ctx, "PairStart", req)
+	defer done()
+	if err != nil {
 		return nil, err
 	}
 	e.mu.Lock()
@@ -224,7 +250,9 @@ func (e *Engine) PairStart(ctx context.Context, req api.PairStart) (*api.Pairing
 
 // PairJoin implements api.Engine: it succeeds with the first device that isn't this one.
 func (e *Engine) PairJoin(ctx context.Context, req api.PairJoin) (*api.Pairing, error) {
-	if err := e.enter(ctx, "PairJoin", req); err != nil {
+	done, err := e.enter(ctx, "PairJoin", req)
+	defer done()
+	if err != nil {
 		return nil, err
 	}
 	e.mu.Lock()
@@ -241,7 +269,9 @@ func (e *Engine) PairJoin(ctx context.Context, req api.PairJoin) (*api.Pairing, 
 
 // PairCancel implements api.Engine.
 func (e *Engine) PairCancel(ctx context.Context) error {
-	if err := e.enter(ctx, "PairCancel"); err != nil {
+	done, err := e.enter(ctx, "PairCancel")
+	defer done()
+	if err != nil {
 		return err
 	}
 	e.Update("pairing.closed", "The pairing window is closed.", func(s *api.Status) { s.Pairing = nil })
@@ -250,7 +280,9 @@ func (e *Engine) PairCancel(ctx context.Context) error {
 
 // RemoveDevice implements api.Engine: a device that isn't connected stays until it can be told.
 func (e *Engine) RemoveDevice(ctx context.Context, req api.RemoveDevice) error {
-	if err := e.enter(ctx, "RemoveDevice", req); err != nil {
+	done, err := e.enter(ctx, "RemoveDevice", req)
+	defer done()
+	if err != nil {
 		return err
 	}
 	e.Update("device.removed", "A device was removed.", func(s *api.Status) {
@@ -266,7 +298,9 @@ func (e *Engine) RemoveDevice(ctx context.Context, req api.RemoveDevice) error {
 
 // History implements api.Engine.
 func (e *Engine) History(ctx context.Context, vm string) ([]api.HistoryEntry, error) {
-	if err := e.enter(ctx, "History", vm); err != nil {
+	done, err := e.enter(ctx, "History", vm)
+	defer done()
+	if err != nil {
 		return nil, err
 	}
 	e.mu.Lock()
@@ -280,7 +314,9 @@ func (e *Engine) History(ctx context.Context, vm string) ([]api.HistoryEntry, er
 
 // Shutdown implements api.Engine.
 func (e *Engine) Shutdown(ctx context.Context) error {
-	if err := e.enter(ctx, "Shutdown"); err != nil {
+	done, err := e.enter(ctx, "Shutdown")
+	defer done()
+	if err != nil {
 		return err
 	}
 	e.mu.Lock()

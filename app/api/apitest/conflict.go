@@ -10,7 +10,9 @@ import (
 
 // LeaveFleet implements api.Engine.
 func (e *Engine) LeaveFleet(ctx context.Context, req api.LeaveFleet) error {
-	if err := e.enter(ctx, "LeaveFleet", req); err != nil {
+	done, err := e.enter(ctx, "LeaveFleet", req)
+	defer done()
+	if err != nil {
 		return err
 	}
 	e.Update("fleet.left", "This device is a fleet of one.", func(s *api.Status) { s.Devices = nil })
@@ -19,7 +21,9 @@ func (e *Engine) LeaveFleet(ctx context.Context, req api.LeaveFleet) error {
 
 // Takeover implements api.Engine: it knows nothing but the owner.
 func (e *Engine) Takeover(ctx context.Context, vm string) (*api.Takeover, error) {
-	if err := e.enter(ctx, "Takeover", vm); err != nil {
+	done, err := e.enter(ctx, "Takeover", vm)
+	defer done()
+	if err != nil {
 		return nil, err
 	}
 	e.mu.Lock()
@@ -45,7 +49,9 @@ func (e *Engine) SetTakeover(t *api.Takeover) {
 
 // TakeOver implements api.Engine.
 func (e *Engine) TakeOver(ctx context.Context, req api.TakeOverVM) error {
-	if err := e.enter(ctx, "TakeOver", req); err != nil {
+	done, err := e.enter(ctx, "TakeOver", req)
+	defer done()
+	if err != nil {
 		return err
 	}
 	return e.change(req.VM, func(s *api.Status, v *api.VM) {
@@ -55,7 +61,9 @@ func (e *Engine) TakeOver(ctx context.Context, req api.TakeOverVM) error {
 
 // Resolve implements api.Engine: the conflict is over at once, and so is the job, unless the state has one under way.
 func (e *Engine) Resolve(ctx context.Context, req api.ResolveConflict) (*api.Job, error) {
-	if err := e.enter(ctx, "Resolve", req); err != nil {
+	done, err := e.enter(ctx, "Resolve", req)
+	defer done()
+	if err != nil {
 		return nil, err
 	}
 	if err := e.change(req.VM, func(_ *api.Status, v *api.VM) { v.Conflict = nil }); err != nil {
@@ -73,7 +81,9 @@ func (e *Engine) Resolve(ctx context.Context, req api.ResolveConflict) (*api.Job
 
 // DeleteRestorePoint implements api.Engine.
 func (e *Engine) DeleteRestorePoint(ctx context.Context, req api.RestorePointRef) error {
-	if err := e.enter(ctx, "DeleteRestorePoint", req); err != nil {
+	done, err := e.enter(ctx, "DeleteRestorePoint", req)
+	defer done()
+	if err != nil {
 		return err
 	}
 	return e.change(req.VM, func(_ *api.Status, v *api.VM) {
@@ -98,7 +108,9 @@ func (e *Engine) CloseRestorePoint(ctx context.Context, req api.RestorePointRef)
 }
 
 func (e *Engine) setOpen(ctx context.Context, method string, req api.RestorePointRef, open bool) error {
-	if err := e.enter(ctx, method, req); err != nil {
+	done, err := e.enter(ctx, method, req)
+	defer done()
+	if err != nil {
 		return err
 	}
 	return e.change(req.VM, func(_ *api.Status, v *api.VM) {
@@ -113,7 +125,9 @@ func (e *Engine) setOpen(ctx context.Context, method string, req api.RestorePoin
 // GoOffline implements api.Engine: the preparation stays as it begins until Update or a GoOffline with Now ends it. Nothing moves
 // meanwhile: along is what was here before.
 func (e *Engine) GoOffline(ctx context.Context, req api.GoOffline) (*api.Job, error) {
-	if err := e.enter(ctx, "GoOffline", req); err != nil {
+	done, err := e.enter(ctx, "GoOffline", req)
+	defer done()
+	if err != nil {
 		return nil, err
 	}
 	job := api.Job{ID: "offline-1", Kind: "offline", Phase: "copying", Started: time.Now(), Total: 4 << 30}
@@ -143,7 +157,9 @@ func (e *Engine) GoOffline(ctx context.Context, req api.GoOffline) (*api.Job, er
 
 // GoOnline implements api.Engine.
 func (e *Engine) GoOnline(ctx context.Context) error {
-	if err := e.enter(ctx, "GoOnline"); err != nil {
+	done, err := e.enter(ctx, "GoOnline")
+	defer done()
+	if err != nil {
 		return err
 	}
 	e.Update("offline.off", "This device is online.", func(s *api.Status) {

@@ -110,14 +110,14 @@ func (e *Engine) SetHistory(vm string, entries []api.HistoryEntry) {
 	e.history[vm] = entries
 }
 
-// Calls lists the calls so far that weren't Status or Watch, each with its arguments.
+// Calls lists the calls that have ended so far and weren't Status or Watch, each with its arguments.
 func (e *Engine) Calls() []string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return slices.Clone(e.calls)
 }
 
-// AwaitCall waits until a call has been made that reads exactly like this one. One waiter at a time.
+// AwaitCall waits until a call has ended that reads exactly like this one. One waiter at a time.
 func (e *Engine) AwaitCall(ctx context.Context, call string) error {
 	for !slices.Contains(e.Calls(), call) {
 		select {
@@ -132,32 +132,40 @@ func (e *Engine) AwaitCall(ctx context.Context, call string) error {
 // ShutdownAsked closes when Shutdown was called.
 func (e *Engine) ShutdownAsked() <-chan struct{} { return e.shutdown }
 
-// enter records a call and says whether it shall fail.
-func (e *Engine) enter(ctx context.Context, method string, args ...any) error {
+// enter begins a call and says whether it shall fail. The method defers done first of all, so that
+// it runs last: it records the call when what the call changes can be seen, because a test that saw
+// a call goes on from there.
+func (e *Engine) enter(ctx context.Context, method string, args ...any) (done func(), err error) {
 	e.mu.Lock()
-	if method != "Status" && method != "Watch" {
-		call := method
-		for _, a := range args {
-			text, _ := json.Marshal(a)
-			call += " " + string(text)
-		}
-		e.calls = append(e.calls, call)
-		select {
-		case e.called <- struct{}{}:
-		default:
-		}
-	}
 	hook, err := e.hooks[method], e.fail[method]
 	e.mu.Unlock()
 	if hook != nil {
 		hook(ctx)
 	}
-	return err
+	if method == "Status" || method == "Watch" {
+		return func() {}, err
+	}
+	call := method
+	for _, a := range args {
+		text, _ := json.Marshal(a)
+		call += " " + string(text)
+	}
+	return func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.calls = append(e.calls, call)
+		select {
+		case e.called <- struct{}{}:
+		default:
+		}
+	}, err
 }
 
 // Status implements api.Engine.
 func (e *Engine) Status(ctx context.Context) (*api.Status, error) {
-	if err := e.enter(ctx, "Status"); err != nil {
+	done, err := e.enter(ctx, "Status")
+	defer done()
+	if err != nil {
 		return nil, err
 	}
 	e.mu.Lock()
@@ -180,7 +188,9 @@ func (e *Engine) copyLocked() (*api.Status, error) {
 
 // Watch implements api.Engine.
 func (e *Engine) Watch(ctx context.Context, after uint64) (<-chan api.Event, error) {
-	if err := e.enter(ctx, "Watch", after); err != nil {
+	done, err := e.enter(ctx, "Watch", after)
+	defer done()
+	if err != nil {
 		return nil, err
 	}
 	w := make(chan api.Event, 2*keptEvents)

@@ -2,6 +2,7 @@ package p2p
 
 import (
 	"context"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,6 +26,7 @@ type conn struct {
 	lost    atomic.Bool  // given up
 	beaten  atomic.Bool  // the other end has opened its heartbeat
 	written atomic.Int64 // bytes handed to the connection
+	read    atomic.Int64 // bytes taken from it
 
 	mu    sync.Mutex
 	pulse pulse
@@ -37,6 +39,9 @@ type member struct {
 	lastSeen time.Time // guarded by Host.mu, as the rest
 	addr     string
 	rtt      time.Duration
+	// announced are the addresses that it was last seen to announce on a link of ours, announcedAt when.
+	announced   []netip.Addr
+	announcedAt time.Duration
 }
 
 func (c *conn) heard(now time.Duration) {
@@ -49,6 +54,13 @@ func (c *conn) silentSince() time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.pulse.heardAt
+}
+
+// trip is the round trip of the way; 0: not known yet.
+func (c *conn) trip() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.pulse.trips.shortest()
 }
 
 // connected is libp2p's notification of a new connection. It comes before the first stream of that connection.

@@ -235,10 +235,16 @@ func (h *Host) seen(id string, addrs []netip.AddrPort, news bool) {
 	}
 	h.mu.Lock()
 	k := h.keepers[p]
-	h.mu.Unlock()
 	if k == nil {
+		h.mu.Unlock()
 		return
 	}
+	m := h.memberLocked(p)
+	m.announced, m.announcedAt = nil, h.now()
+	for _, a := range addrs {
+		m.announced = append(m.announced, a.Addr().Unmap())
+	}
+	h.mu.Unlock()
 	k.hint.Store(&hint{h.now(), addrs})
 	if h.best(p) != nil {
 		return

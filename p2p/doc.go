@@ -15,6 +15,8 @@
 //   - A connection that falls silent is closed after 3 s; longer only while data that was written before is provably
 //     still on its way (at most 15 s).
 //   - A lost member is dialled again at once and, after failures, at most every 15 s; at once when discovery sees it.
+//   - Of each connection it is known how long its way is (PeerStatus.Trip), whatever else is on it, and whether the other end
+//     announces itself on a link of ours at that address (PeerStatus.OnLink).
 //   - Every goroutine ends with Close, which waits for stream handlers.
 //
 // What it does not guarantee: delivery. A successful Write says nothing about the other end; protocols acknowledge for

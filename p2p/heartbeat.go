@@ -68,6 +68,7 @@ func (h *Host) beat(c *conn) {
 	var msg [beatSize]byte
 	for {
 		c.mu.Lock()
+		c.pulse.received(c.read.Load())
 		seq, ok := c.pulse.ask(h.now(), c.written.Load())
 		c.mu.Unlock()
 		if ok {
@@ -92,6 +93,7 @@ func (h *Host) readAnswers(c *conn, s network.Stream) {
 			return
 		}
 		c.mu.Lock()
+		c.pulse.received(c.read.Load())
 		ok := c.pulse.answer(h.now(), binary.BigEndian.Uint64(msg[:]))
 		rtt := c.pulse.rtt
 		c.mu.Unlock()

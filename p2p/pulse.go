@@ -33,12 +33,16 @@ type pulse struct {
 	deliveredAt time.Duration
 	rate        float64 // bytes a second
 	rtt         time.Duration
+	read        int64 // bytes that had come when the latest question was asked or answered
+	trips       trips
 }
 
 type question struct {
 	seq     uint64
 	at      time.Duration
 	written int64
+	read    int64
+	quiet   bool // nearly nothing was on its way before it
 }
 
 func newPulse(now time.Duration) pulse {
@@ -51,7 +55,7 @@ func (p *pulse) ask(now time.Duration, written int64) (uint64, bool) {
 		return 0, false
 	}
 	p.asked++
-	p.open = append(p.open, question{p.asked, now, written})
+	p.open = append(p.open, question{p.asked, now, written, p.read, written-p.delivered <= quietBytes})
 	return p.asked, true
 }
 
@@ -67,6 +71,9 @@ func (p *pulse) answer(now time.Duration, seq uint64) bool {
 	p.open = p.open[1:]
 	p.answered = seq
 	p.rtt = now - q.at
+	if q.quiet && p.read-q.read <= quietBytes {
+		p.trips.add(p.rtt)
+	}
 	if bytes, took := q.written-p.delivered, now-p.deliveredAt; bytes >= rateSample && took > 0 {
 		p.rate = max(leastRate, (p.rate+float64(bytes)/took.Seconds())/2)
 	}
@@ -74,6 +81,9 @@ func (p *pulse) answer(now time.Duration, seq uint64) bool {
 	p.heard(now)
 	return true
 }
+
+// received notes how many bytes have come so far.
+func (p *pulse) received(n int64) { p.read = n }
 
 // heard notes that something came from the other end.
 func (p *pulse) heard(now time.Duration) { p.heardAt = max(p.heardAt, now) }

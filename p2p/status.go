@@ -3,9 +3,12 @@ package p2p
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
 
 	"tagalong.org/tagalong/p2p/discovery"
 )
@@ -15,8 +18,14 @@ type PeerStatus struct {
 	ID        string
 	Connected bool          // it answered within the last seconds
 	RTT       time.Duration // of the latest heartbeat; 0 if there was none yet
-	Addr      string        // multiaddr of the current or latest connection
-	LastSeen  time.Time     // zero: not since this process started
+	// Trip is the round trip of a present connection without what data on it adds: the shortest of its last quiet heartbeats.
+	// 0 if there was none yet. Of several connections it is that of one for which OnLink holds, or else the shortest.
+	Trip time.Duration
+	// OnLink says that the device announced itself on a link that both share, at the address of a present connection, since
+	// that began or up to two minutes before. It is a hint only: announcements can be forged, and carried elsewhere.
+	OnLink   bool
+	Addr     string    // multiaddr of the current or latest connection
+	LastSeen time.Time // zero: not since this process started
 }
 
 // Peers returns the status of every member but this device, in the order of their IDs.
@@ -38,10 +47,53 @@ func (h *Host) Peers() []PeerStatus {
 			st.Connected = true
 			st.Addr = best.c.RemoteMultiaddr().String()
 			st.LastSeen = h.start.Add(best.silentSince())
+			st.Trip, st.OnLink = h.way(id)
 		}
 		out = append(out, st)
 	}
 	slices.SortFunc(out, func(a, b PeerStatus) int { return strings.Compare(a.ID, b.ID) })
+	return out
+}
+
+// announcedBefore is for how long an announcement speaks for a connection that begins after it.
+const announcedBefore = 2 * time.Minute
+
+// way is the shortest round trip of the connections to a device, of those on a link of ours if there are any, and whether there are.
+func (h *Host) way(id peer.ID) (trip time.Duration, onLink bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, c := range h.conns {
+		if c.peer.id != id || !c.live.Load() || c.lost.Load() {
+			continue
+		}
+		here := c.onLinkLocked()
+		if onLink && !here {
+			continue
+		}
+		if t := c.trip(); here && !onLink || trip == 0 || t > 0 && t < trip {
+			trip = t
+		}
+		onLink = onLink || here
+	}
+	return trip, onLink
+}
+
+// onLinkLocked says whether the other end of c is known to be on a link of ours at the address that c leads to. The caller holds Host.mu.
+func (c *conn) onLinkLocked() bool {
+	at, ok := endpoint(c.c.RemoteMultiaddr())
+	return ok && c.opened-c.peer.announcedAt <= announcedBefore && slices.Contains(c.peer.announced, at.Addr())
+}
+
+// LocalAddrs returns the addresses of this device's own ends of the connections to members that answer.
+func (h *Host) LocalAddrs() []netip.Addr {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var out []netip.Addr
+	for _, c := range h.conns {
+		if at, ok := endpoint(c.c.LocalMultiaddr()); ok && c.live.Load() && !slices.Contains(out, at.Addr()) {
+			out = append(out, at.Addr())
+		}
+	}
 	return out
 }
 

@@ -137,6 +137,7 @@ func (s *stream) Read(p []byte) (int, error) {
 	n, err := s.Stream.Read(p)
 	if n > 0 {
 		s.c.peer.in.Add(int64(n))
+		s.c.read.Add(int64(n))
 		s.c.heard(s.h.now())
 	}
 	return n, s.c.explain(err)

@@ -36,9 +36,9 @@ func playDevice() int {
 	if sc.Verbose {
 		level = slog.LevelDebug
 	}
-	members := &list{}
+	members, where := &list{}, &book{}
 	h, err := New(Options{
-		KeyFile: sc.KeyFile, Listen: []string{sc.Listen}, Members: members, Addresses: &book{},
+		KeyFile: sc.KeyFile, Listen: []string{sc.Listen}, Members: members, Addresses: where,
 		Discovery: true, Version: "test",
 		Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})),
 	})
@@ -58,8 +58,17 @@ func playDevice() int {
 		verb, arg, _ := strings.Cut(in.Text(), " ")
 		switch verb {
 		case "allow":
-			members.set(arg)
+			members.set(strings.Fields(arg)...)
 			h.AllowChanged()
+		case "at":
+			id, addr, _ := strings.Cut(arg, " ")
+			where.Save(id, []string{addr})
+		case "peers":
+			b, err := json.Marshal(h.Peers())
+			if err != nil {
+				fmt.Println("failed", err)
+			}
+			fmt.Println("peers", string(b))
 		case "pair":
 			var port int
 			_, _ = fmt.Sscan(arg, &port)
@@ -188,7 +197,12 @@ type remote struct {
 
 func (l *lan) start(t *testing.T, where int, keyFile string) *remote {
 	t.Helper()
-	raw, err := json.Marshal(script{KeyFile: keyFile, Listen: "/ip4/0.0.0.0/tcp/0", Verbose: testing.Verbose()})
+	return l.startAt(t, where, keyFile, "/ip4/0.0.0.0/tcp/0")
+}
+
+func (l *lan) startAt(t *testing.T, where int, keyFile, listen string) *remote {
+	t.Helper()
+	raw, err := json.Marshal(script{KeyFile: keyFile, Listen: listen, Verbose: testing.Verbose()})
 	if err != nil {
 		t.Fatal(err)
 	}

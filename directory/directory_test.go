@@ -303,3 +303,26 @@ func TestRoomIsBounded(t *testing.T) {
 	}
 	must(t, a.PutVM(VM{ID: "mine", Name: "still"}))
 }
+
+// TestDeviceSite: what a device says of where it is is carried as it is, also where nothing of it is understood, within a limit.
+func TestDeviceSite(t *testing.T) {
+	d := open(t, &memory{m: map[string][]byte{}}, "a")
+	site := json.RawMessage(`{"v":7,"new":["thing"]}`)
+	must(t, d.PutDevice(Device{Name: "a", Site: site}))
+	must(t, d.PutDevice(Device{Name: "a", Site: site}))
+	got := d.Devices()
+	if len(got) != 1 || string(got[0].Site) != string(site) {
+		t.Errorf("devices %+v", got)
+	}
+	got[0].Site[0] = 'x' // it is the caller's
+	if string(d.Devices()[0].Site) != string(site) {
+		t.Error("the directory's own was changed")
+	}
+	big := json.RawMessage(`"` + strings.Repeat("x", maxSite) + `"`)
+	wantErr(t, d.PutDevice(Device{Name: "a", Site: big}), ErrInvalid)
+	wantErr(t, d.PutDevice(Device{Name: "a", Site: json.RawMessage(`{`)}), ErrInvalid)
+	must(t, d.PutDevice(Device{Name: "a"}))
+	if d.Devices()[0].Site != nil {
+		t.Error("a record without it has one")
+	}
+}

@@ -16,6 +16,10 @@ func (d *Directory) PutDevice(dev Device) error {
 	if err := dev.check(); err != nil {
 		return fmt.Errorf("directory: put device: %w", err)
 	}
+	// Of others' records only the limit of all values holds: a program that knows nothing of this field hands on what it was sent.
+	if len(dev.Site) > maxSite {
+		return fmt.Errorf("directory: put device: %d bytes about its site: %w", len(dev.Site), ErrInvalid)
+	}
 	value, err := encodeValue(dev)
 	if err != nil {
 		return fmt.Errorf("directory: put device: %w", err)
@@ -39,6 +43,7 @@ func (d *Directory) Devices() []Device {
 		if d.isMember(id) {
 			dev := d.devices[id]
 			dev.Addrs = slices.Clone(dev.Addrs)
+			dev.Site = slices.Clone(dev.Site)
 			list = append(list, dev)
 		}
 	}

@@ -13,16 +13,17 @@ const schema = 1
 
 // Limits of values.
 const (
-	maxID       = 128  // bytes of a device ID
-	maxVMID     = 64   // bytes of a VM or disk ID
-	maxName     = 256  // bytes
-	maxAddrs    = 64   // of one device
-	maxAddr     = 512  // bytes
-	maxReplicas = 256  // of one VM
-	maxTransfer = 4096 // bytes of a transfer's value
-	maxNote     = 2048 // bytes of a note's, or a member's, value
-	maxOver     = 16   // histories given up by one choice
-	maxHow      = 32   // bytes of how a choice is carried out
+	maxID       = 128      // bytes of a device ID
+	maxVMID     = 64       // bytes of a VM or disk ID
+	maxName     = 256      // bytes
+	maxAddrs    = 64       // of one device
+	maxAddr     = 512      // bytes
+	maxSite     = 32 << 10 // bytes of what a device says of where it is
+	maxReplicas = 256      // of one VM
+	maxTransfer = 4096     // bytes of a transfer's value
+	maxNote     = 2048     // bytes of a note's, or a member's, value
+	maxOver     = 16       // histories given up by one choice
+	maxHow      = 32       // bytes of how a choice is carried out
 	maxTerm     = 1<<31 - 1
 )
 
@@ -62,6 +63,9 @@ type Device struct {
 	// Offline says that it works offline and expects nobody, Since when by its clock.
 	Offline bool      `json:"offline,omitempty"`
 	Since   time.Time `json:"since,omitzero"`
+	// Site is what it says of where it is, JSON with a version of its own that this package only carries: nil in records of
+	// programs that know of no sites.
+	Site json.RawMessage `json:"site,omitempty"`
 }
 
 // ReplicaInfo is what the owner knows of a device's copy.

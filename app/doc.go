@@ -34,7 +34,7 @@
 // shows what was given up; repair.go checks what was kept; compare.go finds what two disks differ in, and courtesy.go
 // lets guests go first. members.go and farewell.go follow who is in the
 // fleet and part from who isn't; offline.go is the disconnected mode, offlinejob.go its preparation.
-// status.go derives what faces see. The
+// sites.go follows who is together on a local network, for status and for whatever goes from site to site. status.go derives what faces see. The
 // tests here use the real disk and directory with a scripted hypervisor; the
 // whole, with real QEMU between network namespaces, is tested under build/.
 package app

@@ -67,6 +67,8 @@ type Engine struct {
 	offline     offlineMode
 	farewell    farewellState
 	courtesy    *courtesy
+	sites       sites
+	announcing  sync.Mutex // held while this device's own record is written
 
 	notes sync.Mutex // held over a change of a note of a saved memory
 	// following is held over a look at who is in the fleet and what follows from it.
@@ -155,6 +157,7 @@ func open(opt Options) (_ *Engine, err error) {
 		return nil, fmt.Errorf("open the directory: %w", err)
 	}
 	fleet.set(e.dir, e.log)
+	e.openSites()
 	if err := e.loadOffline(); err != nil {
 		return nil, err
 	}
@@ -191,6 +194,8 @@ func (e *Engine) serve(ctx context.Context, ready func()) error {
 	if err != nil {
 		return err
 	}
+	ctx, parted := e.parting(ctx)
+	defer parted()
 	group, ctx := errgroup.WithContext(ctx)
 	e.ctx = ctx
 	// VMs that run already wait for their disks: they come before everything else.
@@ -211,6 +216,8 @@ func (e *Engine) serve(ctx context.Context, ready func()) error {
 	e.host.Handle(told.Protocol, e.handleTold)
 	e.host.Handle(mend.Protocol, e.handleMend)
 	e.host.Handle(farewell.Protocol, e.handleFarewell)
+	// What the record said of where this device is held before it was off.
+	e.tickSites()
 	e.announce()
 	if err := e.resumeOffline(); err != nil {
 		listener.Close()
@@ -222,6 +229,7 @@ func (e *Engine) serve(ctx context.Context, ready func()) error {
 	group.Go(func() error { return e.followFarewells(ctx) })
 	group.Go(func() error { return e.followDirectory(ctx) })
 	group.Go(func() error { return e.tellReplicas(ctx) })
+	group.Go(func() error { return e.followSites(ctx) })
 	group.Go(func() error {
 		server := api.NewServer(e, e.log.With("part", "api"))
 		return server.Serve(ctx, listener)
@@ -235,18 +243,21 @@ func (e *Engine) serve(ctx context.Context, ready func()) error {
 	return err
 }
 
-// announce writes this device's own record.
-func (e *Engine) announce() {
-	d := directory.Device{ID: e.host.ID(), Name: e.name, Addrs: e.host.Addrs(), AppVersion: e.opt.Version, At: time.Now()}
+// announce writes this device's own record, and says whether it could.
+func (e *Engine) announce() bool {
+	e.announcing.Lock()
+	defer e.announcing.Unlock()
+	d := directory.Device{ID: e.host.ID(), Name: e.name, Addrs: e.host.Addrs(), AppVersion: e.opt.Version, At: time.Now(), Site: e.sites.said()}
 	d.Since, d.Offline = e.offlineSince()
 	at := slices.Sorted(slices.Values(d.Addrs))
 	if err := e.dir.PutDevice(d); err != nil {
 		e.log.Error("Writing this device's record failed", "error", err)
-		return
+		return false
 	}
 	e.mu.Lock()
 	e.announced = at
 	e.mu.Unlock()
+	return true
 }
 
 // Shutdown implements api.Engine.

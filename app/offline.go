@@ -213,6 +213,7 @@ func (e *Engine) begun(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	e.tickSites()
 	e.announce()
 	e.saveRecords()
 	var wg sync.WaitGroup

@@ -41,6 +41,7 @@ func (e *Engine) Status(ctx context.Context) (*api.Status, error) {
 	e.mu.Unlock()
 	s.Offline = e.offlineStatus()
 	s.Device.Offline = s.Offline.On
+	s.Device.Site = e.sites.siteOf(s.Device.ID, true)
 	if pairing != nil {
 		p := pairing.snapshot()
 		s.Pairing = &p
@@ -71,6 +72,7 @@ func (e *Engine) devices() []api.Device {
 	for _, p := range e.host.Peers() {
 		d := api.Device{ID: p.ID, Name: e.deviceName(p.ID), Connected: p.Connected, RTTMicros: p.RTT.Microseconds(), LastSeen: p.LastSeen}
 		d.Offline = away[p.ID]
+		d.Site = e.sites.siteOf(p.ID, p.Connected)
 		if p.Addr != "" {
 			d.Addrs = []string{p.Addr}
 		}

@@ -159,6 +159,10 @@ func (f *fakeEngine) PairCancel(context.Context) error { return f.note("pair-can
 func (f *fakeEngine) RemoveDevice(_ context.Context, req api.RemoveDevice) error {
 	return f.note("remove-device %s wipe=%v anyway=%v", req.Device, req.Wipe, req.Anyway)
 }
+
+func (f *fakeEngine) PinDevice(_ context.Context, req api.PinDevice) error {
+	return f.note("pin-device %s site=%q", req.Device, req.Site)
+}
 func (f *fakeEngine) Shutdown(context.Context) error { return f.note("shutdown") }
 
 var _ api.Engine = (*fakeEngine)(nil)

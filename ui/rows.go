@@ -371,6 +371,13 @@ func (m *index) device(d *api.Device, now time.Time) deviceRow {
 	default:
 		r.State = t("device.away", "Ago", ago(d.LastSeen, now))
 	}
+	switch at := d.Site; {
+	case at == nil || d.Removed:
+	case at.Name != "":
+		r.State = t("device.at-site", "State", r.State, "Site", at.Name)
+	case at.Here && !d.Self:
+		r.State = t("device.same-network", "State", r.State)
+	}
 	for i := range m.st.VMs {
 		vm := &m.st.VMs[i]
 		if vm.Owner == d.ID {

@@ -195,6 +195,25 @@ func TestEmptyAndLines(t *testing.T) {
 	}
 }
 
+func TestDeviceTellsItsSite(t *testing.T) {
+	here, home := &api.DeviceSite{ID: "a", Here: true}, &api.DeviceSite{ID: "a", Name: "Home"}
+	for _, c := range []struct {
+		d    api.Device
+		want string
+	}{
+		{api.Device{Connected: true}, "Connected"},
+		{api.Device{Connected: true, Site: here}, "Connected · same network"},
+		{api.Device{Connected: true, Site: &api.DeviceSite{ID: "b"}}, "Connected"},
+		{api.Device{Self: true, Site: here}, "This device"},
+		{api.Device{Self: true, Site: home}, "This device · Home"},
+		{api.Device{Removed: true, Site: home}, "Removed; told when it is reached"},
+	} {
+		if got := newIndex(&api.Status{}, nil, true).device(&c.d, time.Time{}).State; got != c.want {
+			t.Errorf("%+v: %q, want %q", c.d, got, c.want)
+		}
+	}
+}
+
 func TestDeviceOrder(t *testing.T) {
 	v := viewWith(func(s *state) {
 		d := s.Status.Devices

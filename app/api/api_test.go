@@ -140,6 +140,7 @@ func TestEveryCallArrives(t *testing.T) {
 		}},
 		{`PairCancel`, func() error { return c.PairCancel(ctx) }},
 		{`RemoveDevice {"device":"laptop"}`, func() error { return c.RemoveDevice(ctx, api.RemoveDevice{Device: "laptop"}) }},
+		{`PinDevice {"device":"laptop","site":"Home"}`, func() error { return c.PinDevice(ctx, api.PinDevice{Device: "laptop", Site: "Home"}) }},
 		{`History "Work"`, func() error {
 			h, err := c.History(ctx, "Work")
 			if err == nil && (len(h) != 1 || h[0].Kind != "created") {

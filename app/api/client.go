@@ -179,6 +179,14 @@ func (c *Client) RemoveDevice(ctx context.Context, req RemoveDevice) error {
 	return c.do(ctx, http.MethodPost, "/v1/devices/remove", req, nil)
 }
 
+// PinDevice implements Engine.
+func (c *Client) PinDevice(ctx context.Context, req PinDevice) error {
+	if err := needName(req.Device); err != nil {
+		return err
+	}
+	return c.do(ctx, http.MethodPost, "/v1/devices/site", req, nil)
+}
+
 // History implements Engine. It gives up after 10 seconds.
 func (c *Client) History(ctx context.Context, vm string) ([]HistoryEntry, error) {
 	if err := needName(vm); err != nil {

@@ -178,6 +178,12 @@ type RemoveDevice struct {
 	Anyway bool `json:"anyway,omitempty"`
 }
 
+// PinDevice puts a device into a site by name, with all others that were put there; "auto" or "" leaves it where it is seen.
+type PinDevice struct {
+	Device string `json:"device"`
+	Site   string `json:"site"`
+}
+
 // LeaveFleet takes this device out of the fleet.
 type LeaveFleet struct {
 	// Delete deletes the copies of VMs that this device doesn't own. Otherwise they stay as disks that nothing updates.

@@ -42,6 +42,8 @@ type Engine interface {
 	// PairCancel closes the pairing window. Without one it does nothing.
 	PairCancel(ctx context.Context) error
 	RemoveDevice(ctx context.Context, req RemoveDevice) error
+	// PinDevice says in which site a device is, whatever is seen. All devices hear of it.
+	PinDevice(ctx context.Context, req PinDevice) error
 	// LeaveFleet tells the others, forgets them, and is a fleet of one again.
 	LeaveFleet(ctx context.Context, req LeaveFleet) error
 

@@ -134,6 +134,7 @@ func (s *Server) handler() http.Handler {
 	route("POST /v1/pairing/join", withBody(e.PairJoin))
 	route("DELETE /v1/pairing", func(r *http.Request) (any, error) { return nil, e.PairCancel(r.Context()) })
 	route("POST /v1/devices/remove", withBody(noAnswer(e.RemoveDevice)))
+	route("POST /v1/devices/site", withBody(noAnswer(e.PinDevice)))
 	route("POST /v1/leave", withBody(noAnswer(e.LeaveFleet)))
 
 	route("GET /v1/vms/takeover", func(r *http.Request) (any, error) {

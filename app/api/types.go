@@ -58,9 +58,26 @@ type Device struct {
 	LastSeen  time.Time `json:"last_seen,omitzero"`
 	// Offline says that it told before it went on a journey.
 	Offline bool `json:"offline,omitempty"`
+	// Site is where it is; nil if that isn't known.
+	Site *DeviceSite `json:"site,omitempty"`
 	// Removed devices are shown only until they were told (and have wiped what they had, if Wipe).
 	Removed bool `json:"removed,omitempty"`
 	Wipe    bool `json:"wipe,omitempty"`
+}
+
+// DeviceSite is where a device is: with which others on a local network.
+type DeviceSite struct {
+	// ID is the same for those that are together, in one snapshot. It changes with who is there: don't keep it.
+	ID string `json:"id"`
+	// Name is what the person called the site; Pinned says that this device was put there by that name. "" is where it is seen.
+	Name   string `json:"name,omitempty"`
+	Pinned bool   `json:"pinned,omitempty"`
+	// Here says that it is together with the device that tells this.
+	Here bool `json:"here"`
+	// Devices are the IDs of all that are together, this one too, in order.
+	Devices []string `json:"devices"`
+	// Postmaster is the device through which the site's traffic to other sites goes; "" while there is none.
+	Postmaster string `json:"postmaster,omitempty"`
 }
 
 // VMState is what a VM is doing, as far as this device knows.

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -14,10 +15,10 @@ func newDevices(c *cli) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "devices",
 		Aliases: []string{"device"},
-		Short:   "List the devices of your fleet, or remove one",
-		Example: "  tagalong devices\n  tagalong devices remove laptop",
+		Short:   "List the devices of your fleet and where they are, say where one is, or remove one",
+		Example: "  tagalong devices\n  tagalong devices site laptop Home\n  tagalong devices remove laptop",
 	}
-	group(cmd, newDevicesRemove(c))
+	group(cmd, newDevicesSite(c), newDevicesRemove(c))
 	asJSON := jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return c.ask(cmd, func(ctx context.Context, client *api.Client) error {
@@ -39,7 +40,7 @@ func newDevices(c *cli) *cobra.Command {
 func (c *cli) deviceTable(st *api.Status) {
 	now := time.Now()
 	var rows [][]string
-	others := false
+	others, placed := false, false
 	for _, d := range allDevices(st) {
 		seen, trip := "", ""
 		switch {
@@ -53,13 +54,60 @@ func (c *cli) deviceTable(st *api.Status) {
 			seen = ago(d.LastSeen, now)
 		}
 		others = others || !d.Self
-		rows = append(rows, []string{d.Name, deviceWords(d), seen, trip, d.ID})
+		where := siteWords(st, d)
+		placed = placed || where != ""
+		rows = append(rows, []string{d.Name, deviceWords(d), seen, trip, where, d.ID})
 	}
 	if len(rows) > 0 {
-		c.out.table([]string{"DEVICE", "STATE", "SEEN", "ROUND TRIP", "ID"}, rows)
+		heading := []string{"DEVICE", "STATE", "SEEN", "ROUND TRIP", "SITE", "ID"}
+		if !placed {
+			heading = slices.Delete(heading, 4, 5)
+			for i := range rows {
+				rows[i] = slices.Delete(rows[i], 4, 5)
+			}
+		}
+		c.out.table(heading, rows)
 	}
 	if !others {
 		c.out.say("No other device yet. Pair one with: tagalong pair")
+	}
+}
+
+func newDevicesSite(c *cli) *cobra.Command {
+	return &cobra.Command{
+		Use:   "site DEVICE NAME|auto",
+		Short: "Say at which site a device is, or let Tagalong see for itself",
+		Long: `Devices that see each other on a local network are at one site: changes go to each of them
+at once, and to another site only through one device, the postmaster. Tagalong sees by itself
+who is together. Where it can't (a VPN, a network that devices can't see each other on), give
+a name: devices with the same one are together, whatever is seen, and with nobody else.
+
+With "auto" a device is where it is seen again.`,
+		Example: `  tagalong devices site laptop Home
+  tagalong devices site laptop auto`,
+		Args:              between(2, 2),
+		ValidArgsFunction: c.completeFirst(deviceNames),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.ask(cmd, func(ctx context.Context, client *api.Client) error {
+				st, err := client.Status(ctx)
+				if err != nil {
+					return err
+				}
+				d, err := findDevice(st, args[0])
+				if err != nil {
+					return err
+				}
+				if err := client.PinDevice(ctx, api.PinDevice{Device: d.ID, Site: args[1]}); err != nil {
+					return err
+				}
+				if args[1] == "auto" {
+					c.out.say("%q is where it is seen.", d.Name)
+				} else {
+					c.out.say("%q is at %q, with all that you say this of.", d.Name, args[1])
+				}
+				return nil
+			})
+		},
 	}
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -151,6 +152,34 @@ func deviceWords(d api.Device) string {
 	default:
 		return "away"
 	}
+}
+
+// siteWords says where a device is; "" if that isn't known.
+func siteWords(st *api.Status, d api.Device) string {
+	at := d.Site
+	if at == nil || d.Removed {
+		return ""
+	}
+	var others []string
+	for _, o := range allDevices(st) {
+		if o.ID != d.ID && slices.Contains(at.Devices, o.ID) {
+			others = append(others, o.Name)
+		}
+	}
+	words := at.Name
+	switch {
+	case words != "":
+	case at.Here:
+		words = "here"
+	case len(others) == 0:
+		words = "elsewhere"
+	default:
+		words = "elsewhere, with " + strings.Join(others, " and ")
+	}
+	if at.Postmaster == d.ID && len(others) > 0 {
+		words += " (postmaster)"
+	}
+	return words
 }
 
 // phaseWords names a step of a switch.

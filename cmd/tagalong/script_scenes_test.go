@@ -29,6 +29,16 @@ func cmdScene(ts *testscript.TestScript, _ bool, args []string) {
 		change(func(st *api.Status, _ *api.VM) {
 			st.Leaving = &api.Leaving{By: "D2", ByName: "laptop", Wipe: true, Cause: "no", Text: "laptop had this device wiped."}
 		})
+	case "sites": // desk and laptop are here; attic and cellar elsewhere, shed by itself
+		change(func(st *api.Status, _ *api.VM) {
+			here := api.DeviceSite{ID: "D1", Here: true, Devices: []string{"D1", "D2"}, Postmaster: "D1"}
+			there := api.DeviceSite{ID: "D3", Devices: []string{"D3", "D4"}, Postmaster: "D4"}
+			alone := api.DeviceSite{ID: "D5", Devices: []string{"D5"}, Postmaster: "D5"}
+			st.Devices = append(st.Devices, api.Device{ID: "D4", Name: "cellar", Connected: true}, api.Device{ID: "D5", Name: "shed", Connected: true})
+			for i, at := range []*api.DeviceSite{&here, &here, &there, &there, &alone} {
+				st.Devices[i].Site = at
+			}
+		})
 	case "orphan":
 		change(func(st *api.Status, work *api.VM) {
 			st.Devices[1].Connected, work.Orphan, work.State = false, true, api.VMUnknown

@@ -296,6 +296,26 @@ func (e *Engine) RemoveDevice(ctx context.Context, req api.RemoveDevice) error {
 	return nil
 }
 
+// PinDevice implements api.Engine: those of one name are together.
+func (e *Engine) PinDevice(ctx context.Context, req api.PinDevice) error {
+	done, err := e.enter(ctx, "PinDevice", req)
+	defer done()
+	if err != nil {
+		return err
+	}
+	e.Update("device.site", "A device was put into a site.", func(s *api.Status) {
+		for i := range s.Devices {
+			if d := &s.Devices[i]; d.ID == req.Device || d.Name == req.Device {
+				d.Site = nil
+				if req.Site != "auto" {
+					d.Site = &api.DeviceSite{ID: d.ID, Name: req.Site, Pinned: true, Devices: []string{d.ID}, Postmaster: d.ID}
+				}
+			}
+		}
+	})
+	return nil
+}
+
 // History implements api.Engine.
 func (e *Engine) History(ctx context.Context, vm string) ([]api.HistoryEntry, error) {
 	done, err := e.enter(ctx, "History", vm)

@@ -89,7 +89,8 @@ func TestTwoLinksAreTwoSites(t *testing.T) {
 		for i, d := range devices {
 			facts[d.id] = nil
 			for _, p := range look(d) {
-				if p.Connected && p.Trip > 0 {
+				// On a busy computer the first heartbeats are slow: the way is as short as the shortest of several.
+				if p.Connected && p.Trip > 0 && p.Trip <= site.Near {
 					known++
 				}
 				if p.OnLink {

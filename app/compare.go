@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"tagalong.org/tagalong/app/api"
+	"tagalong.org/tagalong/app/diskmirror"
 	"tagalong.org/tagalong/p2p"
 	"tagalong.org/tagalong/p2p/compare"
 	"tagalong.org/tagalong/p2p/replica"
@@ -54,7 +55,7 @@ func (f *feedRun) compare(ctx context.Context) error {
 	}()
 	err = compare.Run(ctx, s, compare.Hello{Target: target}, func(state compare.State) (compare.Disk, error) {
 		var err error
-		if c, err = disk.Compare(f.device, replicaState(disk, state)); err != nil {
+		if c, err = disk.Compare(f.device, diskmirror.ReplicaState(disk, state)); err != nil {
 			return nil, err
 		}
 		f.v.e.hub.publish(api.Event{Kind: "replica.changed", VM: f.v.id, Device: f.device})
@@ -69,20 +70,6 @@ func (f *feedRun) compare(ctx context.Context) error {
 	}
 	f.v.log.Info("A copy was compared with this disk", "device", f.device, "differs", differ, "duration", time.Since(began))
 	return nil
-}
-
-// replicaState is what a replica said of itself, in the disk's terms.
-func replicaState(disk *vmdisk.Store, s replica.State) vmdisk.ReplicaState {
-	return vmdisk.ReplicaState{
-		Disk: disk.ID(), Complete: s.Complete, Position: vmdisk.Position(s.Position), Copy: s.Copy, Checkpoint: vmdisk.Position(s.Checkpoint),
-	}
-}
-
-// mirrorState is what a replica says of itself, in the protocol's terms.
-func mirrorState(s vmdisk.ReplicaState) replica.State {
-	return replica.State{
-		Complete: s.Complete, Position: replica.Position(s.Position), Copy: s.Copy, Checkpoint: replica.Position(s.Checkpoint),
-	}
 }
 
 // extents lends a disk to the protocol, and lets guests go first.
@@ -147,7 +134,7 @@ func (e *Engine) handleCompare(ctx context.Context, s p2p.Stream) {
 		if cut, state, err = v.beginComparing(ctx, run); err != nil {
 			return nil, compare.State{}, err
 		}
-		return e.politely(ctx, cut), mirrorState(state), nil
+		return e.politely(ctx, cut), diskmirror.State(state), nil
 	}, nil)
 	if cut != nil {
 		_ = cut.Close() // never fails

@@ -138,7 +138,11 @@ func (r *outgoingRun) prepare(ctx context.Context) (vmdisk.Position, error) {
 	return pos, nil
 }
 
-// catchUp waits until every write reaches the taker as it happens.
+// nearEnough is how little a taker that can't keep up may lack for a hand-off to go on, in bytes: as much as the queue of one that can
+// may hold. A busy guest would otherwise keep itself from leaving.
+const nearEnough = 64 << 20
+
+// catchUp waits until every write reaches the taker as it happens, or little is missing there.
 func (r *outgoingRun) catchUp(ctx context.Context) (*feedRun, error) {
 	v := r.v
 	v.switchPhase(phaseCatchUp)
@@ -147,7 +151,7 @@ func (r *outgoingRun) catchUp(ctx context.Context) (*feedRun, error) {
 		feed := v.feed(r.peer)
 		if feed != nil {
 			p := feed.progress()
-			if p.live {
+			if p.live || p.phase == vmdisk.Behind && p.remaining <= nearEnough {
 				return feed, nil
 			}
 			if p.copied != last {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"tagalong.org/tagalong/app/api"
+	"tagalong.org/tagalong/app/diskmirror"
 	"tagalong.org/tagalong/app/meter"
 	"tagalong.org/tagalong/p2p"
 	"tagalong.org/tagalong/p2p/compare"
@@ -49,6 +50,8 @@ type feedProgress struct {
 	rate      int64
 	position  vmdisk.Position
 	heard     time.Time
+	// since bounds the age of what it lacks, overrun is when it couldn't keep up: api.Replica has the words.
+	since, overrun time.Time
 }
 
 const (
@@ -197,7 +200,7 @@ func (f *feedRun) mirror(ctx context.Context, mayCompare bool) error {
 		}
 	}()
 	return mirror.Send(ctx, s, mirror.Hello{Target: target}, func(state mirror.State) (mirror.Source, error) {
-		r := replicaState(disk, state)
+		r := diskmirror.ReplicaState(disk, state)
 		if mayCompare && disk.WorthComparing(f.device, r) {
 			return nil, errCompareFirst
 		}
@@ -207,7 +210,7 @@ func (f *feedRun) mirror(ctx context.Context, mayCompare bool) error {
 			return nil, err
 		}
 		f.report(nil)
-		return &source{feed: feed, run: f}, nil
+		return diskmirror.Source{Feed: feed, Heard: f.noteHeard}, nil
 	}, &f.stats)
 }
 
@@ -236,6 +239,7 @@ func (f *feedRun) progress() feedProgress {
 		if peer.Peer == f.device {
 			p.phase, p.live = peer.Phase, peer.Phase == vmdisk.Live
 			p.remaining, p.position = peer.Remaining, peer.Acked
+			p.since, p.overrun = peer.Since, peer.Fell
 		}
 	}
 	f.mu.Lock()
@@ -245,34 +249,11 @@ func (f *feedRun) progress() feedProgress {
 	return p
 }
 
-// source lends a disk's feed to the mirror protocol.
-type source struct {
-	feed *vmdisk.Feed
-	run  *feedRun
-}
-
-// opKinds are the disk's operations in the protocol's terms.
-var opKinds = map[vmdisk.OpKind]mirror.Kind{
-	vmdisk.OpWrite: mirror.Write, vmdisk.OpZero: mirror.Zero, vmdisk.OpBarrier: mirror.Barrier,
-	vmdisk.OpCheckpoint: mirror.Checkpoint, vmdisk.OpBegin: mirror.Begin,
-}
-
-func (s *source) Next(ctx context.Context) (mirror.Op, error) {
-	op, err := s.feed.Next(ctx)
-	if errors.Is(err, vmdisk.ErrClosed) {
-		return mirror.Op{}, io.EOF
-	}
-	if err != nil {
-		return mirror.Op{}, err
-	}
-	return mirror.Op{Kind: opKinds[op.Kind], Off: op.Off, Len: op.Len, Data: op.Data, Pos: mirror.Position(op.Pos), Copy: op.Copy, Done: op.Release}, nil
-}
-
-func (s *source) Acked(p mirror.Position) {
-	s.feed.Acked(vmdisk.Position(p))
-	s.run.mu.Lock()
-	s.run.heard = time.Now()
-	s.run.mu.Unlock()
+// noteHeard tells that the device has acknowledged something.
+func (f *feedRun) noteHeard() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.heard = time.Now()
 }
 
 // applyRun is the owner's writes coming in, while this device has a replica.
@@ -299,7 +280,7 @@ func (e *Engine) handleMirror(ctx context.Context, s p2p.Stream) {
 		if applier, err = v.beginApplying(run); err != nil {
 			return nil, mirror.State{}, err
 		}
-		return sink{applier, v}, mirrorState(applier.State()), nil
+		return diskmirror.Sink{Applier: applier, Reached: v.noteReached}, diskmirror.State(applier.State()), nil
 	}, &run.stats)
 	if applier != nil {
 		if closeErr := applier.Close(); closeErr != nil {
@@ -422,21 +403,9 @@ func (v *vm) appliedBytes() int64 {
 	return v.applying.stats.Received.Load()
 }
 
-// sink lends a replica to the mirror protocol.
-type sink struct {
-	*vmdisk.Applier
-	v *vm
-}
-
-func (s sink) Begin(copy [16]byte) error          { return s.Applier.Begin(copy) }
-func (s sink) Checkpoint(p mirror.Position) error { return s.Applier.Checkpoint(vmdisk.Position(p)) }
-
-func (s sink) Barrier(p mirror.Position) error {
-	err := s.Applier.Barrier(vmdisk.Position(p))
-	if err == nil {
-		s.v.mu.Lock()
-		s.v.received = time.Now()
-		s.v.mu.Unlock()
-	}
-	return err
+// noteReached tells that this device's replica has come further.
+func (v *vm) noteReached() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.received = time.Now()
 }

@@ -221,14 +221,14 @@ func (v *vm) replicaOf(f *feedRun) api.Replica {
 	p := f.progress()
 	r := api.Replica{
 		Device: f.device, DeviceName: v.e.deviceName(f.device), Position: api.Position(p.position),
-		Remaining: p.remaining, Copied: p.copied, Rate: p.rate, Heard: p.heard,
+		Remaining: p.remaining, Blocks: p.remaining / blockSize, Since: p.since, Overrun: p.overrun, Copied: p.copied, Rate: p.rate, Heard: p.heard,
 	}
 	switch p.phase {
 	case vmdisk.Live:
 		r.State = api.ReplicaLive
 	case vmdisk.Copying:
 		r.State = api.ReplicaCopying
-	case vmdisk.CatchingUp, vmdisk.Comparing:
+	case vmdisk.CatchingUp, vmdisk.Comparing, vmdisk.Behind:
 		r.State = api.ReplicaBehind
 	default:
 		r.State = api.ReplicaAway
@@ -265,7 +265,7 @@ func (v *vm) remoteReplicas(r directory.VM) []api.Replica {
 		}
 		out = append(out, api.Replica{
 			Device: device, DeviceName: v.e.deviceName(device), State: state, Position: api.Position(info.Position),
-			Remaining: int64(info.StaleBlocks) * blockSize, Heard: info.Heard,
+			Remaining: int64(info.StaleBlocks) * blockSize, Blocks: int64(info.StaleBlocks), Heard: info.Heard,
 		})
 	}
 	sort.Slice(out, func(i, j int) bool { return out[i].DeviceName < out[j].DeviceName })

@@ -29,3 +29,20 @@ func TestCopiesOfAVMThatIsHere(t *testing.T) {
 		}
 	}
 }
+
+// A copy that is behind says by how much and how old what it lacks is at most, if that is known; one that can't keep up says that.
+func TestHowFarACopyIsBehind(t *testing.T) {
+	now := time.Now()
+	for _, c := range []struct {
+		r    api.Replica
+		want string
+	}{
+		{api.Replica{State: api.ReplicaLive, Remaining: 4 << 10, Since: now.Add(-2 * time.Second)}, "4 KiB behind · at most 2 s old"},
+		{api.Replica{State: api.ReplicaBehind, Remaining: 8 << 20}, "catching up, 8 MiB to go"},
+		{api.Replica{State: api.ReplicaBehind, Remaining: 8 << 20, Overrun: now, Since: now.Add(-40 * time.Second)}, "can't keep up, 8 MiB to go · at most 40 s old"},
+	} {
+		if got := copyOf(&c.r, true, now).Text; got != c.want {
+			t.Errorf("%q, want %q", got, c.want)
+		}
+	}
+}

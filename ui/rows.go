@@ -428,7 +428,7 @@ func copyOf(r *api.Replica, connected bool, now time.Time) copyRow {
 	case api.ReplicaLive:
 		switch {
 		case r.Remaining > 0:
-			c.Text = t("copy.behind", "Size", size(r.Remaining))
+			c.Text = t("copy.behind", "Size", size(r.Remaining)) + lackAge(r, now)
 		case r.Heard.IsZero() || now.Sub(r.Heard) > heardLately:
 			c.Text = t("copy.live-old", "Ago", ago(r.Heard, now))
 			c.Mood = moodOff
@@ -437,14 +437,18 @@ func copyOf(r *api.Replica, connected bool, now time.Time) copyRow {
 		}
 	case api.ReplicaCopying:
 		c.Mood = moodBusy
-		c.Part, c.Text = copyFlow(r, "copy.copying")
+		c.Part, c.Text = copyFlow(r, "copy.copying", now)
 	case api.ReplicaBehind:
 		c.Mood = moodBusy
-		c.Part, c.Text = copyFlow(r, "copy.catching")
+		if r.Overrun.IsZero() {
+			c.Part, c.Text = copyFlow(r, "copy.catching", now)
+		} else {
+			c.Part, c.Text = copyFlow(r, "copy.overrun", now)
+		}
 	default:
 		c.Mood = moodOff
 		if r.Remaining > 0 {
-			c.Text = t("copy.away-behind", "Size", size(r.Remaining))
+			c.Text = t("copy.away-behind", "Size", size(r.Remaining)) + lackAge(r, now)
 		} else {
 			c.Text = t("copy.away", "Ago", ago(r.Heard, now))
 		}
@@ -452,12 +456,20 @@ func copyOf(r *api.Replica, connected bool, now time.Time) copyRow {
 	return c
 }
 
-func copyFlow(r *api.Replica, key string) (float64, string) {
+// lackAge is how old what a replica lacks is, after a text about that; nothing if that isn't known.
+func lackAge(r *api.Replica, now time.Time) string {
+	if r.Since.IsZero() {
+		return ""
+	}
+	return " · " + t("copy.age", "Span", span(max(time.Second, now.Sub(r.Since)))) // less would only flicker
+}
+
+func copyFlow(r *api.Replica, key string, now time.Time) (float64, string) {
 	part := -1.0
 	if done, left := float64(max(0, r.Copied)), float64(max(0, r.Remaining)); done+left > 0 {
 		part = done / (done + left)
 	}
-	text := t(key, "Size", size(r.Remaining))
+	text := t(key, "Size", size(r.Remaining)) + lackAge(r, now)
 	if r.Rate > 0 {
 		text += " · " + rate(r.Rate)
 	}

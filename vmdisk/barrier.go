@@ -161,9 +161,10 @@ func (d *Store) cut(r *round, rerr error) (pos Position, wrote, fresh bool, err 
 		d.counter++
 		pos = Position{d.term, d.counter}
 	}
+	now := d.o.now()
 	for _, p := range d.peers {
 		if f := p.feed; f != nil && f.ready() && (fresh || f.needBarrier) {
-			f.pushBarrier(pos, r)
+			f.pushBarrier(pos, r, now)
 		}
 	}
 	d.wrote, d.syncing = false, wrote || fresh

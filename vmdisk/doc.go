@@ -15,6 +15,9 @@
 //     mixture, whenever the power is cut. A position is acknowledged only when it is durable.
 //   - The owner knows, for each peer, a superset of the blocks that the peer lacks: through crashes, lost
 //     connections and hand-offs. Where it can't know it copies everything, or what a comparison leaves.
+//   - A peer that can't keep up is behind: what is written costs a bit, and it gets what it lacks, as blocks, and a barrier whenever little is
+//     left. It is fed every write again when it has everything or has kept up for a while (standing), so that it doesn't go back and
+//     forth. How much a peer lacks, and how old that is at most, can be asked at any time (Progress).
 //   - The guest never waits for a peer. Memory is bounded: a queue per peer (Options.QueueBytes) and
 //     sets of blocks (package blockset: at most 32 MiB a TiB and peer, and for three peers of 1 TiB that lack a random tenth
 //     less than 64 MiB together; the set of one peer is in memory once more while it is stored).

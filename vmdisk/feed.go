@@ -19,7 +19,9 @@ const (
 // While much is left to be copied, Next reads the dirty blocks itself and writes only set bits. When little is left
 // (4 MiB), writes are queued and what is left goes through the same queue, so that the order of
 // operations on a block is that of the disk. A barrier is queued only when nothing is left to
-// be copied: then the peer is live. If the queue overflows, all of it becomes dirty bits again.
+// be copied: then the peer is live. If the queue overflows, all of it becomes dirty bits again, and the peer is behind: what
+// is written only sets bits, also when little is left, until it has kept up for a while (standing). Then it gets a barrier
+// now and then: writes are queued up to that barrier, and no further.
 type Feed struct {
 	d    *Store
 	p    *peer
@@ -33,7 +35,9 @@ type Feed struct {
 	queued   int64
 	queueing bool
 	live     bool
-	draining int // how many wait until the peer has everything
+	touching bool // the next barrier ends the queue
+	asleep   bool // Next waits for something to copy, or for time to pass
+	draining int  // how many wait until the peer has everything
 	closed   bool
 	begin    bool
 	// needBarrier: something was sent or queued since the last barrier, or there was none.
@@ -46,7 +50,7 @@ type Feed struct {
 	begun        Position // what was emitted before that
 	emitted      Position // newest barrier or checkpoint that Next returned
 	cursor       int64
-	unsaved      int64 // bytes of a copy since its last checkpoint
+	unsaved      int64 // bytes copied since the last barrier or checkpoint
 }
 
 // signal wakes Next and all watchers of the peer. The caller holds d.mu.
@@ -68,6 +72,9 @@ func (f *Feed) rouse() {
 // The caller holds d.mu.
 func (f *Feed) written(idle bool) {
 	switch {
+	case f.asleep:
+		f.asleep = false
+		f.soon.Reset(wakeAfter)
 	case f.queued >= wakeBytes || !f.queueing:
 		f.rouse()
 	case idle:
@@ -104,12 +111,16 @@ func (f *Feed) pushWrite(a, b int64, bufs []*buffer) bool {
 	return true
 }
 
-// pushBarrier queues the barrier that round r makes. The caller holds d.mu.
-func (f *Feed) pushBarrier(pos Position, r *round) {
+// pushBarrier queues the barrier that round r makes, cut at that time. The caller holds d.mu.
+func (f *Feed) pushBarrier(pos Position, r *round, at time.Time) {
 	f.push(&Op{Kind: OpBarrier, Pos: pos, round: r})
 	f.p.flip(pos)
+	f.p.age.pass(pos, at)
 	f.lastBarrier, f.floor = pos, pos
-	f.needBarrier, f.sent, f.live = false, false, true
+	f.needBarrier, f.sent, f.live, f.unsaved = false, false, true, 0
+	if f.touching {
+		f.noQueueing() // but what is in the queue still leaves
+	}
 	f.signal()
 }
 
@@ -120,7 +131,10 @@ func (f *Feed) ready() bool {
 
 // overflow makes the whole queue dirty bits again. The caller holds d.mu.
 func (f *Feed) overflow() {
-	f.d.log.Info("Peer can't keep up, its queue is dropped", "disk", f.d.id, "peer", f.p.name, "bytes", f.queued)
+	if !f.p.standing.behind {
+		f.d.log.Info("Peer can't keep up, its queue is dropped", "disk", f.d.id, "peer", f.p.name, "bytes", f.queued)
+	}
+	f.p.standing.fall(f.d.o.now())
 	f.dropQueue()
 }
 
@@ -136,10 +150,24 @@ func (f *Feed) dropQueue() {
 }
 
 func (f *Feed) stopQueueing() {
+	f.noQueueing()
+	f.queue, f.queued = opQueue{}, 0
+}
+
+// beginQueueing has writes queued from now on. The caller holds d.mu.
+func (f *Feed) beginQueueing() {
+	if !f.queueing {
+		f.queueing = true
+		f.d.queueing.Add(1)
+	}
+}
+
+// noQueueing has writes set bits from now on; the queue stays as it is. The caller holds d.mu.
+func (f *Feed) noQueueing() {
 	if f.queueing {
 		f.d.queueing.Add(-1)
 	}
-	f.queue, f.queued, f.queueing, f.live = opQueue{}, 0, false, false
+	f.queueing, f.live, f.touching = false, false, false
 }
 
 // Next returns the next operation, waiting for it until ctx ends. Errors: ErrClosed after Close, ErrFailed, what
@@ -190,21 +218,10 @@ func (f *Feed) decide(copied bool) (op *Op, do func() (*Op, error), wait <-chan 
 		f.begin = false
 		return &Op{Kind: OpBegin, Copy: p.copy}, nil, nil, nil
 	}
-	if !f.queueing {
-		if p.copy == [16]byte{} && p.todo.Count()*Block > d.o.checkpointEvery {
-			return f.beginCopy(), nil, nil, nil
+	if !f.queueing && f.queue.n == 0 {
+		if op, do = f.catchUp(); !f.queueing {
+			return op, do, nil, nil
 		}
-		if p.copy != [16]byte{} && f.firstBarrier == (Position{}) && f.unsaved >= d.o.checkpointEvery {
-			if d.counter >= d.reserved {
-				return nil, func() (*Op, error) { return nil, d.reserveNumbers() }, nil, nil
-			}
-			return f.checkpoint(), nil, nil, nil
-		}
-		if p.todo.Count()*Block > d.o.attachBelow {
-			return nil, f.copyRun, nil, nil
-		}
-		f.queueing = true
-		d.queueing.Add(1)
 	}
 	if f.ready() && !f.live && f.needBarrier {
 		return nil, func() (*Op, error) { return nil, d.barrier() }, nil, nil
@@ -219,14 +236,70 @@ func (f *Feed) decide(copied bool) (op *Op, do func() (*Op, error), wait <-chan 
 				wait = head.round.done
 			}
 		}
-		if wait == nil && (copied || p.todo.Empty() || !room) {
+		if wait == nil && (copied || p.todo.Empty() || !room || !f.queueing) {
 			return f.pop(), nil, nil, nil
 		}
 	}
-	if !p.todo.Empty() && room {
+	if f.queueing && !p.todo.Empty() && room { // what follows a queue that ended is newer than what is in it
 		return nil, f.copyRun, nil, nil
 	}
 	return nil, nil, wait, nil
+}
+
+// catchUp says what Next does while writes only set bits: return op, do something, or wait. If little is left, and the peer isn't behind,
+// it begins queueing instead. The caller holds d.mu.
+func (f *Feed) catchUp() (op *Op, do func() (*Op, error)) {
+	d, p := f.d, f.p
+	left, begun := p.todo.Count()*Block, p.copy != [16]byte{}
+	f.asleep = false
+	switch {
+	case !begun && max(left, f.unsaved) > d.o.checkpointEvery:
+		return f.beginCopy(), nil
+	case begun && f.firstBarrier == (Position{}) && f.unsaved >= d.o.checkpointEvery:
+		if d.counter >= d.reserved {
+			return nil, func() (*Op, error) { return nil, d.reserveNumbers() }
+		}
+		return f.checkpoint(), nil
+	}
+	much, now := left > d.o.attachBelow, d.o.now()
+	p.standing.look(now, much)
+	switch {
+	case !much && f.mayQueue(now, left):
+		f.beginQueueing()
+		return nil, nil
+	case left > 0:
+		return nil, f.copyRun
+	}
+	f.asleep = true
+	f.soon.Reset(p.standing.wait(now))
+	return nil, nil
+}
+
+// mayQueue says whether writes may be queued from now on, or only up to the next barrier (touching), of a peer that lacks no more than
+// left, which is little. The caller holds d.mu.
+func (f *Feed) mayQueue(now time.Time, left int64) bool {
+	if left == 0 && f.floor.Compare(f.d.position) < 0 {
+		f.needBarrier = true // the disk has a new position for what the peer has
+	}
+	s := &f.p.standing
+	switch {
+	case !s.behind:
+	case s.rested(now) || f.draining > 0:
+		f.comeBack(now)
+	case (left > 0 || f.needBarrier) && s.touch(now):
+		f.touching = true
+	default:
+		return false
+	}
+	return true
+}
+
+// comeBack ends being behind. The caller holds d.mu.
+func (f *Feed) comeBack(now time.Time) {
+	f.p.standing.comeBack(now)
+	f.beginQueueing()
+	f.touching, f.live = false, f.p.todo.Empty() && !f.needBarrier
+	f.signal()
 }
 
 func (f *Feed) pop() *Op {
@@ -341,13 +414,20 @@ func (f *Feed) Acked(pos Position) {
 	if p.out.Empty() && !f.needBarrier && pos.Compare(f.lastBarrier) >= 0 {
 		p.cur.Reset()
 	}
+	all := p.clean() && !f.needBarrier && !copying
+	if !copying {
+		p.age.reach(pos, all)
+	}
+	if p.standing.behind && all && !d.unflushed() && p.acked == d.position {
+		f.comeBack(d.o.now())
+	}
 	f.signal()
 }
 
 // Progress says how far the peer is.
 func (f *Feed) Progress() Progress {
 	f.d.mu.Lock()
-	g := Progress{Acked: f.p.acked}
+	g := Progress{Acked: f.p.acked, Since: f.p.age.since}
 	if !f.closed {
 		g = f.d.progress(f.p)
 	}
@@ -377,6 +457,7 @@ func (f *Feed) close() {
 	}
 	f.stopQueueing()
 	f.p.recall()
+	f.p.age.passed = nil
 	f.p.feed, f.p.changed = nil, true
 	f.d.notify(f.p.name)
 }

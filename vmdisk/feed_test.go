@@ -12,9 +12,15 @@ import (
 // pair is an owner with size bytes and a replica that follows it live.
 func pair(t *testing.T, size int64, o Options) (d, r *Store, f *Feed, a *Applier) {
 	t.Helper()
+	return pairOf(t, size, o, quiet(vfs.NewMem()))
+}
+
+// pairOf is pair with options for the replica.
+func pairOf(t *testing.T, size int64, o, ro Options) (d, r *Store, f *Feed, a *Applier) {
+	t.Helper()
 	d = newDisk(t, size, o)
 	must(t, d.Activate(1))
-	r = newReplica(t, size, quiet(vfs.NewMem()))
+	r = newReplica(t, size, ro)
 	a, err := r.Apply()
 	must(t, err)
 	f, err = d.Attach("r", a.State())
@@ -163,7 +169,7 @@ func TestOverflow(t *testing.T) {
 			t.Fatalf("%d bytes queued", g.Queued)
 		}
 	}
-	if g := f.Progress(); g.Phase != CatchingUp || g.Remaining != 4<<20 {
+	if g := f.Progress(); g.Phase != Behind || g.Remaining != 4<<20 {
 		t.Fatalf("%+v", g)
 	}
 	for {

@@ -141,6 +141,17 @@ func (m *model) pump(d *device, n int) {
 		}
 		m.note("to %s: kind %d, %d at block %d, %s", d.name, op.Kind, op.Len, op.Off/Block, op.Pos)
 		ack, err := feedTo(d.applier, op)
+		if errors.Is(err, ErrMerging) {
+			m.note("%s has too many layers", d.name)
+			for more := true; more && !d.broken; {
+				more, err = d.disk.mergeBottom(context.Background())
+				if !m.ok("merge", err, d) {
+					return
+				}
+			}
+			m.disconnect(d)
+			return
+		}
 		if !m.ok("apply", err, d) {
 			break
 		}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"tagalong.org/tagalong/vmdisk/vfs"
 )
@@ -58,6 +59,7 @@ type model struct {
 	dev     []*device
 	owner   int
 	small   bool
+	tight   bool
 	term    uint64
 	stamp   uint64
 	now     []byte
@@ -68,6 +70,7 @@ type model struct {
 	ends    []Position // what the directory knows
 	log     []string
 	cuts    []*modelCut
+	clock   time.Time // what the disks' rules about time see
 }
 
 func (m *model) note(format string, args ...any) { m.log = append(m.log, fmt.Sprintf(format, args...)) }
@@ -94,7 +97,7 @@ func TestModel(t *testing.T) {
 
 func runModel(t *testing.T, seed uint64) {
 	m := &model{
-		t: t, r: rand.New(rand.NewPCG(seed, 1)), term: 1, small: seed%4 != 0,
+		t: t, r: rand.New(rand.NewPCG(seed, 1)), term: 1, small: seed%4 != 0, tight: seed%3 == 0, clock: time.Unix(1e9, 0),
 		now: make([]byte, modelSize), durable: make([]byte, modelSize),
 		maybe: make([][]uint64, modelSize/modelSector), history: map[Position][]byte{},
 	}
@@ -129,6 +132,10 @@ func (m *model) options(mem *vfs.Mem) Options {
 	if m.small {
 		o.attachBelow, o.checkpointEvery = 8<<10, 24<<10
 	}
+	if m.tight {
+		o.QueueBytes = 24 << 10 // so that peers fall behind
+	}
+	o.now = func() time.Time { return m.clock }
 	return o
 }
 
@@ -137,6 +144,7 @@ func (m *model) own() *device { return m.dev[m.owner] }
 func (m *model) other() *device { return m.dev[(m.owner+1+m.r.IntN(len(m.dev)-1))%len(m.dev)] }
 
 func (m *model) step() {
+	m.clock = m.clock.Add(time.Duration(m.r.Int64N(int64(2 * touchEvery))))
 	d := m.dev[m.r.IntN(len(m.dev))]
 	if m.r.IntN(25) == 0 {
 		n := 1 + m.r.IntN(6)
@@ -356,6 +364,7 @@ func (m *model) converge() {
 		for n := 0; !d.feed.Progress().Complete; n++ {
 			m.pump(d, 100)
 			m.settleAcks(d)
+			m.clock = m.clock.Add(touchEvery)
 			if n > 100 {
 				m.fatal("%s never gets complete: %+v", d.name, d.feed.Progress())
 			}

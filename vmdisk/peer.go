@@ -27,6 +27,10 @@ type peer struct {
 	term uint64
 	at   Position
 	feed *Feed
+	// standing says whether it keeps up; it outlives the feed, not the process.
+	standing standing
+	// age is how old what it lacks is.
+	age age
 	// comparison is the one under way; there is none while there is a feed.
 	comparison *Comparison
 	// guessed: todo has what the peer may well have, because it isn't known.
@@ -75,6 +79,7 @@ func (p *peer) everything() {
 	p.out.Reset()
 	p.todo.Add(0, p.todo.Blocks())
 	p.acked, p.guessed, p.changed = Position{}, true, true
+	p.age = age{} // nobody knows
 	p.noCopy()
 }
 
@@ -128,6 +133,8 @@ const (
 	Live Phase = 3
 	// Comparing: it is being found out what the peer lacks; it is no feed yet.
 	Comparing Phase = 4
+	// Behind: the peer couldn't keep up. It gets what it lacks, and every write at once only when it has kept up with that for a while.
+	Behind Phase = 5
 )
 
 // String is the phase in words.
@@ -141,6 +148,8 @@ func (p Phase) String() string {
 		return "live"
 	case Comparing:
 		return "comparing"
+	case Behind:
+		return "behind"
 	}
 	return "detached"
 }
@@ -150,6 +159,11 @@ type Progress struct {
 	Phase Phase
 	// Remaining is how many bytes aren't known to be durable there.
 	Remaining int64
+	// Since: what isn't known to be durable there was written then or later. Zero if that is nothing, or if it isn't known: of what was
+	// lacking before this disk was opened or became active, and of a peer that gets everything.
+	Since time.Time
+	// Fell is when the peer fell behind, zero if it isn't.
+	Fell time.Time
 	// Queued is how many bytes wait in memory to be sent.
 	Queued int64
 	// Acked is the newest position that the peer reported.
@@ -166,7 +180,7 @@ type PeerInfo struct {
 
 // progress is all but Remaining. The caller holds d.mu.
 func (d *Store) progress(p *peer) Progress {
-	g := Progress{Acked: p.acked}
+	g := Progress{Acked: p.acked, Since: p.age.since}
 	f := p.feed
 	if f == nil {
 		if p.comparison != nil {
@@ -178,6 +192,8 @@ func (d *Store) progress(p *peer) Progress {
 	switch {
 	case p.copy != [16]byte{} && p.acked == Position{}:
 		g.Phase = Copying
+	case p.standing.behind:
+		g.Phase, g.Fell = Behind, p.standing.since
 	case f.live:
 		g.Phase = Live
 	default:
@@ -199,6 +215,9 @@ func (d *Store) track(a, b int64, bufs []*buffer) {
 	lack := d.lack[:0]
 	for _, p := range d.peers {
 		p.changed = true
+		if p.age.since.IsZero() && p.clean() && p.copy == [16]byte{} {
+			p.age.since = d.o.now()
+		}
 		f := p.feed
 		idle := f != nil && f.queue.n == 0
 		if p.comparison != nil {

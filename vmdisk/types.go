@@ -105,6 +105,8 @@ type Options struct {
 	// attachBelow is how little must be left to be copied before writes are queued; checkpointEvery is how much of a first
 	// copy is sent before the peer makes it durable. In bytes; 0 is the usual.
 	attachBelow, checkpointEvery int64
+	// now is what says how long a peer has been behind, and how old what it lacks is; nil is time.Now.
+	now func() time.Time
 	// mergeByHand leaves merging to who calls mergeBottom.
 	mergeByHand bool
 	// cutMemory is how much old content all open cuts together keep in memory before they use files; 0 is the usual.
@@ -122,6 +124,9 @@ func (o Options) withDefaults(dir string) Options {
 	o.attachBelow = cmp.Or(o.attachBelow, 4<<20)
 	o.checkpointEvery = cmp.Or(o.checkpointEvery, 32<<20)
 	o.cutMemory = cmp.Or(o.cutMemory, cutMemory)
+	if o.now == nil {
+		o.now = time.Now
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}

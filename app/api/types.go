@@ -158,8 +158,13 @@ type Replica struct {
 	DeviceName string       `json:"device_name"`
 	State      ReplicaState `json:"state"`
 	Position   Position     `json:"position"`
-	// Remaining is how many bytes of blocks the device lacks.
+	// Remaining is how many bytes of blocks the device lacks, at most; Blocks is their number.
 	Remaining int64 `json:"remaining"`
+	Blocks    int64 `json:"blocks"`
+	// Since bounds how old what it lacks is: it was written then or later. Zero if it lacks nothing, or if that isn't known.
+	Since time.Time `json:"since,omitzero"`
+	// Overrun is when the device, which is behind, couldn't keep up with the VM's writes; zero otherwise. Each time that this happens has its own.
+	Overrun time.Time `json:"overrun,omitzero"`
 	// Copied counts the bytes sent since this connection began; Rate is in bytes a second.
 	Copied int64 `json:"copied"`
 	Rate   int64 `json:"rate"`

@@ -56,14 +56,14 @@ func (c *cli) deviceTable(st *api.Status) {
 		others = others || !d.Self
 		where := siteWords(st, d)
 		placed = placed || where != ""
-		rows = append(rows, []string{d.Name, deviceWords(d), seen, trip, where, d.ID})
+		rows = append(rows, []string{d.Name, deviceWords(d), seen, trip, deviceCopies(st, d.ID, now), where, d.ID})
 	}
 	if len(rows) > 0 {
-		heading := []string{"DEVICE", "STATE", "SEEN", "ROUND TRIP", "SITE", "ID"}
+		heading := []string{"DEVICE", "STATE", "SEEN", "ROUND TRIP", "COPIES", "SITE", "ID"}
 		if !placed {
-			heading = slices.Delete(heading, 4, 5)
+			heading = slices.Delete(heading, 5, 6)
 			for i := range rows {
-				rows[i] = slices.Delete(rows[i], 4, 5)
+				rows[i] = slices.Delete(rows[i], 5, 6)
 			}
 		}
 		c.out.table(heading, rows)

@@ -99,7 +99,7 @@ func ago(t, now time.Time) string {
 func replicaWords(r api.Replica, now time.Time) string {
 	toGo := ""
 	if r.Remaining > 0 {
-		toGo = ", " + size(r.Remaining) + " to go"
+		toGo = ", behind by " + lackWords(r, now)
 		if r.ETA > 0 {
 			toGo += ", " + span(r.ETA) + " left"
 		}
@@ -123,17 +123,49 @@ func replicaWords(r api.Replica, now time.Time) string {
 			return "up to date"
 		}
 	case api.ReplicaCopying:
-		return "first copy" + toGo
+		if r.Remaining == 0 {
+			return "first copy"
+		}
+		words := "first copy, " + size(r.Remaining) + " to go"
+		if r.ETA > 0 {
+			words += ", " + span(r.ETA) + " left"
+		}
+		return words
 	case api.ReplicaBehind:
+		if !r.Overrun.IsZero() {
+			return "can't keep up since " + span(max(0, now.Sub(r.Overrun))) + toGo
+		}
 		return "catching up" + toGo
 	case api.ReplicaAway:
-		if r.Remaining > 0 {
-			return "away, " + size(r.Remaining) + " behind" + heard
-		}
-		return "away" + heard
+		return "away" + toGo + heard
 	default:
 		return string(r.State)
 	}
+}
+
+// lackWords says what a replica lacks: at most so much, and nothing older than that.
+func lackWords(r api.Replica, now time.Time) string {
+	blocks, age := fmt.Sprintf("%d blocks", r.Blocks), "of unknown age"
+	if r.Blocks == 1 {
+		blocks = "1 block"
+	}
+	if !r.Since.IsZero() {
+		age = span(max(0, now.Sub(r.Since)))
+	}
+	return fmt.Sprintf("%s (%s, %s)", size(r.Remaining), blocks, age)
+}
+
+// deviceCopies says how a device's replicas stand, by the VMs' names.
+func deviceCopies(st *api.Status, device string, now time.Time) string {
+	var words []string
+	for _, vm := range st.VMs {
+		for _, r := range vm.Replicas {
+			if r.Device == device {
+				words = append(words, vm.Name+": "+copyWords(vm, r, now))
+			}
+		}
+	}
+	return strings.Join(words, "; ")
 }
 
 // deviceWords says whether a device can be reached.

@@ -80,6 +80,23 @@ func TestUpToDateIsOnlySaidOfWhatWasHeardLately(t *testing.T) {
 	})
 }
 
+func TestHowFarBehind(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	for want, r := range map[string]api.Replica{
+		"live, behind by 4 KiB (1 block, 2 s)": {State: api.ReplicaLive, Remaining: 4 << 10, Blocks: 1, Since: now.Add(-2 * time.Second)},
+		"can't keep up since 3 min, behind by 8 MiB (2048 blocks, 40 s), 5 s left": {State: api.ReplicaBehind, Overrun: now.Add(-3 * time.Minute),
+			Remaining: 8 << 20, Blocks: 2048, Since: now.Add(-40 * time.Second), ETA: 5 * time.Second},
+		"catching up, behind by 8 MiB (2048 blocks, of unknown age)": {State: api.ReplicaBehind, Remaining: 8 << 20, Blocks: 2048},
+		"first copy, 8 MiB to go":                                    {State: api.ReplicaCopying, Remaining: 8 << 20, Blocks: 2048},
+		"away, behind by 8 MiB (2048 blocks, 2 days), not heard of yet": {State: api.ReplicaAway, Remaining: 8 << 20, Blocks: 2048,
+			Since: now.Add(-50 * time.Hour)},
+	} {
+		if got := replicaWords(r, now); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
 func TestNearest(t *testing.T) {
 	names := []string{"Work", "Play", "Homework", "A"}
 	for text, want := range map[string]string{"Wrok": "Work", "work": "Work", "wor": "Work", "plya": "Play", "home": "Homework",

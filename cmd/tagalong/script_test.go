@@ -75,8 +75,8 @@ func fleet() api.Status {
 				Spec: api.Spec{CPUs: 2, MemoryKiB: 2 << 20, DiskBytes: 20 << 30, Machine: "pc-q35-9.2", CPU: "x86-64-v2"},
 				Replicas: []api.Replica{
 					{Device: "D2", DeviceName: "laptop", State: api.ReplicaOwner, Position: api.Position{Term: 3, Barrier: 120}, Heard: at},
-					{Device: "D1", DeviceName: "desk", State: api.ReplicaBehind, Position: api.Position{Term: 3, Barrier: 90}, Remaining: 3 << 20, Rate: 1 << 20, ETA: 3 * time.Second},
-					{Device: "D3", DeviceName: "attic", State: api.ReplicaAway, Position: api.Position{Term: 2, Barrier: 7}, Remaining: 5 << 30},
+					{Device: "D1", DeviceName: "desk", State: api.ReplicaBehind, Position: api.Position{Term: 3, Barrier: 90}, Remaining: 3 << 20, Blocks: 768, Since: time.Now().Add(-90 * time.Minute), Rate: 1 << 20, ETA: 3 * time.Second},
+					{Device: "D3", DeviceName: "attic", State: api.ReplicaAway, Position: api.Position{Term: 2, Barrier: 7}, Remaining: 5 << 30, Blocks: 5 << 18},
 				}},
 			{ID: "vm2", Name: "Play", State: api.VMStopped, Here: true, Owner: "D1", OwnerName: "desk", Term: 1, Spec: api.Spec{DiskBytes: 10 << 30}},
 		},

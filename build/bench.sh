@@ -15,6 +15,10 @@
 #           against QEMU on the bare file (peer=file). Images on tmpfs
 #   flush   4 KiB writes, each with a flush, against the same peers, on a disk file system
 #   cut     4 KiB writes with a cut open and half the disk still to be copied, against the same without a cut
+#   mirror  a disk that is mirrored to three devices (processes, TCP and TLS, the product's own host) against QEMU's quorum of a
+#           file and three NBD targets (Unix sockets, no encryption), with the time until all is there in it; write and flush
+#           pairs, and 99th percentiles at a steady 15 MB/s, against the same disk unmirrored (the owner's disk on --scratch,
+#           the peers' on tmpfs); what one mirror carries against a bare stream of the same host. Up to eight images on tmpfs
 #   memory  what a 1 TiB disk with three peers and 10 % of its blocks dirty takes, beyond buffers
 #   directory  three devices' directories (processes on this computer, TCP, no encryption, on --scratch): how long until a
 #           change is durable on both others, and what the stale sets of 5 VMs of 1 TiB with 10 % random stale blocks take

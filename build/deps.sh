@@ -32,6 +32,7 @@ packages_of() {
 	LIST
 	bench) cat <<-'LIST' ;;
 		qemu-utils has qemu-nbd to compare with and qemu-img to measure with
+		qemu-system-common has qemu-storage-daemon, whose quorum is compared with
 		nbdkit is the other server to compare with
 		fio makes the load
 		libnbd-bin copies disks over the wire

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -10,7 +11,7 @@ import (
 
 // sample is what one measurement found.
 type sample struct {
-	// rate is requests a second: more is better.
+	// rate is what the cell's unit says, such as requests a second.
 	rate float64
 	// cpu is the server's processor time for each request, in microseconds; 0 if there is no server. Unlike the rate it
 	// means something on a busy computer too.
@@ -21,8 +22,8 @@ type sample struct {
 type contender struct {
 	name    string
 	measure func(ctx context.Context) (sample, error)
-	// aim is the ratio that ours shall reach against it; 0 is none.
-	aim float64
+	// aim is the ratio that ours shall reach against it, most the one that it shall not exceed where less is better; 0 is none.
+	aim, most float64
 }
 
 // cell is one comparison. The first contender is ours, the others are its peers.
@@ -31,20 +32,26 @@ type cell struct {
 	contenders []contender
 }
 
+// errNoCell: no cell has what was asked for in its name.
+var errNoCell = errors.New("no cell has what -only asks for in its name")
+
+// wanted says whether s asks for any of the cells.
+func wanted(s settings, cells []cell) bool {
+	return slices.ContainsFunc(cells, func(c cell) bool { return strings.Contains(c.name, s.only) })
+}
+
 // compare measures the cells that s asks for and prints one line for each peer as soon as it can.
 func compare(ctx context.Context, s settings, cells []cell) error {
-	found := false
+	if !wanted(s, cells) {
+		return errNoCell
+	}
 	for _, c := range cells {
 		if !strings.Contains(c.name, s.only) {
 			continue
 		}
-		found = true
 		if err := c.compare(ctx, s.rounds); err != nil {
 			return err
 		}
-	}
-	if !found {
-		return fmt.Errorf("no cell has %q in its name", s.only)
 	}
 	return nil
 }
@@ -81,6 +88,9 @@ func (c cell) compare(ctx context.Context, rounds int) error {
 		}
 		if peer.aim > 0 {
 			line += fmt.Sprintf(" aim=%g", peer.aim)
+		}
+		if peer.most > 0 {
+			line += fmt.Sprintf(" most=%g", peer.most)
 		}
 		if _, err := fmt.Fprintln(os.Stdout, line); err != nil {
 			return err

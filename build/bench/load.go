@@ -16,7 +16,8 @@ type load struct {
 	write bool
 	block int64 // bytes
 	depth int
-	sync  bool // a flush after each write
+	sync  bool  // a flush after each write
+	pace  int64 // bytes a second at most; 0 is as fast as it goes
 }
 
 // tool runs a program to its end and returns its standard output.
@@ -32,8 +33,14 @@ func tool(ctx context.Context, name string, args ...string) ([]byte, error) {
 	return out, nil
 }
 
-// fio gives the load at random places to the server at socket, and returns its requests a second and their number.
-func fio(ctx context.Context, socket string, size int64, l load, length time.Duration) (rate, count float64, err error) {
+// report is what fio found: requests a second and their number, and the 99th percentile of how long writes and flushes took, in nanoseconds.
+type report struct {
+	rate, count          float64
+	slowWrite, slowFlush float64
+}
+
+// fio gives the load at random places to the server at socket.
+func fio(ctx context.Context, socket string, size int64, l load, length time.Duration) (found report, err error) {
 	rw, sync := "randread", "0"
 	if l.write {
 		rw = "randwrite"
@@ -41,36 +48,50 @@ func fio(ctx context.Context, socket string, size int64, l load, length time.Dur
 	if l.sync {
 		sync = "1"
 	}
-	out, err := tool(ctx, "fio", "--name=bench", "--ioengine=nbd", "--uri=nbd+unix:///?socket="+socket, "--rw="+rw,
-		"--bs="+strconv.FormatInt(l.block, 10), "--iodepth="+strconv.Itoa(l.depth), "--fsync="+sync, "--size="+strconv.FormatInt(size, 10),
+	args := []string{"--name=bench", "--ioengine=nbd", "--uri=nbd+unix:///?socket=" + socket, "--rw=" + rw,
+		"--bs=" + strconv.FormatInt(l.block, 10), "--iodepth=" + strconv.Itoa(l.depth), "--fsync=" + sync, "--size=" + strconv.FormatInt(size, 10),
 		"--time_based", "--norandommap", "--randrepeat=0",
-		fmt.Sprintf("--runtime=%dms", length.Milliseconds()), "--output-format=json")
-	if err != nil {
-		return 0, 0, err
+		fmt.Sprintf("--runtime=%dms", length.Milliseconds()), "--output-format=json"}
+	if l.pace > 0 {
+		args = append(args, "--rate="+strconv.FormatInt(l.pace, 10))
 	}
-	var report struct {
+	out, err := tool(ctx, "fio", args...)
+	if err != nil {
+		return found, err
+	}
+	type times struct {
+		Percentile map[string]float64
+	}
+	var said struct {
 		Jobs []struct {
 			Error       int
 			Read, Write struct {
 				IOPS  float64
 				Total float64 `json:"total_ios"`
+				Clat  times   `json:"clat_ns"`
+			}
+			Sync struct {
+				Lat times `json:"lat_ns"`
 			}
 		}
 	}
 	// The engine says a word of its own before the report.
 	_, text, _ := bytes.Cut(out, []byte("\n"))
-	if err := json.Unmarshal(text, &report); err != nil {
-		return 0, 0, fmt.Errorf("fio said: %s: %w", out, err)
+	if err := json.Unmarshal(text, &said); err != nil {
+		return found, fmt.Errorf("fio said: %s: %w", out, err)
 	}
-	if len(report.Jobs) != 1 || report.Jobs[0].Error != 0 {
-		return 0, 0, fmt.Errorf("fio failed: %s", out)
+	if len(said.Jobs) != 1 || said.Jobs[0].Error != 0 {
+		return found, fmt.Errorf("fio failed: %s", out)
 	}
-	done := report.Jobs[0].Read
+	done := said.Jobs[0].Read
 	if l.write {
-		done = report.Jobs[0].Write
+		done = said.Jobs[0].Write
 	}
-	return done.IOPS, done.Total, nil
+	return report{done.IOPS, done.Total, done.Clat.Percentile[slow], said.Jobs[0].Sync.Lat.Percentile[slow]}, nil
 }
+
+// slow is what fio calls the 99th percentile.
+const slow = "99.000000"
 
 var qemuTook = regexp.MustCompile(`Run completed in ([0-9.]+) seconds`)
 

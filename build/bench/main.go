@@ -39,6 +39,7 @@ var benchmarks = map[string]func(ctx context.Context, s settings) error{
 	"flush":  benchFlush,
 	"cut":    benchCut,
 	"memory": benchMemory,
+	"mirror": benchMirror,
 
 	"directory": benchDirectory,
 }
@@ -64,6 +65,10 @@ func run(ctx context.Context, args []string) error {
 		return hold(ctx, args[1:])
 	case "dirpeer":
 		return dirpeer(ctx, args[1:])
+	case "mirrorpeer":
+		return mirrorPeer(ctx, args[1:])
+	case "mirrorowner":
+		return mirrorOwner(ctx, args[1:])
 	}
 	measure := benchmarks[args[0]]
 	if measure == nil {

@@ -111,8 +111,8 @@ func overSocket(prefix string, s settings, l load, us *server, peers []*server, 
 	for i, p := range append([]*server{us}, peers...) {
 		k := contender{name: p.name, measure: func(ctx context.Context) (sample, error) {
 			before := p.cpu()
-			rate, count, err := fio(ctx, p.socket, s.size, l, s.seconds)
-			return sample{rate, (p.cpu() - before) / max(1, count)}, err
+			r, err := fio(ctx, p.socket, s.size, l, s.seconds)
+			return sample{r.rate, (p.cpu() - before) / max(1, r.count)}, err
 		}}
 		if i == 1 {
 			k.aim = aim

@@ -65,7 +65,7 @@ func spawn(ctx context.Context, name, socket string, argv ...string) (*server, e
 // stop ends the server, and returns when it has ended. Ours closes its disk first; the others keep nothing.
 func (s *server) stop() {
 	_ = s.stdin.Close()
-	if s.name == "qemu-nbd" || s.name == "nbdkit" {
+	if s.name == "qemu-nbd" || s.name == "nbdkit" || s.name == daemon {
 		_ = s.cmd.Process.Kill()
 	}
 	<-s.ended

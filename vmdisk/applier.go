@@ -105,7 +105,7 @@ func (a *Applier) do(what string, fn func() error) error {
 	return nil
 }
 
-// Begin starts a copy, or goes on with the one of that name. That of an incomplete replica goes straight into the disk. A whole
+// Begin starts a copy, or goes on with the one of that name. That of an incomplete replica goes straight into the disk, over what is there. A whole
 // one stays what it is until the next Barrier; what was written since the last one is dropped. Errors: ErrMerging, those
 // of Write.
 func (a *Applier) Begin(copy [16]byte) error {
@@ -116,7 +116,7 @@ func (a *Applier) Begin(copy [16]byte) error {
 			return fmt.Errorf("without a name: %w", ErrRange)
 		case st.Complete:
 			return a.catchUp(copy)
-		case copy == st.Copy:
+		case copy == st.Copy && st.Position != restMark:
 			return nil
 		}
 		err := a.d.j.commit(func(s *state) { s.copy, s.position = copy, Position{} })
@@ -144,10 +144,15 @@ func (a *Applier) span(off, n int64) error {
 	if n == 0 || off%Block != 0 || n%Block != 0 {
 		return fmt.Errorf("%d bytes at %d aren't whole blocks: %w", n, off, ErrRange)
 	}
-	if st := a.State(); !st.Complete && st.Copy == [16]byte{} {
+	if !a.State().begun() {
 		return ErrNoCopy
 	}
 	return nil
+}
+
+// begun says that the replica may be written. What was offered may not, before a copy is begun: its name would stand for something else.
+func (s ReplicaState) begun() bool {
+	return s.Complete || s.Copy != [16]byte{} && s.Position != restMark
 }
 
 // Write stores whole blocks, at most MaxOp bytes. They count from the next Barrier on. p is the caller's again when it
@@ -210,7 +215,7 @@ func (a *Applier) Checkpoint(pos Position) error {
 			return fmt.Errorf("%s, the replica is at %s and its copy at %s: %w", pos, st.Position, st.Checkpoint, ErrOldPosition)
 		case st.Complete:
 			return a.checkpointIncoming(pos)
-		case st.Copy == [16]byte{}:
+		case !st.begun():
 			return ErrNoCopy
 		case pos.Compare(st.Position) < 0:
 			return fmt.Errorf("%s after %s: %w", pos, st.Position, ErrOldPosition)
@@ -267,7 +272,7 @@ func (a *Applier) Barrier(pos Position) error {
 			return a.commitIncoming(pos)
 		case st.Complete:
 			return a.commit(pos)
-		case st.Copy == [16]byte{}:
+		case !st.begun():
 			return ErrNoCopy
 		}
 		if err := a.d.syncAll(); err != nil {

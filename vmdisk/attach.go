@@ -20,7 +20,7 @@ func checkPeer(peer string) error {
 //
 // A replica that is whole and whose position this disk knows gets what it lacks; one whose position is older than
 // it once reported, or that isn't known, gets everything (see Compare). If much is to be sent, it comes as a copy, which goes on after
-// a lost connection. One that isn't whole goes on with its first copy if that is known, else begins one. Errors: ErrInactive, ErrAttached, ErrWrongDisk, and
+// a lost connection. One that isn't whole goes on with its first copy if that is known, or with what was found out about what it offers (Compare), else begins one. Errors: ErrInactive, ErrAttached, ErrWrongDisk, and
 // ErrDiverged if the replica has, or may have, what this disk's history lacks, and isn't where it was when it was compared.
 func (d *Store) Attach(peer string, r ReplicaState) (*Feed, error) {
 	if err := checkPeer(peer); err != nil {
@@ -79,8 +79,16 @@ func (f *Feed) meet(r ReplicaState) {
 	if !r.Complete {
 		r.Position, at = Position{}, r.Position
 	}
+	if r.Complete && p.offered() {
+		p.lostCopy() // it has been replaced by something else
+	}
 	older := r.Position.Compare(p.acked) < 0
 	switch {
+	case !older && at == restMark && p.resumes(r.Copy, at):
+		// It can be written only under another name: whoever else has compared it must not go on from there. A checkpoint comes first: what the
+		// replica says of itself later, if it has lost this copy, is older than that.
+		p.beginCopy()
+		p.mark, f.begin, f.unsaved = Position{}, true, f.d.o.checkpointEvery
 	case !older && p.resumes(r.Copy, at):
 		p.mark, f.floor = at, maxPosition(at, r.Position)
 		f.begin = r.Complete

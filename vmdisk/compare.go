@@ -11,11 +11,13 @@ import (
 const compareAbove = 16 << 20
 
 // Comparison makes what is known of a whole replica exact: whoever reads both disks says what is equal (Equal), and only
-// the rest is sent when the peer attaches. It is also the only way to follow this disk for a replica whose position isn't in its history.
+// the rest is sent when the peer attaches. It is also the only way to follow this disk for a replica whose position isn't in its history, and to
+// use what a replica has that isn't whole (Store.Offer): such a one becomes whole by the rest.
 //
 // The disk may be written meanwhile: what is written counts as different. The replica must be read as it is at the position that it
 // said; what was found out counts for this position, whatever happens to the peer or to the connection, and a
-// further Comparison goes on with what is left, also after a restart. Reading is that of the disk. Methods may be called from any goroutine.
+// further Comparison goes on with what is left, also after a restart (of an offer: what was found out counts for its name, and one
+// that isn't finished begins anew after a restart). Reading is that of the disk. Methods may be called from any goroutine.
 type Comparison struct {
 	d *Store
 	p *peer
@@ -26,23 +28,26 @@ type Comparison struct {
 
 var _ Reader = (*Comparison)(nil)
 
-// WorthComparing says that Attach would send all of the disk, or much that may be there, to the whole replica r, or would refuse it as
-// diverged, and that Compare can help.
+// WorthComparing says that Attach would send all of the disk, or much that may be there, to the replica r, or would refuse it as
+// diverged, and that Compare can help: if r isn't whole, with what it then offers.
 func (d *Store) WorthComparing(peer string, r ReplicaState) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	p := d.peers[peer]
+	if !r.Complete && r.Copy != [16]byte{} && r.Disk == d.id && d.compares() == nil {
+		return p == nil || !p.resumes(r.Copy, r.Position)
+	}
 	if d.comparable(r) != nil {
 		return false
 	}
-	p := d.peers[peer]
 	if !d.knows(p, r) {
 		return true
 	}
 	return p.guessed && !p.resumes(r.Copy, r.Checkpoint) && p.todo.Count()*Block > compareAbove
 }
 
-// comparable says why r can't be compared with this disk, if it can't. The caller holds d.mu.
-func (d *Store) comparable(r ReplicaState) error {
+// compares says why this disk can't be compared with any, if it can't. The caller holds d.mu.
+func (d *Store) compares() error {
 	switch {
 	case d.err != nil:
 		return d.err
@@ -52,10 +57,22 @@ func (d *Store) comparable(r ReplicaState) error {
 		return ErrInactive
 	case d.hydration.Load() != nil:
 		return ErrHydrating
+	}
+	return nil
+}
+
+// comparable says why r can't be compared with this disk, if it can't. The caller holds d.mu.
+func (d *Store) comparable(r ReplicaState) error {
+	if err := d.compares(); err != nil {
+		return err
+	}
+	switch {
 	case r.Disk != d.id:
 		return fmt.Errorf("%s instead of %s: %w", r.Disk, d.id, ErrWrongDisk)
-	case !r.Complete:
+	case !r.Complete && (r.Copy == [16]byte{} || r.Position != restMark):
 		return ErrIncomplete
+	case !r.Complete:
+		return nil
 	case !d.inHistory(r.Position) && (r.Position == Position{} || r.Position.Term >= d.term):
 		// A disk that never had an owner may be anything, and barriers of this term would not lead on from a position of a later one.
 		return fmt.Errorf("replica at %s, disk under term %d: %w", r.Position, d.term, ErrDiverged)
@@ -66,7 +83,7 @@ func (d *Store) comparable(r ReplicaState) error {
 // knows says that what is known of p holds for the whole replica r: it is where it was, or where this disk's history led
 // from there. The caller holds d.mu.
 func (d *Store) knows(p *peer, r ReplicaState) bool {
-	return p != nil && (r.Position == p.acked || d.inHistory(r.Position) && r.Position.Compare(p.acked) > 0)
+	return p != nil && !p.offered() && (r.Position == p.acked || d.inHistory(r.Position) && r.Position.Compare(p.acked) > 0)
 }
 
 // accepts says that the whole replica r may follow this disk: its position is in this disk's history, or it is the very one for which what it
@@ -75,14 +92,17 @@ func (d *Store) accepts(p *peer, r ReplicaState) bool {
 	return d.inHistory(r.Position) || d.comparable(r) == nil && d.knows(p, r)
 }
 
+// offered says that what is known of the peer holds for what it offered, and for nothing else that it may turn out to have.
+func (p *peer) offered() bool { return p.mark.Term == 0 && !p.ticked.Empty() }
+
 // resumes says that what a replica has of an unfinished copy, whose last checkpoint is at, is what is known of it.
 func (p *peer) resumes(copy [16]byte, at Position) bool {
 	return copy != [16]byte{} && copy == p.copy && at.Compare(p.mark) >= 0
 }
 
-// Compare begins to compare the disk, which must be active, with the whole replica r of a peer. An unfinished copy to it is given up. There
-// is one at a time for a peer, and no feed. Errors: ErrInactive, ErrHydrating, ErrAttached, ErrWrongDisk, ErrIncomplete, ErrFailed, and ErrDiverged if
-// the replica is of a term that this disk's doesn't follow, or never had an owner.
+// Compare begins to compare the disk, which must be active, with the whole replica r of a peer, or with what one offers. An unfinished copy to it is given
+// up. There is one at a time for a peer, and no feed. Errors: ErrInactive, ErrHydrating, ErrAttached, ErrWrongDisk, ErrIncomplete (and nothing
+// offered), ErrFailed, and ErrDiverged if the replica is of a term that this disk's doesn't follow, or never had an owner.
 func (d *Store) Compare(peer string, r ReplicaState) (*Comparison, error) {
 	if err := checkPeer(peer); err != nil {
 		return nil, err
@@ -115,9 +135,16 @@ func (d *Store) compare(name string, r ReplicaState) (*Comparison, error) {
 		p.everything()
 		d.peers[name] = p
 	}
-	if d.knows(p, r) {
+	switch {
+	case !r.Complete:
+		if p.half != r.Copy {
+			p.everything()
+			p.half = r.Copy
+		}
+		r.Position = Position{} // none of the disk's
+	case d.knows(p, r):
 		p.lostCopy()
-	} else {
+	default:
 		p.everything()
 	}
 	p.acked, p.changed = r.Position, true
@@ -170,6 +197,9 @@ func (c *Comparison) Equal(off, n int64) error {
 	}
 	a, b := off/Block, (off+n)/Block
 	c.p.todo.Remove(a, b)
+	if c.p.half != [16]byte{} {
+		c.p.ticked.Add(a, b)
+	}
 	for x := c.written.Next(a, true); x < b; {
 		y := min(b, c.written.Next(x, false))
 		c.p.todo.Add(x, y)
@@ -194,6 +224,9 @@ func (c *Comparison) Finish() error {
 	ended := c.ended
 	if !ended {
 		c.p.guessed = false
+		if c.p.half != [16]byte{} {
+			c.p.copy, c.p.mark, c.p.half = c.p.half, restMark, [16]byte{}
+		}
 		c.close()
 	}
 	c.d.mu.Unlock()

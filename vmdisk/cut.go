@@ -163,7 +163,7 @@ func (c *Cut) read(p []byte, off int64) (int, error) {
 	case w == inFile:
 		err = c.readScratch(p, off)
 	default:
-		err = c.readDisk(p, off)
+		err = c.d.peek(p, off)
 	}
 	// What was read is right as far as it is still where it was.
 	c.mu.Lock()
@@ -179,19 +179,6 @@ func (c *Cut) read(p []byte, off int64) (int, error) {
 		set = c.left
 	}
 	return max(0, min(len(p), int(within(set, a, end, false)*Block-off))), nil
-}
-
-func (c *Cut) readDisk(p []byte, off int64) error {
-	d := c.d
-	d.rd.RLock()
-	defer d.rd.RUnlock()
-	d.mu.Lock()
-	closed := d.closed
-	d.mu.Unlock()
-	if closed {
-		return ErrClosed
-	}
-	return d.troubled("read", d.stack.readAt(p, off))
 }
 
 func (c *Cut) readScratch(p []byte, off int64) error {

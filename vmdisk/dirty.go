@@ -45,6 +45,10 @@ var guessMark = Position{0, 1}
 
 func (p *peer) set() peerSet {
 	s := peerSet{p.name, p.term, p.at, p.acked, p.copy, p.mark, p.dirty(), p.ticked.Clone()}
+	if p.half != [16]byte{} {
+		s.dirty.Or(s.ticked)
+		s.ticked.Reset()
+	}
 	if p.guessed && p.copy == [16]byte{} {
 		s.mark = guessMark
 	}

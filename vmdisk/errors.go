@@ -55,7 +55,7 @@ var (
 	ErrComplete = errors.New("vmdisk: complete")
 	// ErrApplying: an applier is open.
 	ErrApplying = errors.New("vmdisk: being applied to")
-	// ErrNoCopy: an incomplete replica got data before Begin.
+	// ErrNoCopy: an incomplete replica got data before Begin, or has nothing to offer.
 	ErrNoCopy = errors.New("vmdisk: no first copy begun")
 	// ErrMerging: too many layers wait to be merged into base.raw; it works again when that has gone on, for which there must
 	// be free space.

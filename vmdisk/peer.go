@@ -22,6 +22,9 @@ type peer struct {
 	copy   [16]byte
 	mark   Position
 	ticked *blockset.Set
+	// half names what the peer's replica, which isn't whole, offers (Store.Offer), while it isn't wholly compared: todo is what it lacks if it has
+	// that, and ticked what was found equal. It is kept in memory only; when all is compared it is the copy.
+	half [16]byte
 	// term and at say when this set counts: while this disk is owner under term, or from the moment when it
 	// becomes owner at position at.
 	term uint64
@@ -94,7 +97,7 @@ func (p *peer) detach() {
 // noCopy says that there is no copy, any more or yet.
 func (p *peer) noCopy() {
 	p.ticked.Reset()
-	p.copy, p.mark = [16]byte{}, Position{}
+	p.copy, p.mark, p.half = [16]byte{}, Position{}, [16]byte{}
 }
 
 // lostCopy says that the peer has nothing of the copy.

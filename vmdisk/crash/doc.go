@@ -13,6 +13,7 @@
 //   - a second crash, while the first is put right, changes nothing.
 //
 // TestExhaustive takes all workloads of up to three operations, TestRandom longer ones by seeds (-crash.seeds, -crash.seed),
-// TestFaults makes every call fail, once or for ever, and TestKill kills real processes that write to a real directory
-// (-crash.rounds).
+// TestSeedCrashes
+// a replica that is seeded, compared and brought up to date, TestFaults makes every call fail, once or for ever, and TestKill kills real processes
+// that write to a real directory (-crash.rounds).
 package crash

@@ -10,6 +10,8 @@
 //	                                        ◀─ Zeros(count) │ Tags …  for each region, in order
 //	end of stream ─▶                        ◀─ end of stream, or at any time Fail(text)
 //
+// The replica is whole, at its position, or it is what one that isn't whole has to offer: then the copy is that content's name.
+//
 // Hello and the answer are JSON in wire frames (package replica). Afterwards a frame is a type byte and, big-endian:
 //
 //	0x01 Regions  u32 first, u32 count   which regions (4 MiB each) are wanted

@@ -71,7 +71,7 @@ func (t Target) Check(fault error) error {
 
 // State is what the replica has. If Complete, it is the disk at Position. Copy
 // names an unfinished copy, and is zero if there is none; its last checkpoint is
-// Position if the replica isn't Complete, else Checkpoint.
+// Position if the replica isn't Complete, else Checkpoint. A Position of 0/1 says that Copy names what a replica offers to be compared that isn't Complete.
 type State struct {
 	Complete   bool     `json:"complete"`
 	Position   Position `json:"position"`

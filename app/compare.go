@@ -123,7 +123,7 @@ func (e *Engine) handleCompare(ctx context.Context, s p2p.Stream) {
 	defer cancel()
 	run := &compareRun{cancel: cancel, done: make(chan struct{})}
 	defer close(run.done)
-	var cut *vmdisk.Cut
+	var copy held
 	var v *vm
 	err := compare.Serve(ctx, s, func(h compare.Hello) (compare.Reader, compare.State, error) {
 		var err error
@@ -131,13 +131,15 @@ func (e *Engine) handleCompare(ctx context.Context, s p2p.Stream) {
 			return nil, compare.State{}, err
 		}
 		var state vmdisk.ReplicaState
-		if cut, state, err = v.beginComparing(ctx, run); err != nil {
+		if copy, state, err = v.beginComparing(ctx, run); err != nil {
 			return nil, compare.State{}, err
 		}
-		return e.politely(ctx, cut), diskmirror.State(state), nil
+		return e.politely(ctx, copy), diskmirror.State(state), nil
 	}, nil)
-	if cut != nil {
-		_ = cut.Close() // never fails
+	if copy != nil {
+		if closeErr := copy.Close(); closeErr != nil {
+			e.log.Warn("Letting go of the replica failed", "error", closeErr)
+		}
 	}
 	if v != nil {
 		v.mu.Lock()
@@ -149,9 +151,20 @@ func (e *Engine) handleCompare(ctx context.Context, s p2p.Stream) {
 	e.ownersStreamEnded(ctx, s, compare.Protocol, err)
 }
 
-// beginComparing ends an earlier comparison and holds the replica as it is for this one.
-func (v *vm) beginComparing(ctx context.Context, run *compareRun) (*vmdisk.Cut, vmdisk.ReplicaState, error) {
+// held is a replica that stays as it is until it is closed.
+type held interface {
+	vmdisk.Reader
+	Close() error
+}
+
+// beginComparing ends an earlier comparison and holds the replica as it is for this one: a whole one at its position, or what one that
+// isn't whole has to offer.
+func (v *vm) beginComparing(ctx context.Context, run *compareRun) (held, vmdisk.ReplicaState, error) {
 	v.mu.Lock()
+	if v.seeding != nil {
+		v.mu.Unlock()
+		return nil, vmdisk.ReplicaState{}, errSeeding
+	}
 	earlier, disk := v.comparing, v.disk
 	v.comparing = run
 	v.mu.Unlock()
@@ -161,6 +174,9 @@ func (v *vm) beginComparing(ctx context.Context, run *compareRun) (*vmdisk.Cut, 
 	}
 	if disk == nil {
 		return nil, vmdisk.ReplicaState{}, errVMClosed
+	}
+	if !disk.ReplicaState().Complete {
+		return v.offer(disk)
 	}
 	cut, err := disk.Cut(ctx)
 	if err != nil {
@@ -172,4 +188,28 @@ func (v *vm) beginComparing(ctx context.Context, run *compareRun) (*vmdisk.Cut, 
 		return nil, state, errors.Join(&replica.Refusal{Code: replica.RefuseBusy, Text: "the copy is moving"}, cut.Close())
 	}
 	return cut, state, nil
+}
+
+// offer holds what this device has of a disk that isn't whole here: seeded, or of a first copy that was another owner's.
+func (v *vm) offer(disk *vmdisk.Store) (held, vmdisk.ReplicaState, error) {
+	v.stopApplying() // of the owner's, which has another stream now
+	o, err := disk.Offer()
+	if errors.Is(err, vmdisk.ErrApplying) || errors.Is(err, vmdisk.ErrComplete) {
+		return nil, vmdisk.ReplicaState{}, errors.Join(&replica.Refusal{Code: replica.RefuseBusy, Text: "the copy is moving"}, err)
+	}
+	if err != nil {
+		return nil, vmdisk.ReplicaState{}, err
+	}
+	return o, o.State(), nil
+}
+
+// stopComparing ends the owner's comparison with this device's replica, if there is one, and waits for its end.
+func (v *vm) stopComparing() {
+	v.mu.Lock()
+	run := v.comparing
+	v.mu.Unlock()
+	if run != nil {
+		run.cancel()
+		<-run.done
+	}
 }

@@ -18,6 +18,7 @@ const (
 	kindCheck   = "check"
 	kindOffline = "offline"
 	kindResolve = "resolve"
+	kindSeed    = "seed"
 )
 
 // keptJobs is how many ended jobs Status still shows.
@@ -58,7 +59,7 @@ func (e *Engine) startJob(about api.Job, do func(ctx context.Context, j *job) er
 			if about.Kind == kindOffline {
 				return nil, &api.Error{Code: api.CodeBusy, Sentence: "This device is getting ready to work offline already.", Next: "Try again in a moment."}
 			}
-			return nil, errBusy(about.VMName, map[string]string{kindExport: "its disk is being exported", kindCheck: "its disk is being checked", kindResolve: "your choice is being carried out"}[about.Kind])
+			return nil, errBusy(about.VMName, map[string]string{kindExport: "its disk is being exported", kindCheck: "its disk is being checked", kindResolve: "your choice is being carried out", kindSeed: opSeed}[about.Kind])
 		}
 	}
 	e.jobs = append(trimJobs(e.jobs), j)
@@ -147,6 +148,8 @@ func (j *job) end(err error) {
 			j.j.Error.Sentence = "The check was cancelled."
 		case kindResolve:
 			j.j.Error.Sentence = "The check was cancelled. Your choice stands."
+		case kindSeed:
+			j.j.Error.Sentence = "It was cancelled. What was read until then stays, and needn't be fetched where it is right."
 		case kindOffline:
 			j.j.Error.Sentence = "Getting ready to work offline was cancelled. What is here already stays here."
 		}
@@ -172,6 +175,8 @@ func doneText(j api.Job) string {
 		return "The disk of " + j.VMName + " is in " + j.Export.File + "."
 	case j.Check != nil && j.Check.Clean:
 		return "The disk of " + j.VMName + " is as it should be."
+	case j.Seed != nil:
+		return "What " + j.Seed.File + " has is on this device. Of " + j.VMName + " only what differs is fetched now."
 	case j.Check != nil:
 		return "Something is wrong with the disk of " + j.VMName + "."
 	default:

@@ -358,8 +358,14 @@ func (v *vm) ensureReplica(h replica.Target) error {
 // beginApplying ends an earlier stream and opens the replica for this one.
 func (v *vm) beginApplying(run *applyRun) (*vmdisk.Applier, error) {
 	v.stopApplying()
+	if disk := v.currentDisk(); disk != nil && !disk.ReplicaState().Complete {
+		v.stopComparing() // which holds what isn't whole, so that nothing is written
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if v.seeding != nil {
+		return nil, errSeeding
+	}
 	if v.disk == nil || v.ownerLocked() || v.sealed || v.applying != nil {
 		return nil, &replica.Refusal{Code: replica.RefuseBusy, Text: "the disk is in use"}
 	}

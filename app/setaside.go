@@ -91,6 +91,7 @@ func (v *vm) startSetAside(ctx context.Context, term uint64) {
 	v.mu.Unlock()
 	v.stopFeeds()
 	v.stopApplying()
+	v.stopSeeding()
 	v.stopExport()
 	v.resolutionJob(t)
 	v.e.spawn(func() {

@@ -60,6 +60,7 @@ type vm struct {
 	feeds     map[string]*feedRun // by device, while owner
 	applying  *applyRun           // while replica
 	comparing *compareRun         // while replica
+	seeding   *seedRun            // while replica
 	expecting *incomingRun        // whose memory stream may come
 	word      *custody.Word       // what came with the transfer
 	converged bool                // the last attempt to give it away ended because it was idle
@@ -269,6 +270,7 @@ const (
 	opResume  = "it is being resumed"
 	opRemove  = "it is being removed"
 	opTake    = "it is being taken over"
+	opSeed    = "its copy is being filled from a file"
 )
 
 // begin takes the VM for an operation, or says what it is busy with.
@@ -449,6 +451,7 @@ func (v *vm) close() {
 	}
 	v.stopFeeds()
 	v.stopApplying()
+	v.stopSeeding()
 	v.stopExport()
 	v.stopPoints()
 	v.mu.Lock()

@@ -120,6 +120,14 @@ func (c *Client) RemoveVM(ctx context.Context, vm string) error {
 	return c.tell(ctx, http.MethodDelete, "/v1/vms", "vm", vm)
 }
 
+// SeedVM implements Engine.
+func (c *Client) SeedVM(ctx context.Context, req SeedVM) (*Job, error) {
+	if err := needName(req.VM); err != nil {
+		return nil, err
+	}
+	return call[Job](ctx, c, http.MethodPost, "/v1/vms/seed", req)
+}
+
 // DiskInfo implements Engine. It gives up after 10 seconds.
 func (c *Client) DiskInfo(ctx context.Context, disk string) (*DiskInfo, error) {
 	if err := needName(disk); err != nil {

@@ -106,6 +106,14 @@ type DiskExport struct {
 	Allocated int64 `json:"allocated_bytes"`
 }
 
+// DiskSeed is what was read into a copy.
+type DiskSeed struct {
+	File string `json:"file"`
+	// Read is how many bytes of the file were read, holes included; Unreadable of these are left to be fetched.
+	Read       int64 `json:"read_bytes"`
+	Unreadable int64 `json:"unreadable_bytes,omitempty"`
+}
+
 // CheckDisk asks to read a disk through and compare it with what is recorded.
 type CheckDisk struct {
 	// Disk is the VM's ID or name, or the disk's directory (an absolute path).

@@ -30,6 +30,8 @@ type Engine interface {
 	// ExportDisk and CheckDisk return when the work is accepted, as CreateVM does. The VM goes on meanwhile.
 	ExportDisk(ctx context.Context, req ExportDisk) (*Job, error)
 	CheckDisk(ctx context.Context, req CheckDisk) (*Job, error)
+	// SeedVM does too. The copy is no replica before its owner has compared it and sent what differs.
+	SeedVM(ctx context.Context, req SeedVM) (*Job, error)
 
 	// Switch returns when the switch is accepted; VM.Switch and the events tell how it goes.
 	Switch(ctx context.Context, req SwitchVM) (*Switch, error)

@@ -221,7 +221,7 @@ type Switch struct {
 // Job is long work that isn't a switch: creating, importing, exporting.
 type Job struct {
 	ID      string        `json:"id"`
-	Kind    string        `json:"kind"` // "create", "import", "export", "check", "offline", "resolve"
+	Kind    string        `json:"kind"` // "create", "import", "export", "check", "offline", "resolve", "seed"
 	VM      string        `json:"vm"`
 	VMName  string        `json:"vm_name"`
 	Phase   string        `json:"phase"`
@@ -232,9 +232,10 @@ type Job struct {
 	ETA     time.Duration `json:"eta_ns,omitempty"`
 	Done    bool          `json:"done"`
 	Error   *Error        `json:"error,omitempty"`
-	// Export and Check are the results of such jobs, once they have ended well.
+	// Export, Check and Seed are the results of such jobs, once they have ended well.
 	Export *DiskExport `json:"export,omitempty"`
 	Check  *DiskCheck  `json:"check,omitempty"`
+	Seed   *DiskSeed   `json:"seed,omitempty"`
 }
 
 // Pairing is a pairing window that is open on this device, or the last one's end.
@@ -298,6 +299,14 @@ type CreateVM struct {
 	Format  string `json:"format,omitempty"`
 	Screen  bool   `json:"screen"`
 	Network bool   `json:"network"`
+}
+
+// SeedVM asks to fill this device's copy of a VM, which was never whole, from a file: what is equal needn't be fetched.
+type SeedVM struct {
+	VM string `json:"vm"`
+	// File is an absolute path on this device, of a file or a drive; Format is raw, qcow2, vdi, vmdk or vhdx ("" = found out).
+	File   string `json:"file"`
+	Format string `json:"format,omitempty"`
 }
 
 // SwitchVM asks to move a VM. To is a device's ID or name; empty means this one.

@@ -18,7 +18,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -54,8 +53,8 @@ func ErrFormat(format string) error {
 
 // Inspect reads an image's kind and size. format may be "", then it is found out.
 func Inspect(ctx context.Context, path, format string) (Image, error) {
-	if _, err := os.Stat(path); err != nil {
-		return Image{}, &api.Error{Code: api.CodeNotFound, Sentence: fmt.Sprintf("There is no image %s that can be read.", path), Next: "Check the path.", Cause: err.Error()}
+	if err := readable(path); err != nil {
+		return Image{}, err
 	}
 	args := []string{"info", "--output=json"}
 	if format != "" {

@@ -108,6 +108,8 @@ func jobWords(job api.Job) string {
 		return "Fetching what is missing"
 	case "offline telling":
 		return "Telling the other devices"
+	case "seed ", "seed seed":
+		return "Reading the file"
 	case "resolve ", "resolve resolve", "resolve settling":
 		return "Carrying out the choice"
 	case "resolve heeding":

@@ -24,7 +24,7 @@ func newVM(c *cli) *cobra.Command {
   tagalong vm list
   tagalong vm start Work`,
 	},
-		newVMCreate(c), newVMImport(c), newVMList(c), newVMShow(c),
+		newVMCreate(c), newVMImport(c), newVMSeed(c), newVMList(c), newVMShow(c),
 		newVMAct(c, &cobra.Command{Use: "start VM", Short: "Start a VM on this device", Example: "  tagalong vm start Work"}, (*api.Client).StartVM),
 		newVMStop(c),
 		newVMAct(c, &cobra.Command{Use: "suspend VM", Short: "Save a VM's memory and stop it", Example: "  tagalong vm suspend Work"}, (*api.Client).SuspendVM),

@@ -122,17 +122,22 @@ func imagePath(path string) (string, error) {
 	if err != nil {
 		return "", &api.Error{Code: api.CodeInternal, Sentence: "The image can't be found.", Cause: err.Error()}
 	}
-	file, err := os.Open(abs)
+	// Asked first: to open a pipe waits for somebody at its other end.
+	info, err := os.Stat(abs)
+	if err == nil && (info.IsDir() || info.Mode()&(fs.ModeNamedPipe|fs.ModeSocket|fs.ModeCharDevice) != 0) {
+		return "", usage(fmt.Sprintf("%q is not a disk image.", path), "Name a file.")
+	}
+	var file *os.File
+	if err == nil {
+		file, err = os.Open(abs)
+	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return "", &api.Error{Code: api.CodeNotFound, Sentence: fmt.Sprintf("There is no file %q.", path), Next: "Check the path."}
 	case err != nil:
 		return "", usage(fmt.Sprintf("The file %q can't be read.", path), "Make sure that you may read it.")
 	}
-	defer func() { _ = file.Close() }()
-	if info, err := file.Stat(); err != nil || info.IsDir() {
-		return "", usage(fmt.Sprintf("%q is not a disk image.", path), "Name a file.")
-	}
+	_ = file.Close() // it was only looked whether it opens
 	return abs, nil
 }
 

@@ -127,6 +127,16 @@ func (e *Engine) CheckDisk(ctx context.Context, req api.CheckDisk) (*api.Job, er
 	return e.diskJob("check", req.Disk)
 }
 
+// SeedVM implements api.Engine: the job stays as it begins.
+func (e *Engine) SeedVM(ctx context.Context, req api.SeedVM) (*api.Job, error) {
+	done, err := e.enter(ctx, "SeedVM", req)
+	defer done()
+	if err != nil {
+		return nil, err
+	}
+	return e.diskJob("seed", req.VM)
+}
+
 // StartVM implements api.Engine.
 func (e *Engine) StartVM(ctx context.Context, vm string) error {
 	done, err := e.enter(ctx, "StartVM", vm)

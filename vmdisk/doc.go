@@ -35,6 +35,8 @@
 //   - A replica that isn't whole may be filled with anything (Seed), and what it holds can be compared too (Offer): only the rest is sent. It is no
 //     replica of any position before the barrier that makes it whole. What was found out about it holds for what was found durable under one name, which a
 //     first write takes away.
+//   - What a Look finds to differ between an owner's disk and a replica is damage, never a write under way; a damaged replica gets its blocks
+//     again (Resend) in order with all else.
 //   - A term is renewed (Renew), and a disk cloned (Clone), in one step: after a crash it was done or it wasn't.
 //   - What can't be read or written goes to the caller as the system's error, and the disk is marked (Info.NeedsCheck) until a
 //     check was clean. Content that isn't what it was when its hash was recorded is found (Scrub, Check), not before.

@@ -216,6 +216,9 @@ func (d *Store) track(a, b int64, bufs []*buffer) {
 	}
 	d.pristine = false
 	lack := d.lack[:0]
+	for l := range d.looks {
+		lack = append(lack, l.written)
+	}
 	for _, p := range d.peers {
 		p.changed = true
 		if p.age.since.IsZero() && p.clean() && p.copy == [16]byte{} {

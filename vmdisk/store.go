@@ -89,6 +89,7 @@ type Store struct {
 	sets       *blockset.Pool  // of the peers
 	lack       []*blockset.Set // used again by track
 	watchers   map[chan struct{}]string
+	looks      map[*Look]struct{}
 	applier    *Applier
 
 	incoming *layer.Layer // of an unfinished catch-up; the applier's, or role's where there is none

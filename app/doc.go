@@ -32,7 +32,8 @@
 // takeover.go takes VMs over and notices when that happened elsewhere; conflict.go shows both versions and
 // takes the choice, which resolution.go and setaside.go carry out, restart after restart; restorepoints.go
 // shows what was given up; repair.go checks what was kept; compare.go finds what two disks differ in, and courtesy.go
-// lets guests go first. members.go and farewell.go follow who is in the
+// lets guests go first; verify.go compares whole copies with an owner's disk and has damage repaired, by verifyjob.go for the person and by
+// scrub.go in the background. members.go and farewell.go follow who is in the
 // fleet and part from who isn't; offline.go is the disconnected mode, offlinejob.go its preparation.
 // sites.go follows who is together on a local network, for status and for whatever goes from site to site. status.go derives what faces see. The
 // tests here use the real disk and directory with a scripted hypervisor; the

@@ -27,6 +27,7 @@ import (
 	"tagalong.org/tagalong/p2p/mend"
 	"tagalong.org/tagalong/p2p/mirror"
 	"tagalong.org/tagalong/p2p/told"
+	"tagalong.org/tagalong/p2p/verify"
 )
 
 // Options of an engine. DataDir, Hypervisor and Log are required.
@@ -215,6 +216,7 @@ func (e *Engine) serve(ctx context.Context, ready func()) error {
 	e.host.Handle(exchange.Protocol, e.handleExchange)
 	e.host.Handle(told.Protocol, e.handleTold)
 	e.host.Handle(mend.Protocol, e.handleMend)
+	e.host.Handle(verify.Protocol, e.handleVerify)
 	e.host.Handle(farewell.Protocol, e.handleFarewell)
 	// What the record said of where this device is held before it was off.
 	e.tickSites()
@@ -230,6 +232,7 @@ func (e *Engine) serve(ctx context.Context, ready func()) error {
 	group.Go(func() error { return e.followDirectory(ctx) })
 	group.Go(func() error { return e.tellReplicas(ctx) })
 	group.Go(func() error { return e.followSites(ctx) })
+	group.Go(func() error { return e.scrub(ctx) })
 	group.Go(func() error {
 		server := api.NewServer(e, e.log.With("part", "api"))
 		return server.Serve(ctx, listener)

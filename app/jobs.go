@@ -19,6 +19,7 @@ const (
 	kindOffline = "offline"
 	kindResolve = "resolve"
 	kindSeed    = "seed"
+	kindVerify  = "verify"
 )
 
 // keptJobs is how many ended jobs Status still shows.
@@ -59,7 +60,7 @@ func (e *Engine) startJob(about api.Job, do func(ctx context.Context, j *job) er
 			if about.Kind == kindOffline {
 				return nil, &api.Error{Code: api.CodeBusy, Sentence: "This device is getting ready to work offline already.", Next: "Try again in a moment."}
 			}
-			return nil, errBusy(about.VMName, map[string]string{kindExport: "its disk is being exported", kindCheck: "its disk is being checked", kindResolve: "your choice is being carried out", kindSeed: opSeed}[about.Kind])
+			return nil, errBusy(about.VMName, map[string]string{kindExport: "its disk is being exported", kindCheck: "its disk is being checked", kindResolve: "your choice is being carried out", kindSeed: opSeed, kindVerify: "its copies are being verified"}[about.Kind])
 		}
 	}
 	e.jobs = append(trimJobs(e.jobs), j)
@@ -144,6 +145,8 @@ func (j *job) end(err error) {
 	case errors.Is(err, context.Canceled), errors.Is(err, &api.Error{Code: api.CodeCancelled}):
 		j.j.Error = &api.Error{Code: api.CodeCancelled, Sentence: "It was cancelled; nothing was made."}
 		switch j.j.Kind {
+		case kindVerify:
+			j.j.Error.Sentence = "The verification was cancelled. What was repaired until then stays so."
 		case kindCheck:
 			j.j.Error.Sentence = "The check was cancelled."
 		case kindResolve:
@@ -173,6 +176,8 @@ func doneText(j api.Job) string {
 	switch {
 	case j.Export != nil:
 		return "The disk of " + j.VMName + " is in " + j.Export.File + "."
+	case j.Verification != nil:
+		return j.Verification.Sentence
 	case j.Check != nil && j.Check.Clean:
 		return "The disk of " + j.VMName + " is as it should be."
 	case j.Seed != nil:

@@ -69,18 +69,15 @@ func (v *vm) mend(ctx context.Context, disk *vmdisk.Store, damaged []api.DiskDam
 			if !ok || err != nil {
 				continue // nothing says what was there
 			}
-			piece := mend.Piece{VM: v.id, Off: off, Len: int(min(vmdisk.MendUnit, disk.Size()-off)), Sum: sum}
-			for _, m := range v.e.dir.Members() {
-				b, err := v.e.askPiece(ctx, m.ID, piece)
-				if err == nil {
-					err = disk.Mend(b, off)
-				}
-				if err == nil {
-					mended++
-					break
-				}
-				v.log.Info("A damaged place couldn't be mended from a copy", "device", m.ID, "off", off, "error", err)
+			b, err := v.fetchPiece(ctx, off, min(vmdisk.MendUnit, disk.Size()-off), sum)
+			if err == nil {
+				err = disk.Mend(b, off)
 			}
+			if err == nil {
+				mended++
+				continue
+			}
+			v.log.Info("A damaged place wasn't mended", "off", off, "error", err)
 		}
 	}
 	return mended

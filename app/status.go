@@ -191,8 +191,11 @@ func (v *vm) status() api.VM {
 		s.Replicas = v.remoteReplicas(r)
 		return s
 	}
+	verified := v.lastVerified()
 	for _, f := range feeds {
-		s.Replicas = append(s.Replicas, v.replicaOf(f))
+		r := v.replicaOf(f)
+		r.Verified = verified[f.device]
+		s.Replicas = append(s.Replicas, r)
 	}
 	sort.Slice(s.Replicas, func(i, j int) bool { return s.Replicas[i].DeviceName < s.Replicas[j].DeviceName })
 	return s

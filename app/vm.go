@@ -35,6 +35,11 @@ type vm struct {
 	// tellings are the engine's tellReplicas' own: what was told of each replica.
 	tellings map[string]telling
 
+	// verifies is held by who compares the disk with its copies.
+	verifies chan struct{}
+	// scrubs guards what is kept of the background verification.
+	scrubs sync.Mutex
+
 	events chan baton.Event
 	asks   chan ask
 	look   chan struct{} // 1-buffered: the history may say something new
@@ -106,7 +111,7 @@ func (e *Engine) newVM(id string, m *baton.Machine, disk *vmdisk.Store, guest hy
 	ctx, cancel := context.WithCancel(e.ctx)
 	v := &vm{
 		e: e, id: id, dir: e.vmDir(id), run: e.runDir(id), log: e.log.With("vm", id),
-		events: make(chan baton.Event, maxEvents), asks: make(chan ask), look: make(chan struct{}, 1), done: make(chan struct{}), cancel: cancel,
+		verifies: make(chan struct{}, 1), events: make(chan baton.Event, maxEvents), asks: make(chan ask), look: make(chan struct{}, 1), done: make(chan struct{}), cancel: cancel,
 		machine: m, disk: disk, guest: guest, feeds: map[string]*feedRun{}, opened: map[string]*openPoint{},
 		state: m.State(), term: m.Term(),
 	}

@@ -127,6 +127,10 @@ func (f *fakeEngine) DiskInfo(context.Context, string) (*api.DiskInfo, error) { 
 func (f *fakeEngine) ExportDisk(_ context.Context, r api.ExportDisk) (*api.Job, error) {
 	return &api.Job{ID: "j2", Kind: "export"}, f.note("export %s %s", r.Disk, r.File)
 }
+func (f *fakeEngine) VerifyVM(_ context.Context, r api.VerifyVM) (*api.Job, error) {
+	return &api.Job{ID: "j5", Kind: "verify"}, f.note("verify %s", r.VM)
+}
+
 func (f *fakeEngine) SeedVM(_ context.Context, r api.SeedVM) (*api.Job, error) {
 	return &api.Job{ID: "j4", Kind: "seed"}, f.note("seed %s %s", r.VM, r.File)
 }

@@ -301,6 +301,8 @@ func jobTitles(j *api.Job) (going, failed string) {
 		return t("job.check.going", "VM", j.VMName), t("job.check.failed", "VM", j.VMName)
 	case "seed":
 		return t("job.seed.going", "VM", j.VMName), t("job.seed.failed", "VM", j.VMName)
+	case "verify":
+		return t("job.verify.going", "VM", j.VMName), t("job.verify.failed", "VM", j.VMName)
 	case "resolve":
 		if j.Phase == "heeding" {
 			return t("job.resolve.heeding", "VM", j.VMName), t("job.resolve.failed", "VM", j.VMName)

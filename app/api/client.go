@@ -154,6 +154,14 @@ func (c *Client) CheckDisk(ctx context.Context, req CheckDisk) (*Job, error) {
 	return call[Job](ctx, c, http.MethodPost, "/v1/disks/check", req)
 }
 
+// VerifyVM implements Engine.
+func (c *Client) VerifyVM(ctx context.Context, req VerifyVM) (*Job, error) {
+	if err := needName(req.VM); err != nil {
+		return nil, err
+	}
+	return call[Job](ctx, c, http.MethodPost, "/v1/vms/verify", req)
+}
+
 // Switch implements Engine.
 func (c *Client) Switch(ctx context.Context, req SwitchVM) (*Switch, error) {
 	return call[Switch](ctx, c, http.MethodPost, "/v1/switches", req)

@@ -126,6 +126,7 @@ func (s *Server) handler() http.Handler {
 	})
 	route("POST /v1/disks/export", withBody(e.ExportDisk))
 	route("POST /v1/disks/check", withBody(e.CheckDisk))
+	route("POST /v1/vms/verify", withBody(e.VerifyVM))
 	named("DELETE /v1/jobs", "id", e.CancelJob)
 
 	route("POST /v1/switches", withBody(e.Switch))

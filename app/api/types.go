@@ -172,6 +172,8 @@ type Replica struct {
 	ETA time.Duration `json:"eta_ns,omitempty"`
 	// Heard is when the device itself last said so.
 	Heard time.Time `json:"heard,omitzero"`
+	// Verified is when a comparison of all of it with the VM's disk last began that found it equal, or made it so. Only its owner knows.
+	Verified time.Time `json:"verified,omitzero"`
 }
 
 // SwitchPhase is a step of a switch that a person can follow.
@@ -221,7 +223,7 @@ type Switch struct {
 // Job is long work that isn't a switch: creating, importing, exporting.
 type Job struct {
 	ID      string        `json:"id"`
-	Kind    string        `json:"kind"` // "create", "import", "export", "check", "offline", "resolve", "seed"
+	Kind    string        `json:"kind"` // "create", "import", "export", "check", "offline", "resolve", "seed", "verify"
 	VM      string        `json:"vm"`
 	VMName  string        `json:"vm_name"`
 	Phase   string        `json:"phase"`
@@ -232,10 +234,11 @@ type Job struct {
 	ETA     time.Duration `json:"eta_ns,omitempty"`
 	Done    bool          `json:"done"`
 	Error   *Error        `json:"error,omitempty"`
-	// Export, Check and Seed are the results of such jobs, once they have ended well.
-	Export *DiskExport `json:"export,omitempty"`
-	Check  *DiskCheck  `json:"check,omitempty"`
-	Seed   *DiskSeed   `json:"seed,omitempty"`
+	// Export, Check and Seed are the results of such jobs, once they have ended well; Verification is what one has found, also if it was cut short.
+	Export       *DiskExport   `json:"export,omitempty"`
+	Check        *DiskCheck    `json:"check,omitempty"`
+	Seed         *DiskSeed     `json:"seed,omitempty"`
+	Verification *Verification `json:"verification,omitempty"`
 }
 
 // Pairing is a pairing window that is open on this device, or the last one's end.

@@ -116,6 +116,8 @@ func jobWords(job api.Job) string {
 		return "Waiting for the device with the version that you kept"
 	case "resolve keeping":
 		return "Keeping the other version"
+	case "verify ", "verify verify":
+		return "Comparing " + job.VMName + " with its copies"
 	case "resolve checking":
 		return "Checking blocks"
 	}

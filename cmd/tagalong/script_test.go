@@ -252,6 +252,14 @@ func cmdJob(ts *testscript.TestScript, _ bool, args []string) {
 				Notes:       []api.DiskFinding{{Sentence: "It has a stranger."}},
 				Damaged:     []api.DiskDamage{{Off: 1 << 30, Len: 64 << 10}, {Off: 2 << 30, Len: 4096, Error: "input/output error"}},
 				MoreDamaged: 8192}
+		case "verified":
+			job.Done, job.Verification = true, &api.Verification{VM: "vm1", VMName: "Work", Started: time.Now().Add(-90 * time.Second), Sentence: "Work and its copy are equal.", Clean: true,
+				Read: 20 << 30, AsRecorded: 1 << 30, Copies: []api.VerifiedCopy{{Device: "D1", DeviceName: "desk", Equal: 20<<30 - 1<<20, Busy: 1 << 20}, {Device: "D3", DeviceName: "attic", Missing: "isn't up to date now"}},
+				Findings: []api.VerifyFinding{}}
+		case "differing":
+			job.Done, job.Verification = true, &api.Verification{VM: "vm1", VMName: "Work", Started: time.Now().Add(-90 * time.Second), Sentence: "Something is wrong with Work.",
+				Read: 20 << 30, Copies: []api.VerifiedCopy{{Device: "D1", DeviceName: "desk", Equal: 1 << 30, Missing: "can't be reached", Until: 1 << 30}},
+				Findings: []api.VerifyFinding{{Off: 65536, Len: 65536, Open: true, Sentence: "65536 bytes differ.", Next: "Decide.", Copies: map[string]string{"D1": "undecided"}}}, MoreFindings: 64 << 10}
 		case "failed":
 			job.Done, job.Error = true, &api.Error{Code: api.CodeSpace, Sentence: "The disk is full.", Next: "Make room."}
 		default:

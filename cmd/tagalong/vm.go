@@ -284,14 +284,21 @@ func (c *cli) showVM(vm api.VM) {
 	if len(vm.Replicas) == 0 {
 		return
 	}
-	rows := make([][]string, 0, len(vm.Replicas))
+	head, rows := []string{"DEVICE", "REPLICA", "POSITION", "RATE", "HEARD OF"}, make([][]string, 0, len(vm.Replicas))
+	verified := slices.ContainsFunc(vm.Replicas, func(r api.Replica) bool { return !r.Verified.IsZero() })
+	if verified {
+		head = append(head, "VERIFIED")
+	}
 	for _, r := range vm.Replicas {
 		rate := ""
 		if r.Rate > 0 {
 			rate = size(r.Rate) + "/s"
 		}
 		rows = append(rows, []string{r.DeviceName, copyWords(vm, r, now), fmt.Sprintf("%d/%d", r.Position.Term, r.Position.Barrier), rate, ago(r.Heard, now)})
+		if last := len(rows) - 1; verified {
+			rows[last] = append(rows[last], ago(r.Verified, now))
+		}
 	}
 	o.say("")
-	o.table([]string{"DEVICE", "REPLICA", "POSITION", "RATE", "HEARD OF"}, rows)
+	o.table(head, rows)
 }

@@ -10,7 +10,7 @@ import (
 	"tagalong.org/tagalong/p2p/verify"
 )
 
-// The background verification goes through a VM's disk, with all its live copies, one span (256 MiB) a step: at most 8.5 MB/s, and only while
+// The background verification goes through a VM's disk, with all its live copies, one span (256 MiB) a step: at most 8.5 MiB/s, and only while
 // this device isn't on battery, as far as that can be known, and its guests have hardly used their disks since the last step. What
 // it has done outlives the engine.
 const (
@@ -96,7 +96,7 @@ func (e *Engine) scrub(ctx context.Context) error {
 		}
 		now := e.guestRequests()
 		busy := now-before >= int64(courtesyBusy*scrubStep/time.Second)
-		if before = now; busy || onBattery() {
+		if before = now; busy || e.onBattery() {
 			continue
 		}
 		for _, v := range e.allVMs() {

@@ -196,6 +196,13 @@ func lookAround(used []netip.Addr) (f site.Facts) {
 	return f
 }
 
+// onBattery says that this device is known to run on its battery.
+func (e *Engine) onBattery() bool {
+	e.sites.mu.Lock()
+	defer e.sites.mu.Unlock()
+	return e.sites.facts.Power == site.Battery
+}
+
 // keepSites works the view out and writes this device's record if it is due.
 func (e *Engine) keepSites() {
 	if !e.tickSites() {

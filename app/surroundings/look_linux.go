@@ -32,7 +32,7 @@ func power(sys fs.FS) site.Power {
 	if err != nil {
 		return site.PowerUnknown
 	}
-	battery, draining := false, false
+	battery, draining, fed := false, false, false
 	for _, s := range supplies {
 		read := func(name string) string { return line(sys, path.Join(dir, s.Name(), name)) }
 		if read("scope") == "Device" {
@@ -45,7 +45,7 @@ func power(sys fs.FS) site.Power {
 			case "Discharging":
 				draining = true
 			case "Charging", "Full", "Not charging":
-				return site.Mains
+				fed = true // if no other one drains: of two, one may be full while the other is in use
 			}
 		case kind != "" && read("online") == "1": // Mains, USB, USB_C, Wireless
 			return site.Mains
@@ -54,7 +54,7 @@ func power(sys fs.FS) site.Power {
 	switch {
 	case draining:
 		return site.Battery
-	case battery:
+	case battery && !fed:
 		return site.PowerUnknown
 	}
 	return site.Mains

@@ -32,6 +32,8 @@ func TestPower(t *testing.T) {
 		{"a laptop off mains", "power_supply/AC/type=Mains power_supply/AC/online=0 power_supply/BAT0/type=Battery power_supply/BAT0/status=Discharging" + mouse, site.Battery},
 		{"over USB-C", "power_supply/BAT0/type=Battery power_supply/BAT0/status=Discharging power_supply/ucsi/type=USB power_supply/ucsi/online=1", site.Mains},
 		{"charging, by whatever", "power_supply/BAT0/type=Battery power_supply/BAT0/status=Not_charging", site.Mains},
+		{"one of two batteries in use", "power_supply/BAT0/type=Battery power_supply/BAT0/status=Full power_supply/BAT1/type=Battery power_supply/BAT1/status=Discharging", site.Battery},
+		{"two batteries, full", "power_supply/BAT0/type=Battery power_supply/BAT0/status=Full power_supply/BAT1/type=Battery power_supply/BAT1/status=Full", site.Mains},
 		{"a battery that says nothing", "power_supply/BAT0/type=Battery", site.PowerUnknown},
 		{"a UPS that is needed", "power_supply/ups/type=UPS power_supply/ups/status=Discharging", site.Battery},
 	} {

@@ -6,16 +6,14 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"os"
 	"os/exec"
-	"path/filepath"
-	"runtime"
-
-	"golang.org/x/sys/unix"
 )
 
 // Name is the name given to New.
 func (h *Host) Name() string { return h.name }
+
+// Site is the name of the site that the host is at.
+func (h *Host) Site() string { return h.site.name }
 
 // Addr is the host's IPv4 address.
 func (h *Host) Addr() netip.Addr { return h.addr }
@@ -34,31 +32,16 @@ func (h *Host) Command(ctx context.Context, name string, args ...string) *exec.C
 // itself are the host's for good; goroutines that f starts are not on the host,
 // so f dials literal addresses only.
 func (h *Host) Do(f func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		// Not unlocked: the thread ends with this goroutine, and nothing else
-		// of this process ever runs on the host.
-		runtime.LockOSThread()
-		done <- h.enter(f)
-	}()
-	return <-done
-}
-
-func (h *Host) enter(f func() error) error {
-	ns, err := os.Open(filepath.Join(netnsDir, h.netns))
-	if err != nil {
+	var said error
+	if err := inNamespace(h.netns, func() error { said = f(); return nil }); err != nil {
 		return fmt.Errorf("enter host %s: %w", h.name, err)
 	}
-	defer ns.Close()
-	if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-		return fmt.Errorf("enter host %s: %w", h.name, err)
-	}
-	return f()
+	return said
 }
 
 // Cut pulls the host's cable: it sees its link go down.
 func (h *Host) Cut(ctx context.Context) error {
-	if err := ip(ctx, "-n", h.hub, "link", "set", h.port, "down"); err != nil {
+	if err := ip(ctx, "-n", h.site.hub, "link", "set", h.port, "down"); err != nil {
 		return fmt.Errorf("cut host %s: %w", h.name, err)
 	}
 	return nil
@@ -67,7 +50,7 @@ func (h *Host) Cut(ctx context.Context) error {
 // Mute takes the host out of the network silently: its link stays up, and
 // nothing passes.
 func (h *Host) Mute(ctx context.Context) error {
-	if err := ip(ctx, "-n", h.hub, "link", "set", h.port, "nomaster"); err != nil {
+	if err := ip(ctx, "-n", h.site.hub, "link", "set", h.port, "nomaster"); err != nil {
 		return fmt.Errorf("mute host %s: %w", h.name, err)
 	}
 	return nil
@@ -75,7 +58,7 @@ func (h *Host) Mute(ctx context.Context) error {
 
 // Heal undoes Cut and Mute.
 func (h *Host) Heal(ctx context.Context) error {
-	if err := ip(ctx, "-n", h.hub, "link", "set", h.port, "master", bridge, "up"); err != nil {
+	if err := ip(ctx, "-n", h.site.hub, "link", "set", h.port, "master", bridge, "up"); err != nil {
 		return fmt.Errorf("heal host %s: %w", h.name, err)
 	}
 	return nil

@@ -48,7 +48,7 @@ func victim() {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	fmt.Println(l.hub, cmd.Process.Pid)
+	fmt.Println(l.sites[0].hub, cmd.Process.Pid)
 	select {}
 }
 
@@ -269,7 +269,7 @@ func TestSweepRemovesWhatTheDeadHaveLeft(t *testing.T) {
 		t.Errorf("the lab of a dead process: %v", err)
 	}
 	waitDead(t, left)
-	if _, err := os.Stat(netnsDir + "/" + mine.hub); err != nil {
+	if _, err := os.Stat(netnsDir + "/" + mine.sites[0].hub); err != nil {
 		t.Errorf("my own lab: %v", err)
 	}
 }

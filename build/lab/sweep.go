@@ -88,13 +88,11 @@ func remove(ctx context.Context, name string) error {
 	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
-	pids, err := ipOutput(ctx, "netns", "pids", name)
+	pids, err := processes(ctx, name)
 	if err == nil {
-		for _, f := range strings.Fields(pids) {
-			if pid, err := strconv.Atoi(f); err == nil && pid > 1 && pid != os.Getpid() {
-				// It may have ended by itself meanwhile.
-				_ = unix.Kill(pid, unix.SIGKILL)
-			}
+		for _, pid := range pids {
+			// It may have ended by itself meanwhile.
+			_ = unix.Kill(pid, unix.SIGKILL)
 		}
 		err = ip(ctx, "netns", "del", name)
 	}

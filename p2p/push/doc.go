@@ -49,6 +49,7 @@
 // the order of Heat, the coldest first; questions don't wait for their answers, so a long way costs two round trips in all.
 //
 // No more is on its way than keeps the link full (window, in window.go), so that who fetches a block meanwhile doesn't wait behind megabytes.
+// Both ends can hold it to a Pace; the receiver does by acknowledging late.
 // The receiver makes durable what came after each second, if that is 1 MiB at least (checkpointDue); what is acknowledged as durable the Source may
 // forget (Source.Done).
 //

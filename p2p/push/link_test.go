@@ -209,8 +209,10 @@ func guessed(size, n int64) func(r *rand.Rand) (*replicaDisk, push.Work) {
 
 // pace is a rate limit.
 type pace struct {
-	rate float64
-	free time.Time
+	rate  float64
+	free  time.Time
+	sum   int64
+	taken func(sum int64) // may be nil
 }
 
 func (p *pace) Wait(ctx context.Context, n int64) error {
@@ -222,6 +224,9 @@ func (p *pace) Wait(ctx context.Context, n int64) error {
 		}
 	}
 	p.free = time.Now().Add(time.Duration(float64(n) / p.rate * 1e9))
+	if p.sum += n; p.taken != nil {
+		p.taken(p.sum)
+	}
 	return nil
 }
 

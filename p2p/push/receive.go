@@ -17,6 +17,8 @@ const (
 	readBuffer = 64 << 10
 	// ackEvery is after how many bytes the receiver says that it got them. The smallest window less the smallest piece has room for it.
 	ackEvery = 4 << 10
+	// paceEvery is after how long it says that of what it has read and may take only now.
+	paceEvery = 100 * time.Millisecond
 )
 
 // Receive takes the cut that the sender at the other end of s pushes. open gets its Hello, already checked for sense, and returns the replica and its
@@ -33,6 +35,9 @@ func Receive(ctx context.Context, s Stream, open func(Hello) (Replica, State, er
 	h, rep, st, err := replica.Receive(ctx, s, br, func(h Hello) (Replica, State, error) { return consider(h, open) })
 	if err != nil {
 		return fmt.Errorf("push: receive hello: %w", err)
+	}
+	if rep.Pace != nil {
+		in.wait = func(n int64) error { return rep.Pace.Wait(ctx, n) }
 	}
 	done := replica.ResetWith(ctx, s)
 	x := &receiver{s: s, br: br, in: in, frames: &reader{r: br, size: h.Size}, size: h.Size, cut: h.Cut, sink: rep.Sink, index: rep.Index, stats: stats, saved: time.Now()}
@@ -71,26 +76,52 @@ func consider(h Hello, open func(Hello) (Replica, State, error)) (Replica, State
 	return rep, st, nil
 }
 
-// meter counts what is read, and acknowledges it once there is whom to tell.
+// meter counts what is read, as fast as it may come, and acknowledges it once there is whom to tell.
 type meter struct {
 	r     io.Reader
 	stats *Stats
+	wait  func(n int64) error // for the pace; nil is none
 	got   uint64
 	acked uint64
+	told  time.Time    // when that was; kept only with a pace
 	ack   func() error // nil: nothing is counted yet
 }
 
 func (m *meter) Read(p []byte) (int, error) {
 	n, err := m.r.Read(p)
-	if m.ack == nil {
+	if m.ack == nil || n == 0 {
 		return n, err
 	}
-	m.got += uint64(n)
 	m.stats.Received.Add(int64(n))
-	if m.got-m.acked >= ackEvery {
-		err = errors.Join(err, m.ack())
+	if late := m.take(n); late != nil {
+		err = errors.Join(err, late)
 	}
 	return n, err
+}
+
+// take counts n bytes more. With a pace it does so bit by bit: the sender goes on as it hears of them, and must hear something now and then.
+func (m *meter) take(n int) error {
+	for n > 0 {
+		part := n
+		if m.wait != nil {
+			part = min(n, ackEvery)
+			if err := m.wait(int64(part)); err != nil {
+				return fmt.Errorf("wait for the pace: %w", err)
+			}
+		}
+		n -= part
+		m.got += uint64(part)
+		if m.got-m.acked < ackEvery || m.wait != nil && n > 0 && time.Since(m.told) < paceEvery {
+			continue
+		}
+		if err := m.ack(); err != nil {
+			return err
+		}
+		if m.wait != nil {
+			m.told = time.Now()
+		}
+	}
+	return nil
 }
 
 type receiver struct {

@@ -77,7 +77,8 @@ type Work struct {
 	Heat Heat
 }
 
-// Pace limits how fast a sender sends. Wait returns when n more bytes may be sent, or with ctx's error. (*throttle.Limit is one.)
+// Pace limits how fast a sender sends, or a receiver takes. Wait returns when n more bytes may be moved, or with ctx's error. (*throttle.Limit is
+// one.) A receiver's must let 4 KiB pass every minute at least, or its sender takes it for gone.
 type Pace interface {
 	Wait(ctx context.Context, n int64) error
 }
@@ -112,6 +113,8 @@ type Replica struct {
 	Sink Sink
 	// Index may be nil.
 	Index Index
+	// Pace limits how fast the sender may send, in bytes on the wire: it hears of what it sent only as fast as this lets it; nil is no limit.
+	Pace Pace
 }
 
 // MaxBatch is the most content in one frame, and in one call of Sink.Write, in bytes.

@@ -9,10 +9,8 @@ import (
 
 	"tagalong.org/tagalong/app/api"
 	"tagalong.org/tagalong/app/hypervisor"
-	"tagalong.org/tagalong/app/meter"
 	"tagalong.org/tagalong/directory"
 	"tagalong.org/tagalong/directory/baton"
-	"tagalong.org/tagalong/vmdisk"
 )
 
 // probeForStatus bounds the hypervisor's probe when only a snapshot is wanted.
@@ -143,10 +141,6 @@ func (v *vm) status() api.VM {
 	}
 	guest, state, starting, op := v.guest, v.guestWas, v.starting, v.op
 	disk := v.disk
-	feeds := make([]*feedRun, 0, len(v.feeds))
-	for _, f := range v.feeds {
-		feeds = append(feeds, f)
-	}
 	if v.sw != nil {
 		sw := v.sw.s
 		s.Switch = &sw
@@ -187,17 +181,13 @@ func (v *vm) status() api.VM {
 		s.State = api.VMStopped
 	}
 	s.Conflict, s.Orphan, s.RestorePoints = v.conflict(), v.e.dir.Orphan(v.id), v.restorePoints()
-	if !s.Here {
-		s.Replicas = v.remoteReplicas(r)
-		return s
+	s.Replicas = v.replicas(r)
+	if s.Here {
+		verified := v.lastVerified()
+		for i := range s.Replicas {
+			s.Replicas[i].Verified = verified[s.Replicas[i].Device]
+		}
 	}
-	verified := v.lastVerified()
-	for _, f := range feeds {
-		r := v.replicaOf(f)
-		r.Verified = verified[f.device]
-		s.Replicas = append(s.Replicas, r)
-	}
-	sort.Slice(s.Replicas, func(i, j int) bool { return s.Replicas[i].DeviceName < s.Replicas[j].DeviceName })
 	return s
 }
 
@@ -218,61 +208,6 @@ func (v *vm) remoteState(r directory.VM) api.VMState {
 		return api.VMUnknown
 	}
 	return api.VMState(r.State)
-}
-
-func (v *vm) replicaOf(f *feedRun) api.Replica {
-	p := f.progress()
-	r := api.Replica{
-		Device: f.device, DeviceName: v.e.deviceName(f.device), Position: api.Position(p.position),
-		Remaining: p.remaining, Blocks: p.remaining / blockSize, Since: p.since, Overrun: p.overrun, Copied: p.copied, Rate: p.rate, Heard: p.heard,
-	}
-	switch p.phase {
-	case vmdisk.Live:
-		r.State = api.ReplicaLive
-	case vmdisk.Copying:
-		r.State = api.ReplicaCopying
-	case vmdisk.CatchingUp, vmdisk.Comparing, vmdisk.Behind:
-		r.State = api.ReplicaBehind
-	default:
-		r.State = api.ReplicaAway
-	}
-	r.ETA = meter.TimeLeft(p.remaining, p.rate)
-	if r.State == api.ReplicaLive && r.Remaining == 0 {
-		// It has said that it has all there is, and its heart beats on the same connection.
-		for _, peer := range v.e.host.Peers() {
-			if peer.ID == f.device && peer.LastSeen.After(r.Heard) {
-				r.Heard = peer.LastSeen
-			}
-		}
-	}
-	return r
-}
-
-// remoteReplicas is what the owner last wrote of the replicas.
-func (v *vm) remoteReplicas(r directory.VM) []api.Replica {
-	out := []api.Replica{}
-	infos := v.e.dir.Replicas(v.id)
-	for device, info := range r.Replicas {
-		if _, ok := infos[device]; !ok {
-			info.Heard = info.At
-			infos[device] = info // in a record of before there were others
-		}
-	}
-	for device, info := range infos {
-		state := api.ReplicaBehind
-		switch {
-		case !info.Complete:
-			state = api.ReplicaCopying
-		case info.StaleBlocks == 0:
-			state = api.ReplicaLive
-		}
-		out = append(out, api.Replica{
-			Device: device, DeviceName: v.e.deviceName(device), State: state, Position: api.Position(info.Position),
-			Remaining: int64(info.StaleBlocks) * blockSize, Blocks: int64(info.StaleBlocks), Heard: info.Heard,
-		})
-	}
-	sort.Slice(out, func(i, j int) bool { return out[i].DeviceName < out[j].DeviceName })
-	return out
 }
 
 // ownedState says whether a machine's state is an owner's.

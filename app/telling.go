@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"tagalong.org/tagalong/app/api"
+	"tagalong.org/tagalong/app/standing"
 	"tagalong.org/tagalong/directory"
 	"tagalong.org/tagalong/vmdisk"
 )
@@ -97,8 +98,9 @@ func (v *vm) tellReplicas(ctx context.Context) error {
 	}
 	var errs []error
 	quiet := v.quiet()
+	peers := v.e.host.Peers()
 	for _, f := range feeds {
-		p := v.replicaOf(f)
+		p := v.replicaOf(f, peers)
 		info := disk.Info()
 		now := telling{
 			gist: fmt.Sprint(info.Term, p.State, quiet && !info.Unflushed), live: p.State == api.ReplicaLive, remaining: p.Remaining,
@@ -127,6 +129,7 @@ func (v *vm) tellReplica(device string, p api.Replica, disk *vmdisk.Store, now *
 	info := directory.ReplicaInfo{
 		Position: directory.Position(lag.Acked), Of: directory.Position(lag.Of),
 		Complete: p.State != api.ReplicaCopying && lag.Acked != vmdisk.Position{}, At: began.UTC(), Heard: p.Heard.UTC(),
+		Sync: directory.Carried(standing.Encode(standing.Standing{State: string(p.State), Rate: p.Rate, Since: p.Since, Overrun: p.Overrun})),
 	}
 	err = v.e.dir.PutReplica(v.id, device, info, lag)
 	if errors.Is(err, directory.ErrFull) {

@@ -74,7 +74,7 @@ func TestReplicasAreTold(t *testing.T) {
 	}
 	s, _ := third.vm("Work")
 	i := slices.IndexFunc(s.Replicas, func(r api.Replica) bool { return r.Device == laptopID })
-	if i < 0 || s.Replicas[i].State != api.ReplicaBehind || s.Replicas[i].Remaining != 3*blockSize {
+	if i < 0 || s.Replicas[i].State != api.ReplicaAway || s.Replicas[i].Remaining != 3*blockSize || s.Replicas[i].Since.IsZero() || s.Replicas[i].At.IsZero() || s.Replicas[i].Silent {
 		t.Errorf("the third shows %+v", s.Replicas)
 	}
 	if err := desk.engine.StartVM(t.Context(), "Work"); err != nil {

@@ -85,6 +85,7 @@ type vm struct {
 	heads     string                // the sides that the person was told of last; "" if there was one
 	twice     string                // the device that, as the person was told, owns the VM under the same term; "" if none
 	received  time.Time             // when the owner's last barrier came in
+	hearsay   map[string]hearsay    // the owner's words on replicas, by device, while this device isn't the owner
 }
 
 // ask is an event whose sender waits for what becomes of it.

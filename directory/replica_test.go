@@ -146,7 +146,7 @@ func TestStaleSetsTravelAndLast(t *testing.T) {
 		createBig(t, a, "v", blocks)
 		info := ReplicaInfo{
 			Position: Position{1, 3}, Of: Position{1, 9}, Complete: true, Certain: true,
-			At: time.Unix(5, 0).UTC(), Heard: time.Unix(4, 0).UTC(),
+			At: time.Unix(5, 0).UTC(), Heard: time.Unix(4, 0).UTC(), Sync: `{"v":7,"new":["thing"]}`,
 		}
 		must(t, a.PutReplica("v", id("b"), info, set))
 		info.StaleBlocks = set.count()
@@ -222,7 +222,11 @@ func TestPutReplicaRefuses(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	big := ReplicaInfo{Sync: Carried(`"` + strings.Repeat("x", maxSync) + `"`)}
+	wantErr(t, a.PutReplica("v", id("b"), big, nil), ErrInvalid)
+	wantErr(t, a.PutReplica("v", id("b"), ReplicaInfo{Sync: `{`}, nil), ErrInvalid)
 	must(t, a.PutReplica("v", id("b"), ReplicaInfo{StaleBlocks: 12}, nil))
+	must(t, a.SetCertain("v", Position{})) // signs anew what it finds
 	if _, err := a.StaleSet("v", id("b")); !errors.Is(err, ErrNotFound) || a.Replicas("v")[id("b")].StaleBlocks != 12 {
 		t.Errorf("a number without a set: %v, %v", err, a.Replicas("v"))
 	}

@@ -107,7 +107,7 @@ func split(set StaleSet, blocks uint64, fn func(slot int, code []byte) error) (c
 // PutReplica writes what this device, the VM's owner, knows of another one's replica: info, but StaleBlocks is counted from set, which
 // says where those blocks are. Without a set (nil) only their number is told. At is filled in if it is zero. Chunks of the set that are
 // stored already take nothing anew. It reads set before it returns, while others may go on. Errors: ErrNotOwner, ErrNotFound (no record
-// of the VM), ErrInvalid (a set larger than the disk, too), ErrFull (the set is larger than all that may be stored; its number can still be
+// of the VM), ErrInvalid (a set larger than the disk, too, or more than 4 KiB of Sync), ErrFull (the set is larger than all that may be stored; its number can still be
 // told), ErrNoSpace, ErrUnsure, ErrClosed, and Sign's.
 func (d *Directory) PutReplica(vm, device string, info ReplicaInfo, set StaleSet) error {
 	d.putting.Lock()
@@ -132,6 +132,9 @@ func (d *Directory) putReplica(vm, device string, info ReplicaInfo, set StaleSet
 	blocks, ok := blocksOf(record.DiskBytes)
 	if !ok {
 		return fmt.Errorf("disk of %d bytes: %w", record.DiskBytes, ErrInvalid)
+	}
+	if len(info.Sync) > maxSync { // of others' records only the limit of all values holds, as of Device.Site
+		return fmt.Errorf("%d bytes about how it gets on: %w", len(info.Sync), ErrInvalid)
 	}
 	r := replica{VM: vm, Device: device, ReplicaInfo: info}
 	if set != nil {

@@ -19,6 +19,7 @@ const (
 	maxAddrs    = 64       // of one device
 	maxAddr     = 512      // bytes
 	maxSite     = 32 << 10 // bytes of what a device says of where it is
+	maxSync     = 4 << 10  // bytes of how a copy gets on
 	maxReplicas = 256      // of one VM
 	maxTransfer = 4096     // bytes of a transfer's value
 	maxNote     = 2048     // bytes of a note's, or a member's, value
@@ -79,6 +80,20 @@ type ReplicaInfo struct {
 	Certain bool      `json:"certain,omitempty"`
 	At      time.Time `json:"at,omitzero"`    // when that was found out, and
 	Heard   time.Time `json:"heard,omitzero"` // when the device was last heard, by the writer's clock
+	// Sync is how the copy gets on: "" in records of programs that don't tell it.
+	Sync Carried `json:"sync,omitempty"`
+}
+
+// Carried is JSON with a version of its own, that this package only carries.
+type Carried string
+
+// MarshalJSON returns c.
+func (c Carried) MarshalJSON() ([]byte, error) { return []byte(c), nil }
+
+// UnmarshalJSON keeps b as it is.
+func (c *Carried) UnmarshalJSON(b []byte) error {
+	*c = Carried(b)
+	return nil
 }
 
 // VM is what the owner says of its VM. Term, Owner and Head are the preferred

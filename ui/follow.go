@@ -209,7 +209,7 @@ func gap(st *api.Status) time.Duration {
 			return busyGap
 		}
 		for _, r := range vm.Replicas {
-			if r.State == api.ReplicaCopying || r.State == api.ReplicaBehind {
+			if r.State == api.ReplicaCopying || r.State == api.ReplicaBehind || r.State == api.ReplicaPushing {
 				return busyGap
 			}
 		}

@@ -129,7 +129,7 @@ func TestUpToDate(t *testing.T) {
 		want   bool
 	}{
 		{"heard now", func(*api.Status) {}, true},
-		{"heard long ago", func(s *api.Status) { s.VMs[0].Replicas[1].Heard = testNow.Add(-2 * heardLately) }, false},
+		{"heard long ago", func(s *api.Status) { s.VMs[0].Replicas[1].Heard = testNow.Add(-2 * api.SilentAfter) }, false},
 		{"never heard", func(s *api.Status) { s.VMs[0].Replicas[1].Heard = time.Time{} }, false},
 		{"lacks blocks", func(s *api.Status) { s.VMs[0].Replicas[1].Remaining = 4096 }, false},
 		{"owner away", func(s *api.Status) { s.Devices[1].Connected = false }, false},

@@ -150,7 +150,12 @@ const (
 	ReplicaCopying ReplicaState = "copying" // first copy under way: can't run the VM yet
 	ReplicaBehind  ReplicaState = "behind"  // catching up from its last position
 	ReplicaAway    ReplicaState = "away"    // not connected
+	ReplicaPushing ReplicaState = "pushing" // at another site, and a cut is on its way there
+	ReplicaWaiting ReplicaState = "waiting" // at another site, and gets the next cut when it is due
 )
+
+// SilentAfter is for how long a device's word holds: "up to date", and how fast it gets on, are said of none that was silent for longer.
+const SilentAfter = 30 * time.Second
 
 // Replica is one device's copy of a VM's disk, as its owner last knew it.
 type Replica struct {
@@ -172,6 +177,11 @@ type Replica struct {
 	ETA time.Duration `json:"eta_ns,omitempty"`
 	// Heard is when the device itself last said so.
 	Heard time.Time `json:"heard,omitzero"`
+	// At is when all of this was so; zero is now. A device that doesn't own the VM has it from the owner, which writes it seldom.
+	At time.Time `json:"at,omitzero"`
+	// Silent says that nobody knows how it stands now: the device is connected but was silent for SilentAfter, or the owner, from
+	// which these figures come, can't be heard. They were so At; Rate and ETA are zero.
+	Silent bool `json:"silent,omitempty"`
 	// Verified is when a comparison of all of it with the VM's disk last began that found it equal, or made it so. Only its owner knows.
 	Verified time.Time `json:"verified,omitzero"`
 }

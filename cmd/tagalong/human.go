@@ -11,9 +11,6 @@ import (
 	"tagalong.org/tagalong/app/api"
 )
 
-// heardLately is how long a device's own word about itself holds.
-const heardLately = 30 * time.Second
-
 // size is a number of bytes in binary units, with three digits that count.
 func size(n int64) string {
 	const units = "KMGTPE"
@@ -97,12 +94,18 @@ func ago(t, now time.Time) string {
 // replicaWords says how a device's replica stands. "Up to date" is only said of a device that has
 // said so itself lately.
 func replicaWords(r api.Replica, now time.Time) string {
-	toGo := ""
+	if r.Silent && r.State != api.ReplicaOwner {
+		return silentWords(r, now)
+	}
+	toGo, pace := "", ""
 	if r.Remaining > 0 {
 		toGo = ", behind by " + lackWords(r, now)
-		if r.ETA > 0 {
-			toGo += ", " + span(r.ETA) + " left"
-		}
+	}
+	if r.Rate > 0 {
+		pace = ", " + size(r.Rate) + "/s"
+	}
+	if r.ETA > 0 {
+		pace += ", " + span(r.ETA) + " left"
 	}
 	heard := ", not heard of yet"
 	if !r.Heard.IsZero() {
@@ -117,7 +120,7 @@ func replicaWords(r api.Replica, now time.Time) string {
 			return "live" + toGo
 		case r.Heard.IsZero():
 			return "live" + heard
-		case now.Sub(r.Heard) > heardLately:
+		case now.Sub(r.Heard) > api.SilentAfter:
 			return "was up to date " + ago(r.Heard, now)
 		default:
 			return "up to date"
@@ -126,21 +129,39 @@ func replicaWords(r api.Replica, now time.Time) string {
 		if r.Remaining == 0 {
 			return "first copy"
 		}
-		words := "first copy, " + size(r.Remaining) + " to go"
-		if r.ETA > 0 {
-			words += ", " + span(r.ETA) + " left"
-		}
-		return words
+		return "first copy, " + size(r.Remaining) + " to go" + pace
 	case api.ReplicaBehind:
 		if !r.Overrun.IsZero() {
-			return "can't keep up since " + span(max(0, now.Sub(r.Overrun))) + toGo
+			return "can't keep up since " + span(max(0, now.Sub(r.Overrun))) + toGo + pace
 		}
-		return "catching up" + toGo
+		return "catching up" + toGo + pace
+	case api.ReplicaPushing:
+		return "gets a push" + toGo + pace
+	case api.ReplicaWaiting:
+		return "waits for a push" + toGo
 	case api.ReplicaAway:
 		return "away" + toGo + heard
 	default:
 		return string(r.State)
 	}
+}
+
+// silentWords says how a replica last stood of which nobody knows how it stands now.
+func silentWords(r api.Replica, now time.Time) string {
+	then := "unknown; "
+	switch {
+	case r.Remaining > 0 && r.State == api.ReplicaCopying:
+		then += "first copy, " + size(r.Remaining) + " to go "
+	case r.State == api.ReplicaCopying:
+		then += "first copy "
+	case r.Remaining > 0:
+		then += "was behind by " + lackWords(r, r.At) + " "
+	case r.Heard.IsZero():
+		return "unknown"
+	default:
+		return "was up to date " + ago(r.Heard, now)
+	}
+	return then + ago(r.At, now)
 }
 
 // lackWords says what a replica lacks: at most so much, and nothing older than that.

@@ -66,14 +66,15 @@ func TestUpToDateIsOnlySaidOfWhatWasHeardLately(t *testing.T) {
 	now := time.Unix(1e9, 0)
 	rapid.Check(t, func(rt *rapid.T) {
 		r := api.Replica{
-			State:     rapid.SampledFrom([]api.ReplicaState{api.ReplicaOwner, api.ReplicaLive, api.ReplicaCopying, api.ReplicaBehind, api.ReplicaAway, "new"}).Draw(rt, "state"),
+			State:     rapid.SampledFrom([]api.ReplicaState{api.ReplicaOwner, api.ReplicaLive, api.ReplicaCopying, api.ReplicaBehind, api.ReplicaAway, api.ReplicaPushing, api.ReplicaWaiting, "new"}).Draw(rt, "state"),
 			Remaining: rapid.SampledFrom([]int64{0, 1, 1 << 30}).Draw(rt, "remaining"),
 			ETA:       rapid.SampledFrom([]time.Duration{0, time.Minute}).Draw(rt, "eta"),
 		}
 		if rapid.Bool().Draw(rt, "heard") {
 			r.Heard = now.Add(-time.Duration(rapid.IntRange(0, 100).Draw(rt, "seconds")) * time.Second)
 		}
-		may := r.State == api.ReplicaLive && r.Remaining == 0 && !r.Heard.IsZero() && now.Sub(r.Heard) <= heardLately
+		r.Silent = rapid.Bool().Draw(rt, "silent")
+		may := !r.Silent && r.State == api.ReplicaLive && r.Remaining == 0 && !r.Heard.IsZero() && now.Sub(r.Heard) <= api.SilentAfter
 		if got := replicaWords(r, now); (got == "up to date") != may {
 			rt.Fatalf("%+v is %q", r, got)
 		}
@@ -83,7 +84,14 @@ func TestUpToDateIsOnlySaidOfWhatWasHeardLately(t *testing.T) {
 func TestHowFarBehind(t *testing.T) {
 	now := time.Unix(1e9, 0)
 	for want, r := range map[string]api.Replica{
-		"live, behind by 4 KiB (1 block, 2 s)": {State: api.ReplicaLive, Remaining: 4 << 10, Blocks: 1, Since: now.Add(-2 * time.Second)},
+		"unknown; was behind by 8 MiB (2048 blocks, 40 s) 3 min ago": {State: api.ReplicaBehind, Remaining: 8 << 20, Blocks: 2048, Silent: true,
+			At: now.Add(-3 * time.Minute), Since: now.Add(-220 * time.Second)},
+		"unknown; first copy, 8 MiB to go 2 days ago": {State: api.ReplicaCopying, Remaining: 8 << 20, Blocks: 2048, Silent: true, At: now.Add(-50 * time.Hour)},
+		"was up to date 2 days ago":                   {State: api.ReplicaLive, Silent: true, At: now.Add(-50 * time.Hour), Heard: now.Add(-50 * time.Hour)},
+		"unknown":                                     {State: api.ReplicaAway, Silent: true, At: now},
+		"gets a push, behind by 8 MiB (2048 blocks, of unknown age), 1 MiB/s, 8 s left": {State: api.ReplicaPushing, Remaining: 8 << 20, Blocks: 2048, Rate: 1 << 20, ETA: 8 * time.Second},
+		"waits for a push, behind by 4 KiB (1 block, 2 s)":                              {State: api.ReplicaWaiting, Remaining: 4 << 10, Blocks: 1, Since: now.Add(-2 * time.Second)},
+		"live, behind by 4 KiB (1 block, 2 s)":                                          {State: api.ReplicaLive, Remaining: 4 << 10, Blocks: 1, Since: now.Add(-2 * time.Second)},
 		"can't keep up since 3 min, behind by 8 MiB (2048 blocks, 40 s), 5 s left": {State: api.ReplicaBehind, Overrun: now.Add(-3 * time.Minute),
 			Remaining: 8 << 20, Blocks: 2048, Since: now.Add(-40 * time.Second), ETA: 5 * time.Second},
 		"catching up, behind by 8 MiB (2048 blocks, of unknown age)": {State: api.ReplicaBehind, Remaining: 8 << 20, Blocks: 2048},

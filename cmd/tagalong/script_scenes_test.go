@@ -29,6 +29,10 @@ func cmdScene(ts *testscript.TestScript, _ bool, args []string) {
 		change(func(st *api.Status, _ *api.VM) {
 			st.Leaving = &api.Leaving{By: "D2", ByName: "laptop", Wipe: true, Cause: "no", Text: "laptop had this device wiped."}
 		})
+	case "silent": // what is told of attic's copy is from its owner, which isn't heard
+		change(func(_ *api.Status, work *api.VM) {
+			work.Replicas[2].Silent, work.Replicas[2].At = true, at
+		})
 	case "sites": // desk and laptop are here; attic and cellar elsewhere, shed by itself
 		change(func(st *api.Status, _ *api.VM) {
 			here := api.DeviceSite{ID: "D1", Here: true, Devices: []string{"D1", "D2"}, Postmaster: "D1"}

@@ -284,20 +284,27 @@ func (c *cli) showVM(vm api.VM) {
 	if len(vm.Replicas) == 0 {
 		return
 	}
-	head, rows := []string{"DEVICE", "REPLICA", "POSITION", "RATE", "HEARD OF"}, make([][]string, 0, len(vm.Replicas))
+	head, rows := []string{"DEVICE", "REPLICA", "POSITION", "HEARD OF"}, make([][]string, 0, len(vm.Replicas))
+	told := slices.ContainsFunc(vm.Replicas, func(r api.Replica) bool { return !r.At.IsZero() })
 	verified := slices.ContainsFunc(vm.Replicas, func(r api.Replica) bool { return !r.Verified.IsZero() })
+	if told {
+		head = append(head, "AS OF")
+	}
 	if verified {
 		head = append(head, "VERIFIED")
 	}
 	for _, r := range vm.Replicas {
-		rate := ""
-		if r.Rate > 0 {
-			rate = size(r.Rate) + "/s"
+		row := []string{r.DeviceName, copyWords(vm, r, now), fmt.Sprintf("%d/%d", r.Position.Term, r.Position.Barrier), ago(r.Heard, now)}
+		switch {
+		case told && r.At.IsZero():
+			row = append(row, "now")
+		case told:
+			row = append(row, ago(r.At, now))
 		}
-		rows = append(rows, []string{r.DeviceName, copyWords(vm, r, now), fmt.Sprintf("%d/%d", r.Position.Term, r.Position.Barrier), rate, ago(r.Heard, now)})
-		if last := len(rows) - 1; verified {
-			rows[last] = append(rows[last], ago(r.Verified, now))
+		if verified {
+			row = append(row, ago(r.Verified, now))
 		}
+		rows = append(rows, row)
 	}
 	o.say("")
 	o.table(head, rows)

@@ -20,7 +20,7 @@ func TestTheReceiversPaceIsKept(t *testing.T) {
 		trip time.Duration
 	}{
 		"slow":      {2e4, 4 * mib, 40 * time.Millisecond},
-		"very slow": {1 << 10, mib / 2, 40 * time.Millisecond},
+		"very slow": {80, mib / 2, 40 * time.Millisecond},
 		"faster":    {1e6, 32 * mib, 40 * time.Millisecond},
 		"far":       {2e5, 8 * mib, 300 * time.Millisecond},
 	} {

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path"
+	"strconv"
 	"strings"
 
 	"tagalong.org/tagalong/p2p/site"
@@ -23,6 +24,32 @@ func Look(used []netip.Addr) (site.Power, site.Link) {
 		link = linkOf(sys, interfaceOf(used[0]))
 	}
 	return power(sys), link
+}
+
+// Battery says whether this device runs on its battery, and how full that is, in percent (of several, on average); 0 is unknown.
+func Battery() (draining bool, percent int) { return battery(os.DirFS("/sys")) }
+
+func battery(sys fs.FS) (draining bool, percent int) {
+	const dir = "class/power_supply"
+	supplies, err := fs.ReadDir(sys, dir)
+	if err != nil {
+		return false, 0
+	}
+	sum, n := 0, 0
+	for _, s := range supplies {
+		read := func(name string) string { return line(sys, path.Join(dir, s.Name(), name)) }
+		if read("type") != "Battery" || read("scope") == "Device" {
+			continue
+		}
+		if c, err := strconv.Atoi(read("capacity")); err == nil && c >= 0 && c <= 100 {
+			sum += c
+			n++
+		}
+	}
+	if n > 0 {
+		percent = max(1, sum/n) // an empty one is known to be
+	}
+	return power(sys) == site.Battery, percent
 }
 
 // power tells what a device with this /sys runs on. A device without a battery runs on mains.

@@ -43,6 +43,30 @@ func TestPower(t *testing.T) {
 	}
 }
 
+func TestBattery(t *testing.T) {
+	const mouse = " power_supply/mouse/type=Battery power_supply/mouse/scope=Device power_supply/mouse/status=Discharging power_supply/mouse/capacity=3"
+	for _, c := range []struct {
+		what, sys string
+		draining  bool
+		percent   int
+	}{
+		{"a desktop with a mouse", mouse, false, 0},
+		{"no sysfs", "", false, 0},
+		{"off mains", "power_supply/AC/type=Mains power_supply/AC/online=0 power_supply/BAT0/type=Battery power_supply/BAT0/status=Discharging power_supply/BAT0/capacity=42" + mouse, true, 42},
+		{"on mains", "power_supply/AC/type=Mains power_supply/AC/online=1 power_supply/BAT0/type=Battery power_supply/BAT0/status=Charging power_supply/BAT0/capacity=42", false, 42},
+		{"two batteries", "power_supply/BAT0/type=Battery power_supply/BAT0/status=Discharging power_supply/BAT0/capacity=5 " +
+			"power_supply/BAT1/type=Battery power_supply/BAT1/status=Unknown power_supply/BAT1/capacity=100", true, 52},
+		{"an empty one", "power_supply/BAT0/type=Battery power_supply/BAT0/status=Discharging power_supply/BAT0/capacity=0", true, 1},
+		{"one that says nothing", "power_supply/BAT0/type=Battery power_supply/BAT0/status=Discharging", true, 0},
+		{"nonsense", "power_supply/BAT0/type=Battery power_supply/BAT0/status=Discharging power_supply/BAT0/capacity=-7 power_supply/BAT1/type=Battery power_supply/BAT1/capacity=1000", true, 0},
+	} {
+		if draining, percent := battery(files(c.sys)); draining != c.draining || percent != c.percent {
+			t.Errorf("%s: %v at %d %%, want %v at %d %%", c.what, draining, percent, c.draining, c.percent)
+		}
+	}
+	Battery() // whatever this computer is
+}
+
 func TestLink(t *testing.T) {
 	sys := files("net/eth0/type=1 net/eth0/device/vendor=x net/wlan0/type=1 net/wlan0/phy80211/name=phy0 net/wlan0/device/vendor=x net/old/wireless/x= " +
 		"net/tun0/type=65534 net/br0/type=1 net/ib0/type=32 net/ib0/device/vendor=x")

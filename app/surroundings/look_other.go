@@ -10,3 +10,6 @@ import (
 
 // Look knows nothing on this system.
 func Look([]netip.Addr) (site.Power, site.Link) { return site.PowerUnknown, site.LinkUnknown }
+
+// Battery knows nothing on this system.
+func Battery() (draining bool, percent int) { return false, 0 }

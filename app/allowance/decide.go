@@ -23,17 +23,20 @@ type State struct {
 	// PausedUntil is when the pause ends; zero is when the person ends it.
 	PausedUntil time.Time
 	// Asked says that the person wishes to have it now.
-	Asked  bool
-	Around Around
+	Asked bool
+	// Looking says that Around isn't known yet, but will be soon.
+	Looking bool
+	Around  Around
 }
 
 // Reason is why it is as it is.
 type Reason string
 
-// The reasons. The first five forbid, the others don't.
+// The reasons. The first six forbid, the others don't.
 const (
 	Unreadable Reason = "unreadable"  // the settings can't be read
 	Paused     Reason = "paused"      // by the person
+	Looking    Reason = "looking"     // it isn't known yet what the connection costs
 	OnMetered  Reason = "metered"     // the connection costs by the byte
 	LowBattery Reason = "low-battery" // the battery has to last
 	Scheduled  Reason = "schedule"    // these times of the week are left out
@@ -88,6 +91,8 @@ func (s State) at(now time.Time) Allowance {
 		switch low := s.lowBattery(); {
 		case s.Paused && (s.PausedUntil.IsZero() || now.Before(s.PausedUntil)):
 			return forbid(Paused)
+		case s.Looking && set.Metered != AllowMetered:
+			return forbid(Looking)
 		case s.Around.Metered && set.Metered != AllowMetered:
 			return forbid(OnMetered)
 		case low:
@@ -156,6 +161,8 @@ func (a Allowance) Sentence(now time.Time) string {
 		return "What you set about syncing can't be read, so nothing is sent to other sites."
 	case Paused:
 		return "Sync is paused" + until + "."
+	case Looking:
+		return "It isn't known yet whether this connection is metered."
 	case OnMetered:
 		return "This connection is metered, so nothing is sent to other sites."
 	case LowBattery:

@@ -35,7 +35,7 @@
 // lets guests go first; verify.go compares whole copies with an owner's disk and has damage repaired, by verifyjob.go for the person and by
 // scrub.go in the background. members.go and farewell.go follow who is in the
 // fleet and part from who isn't; offline.go is the disconnected mode, offlinejob.go its preparation.
-// sites.go follows who is together on a local network, for status and for whatever goes from site to site. status.go derives what faces
+// sites.go follows who is together on a local network, for status and for whatever goes from site to site; sync.go is what a person sets about that. status.go derives what faces
 // see, replicas.go how each copy stands. The
 // tests here use the real disk and directory with a scripted hypervisor; the
 // whole, with real QEMU between network namespaces, is tested under build/.

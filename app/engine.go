@@ -18,6 +18,7 @@ import (
 
 	"tagalong.org/tagalong/app/api"
 	"tagalong.org/tagalong/app/hypervisor"
+	"tagalong.org/tagalong/app/limits"
 	"tagalong.org/tagalong/directory"
 	"tagalong.org/tagalong/p2p"
 	"tagalong.org/tagalong/p2p/compare"
@@ -43,6 +44,8 @@ type Options struct {
 	Version    string
 	// Reserve is how many bytes of the file system are left free; 0 is vmdisk's default.
 	Reserve int64
+	// Around tells what this device runs on and is connected by, for what may be pushed to other sites; nil is to ask the system.
+	Around *limits.Around
 }
 
 // Engine is one running engine. Its API methods are safe for concurrent use.
@@ -69,6 +72,7 @@ type Engine struct {
 	farewell    farewellState
 	courtesy    *courtesy
 	sites       sites
+	limits      *limits.Limits // of pushes to and from other sites
 	announcing  sync.Mutex // held while this device's own record is written
 
 	notes sync.Mutex // held over a change of a note of a saved memory
@@ -159,6 +163,7 @@ func open(opt Options) (_ *Engine, err error) {
 	}
 	fleet.set(e.dir, e.log)
 	e.openSites()
+	e.openLimits()
 	if err := e.loadOffline(); err != nil {
 		return nil, err
 	}
@@ -232,6 +237,7 @@ func (e *Engine) serve(ctx context.Context, ready func()) error {
 	group.Go(func() error { return e.followDirectory(ctx) })
 	group.Go(func() error { return e.tellReplicas(ctx) })
 	group.Go(func() error { return e.followSites(ctx) })
+	group.Go(func() error { return e.limits.Run(ctx) })
 	group.Go(func() error { return e.scrub(ctx) })
 	group.Go(func() error {
 		server := api.NewServer(e, e.log.With("part", "api"))

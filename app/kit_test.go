@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"tagalong.org/tagalong/app/api"
+	"tagalong.org/tagalong/app/limits"
 )
 
 func TestMain(m *testing.M) {
@@ -53,7 +54,7 @@ func newDevice(t *testing.T, name string) *device {
 }
 
 func (d *device) options() Options {
-	return Options{DataDir: d.dir, Name: d.name, Listen: []string{d.listen}, Hypervisor: d.hv, Log: slog.New(slog.NewTextHandler(d.t.Output(), nil)).With("device", d.name), Reserve: max(d.reserve, 1)}
+	return Options{DataDir: d.dir, Name: d.name, Listen: []string{d.listen}, Hypervisor: d.hv, Log: slog.New(slog.NewTextHandler(d.t.Output(), nil)).With("device", d.name), Reserve: max(d.reserve, 1), Around: &limits.Around{}}
 }
 
 // start starts the engine, a second time too, as after a crash or a restart.

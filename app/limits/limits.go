@@ -26,6 +26,11 @@ type Options struct {
 	// File keeps what is set. It needn't be there.
 	File string
 	Log  *slog.Logger
+	Around
+}
+
+// Around is whom to ask what this device runs on and is connected by.
+type Around struct {
 	// Battery says what this device runs on, and how full it is in percent (0 is unknown); nil is mains.
 	Battery func() (draining bool, percent int)
 	// Metered tells whether the connection is metered, first and whenever that changes, until ctx ends; nil, or one that returns, is not metered.

@@ -36,21 +36,22 @@ type bench struct {
 func start(t *testing.T, file string) *bench {
 	b := &bench{t: t, meter: make(chan bool)}
 	b.Limits = Open(Options{
-		File: file, Log: slog.New(slog.DiscardHandler),
-		Battery: func() (bool, int) {
-			b.mu.Lock()
-			defer b.mu.Unlock()
-			return b.draining, b.percent
-		},
-		Metered: func(ctx context.Context, _ *slog.Logger, tell func(bool)) {
-			for {
-				select {
-				case m := <-b.meter:
-					tell(m)
-				case <-ctx.Done():
-					return
+		File: file, Log: slog.New(slog.DiscardHandler), Around: Around{
+			Battery: func() (bool, int) {
+				b.mu.Lock()
+				defer b.mu.Unlock()
+				return b.draining, b.percent
+			},
+			Metered: func(ctx context.Context, _ *slog.Logger, tell func(bool)) {
+				for {
+					select {
+					case m := <-b.meter:
+						tell(m)
+					case <-ctx.Done():
+						return
+					}
 				}
-			}
+			},
 		},
 	})
 	var stop func()

@@ -37,6 +37,12 @@ func (c *courtesy) Wait(ctx context.Context, n int64) error {
 	return c.limit.Wait(ctx, n)
 }
 
+// busy says that guests use their disks, as far as that is known.
+func (c *courtesy) busy() bool {
+	c.look(time.Now())
+	return c.limit.Rate() != 0
+}
+
 // look sets the pace by what guests did since the last look. Where that was long ago it is taken for busy until the next one.
 func (c *courtesy) look(now time.Time) {
 	c.mu.Lock()

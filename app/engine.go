@@ -71,6 +71,7 @@ type Engine struct {
 	offline     offlineMode
 	farewell    farewellState
 	courtesy    *courtesy
+	recording   *recordPace
 	sites       sites
 	limits      *limits.Limits // of pushes to and from other sites
 	announcing  sync.Mutex // held while this device's own record is written
@@ -127,6 +128,7 @@ func open(opt Options) (_ *Engine, err error) {
 	}
 	e := &Engine{opt: opt, log: opt.Log, name: opt.Name, lock: lock, vms: map[string]*vm{}, links: map[string]*link{}, recordDue: make(chan struct{}, 1), replicasDue: make(chan struct{}, 1)}
 	e.courtesy = newCourtesy(e.guestRequests)
+	e.recording = e.newRecordPace()
 	defer func() {
 		if err != nil {
 			e.close()

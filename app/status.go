@@ -147,8 +147,10 @@ func (v *vm) status() api.VM {
 	}
 	v.mu.Unlock()
 
-	if s.Problem == nil && disk != nil {
-		if why := disk.Info().NeedsCheck; why != "" {
+	if disk != nil {
+		info := disk.Info()
+		s.Recorded = info.Recorded
+		if why := info.NeedsCheck; why != "" && s.Problem == nil {
 			s.Problem = errNeedsCheck(s.Name, v.diskDir(), why)
 		}
 	}

@@ -16,6 +16,8 @@ type Applier struct {
 	mu  sync.Mutex
 	in  *layer.Layer // where a catch-up goes, from Begin to Barrier
 	err error
+	// settle says that the epoch log is to be emptied after the next epoch.
+	settle bool
 }
 
 // Apply begins to follow an owner. There is at most one applier. Errors: ErrActive, also if this disk was active under
@@ -307,8 +309,8 @@ func (a *Applier) commit(pos Position) error {
 	err := d.applyEpochs()
 	d.rd.Unlock()
 	d.gate.RUnlock()
-	if err == nil && e.size > d.o.EpochLogBytes {
-		err = d.settle()
+	if err == nil && (a.settle || e.size > d.o.EpochLogBytes) {
+		a.settle, err = false, d.settle()
 	}
 	return err
 }

@@ -40,6 +40,9 @@
 //   - A term is renewed (Renew), and a disk cloned (Clone), in one step: after a crash it was done or it wasn't.
 //   - What can't be read or written goes to the caller as the system's error, and the disk is marked (Info.NeedsCheck) until a
 //     check was clean. Content that isn't what it was when its hash was recorded is found (Scrub, Check), not before.
+//   - What has been quiet for some minutes gets hashes by itself (Options.Record), on owners and replicas; a write, a flush or a barrier does nothing
+//     for it. What rots before that, or beside a write in the same 4 MiB before they are quiet again, is recorded as it is then: no record is ever
+//     of anything but what base.raw had, and none holds once that was changed by anybody.
 //   - A directory that isn't a disk of a version that this program knows is refused, and left as it is.
 //
 // What it doesn't: it doesn't decide who is the owner (the directory does; this package enforces), it

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/bits"
 	"sync"
 
 	"github.com/zeebo/blake3"
@@ -45,6 +46,10 @@ type hashes struct {
 	doomed    bool // the file must go before anything is counted on
 	inherited bool // what the file reads as may not be durable: a process that was killed may have left it so
 	buffer    []byte
+
+	unrecorded unrecorded
+	counted    *blockset.Set // regions whose slot was seen since the file was opened, and holds unless they are being written
+	recorded   int64         // bytes of what these say
 }
 
 // reading is one look at a region; lost says that the region changed meanwhile.
@@ -64,7 +69,11 @@ func regionsOf(size int64) int64 { return (size + regionSize - 1) / regionSize }
 // openHashes opens what is recorded, if there is anything. A header that can't be read makes all slots unreadable, which is
 // ErrMalformed beside a usable answer. Errors otherwise: ErrVersion, those of the file.
 func openHashes(fsys vfs.FS, id ID, size int64) (*hashes, error) {
-	h := &hashes{fs: fsys, id: id, size: size, stale: blockset.New(regionsOf(size)), readings: map[*reading]struct{}{}}
+	n := regionsOf(size)
+	h := &hashes{
+		fs: fsys, id: id, size: size, stale: blockset.New(n), readings: map[*reading]struct{}{},
+		unrecorded: newUnrecorded(n), counted: blockset.New(n),
+	}
 	f, err := fsys.Open(hashesName)
 	if errors.Is(err, fs.ErrNotExist) {
 		return h, nil
@@ -116,6 +125,15 @@ func (h *hashes) readHeader(f vfs.File) (salt [32]byte, err error) {
 	return [32]byte(b[40:72]), nil
 }
 
+// unitBytes is how much the units in a mask of a region's are, on a disk of that size.
+func unitBytes(size int64, r uint32, mask uint64) (sum int64) {
+	for ; mask != 0; mask &= mask - 1 {
+		off := int64(r)*regionSize + int64(bits.TrailingZeros64(mask))*hashUnit
+		sum += max(0, min(hashUnit, size-off))
+	}
+	return sum
+}
+
 func slotAt(r uint32) int64 { return hashesHeader + int64(r)*slotSize }
 
 // read is the slot of a region. It is nil if there is none; torn says that there is something unreadable.
@@ -144,6 +162,7 @@ func (h *hashes) read(r uint32) (s *slot, torn bool, err error) {
 	for i := range s.sums {
 		copy(s.sums[i][:], b[slotHeader+i*unitSum:])
 	}
+	h.count(r, s.data)
 	return s, false, nil
 }
 
@@ -194,6 +213,7 @@ func (h *hashes) done(l *reading, busy func(uint32) bool, s *slot) (still bool, 
 	if _, err := h.f.WriteAt(b, slotAt(l.region)); err != nil {
 		return true, fmt.Errorf("%s: %w", hashesName, err)
 	}
+	h.count(l.region, s.data)
 	return true, nil
 }
 
@@ -263,6 +283,7 @@ func (h *hashes) forget(regions *blockset.Set) error {
 
 // erase removes slots durably; if that fails, all of them. The caller holds mu.
 func (h *hashes) erase(regions *blockset.Set) error {
+	h.unrecorded.again(regions)
 	if h.doomed {
 		return h.drop()
 	}
@@ -278,7 +299,7 @@ func (h *hashes) erase(regions *blockset.Set) error {
 }
 
 func (h *hashes) eraseSlots(regions *blockset.Set) error {
-	var head [slotHeader]byte
+	var head, none [slotHeader]byte
 	size, err := h.f.Size()
 	if err != nil {
 		return err
@@ -298,9 +319,10 @@ func (h *hashes) eraseSlots(regions *blockset.Set) error {
 			return err
 		}
 		if !isZero(head[:n]) {
-			if _, err := h.f.WriteAt(make([]byte, slotHeader), slotAt(uint32(r))); err != nil {
+			if _, err := h.f.WriteAt(none[:], slotAt(uint32(r))); err != nil {
 				return err
 			}
+			h.uncount(uint32(r), binary.LittleEndian.Uint64(head[8:]))
 			erased = true
 		}
 		r++
@@ -322,6 +344,7 @@ func (h *hashes) reset() error {
 	for l := range h.readings {
 		l.lost = true
 	}
+	h.unrecorded.all()
 	return h.drop()
 }
 
@@ -333,7 +356,9 @@ func (h *hashes) drop() error {
 	if h.f != nil {
 		_ = h.f.Close() // some systems don't remove an open file
 	}
-	h.f, h.doomed = nil, true
+	h.f, h.doomed, h.recorded = nil, true, 0
+	h.counted.Reset()
+	h.unrecorded.all()
 	err := h.fs.Remove(hashesName)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil

@@ -55,6 +55,20 @@ func (m *model) save() {
 	m.ok("save", m.own().disk.save(), m.own())
 }
 
+// recordHashes records what is quiet, and finds nothing that isn't what it was recorded to be.
+func (m *model) recordHashes(d *device) {
+	m.t.Helper()
+	err := d.disk.Record(context.Background())
+	m.note("record hashes of %s: %v", d.name, err)
+	if errors.Is(err, ErrIncomplete) || !m.ok("record", err, d) {
+		return
+	}
+	res, err := d.disk.Scrub(context.Background(), ScrubOptions{})
+	if m.ok("scrub", err, d) && len(res.Damaged) > 0 && !d.broken {
+		m.fatal("%s isn't what was recorded: %+v", d.name, res)
+	}
+}
+
 // merge merges a layer of a device, if there is one.
 func (m *model) merge(d *device) {
 	more, err := d.disk.mergeBottom(context.Background())

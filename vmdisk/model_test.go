@@ -155,6 +155,9 @@ func (m *model) step() {
 	if m.r.IntN(8) == 0 {
 		m.cutStep(d)
 	}
+	if m.r.IntN(8) == 0 {
+		m.recordHashes(m.dev[m.r.IntN(len(m.dev))])
+	}
 	switch x := m.r.IntN(100); {
 	case x < 30:
 		m.write()

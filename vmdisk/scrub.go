@@ -13,12 +13,16 @@ import (
 // maxDamage bounds Scrub.Damaged.
 const maxDamage = 1000
 
+// Pace limits the speed of work in the background (a throttle.Limit does). Its method may be called from any goroutine.
+type Pace interface {
+	// Wait returns when n more bytes may be read, or with ctx's error.
+	Wait(ctx context.Context, n int64) error
+}
+
 // ScrubOptions say how to read a disk through. The zero value reads at full speed and changes nothing.
 type ScrubOptions struct {
 	// Throttle limits the speed (a throttle.Limit does); nil doesn't. It is asked before each piece of at most 64 KiB.
-	Throttle interface {
-		Wait(ctx context.Context, n int64) error
-	}
+	Throttle Pace
 	// Record makes hashes of what has none yet, for the next time. What is damaged stays so, and what has a hash keeps it.
 	Record bool
 	// Progress, if not nil, is called now and then, in bytes of the disk.
@@ -71,7 +75,17 @@ type scrubber struct {
 func (d *Store) Scrub(ctx context.Context, o ScrubOptions) (Scrub, error) {
 	d.scrubMu.Lock()
 	defer d.scrubMu.Unlock()
-	s := scrubber{base: d.stack.base, size: d.size, hashes: d.hashes, busy: d.al.has, o: o, held: func(read func() error) error {
+	s := d.scrubber(o)
+	err := s.run(ctx)
+	if err != nil {
+		err = fmt.Errorf("scrub: %w", err)
+	}
+	return s.res, err
+}
+
+// scrubber reads the disk's base.raw.
+func (d *Store) scrubber(o ScrubOptions) *scrubber {
+	return &scrubber{buf: make([]byte, hashUnit), sum: blake3.New(), base: d.stack.base, size: d.size, hashes: d.hashes, busy: d.al.has, o: o, held: func(read func() error) error {
 		d.rd.RLock()
 		defer d.rd.RUnlock()
 		d.mu.Lock()
@@ -82,11 +96,6 @@ func (d *Store) Scrub(ctx context.Context, o ScrubOptions) (Scrub, error) {
 		}
 		return d.troubled("scrub", read())
 	}}
-	err := s.run(ctx)
-	if err != nil {
-		err = fmt.Errorf("scrub: %w", err)
-	}
-	return s.res, err
 }
 
 // stopped is an error that ends a scrub; others are the file's.
@@ -95,7 +104,6 @@ type stopped struct{ error }
 func (s stopped) Unwrap() error { return s.error }
 
 func (s *scrubber) run(ctx context.Context) error {
-	s.buf, s.sum = make([]byte, hashUnit), blake3.New()
 	all := uint32(regionsOf(s.size))
 	for r := uint32(0); r < all; r++ {
 		next, err := s.next(r)
@@ -170,7 +178,7 @@ func (s *scrubber) region(ctx context.Context, r uint32) error {
 	if err != nil {
 		return err
 	}
-	read := s.bytes(r, whole)
+	read := unitBytes(s.size, r, whole)
 	switch {
 	case !still:
 		s.res.Busy += read
@@ -195,15 +203,6 @@ func (s *scrubber) region(ctx context.Context, r uint32) error {
 func (s *scrubber) unit(r uint32, u int) (off, n int64) {
 	off = int64(r)*regionSize + int64(u)*hashUnit
 	return off, min(hashUnit, s.size-off)
-}
-
-// bytes is how much the units in a mask are.
-func (s *scrubber) bytes(r uint32, mask uint64) (sum int64) {
-	for ; mask != 0; mask &= mask - 1 {
-		_, n := s.unit(r, bits.TrailingZeros64(mask))
-		sum += n
-	}
-	return sum
 }
 
 // read is what a region contains now, and which of its units were read: the others are holes, or in bad.

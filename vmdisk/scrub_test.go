@@ -369,6 +369,9 @@ func scrubbedLife(t *testing.T, replica bool, seed uint64) (verified int64) {
 			}
 			must(t, d.Activate(term))
 		case op < 12:
+			if rnd.IntN(2) == 0 {
+				must(t, d.Record(t.Context()))
+			}
 			res := scrub(t, d, rnd.IntN(3) > 0)
 			if len(res.Damaged) > 0 {
 				t.Fatalf("seed %d: found %+v", seed, res)
@@ -422,6 +425,14 @@ func TestScrubWhileWriting(t *testing.T) {
 		})
 	}
 	var all Scrub
+	wg.Go(func() {
+		for ctx.Err() == nil {
+			if err := d.Record(t.Context()); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
 	for i := 0; i < 40 || all.Busy == 0; i++ {
 		res := scrub(t, d, true)
 		if len(res.Damaged) > 0 {

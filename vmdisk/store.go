@@ -241,6 +241,9 @@ func open(dir string, o Options, lock io.Closer) (*Store, error) {
 	if !o.mergeByHand {
 		d.wg.Go(d.mergeLayers)
 	}
+	if o.Record != nil {
+		d.wg.Go(d.recordQuiet)
+	}
 	return d, nil
 }
 
@@ -421,6 +424,8 @@ type Info struct {
 	Stale     int64
 	Hydrating bool
 	Before    Position
+	// Recorded is how many bytes of base.raw have recorded hashes, as far as this is known since the disk was opened: what is written just now counts still.
+	Recorded int64
 	// Err is why the disk refuses to work, if it does.
 	Err error
 	// NeedsCheck is the first I/O error since the last clean check (Check), or nothing. It is kept when the disk is closed.
@@ -434,6 +439,7 @@ func (d *Store) Info() Info {
 	d.rd.RLock()
 	i.Allocated, _ = d.stack.allocated() // 0 if that can't be told
 	d.rd.RUnlock()
+	i.Recorded = d.hashes.bytes()
 	st := d.j.snapshot()
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -99,6 +99,9 @@ type Options struct {
 	Patience time.Duration
 	// Background limits what this disk copies by itself, such as merging layers; nil is no limit.
 	Background *throttle.Limit
+	// Record paces the reading for the hashes that this disk records by itself of what has been quiet for some minutes (Scrub, Recorded); nil
+	// is not to record any by itself.
+	Record Pace
 	// Log gets what happens; nil is silence.
 	Log *slog.Logger
 

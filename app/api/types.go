@@ -107,6 +107,8 @@ type VM struct {
 	Spec      Spec      `json:"spec"`
 	Replicas  []Replica `json:"replicas"`
 	Switch    *Switch   `json:"switch,omitempty"`
+	// Recorded is how many bytes of its disk, on the device that says so, have hashes that damage is found by. It counts up again when the disk is opened.
+	Recorded int64 `json:"recorded_bytes,omitempty"`
 	// Problem is set while something needs the person: a full disk, a lost hypervisor.
 	Problem *Error `json:"problem,omitempty"`
 	// Conflict is set while there are two histories of it.

@@ -260,6 +260,14 @@ func newVMShow(c *cli) *cobra.Command {
 	return cmd
 }
 
+// recordedWords say how much of the disk damage is found in without asking other devices.
+func recordedWords(vm api.VM) string {
+	if vm.Recorded == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", of which %s have recorded hashes on this device", size(vm.Recorded))
+}
+
 func (c *cli) showVM(vm api.VM) {
 	o := c.out
 	o.say("%s: %s on %s", vm.Name, stateWords(vm), whereWords(vm))
@@ -270,7 +278,7 @@ func (c *cli) showVM(vm api.VM) {
 	o.say("  Position  term %d, barrier %d", vm.Position.Term, vm.Position.Barrier)
 	o.say("  CPUs      %d (%s, %s)", vm.Spec.CPUs, vm.Spec.CPU, vm.Spec.Machine)
 	o.say("  Memory    %s", size(vm.Spec.MemoryKiB<<10))
-	o.say("  Disk      %s", size(vm.Spec.DiskBytes))
+	o.say("  Disk      %s%s", size(vm.Spec.DiskBytes), recordedWords(vm))
 	if vm.Screen != "" {
 		o.say("  Screen    %s", vm.Screen)
 	}

@@ -107,7 +107,7 @@ func (c *visitor) open(mem *vfs.Mem, look looker, power bool) (values, vmdisk.Po
 	}
 	v, pos, err := look(d, power)
 	if names, _ := mem.List(); err == nil && slices.Contains(names, "hashes") && c.oneOf(c.thorough) && d.Info().Complete {
-		err = healthy(d, false)
+		err = healthy(d)
 	}
 	mem.Trace(nil)
 	return v, pos, errors.Join(err, d.Close())

@@ -180,7 +180,7 @@ func (w *world) hash() error {
 		if !d.Info().Complete {
 			continue
 		}
-		if err := healthy(d, true); err != nil {
+		if err := errors.Join(d.Record(context.Background()), healthy(d)); err != nil {
 			return err
 		}
 	}
@@ -215,8 +215,8 @@ func (w *world) closeCut() error {
 }
 
 // healthy compares a disk with its recorded hashes.
-func healthy(d *vmdisk.Store, record bool) error {
-	s, err := d.Scrub(context.Background(), vmdisk.ScrubOptions{Record: record})
+func healthy(d *vmdisk.Store) error {
+	s, err := d.Scrub(context.Background(), vmdisk.ScrubOptions{})
 	if err == nil && len(s.Damaged) > 0 {
 		err = fmt.Errorf("undamaged, and yet not as it was recorded: %+v", s)
 	}

@@ -1,0 +1,36 @@
+package vmdisk
+
+import "time"
+
+// Elsewhere is how far a disk's content is durable on other devices.
+type Elsewhere struct {
+	// Newest is the newest position that a peer has reported as durable there; zero if none is known to have a whole copy.
+	Newest Position
+	// Active says that the disk is active here, Hydrating that it isn't whole: then no peer can follow.
+	Active, Hydrating bool
+}
+
+// Elsewhere says how far this disk's content is durable on other devices. It costs little: nothing is counted. What a watcher of all peers
+// (Watch) is woken for is all that can raise Newest.
+func (d *Store) Elsewhere() Elsewhere {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	e := Elsewhere{Active: d.active && !d.closed, Hydrating: d.hydration.Load() != nil}
+	for _, p := range d.peers {
+		e.Newest = maxPosition(e.Newest, p.acked)
+	}
+	return e
+}
+
+// Hurry tells that somebody waits until a peer has what is durable here. Those that keep up get every barrier at once anyway; one that is behind, and of
+// which little is left, gets its next barrier now instead of touchEvery after the last.
+func (d *Store) Hurry() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, p := range d.peers {
+		if p.feed != nil && p.standing.behind {
+			p.standing.touched = time.Time{}
+			p.feed.rouse()
+		}
+	}
+}

@@ -1,0 +1,102 @@
+package vmdisk
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"tagalong.org/tagalong/vmdisk/vfs"
+)
+
+// Elsewhere is where the furthest peer is, durably, and whether it can be any further.
+func TestElsewhere(t *testing.T) {
+	d, _, f, a := pair(t, 1<<20, quiet(vfs.NewMem()))
+	e := d.Elsewhere()
+	if !e.Active || e.Hydrating || e.Newest.Compare(d.Position()) != 0 {
+		t.Fatalf("%+v at %v", e, d.Position())
+	}
+	was := d.Position()
+	must(t, d.WriteAt(make([]byte, Block), 0, false))
+	must(t, d.Flush())
+	var ack Position
+	for ack.Compare(d.Position()) < 0 {
+		if e := d.Elsewhere(); e.Newest != was {
+			t.Fatalf("%+v before the peer has said so", e)
+		}
+		op, err := f.poll()
+		must(t, err)
+		ack, err = feedTo(a, op)
+		must(t, err)
+	}
+	f.Acked(ack)
+	if e := d.Elsewhere(); e.Newest != d.Position() {
+		t.Fatalf("%+v at %v", e, d.Position())
+	}
+	f.Close()
+	if e := d.Elsewhere(); e.Newest != d.Position() {
+		t.Errorf("a peer that is gone had it all the same: %+v", e)
+	}
+	must(t, d.Forget("r"))
+	if e := d.Elsewhere(); e.Newest != (Position{}) {
+		t.Errorf("a peer that was forgotten counts: %+v", e)
+	}
+	must(t, d.Close())
+	if d.Elsewhere().Active {
+		t.Error("a closed disk is active")
+	}
+}
+
+// Who waits for a peer that is behind isn't kept waiting by the rule that it gets a barrier only now and then.
+func TestHurry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, _, f, a := pair(t, 4<<20, quiet(vfs.NewMem()))
+		w := stamped{d: d}
+		for b := range int64(1024) {
+			w.write(t, b)
+		}
+		if g := f.Progress(); g.Phase != Behind {
+			t.Fatalf("%+v", g)
+		}
+		for touched := false; !touched; {
+			op, err := f.poll()
+			must(t, err)
+			touched = op.Kind == OpBarrier
+			_, err = feedTo(a, op)
+			must(t, err)
+		}
+		w.write(t, 1)
+		ctx, cancel := context.WithCancel(t.Context())
+		var peer sync.WaitGroup
+		defer peer.Wait()
+		defer cancel()
+		peer.Go(func() {
+			for {
+				op, err := f.Next(ctx)
+				if err != nil {
+					return
+				}
+				ack, err := feedTo(a, op)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				f.Acked(ack)
+			}
+		})
+		synctest.Wait()
+		began := time.Now()
+		must(t, d.Flush())
+		pos := d.Position()
+		changed, stop := d.Watch("")
+		defer stop()
+		d.Hurry()
+		for d.Elsewhere().Newest.Compare(pos) < 0 {
+			<-changed
+		}
+		if waited := time.Since(began); waited > wakeAfter {
+			t.Errorf("it took %s", waited)
+		}
+	})
+}

@@ -1,7 +1,6 @@
 package app
 
 import (
-	"log/slog"
 	"path/filepath"
 
 	"tagalong.org/tagalong/app/api"
@@ -39,12 +38,10 @@ func (e *Engine) diskTroubled(id, reason string) {
 
 func (e *Engine) diskDir(id string) string { return filepath.Join(e.vmDir(id), "disk") }
 
-func nbdServer(disk *vmdisk.Store, log *slog.Logger) *nbd.Server {
-	return &nbd.Server{Backend: disknbd.Backend{Disk: disk}, Log: log.With("part", "nbd")}
+// nbdServer serves the VM's disk until ended is closed; the caller holds v.mu.
+func (v *vm) nbdServer(ended <-chan struct{}) *nbd.Server {
+	return &nbd.Server{Backend: disknbd.Backend{Disk: v.disk, Second: v.second.On(v.disk, ended)}, Log: v.log.With("part", "nbd")}
 }
-
-// nbdServer serves the VM's disk; the caller holds v.mu.
-func (v *vm) nbdServer() *nbd.Server { return nbdServer(v.disk, v.log) }
 
 // receiveDirty keeps what came with the transfer.
 func (v *vm) receiveDirty(from string, t directory.Transfer, sets []byte) {

@@ -10,7 +10,7 @@
 //     the hypervisor, and the next engine on the same data directory finds them.
 //
 //   - A write is answered once it is in the kernel; a flush once it is on the disk. The peers
-//     never delay either.
+//     never delay either, unless the person asked for it: then a flush is answered once it is on a second device's disk too (package second).
 //
 //   - Nobody gets a byte who isn't in the fleet. Who was removed is told so by whomever of the fleet it meets first, and if the
 //     person wished that, deletes everything, whatever restarts come between.

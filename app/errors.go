@@ -87,6 +87,12 @@ func errNeedsCheck(vm, dir, why string) *api.Error {
 		Next: fmt.Sprintf("See what is lost, if anything: tagalong disk check %q", dir), Cause: why}
 }
 
+// errNoSecond is the problem of a VM that stands still until another device has its last writes.
+func errNoSecond(vm string) *api.Error {
+	return &api.Error{Code: api.CodeUnreachable, Sentence: fmt.Sprintf("%s stands still until another device has its last writes, as it was set to.", vm),
+		Next: fmt.Sprintf("Connect another device, and it goes on by itself; or let it go on with one copy: tagalong vm set %q --sync one", vm)}
+}
+
 // errSignedTwice is the problem of a VM of which two devices say, under one number, that they own it: after a device was restored from a
 // backup, or two takeovers apart that came to the same number. Neither can follow the other.
 func errSignedTwice(vm, here, there string) *api.Error {

@@ -120,7 +120,7 @@ func (r *outgoingRun) prepare(ctx context.Context) (vmdisk.Position, error) {
 	v.switchPhase(phaseHandOff)
 	stopped := time.Now()
 	v.switchStopped(stopped)
-	if err := guest.Pause(ctx); err != nil {
+	if err := v.halt(ctx, guest); err != nil {
 		return vmdisk.Position{}, fmt.Errorf("stop the guest: %w", err)
 	}
 	paused := time.Since(stopped)

@@ -55,7 +55,7 @@ func (v *vm) startExport() error {
 		return fmt.Errorf("open the disk's socket: %w", err)
 	}
 	ctx, cancel := context.WithCancel(v.e.ctx)
-	x := &export{server: v.nbdServer(), cancel: cancel, done: make(chan struct{})}
+	x := &export{server: v.nbdServer(ctx.Done()), cancel: cancel, done: make(chan struct{})}
 	v.export = x
 	v.e.spawn(func() {
 		defer close(x.done)
@@ -106,7 +106,7 @@ func (v *vm) adopt(ctx context.Context, g hypervisor.Guest) error {
 
 // letRun lets the VM's guest go on. If this device loses the VM in that moment, it stands still again.
 func (v *vm) letRun(ctx context.Context, g hypervisor.Guest) error {
-	if err := g.Continue(ctx); err != nil {
+	if err := v.carryOn(ctx, g); err != nil {
 		return explainHypervisor(err)
 	}
 	if v.owner() {
@@ -143,6 +143,7 @@ func (v *vm) currentGuest() hypervisor.Guest {
 func (v *vm) followGuest(g hypervisor.Guest) {
 	for {
 		v.noteGuest(g)
+		again := v.carryOnSecured(g)
 		select {
 		case <-v.e.ctx.Done():
 			return
@@ -150,6 +151,7 @@ func (v *vm) followGuest(g hypervisor.Guest) {
 			v.guestExited(g)
 			return
 		case <-g.Changed():
+		case <-again:
 		}
 	}
 }
@@ -165,8 +167,11 @@ func (v *vm) noteGuest(g hypervisor.Guest) {
 	stands := &api.Error{Code: api.CodeSpace, Sentence: "The VM waits because its disk can't be written.",
 		Next: "Free some space on this device, then: tagalong vm start"}
 	if disk := v.currentDisk(); disk != nil {
-		if why := disk.Info().NeedsCheck; why != "" {
+		switch why := disk.Info().NeedsCheck; {
+		case why != "":
 			stands = errNeedsCheck(v.name(), v.diskDir(), why)
+		case v.second.Refused() && !v.second.Satisfied(disk):
+			stands = errNoSecond(v.name())
 		}
 	}
 	v.mu.Lock()
@@ -186,6 +191,9 @@ func (v *vm) noteGuest(g hypervisor.Guest) {
 			text = v.name() + " is running."
 		case hypervisor.StateIOError, hypervisor.StateFailed:
 			text = v.name() + " stands still."
+			if stands.Code == api.CodeUnreachable {
+				text = stands.Sentence
+			}
 		}
 		v.e.hub.publish(api.Event{Kind: "vm." + string(state), VM: v.id, Text: text})
 		v.e.saveRecordSoon()

@@ -87,6 +87,7 @@ func (v *vm) start(ctx context.Context) error {
 	if err := v.uncertain(); err != nil {
 		return err
 	}
+	v.second.Runs()
 	guest, err := v.e.opt.Hypervisor.Start(ctx, config)
 	if err != nil {
 		return explainHypervisor(err)
@@ -315,6 +316,7 @@ func (e *Engine) applyRecords() {
 		}
 	}
 	for _, v := range e.vms {
+		v.refreshSync()
 		v.lookSoon()
 	}
 	e.mu.Unlock()

@@ -156,7 +156,7 @@ func (v *vm) runGuest(ctx context.Context) baton.Event {
 	if err := v.startExport(); err != nil {
 		return baton.Event{Kind: baton.EvGuestFailed, NeverRan: true, Reason: err.Error()}
 	}
-	if err := guest.Continue(ctx); err != nil {
+	if err := v.carryOn(ctx, guest); err != nil {
 		v.log.Error("The guest didn't go on", "error", err)
 		return baton.Event{Kind: baton.EvGuestFailed, Reason: err.Error()}
 	}
@@ -194,7 +194,7 @@ func (v *vm) resume(ctx context.Context, a baton.Action) {
 		if v.suspended() {
 			removeMemory(v) // the engine before ended between writing it and ending the guest, which goes on
 		}
-		if err := goOn(stepCtx, guest); err != nil {
+		if err := v.goOn(stepCtx, guest); err != nil {
 			v.log.Error("The guest didn't go on", "error", err)
 			v.setProblem(&api.Error{Code: api.CodeInternal, Sentence: "The VM stands still and didn't go on.", Next: "Stop it (tagalong vm stop --force) and start it again.", Cause: err.Error()})
 		}
@@ -204,7 +204,7 @@ func (v *vm) resume(ctx context.Context, a baton.Action) {
 }
 
 // goOn lets a guest continue that may stand in the middle of a teleport begun by an earlier engine.
-func goOn(ctx context.Context, guest hypervisor.Guest) error {
+func (v *vm) goOn(ctx context.Context, guest hypervisor.Guest) error {
 	state, err := guest.State(ctx)
 	if err != nil {
 		return err
@@ -215,7 +215,7 @@ func goOn(ctx context.Context, guest hypervisor.Guest) error {
 	if state == hypervisor.StateRunning {
 		return nil
 	}
-	return guest.Continue(ctx)
+	return v.carryOn(ctx, guest)
 }
 
 func (v *vm) killHypervisor(ctx context.Context) {

@@ -166,6 +166,7 @@ func (v *vm) status() api.VM {
 	s.Position = api.Position(r.Position)
 	if disk != nil && s.Here {
 		s.Position = api.Position(disk.Info().Position)
+		s.Second = v.secondCopy(disk)
 	}
 	switch {
 	case op == opSwitch:

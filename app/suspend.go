@@ -65,7 +65,7 @@ func (v *vm) suspended() bool {
 
 // suspend stops the guest, writes its memory durably and ends its hypervisor.
 func (v *vm) suspend(ctx context.Context, guest hypervisor.Guest) (err error) {
-	if err := guest.Pause(ctx); err != nil {
+	if err := v.halt(ctx, guest); err != nil {
 		return explainHypervisor(err)
 	}
 	defer func() {
@@ -75,7 +75,7 @@ func (v *vm) suspend(ctx context.Context, guest hypervisor.Guest) (err error) {
 		back, cancel := context.WithTimeout(context.WithoutCancel(ctx), actionTimeout)
 		defer cancel()
 		removeMemory(v)
-		if goErr := guest.Continue(back); goErr != nil {
+		if goErr := v.carryOn(back, guest); goErr != nil {
 			err = errors.Join(err, goErr)
 		}
 	}()

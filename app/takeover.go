@@ -306,7 +306,7 @@ func (v *vm) standStill(ctx context.Context, guest hypervisor.Guest) error {
 	if err := v.startExport(); err != nil {
 		return err
 	}
-	return guest.Pause(ctx)
+	return v.halt(ctx, guest)
 }
 
 // restartFacts is what a machine must know before it takes up what an earlier engine left.

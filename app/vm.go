@@ -14,6 +14,7 @@ import (
 	"tagalong.org/tagalong/app/custody"
 	"tagalong.org/tagalong/app/disktool"
 	"tagalong.org/tagalong/app/hypervisor"
+	"tagalong.org/tagalong/app/second"
 	"tagalong.org/tagalong/directory"
 	"tagalong.org/tagalong/directory/baton"
 	"tagalong.org/tagalong/vmdisk"
@@ -27,6 +28,8 @@ type vm struct {
 	dir string // durable: the disk, a saved memory
 	run string // sockets, process ID, log of the hypervisor
 	log *slog.Logger
+	// second holds flushes back until there is a second copy, if the person wants that.
+	second *second.Gate
 
 	// saving is held over a look at what the record says and its writing.
 	saving sync.Mutex
@@ -116,6 +119,8 @@ func (e *Engine) newVM(id string, m *baton.Machine, disk *vmdisk.Store, guest hy
 		machine: m, disk: disk, guest: guest, feeds: map[string]*feedRun{}, opened: map[string]*openPoint{},
 		state: m.State(), term: m.Term(),
 	}
+	v.second = second.New(v.whyNoSecond, v.tellWaits)
+	v.refreshSync()
 	if guest != nil {
 		v.reservePoints()
 		e.spawn(func() { v.followGuest(guest) })

@@ -140,6 +140,7 @@ func TestEveryCallArrives(t *testing.T) {
 		}},
 		{`PairCancel`, func() error { return c.PairCancel(ctx) }},
 		{`RemoveDevice {"device":"laptop"}`, func() error { return c.RemoveDevice(ctx, api.RemoveDevice{Device: "laptop"}) }},
+		{`SetVM {"vm":"Work","sync":"two"}`, func() error { return c.SetVM(ctx, api.SetVM{VM: "Work", Sync: "two"}) }},
 		{`PinDevice {"device":"laptop","site":"Home"}`, func() error { return c.PinDevice(ctx, api.PinDevice{Device: "laptop", Site: "Home"}) }},
 		{`History "Work"`, func() error {
 			h, err := c.History(ctx, "Work")

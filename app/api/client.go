@@ -120,6 +120,14 @@ func (c *Client) RemoveVM(ctx context.Context, vm string) error {
 	return c.tell(ctx, http.MethodDelete, "/v1/vms", "vm", vm)
 }
 
+// SetVM implements Engine.
+func (c *Client) SetVM(ctx context.Context, req SetVM) error {
+	if err := needName(req.VM); err != nil {
+		return err
+	}
+	return c.do(ctx, http.MethodPost, "/v1/vms/settings", req, nil)
+}
+
 // SeedVM implements Engine.
 func (c *Client) SeedVM(ctx context.Context, req SeedVM) (*Job, error) {
 	if err := needName(req.VM); err != nil {

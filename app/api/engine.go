@@ -24,6 +24,8 @@ type Engine interface {
 	SuspendVM(ctx context.Context, vm string) error
 	ResumeVM(ctx context.Context, vm string) error
 	RemoveVM(ctx context.Context, vm string) error
+	// SetVM changes settings, on the VM's owner. They count when it returns, also of a VM that runs.
+	SetVM(ctx context.Context, req SetVM) error
 
 	// DiskInfo tells of a disk of this device, which is named by its VM or by its directory, an absolute path.
 	DiskInfo(ctx context.Context, disk string) (*DiskInfo, error)

@@ -109,6 +109,7 @@ func (s *Server) handler() http.Handler {
 	}))
 	named("POST /v1/vms/suspend", "vm", e.SuspendVM)
 	named("POST /v1/vms/resume", "vm", e.ResumeVM)
+	route("POST /v1/vms/settings", withBody(func(ctx context.Context, req SetVM) (any, error) { return nil, e.SetVM(ctx, req) }))
 	route("POST /v1/vms/seed", withBody(e.SeedVM))
 	route("GET /v1/vms/history", func(r *http.Request) (any, error) {
 		entries, err := e.History(r.Context(), r.URL.Query().Get("vm"))

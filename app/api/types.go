@@ -109,6 +109,8 @@ type VM struct {
 	Switch    *Switch   `json:"switch,omitempty"`
 	// Recorded is how many bytes of its disk, on the device that says so, have hashes that damage is found by. It counts up again when the disk is opened.
 	Recorded int64 `json:"recorded_bytes,omitempty"`
+	// Second says what becomes of the promise of SyncTwo; only of a VM that is here and has it.
+	Second *SecondCopy `json:"second,omitempty"`
 	// Problem is set while something needs the person: a full disk, a lost hypervisor.
 	Problem *Error `json:"problem,omitempty"`
 	// Conflict is set while there are two histories of it.
@@ -125,7 +127,7 @@ type VM struct {
 	Console string `json:"console,omitempty"`
 }
 
-// Spec is what a VM is made of. It is fixed when the VM is created and the same on every device.
+// Spec is what a VM is made of. It is the same on every device; all but Sync is fixed when the VM is created.
 type Spec struct {
 	CPUs      int    `json:"cpus"`
 	MemoryKiB int64  `json:"memory_kib"`
@@ -134,6 +136,8 @@ type Spec struct {
 	CPU       string `json:"cpu"`     // named QEMU CPU model
 	Screen    bool   `json:"screen"`
 	Network   bool   `json:"network"`
+	// Sync is SyncOne or SyncTwo; "" is SyncOne, what a later version may put here counts as SyncTwo.
+	Sync string `json:"sync,omitempty"`
 }
 
 // Position says how far a replica has come: a barrier of a term.

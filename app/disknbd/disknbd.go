@@ -5,6 +5,8 @@
 // closed, or lacks blocks that nobody can send now) becomes a hang-up: QEMU reconnects and sends the request again, while an error would reach the
 // guest's file system. Everything else that a disk says reaches the client as the protocol's error.
 //
+// Who wants flushes, and writes with FUA, to be answered only when a second device has them too gives it a [Second] (package second has one).
+//
 // It keeps nothing, closes nothing and decides nothing: who serves a disk sees to it that it is active,
 // or serves it with ReadOnly.
 package disknbd
@@ -17,9 +19,18 @@ import (
 	"tagalong.org/tagalong/vmdisk/nbd"
 )
 
-// Backend is a disk for reading and writing. Two of the same Disk are equal, so the server keeps the order of
-// requests across them.
-type Backend struct{ Disk vmdisk.Disk }
+// Backend is a disk for reading and writing. Two of the same are equal, so the server keeps the order of requests across them.
+type Backend struct {
+	Disk vmdisk.Disk
+	// Second, if not nil, is asked before anything durable is answered. It must be comparable.
+	Second Second
+}
+
+// Second holds an answer back until there is a second copy; a second.Bound does.
+type Second interface {
+	// Flushed runs flush, which makes what was written durable here, and returns its error, or when that is durable elsewhere too.
+	Flushed(flush func() error) error
+}
 
 var (
 	_ nbd.StatusBackend   = Backend{}
@@ -50,18 +61,37 @@ func (b Backend) ReadAt(p []byte, off int64) error { return passing(b.Disk.ReadA
 
 // WriteAt implements nbd.Backend.
 func (b Backend) WriteAt(p []byte, off int64, fua bool) error {
-	return passing(b.Disk.WriteAt(p, off, fua))
+	if fua {
+		return b.flushed(func() error { return b.Disk.WriteAt(p, off, true) })
+	}
+	return passing(b.Disk.WriteAt(p, off, false))
 }
 
 // Flush implements nbd.Backend.
-func (b Backend) Flush() error { return passing(b.Disk.Flush()) }
+func (b Backend) Flush() error { return b.flushed(b.Disk.Flush) }
+
+// flushed does what makes something durable, and waits for the second copy if that is asked for.
+func (b Backend) flushed(flush func() error) error {
+	if b.Second == nil {
+		return passing(flush())
+	}
+	return passing(b.Second.Flushed(flush))
+}
 
 // Trim implements nbd.Backend.
-func (b Backend) Trim(off, n int64, fua bool) error { return passing(b.Disk.Trim(off, n, fua)) }
+func (b Backend) Trim(off, n int64, fua bool) error {
+	if fua {
+		return b.flushed(func() error { return b.Disk.Trim(off, n, true) })
+	}
+	return passing(b.Disk.Trim(off, n, false))
+}
 
 // Zero implements nbd.Backend.
 func (b Backend) Zero(off, n int64, mayTrim, fua bool) error {
-	return passing(b.Disk.Zero(off, n, mayTrim, fua))
+	if fua {
+		return b.flushed(func() error { return b.Disk.Zero(off, n, mayTrim, true) })
+	}
+	return passing(b.Disk.Zero(off, n, mayTrim, false))
 }
 
 // BlockStatus implements nbd.StatusBackend.

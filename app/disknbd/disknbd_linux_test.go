@@ -102,7 +102,7 @@ func extents(t *testing.T, uri string) string {
 }
 
 func TestBackend(t *testing.T) {
-	uri := serve(t, Backend{disk(t)})
+	uri := serve(t, Backend{Disk: disk(t)})
 	if i := info(t, uri); i["is_read_only"] != false || i["can_trim"] != true || i["can_zero"] != true {
 		t.Errorf("%v", i)
 	}
@@ -141,7 +141,7 @@ func TestReadOnly(t *testing.T) {
 
 func TestPassingTroubleHangsUp(t *testing.T) {
 	d := disk(t)
-	b := Backend{d}
+	b := Backend{Disk: d}
 	p := make([]byte, 4096)
 	if err := d.Fence(); err != nil {
 		t.Fatal(err)

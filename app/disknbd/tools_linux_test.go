@@ -40,7 +40,7 @@ func used(t *testing.T, dir string, f func(t *testing.T, d *vmdisk.Store, uri st
 		if err := d.Activate(1); err != nil {
 			t.Fatal(err)
 		}
-		f(t, d, serve(t, Backend{d}))
+		f(t, d, serve(t, Backend{Disk: d}))
 	})
 	if t.Failed() {
 		t.FailNow()

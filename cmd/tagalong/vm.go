@@ -19,7 +19,7 @@ import (
 func newVM(c *cli) *cobra.Command {
 	return group(&cobra.Command{
 		Use:   "vm",
-		Short: "Make, see, start, stop and remove VMs",
+		Short: "Make, see, set up, start, stop and remove VMs",
 		Example: `  tagalong vm create Work --disk 20G
   tagalong vm list
   tagalong vm start Work`,
@@ -29,7 +29,7 @@ func newVM(c *cli) *cobra.Command {
 		newVMStop(c),
 		newVMAct(c, &cobra.Command{Use: "suspend VM", Short: "Save a VM's memory and stop it", Example: "  tagalong vm suspend Work"}, (*api.Client).SuspendVM),
 		newVMAct(c, &cobra.Command{Use: "resume VM", Short: "Let a suspended or paused VM go on", Example: "  tagalong vm resume Work"}, (*api.Client).ResumeVM),
-		newVMRemove(c),
+		newVMSet(c), newVMRemove(c),
 	)
 }
 
@@ -192,6 +192,9 @@ func needs(vm api.VM, now time.Time) []string {
 	if vm.Offline && !vm.Here {
 		lines = append(lines, fmt.Sprintf("%s is on a journey with %s, since %s.", vm.Name, vm.OwnerName, moment(vm.OfflineSince, now)))
 	}
+	if s := vm.Second; s != nil && s.State != api.SecondKept && s.State != api.SecondPaused {
+		lines = append(lines, fmt.Sprintf("%s is set to wait for a second copy: %s.", vm.Name, syncWords(vm, now)))
+	}
 	if len(vm.RestorePoints) > 0 {
 		lines = append(lines, fmt.Sprintf("%s has %s here: tagalong restore-points %s", vm.Name, pointsWords(vm.RestorePoints), name))
 	}
@@ -279,6 +282,7 @@ func (c *cli) showVM(vm api.VM) {
 	o.say("  CPUs      %d (%s, %s)", vm.Spec.CPUs, vm.Spec.CPU, vm.Spec.Machine)
 	o.say("  Memory    %s", size(vm.Spec.MemoryKiB<<10))
 	o.say("  Disk      %s%s", size(vm.Spec.DiskBytes), recordedWords(vm))
+	o.say("  Sync      %s", syncWords(vm, time.Now()))
 	if vm.Screen != "" {
 		o.say("  Screen    %s", vm.Screen)
 	}

@@ -127,6 +127,23 @@ func (e *Engine) CheckDisk(ctx context.Context, req api.CheckDisk) (*api.Job, er
 	return e.diskJob("check", req.Disk)
 }
 
+// SetVM implements api.Engine.
+func (e *Engine) SetVM(ctx context.Context, req api.SetVM) error {
+	done, err := e.enter(ctx, "SetVM", req)
+	defer done()
+	if err != nil {
+		return err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	v, err := e.findLocked(req.VM)
+	if err != nil {
+		return err
+	}
+	v.Spec.Sync = req.Sync
+	return nil
+}
+
 // SeedVM implements api.Engine: the job stays as it begins.
 func (e *Engine) SeedVM(ctx context.Context, req api.SeedVM) (*api.Job, error) {
 	done, err := e.enter(ctx, "SeedVM", req)

@@ -253,8 +253,8 @@ func (g *guest) Loaded(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if s == hypervisor.StatePaused {
-			return nil
+		if s == hypervisor.StatePaused || s == hypervisor.StateIOError {
+			return nil // as it stood where it came from: for a full disk, or a second copy, which is that device's trouble
 		}
 		if s != hypervisor.StateIncoming {
 			return fmt.Errorf("%w: the loaded guest is %s, not paused", hypervisor.ErrTeleport, s)

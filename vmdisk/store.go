@@ -88,6 +88,7 @@ type Store struct {
 	peers      map[string]*peer
 	sets       *blockset.Pool  // of the peers
 	lack       []*blockset.Set // used again by track
+	trail      trail
 	watchers   map[chan struct{}]string
 	looks      map[*Look]struct{}
 	applier    *Applier
@@ -306,7 +307,13 @@ func (d *Store) load() error {
 	if err := d.loadPeers(names); err != nil {
 		return err
 	}
-	return d.whole()
+	if err := d.whole(); err != nil {
+		return err
+	}
+	if d.complete && d.hydration.Load() == nil {
+		d.follows(d.position)
+	}
+	return nil
 }
 
 // recover stores the journal anew, which drops a torn end, and gives a disk that was written when its

@@ -19,6 +19,7 @@ import (
 	"tagalong.org/tagalong/app/api"
 	"tagalong.org/tagalong/app/hypervisor"
 	"tagalong.org/tagalong/app/limits"
+	"tagalong.org/tagalong/app/postal"
 	"tagalong.org/tagalong/directory"
 	"tagalong.org/tagalong/p2p"
 	"tagalong.org/tagalong/p2p/compare"
@@ -27,6 +28,8 @@ import (
 	"tagalong.org/tagalong/p2p/handoff"
 	"tagalong.org/tagalong/p2p/mend"
 	"tagalong.org/tagalong/p2p/mirror"
+	"tagalong.org/tagalong/p2p/push"
+	"tagalong.org/tagalong/p2p/reached"
 	"tagalong.org/tagalong/p2p/told"
 	"tagalong.org/tagalong/p2p/verify"
 )
@@ -74,6 +77,7 @@ type Engine struct {
 	recording   *recordPace
 	sites       sites
 	limits      *limits.Limits // of pushes to and from other sites
+	post        post
 	announcing  sync.Mutex // held while this device's own record is written
 
 	notes sync.Mutex // held over a change of a note of a saved memory
@@ -129,6 +133,7 @@ func open(opt Options) (_ *Engine, err error) {
 	e := &Engine{opt: opt, log: opt.Log, name: opt.Name, lock: lock, vms: map[string]*vm{}, links: map[string]*link{}, recordDue: make(chan struct{}, 1), replicasDue: make(chan struct{}, 1)}
 	e.courtesy = newCourtesy(e.guestRequests)
 	e.recording = e.newRecordPace()
+	e.post = post{times: postal.Usual, began: time.Now(), due: make(chan struct{}, 1), runs: map[pushKey]*pushRun{}, reports: map[string]report{}}
 	defer func() {
 		if err != nil {
 			e.close()
@@ -218,6 +223,8 @@ func (e *Engine) serve(ctx context.Context, ready func()) error {
 
 	e.host.Handle(mirror.Protocol, e.handleMirror)
 	e.host.Handle(compare.Protocol, e.handleCompare)
+	e.host.Handle(push.Protocol, e.handlePush)
+	e.host.Handle(reached.Protocol, e.handleReached)
 	e.host.Handle(handoff.Protocol, e.handleControl)
 	e.host.Handle(handoff.MemoryProtocol, e.handleMemory)
 	e.host.Handle(exchange.Protocol, e.handleExchange)
@@ -240,6 +247,7 @@ func (e *Engine) serve(ctx context.Context, ready func()) error {
 	group.Go(func() error { return e.tellReplicas(ctx) })
 	group.Go(func() error { return e.followSites(ctx) })
 	group.Go(func() error { return e.limits.Run(ctx) })
+	group.Go(func() error { return e.postChanges(ctx) })
 	group.Go(func() error { return e.scrub(ctx) })
 	group.Go(func() error {
 		server := api.NewServer(e, e.log.With("part", "api"))

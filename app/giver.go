@@ -103,6 +103,7 @@ func giveReason(err error) string {
 // returned position, this disk is fenced, the guest stands still.
 func (r *outgoingRun) prepare(ctx context.Context) (vmdisk.Position, error) {
 	v := r.v
+	defer v.wantFeed(r.peer)()
 	feed, err := r.catchUp(ctx)
 	if err != nil {
 		return vmdisk.Position{}, fmt.Errorf("bring the other device's copy up to date: %w", err)

@@ -66,6 +66,7 @@ type vm struct {
 	disk      *vmdisk.Store
 	export    *export
 	feeds     map[string]*feedRun // by device, while owner
+	wanted    map[string]int      // devices that are mirrored to however far they are, and how often that was asked for
 	applying  *applyRun           // while replica
 	comparing *compareRun         // while replica
 	seeding   *seedRun            // while replica
@@ -87,7 +88,8 @@ type vm struct {
 	opened    map[string]*openPoint // restore points that the VM sees, by ID
 	heads     string                // the sides that the person was told of last; "" if there was one
 	twice     string                // the device that, as the person was told, owns the VM under the same term; "" if none
-	received  time.Time             // when the owner's last barrier came in
+	received  time.Time             // when the owner's last barrier, or a push's cut, came in
+	mirrored  bool                  // that was by the owner's own stream
 	hearsay   map[string]hearsay    // the owner's words on replicas, by device, while this device isn't the owner
 }
 

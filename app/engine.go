@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"tagalong.org/tagalong/app/api"
+	"tagalong.org/tagalong/app/handover"
 	"tagalong.org/tagalong/app/hypervisor"
 	"tagalong.org/tagalong/app/limits"
 	"tagalong.org/tagalong/app/postal"
@@ -25,6 +26,7 @@ import (
 	"tagalong.org/tagalong/p2p/compare"
 	"tagalong.org/tagalong/p2p/exchange"
 	"tagalong.org/tagalong/p2p/farewell"
+	"tagalong.org/tagalong/p2p/fetch"
 	"tagalong.org/tagalong/p2p/handoff"
 	"tagalong.org/tagalong/p2p/mend"
 	"tagalong.org/tagalong/p2p/mirror"
@@ -68,6 +70,7 @@ type Engine struct {
 	group sync.WaitGroup
 
 	facts     factsCache
+	handover  handover.Rule
 	recordDue chan struct{} // 1-buffered: some VM's record may have to be written
 	// replicasDue is the same of what its replicas lack.
 	replicasDue chan struct{}
@@ -130,7 +133,7 @@ func open(opt Options) (_ *Engine, err error) {
 		return nil, &api.Error{Code: api.CodeEngineRunning, Sentence: "Another Tagalong engine already runs on " + opt.DataDir + ".",
 			Next: "Use that one (tagalong status), or give this one a directory of its own with --data."}
 	}
-	e := &Engine{opt: opt, log: opt.Log, name: opt.Name, lock: lock, vms: map[string]*vm{}, links: map[string]*link{}, recordDue: make(chan struct{}, 1), replicasDue: make(chan struct{}, 1)}
+	e := &Engine{opt: opt, log: opt.Log, name: opt.Name, lock: lock, handover: handover.Usual, vms: map[string]*vm{}, links: map[string]*link{}, recordDue: make(chan struct{}, 1), replicasDue: make(chan struct{}, 1)}
 	e.courtesy = newCourtesy(e.guestRequests)
 	e.recording = e.newRecordPace()
 	e.post = post{times: postal.Usual, began: time.Now(), due: make(chan struct{}, 1), runs: map[pushKey]*pushRun{}, reports: map[string]report{}}
@@ -227,6 +230,8 @@ func (e *Engine) serve(ctx context.Context, ready func()) error {
 	e.host.Handle(reached.Protocol, e.handleReached)
 	e.host.Handle(handoff.Protocol, e.handleControl)
 	e.host.Handle(handoff.MemoryProtocol, e.handleMemory)
+	e.host.Handle(handoff.SetsProtocol, e.handleLacking)
+	e.host.Handle(fetch.Protocol, e.handleFetch)
 	e.host.Handle(exchange.Protocol, e.handleExchange)
 	e.host.Handle(told.Protocol, e.handleTold)
 	e.host.Handle(mend.Protocol, e.handleMend)

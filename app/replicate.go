@@ -76,7 +76,7 @@ func (v *vm) syncFeeds() {
 	var gone []*feedRun
 	v.mu.Lock()
 	for device := range members {
-		if v.feeds[device] == nil && v.disk != nil && !v.closed {
+		if v.feeds[device] == nil && v.disk != nil && !v.closed && device != v.heldBack {
 			v.feeds[device] = v.startFeed(device)
 		}
 	}
@@ -109,6 +109,19 @@ func (v *vm) startFeed(device string) *feedRun {
 		f.run(ctx)
 	})
 	return f
+}
+
+// holdBack lets the device's feed rest, until another one's is to; "" is none. It ends it, and waits for its end.
+func (v *vm) holdBack(device string) {
+	v.mu.Lock()
+	v.heldBack = device
+	f := v.feeds[device]
+	delete(v.feeds, device)
+	v.mu.Unlock()
+	if f != nil {
+		f.cancel()
+		<-f.done
+	}
 }
 
 // stopFeeds ends all feeds and waits for them.
@@ -189,7 +202,14 @@ func usual(err error) bool {
 	if errors.As(err, &refusal) {
 		return refusal.Code == replica.RefuseUnknown || refusal.Code == replica.RefuseBusy
 	}
-	return errors.Is(err, errFar) || errors.Is(err, errCompareFirst) || errors.Is(err, vmdisk.ErrDetached) || errors.Is(err, p2p.ErrNotConnected) || errors.Is(err, p2p.ErrConnLost) || errors.Is(err, vmdisk.ErrInactive)
+	for _, passing := range []error{
+		errFar, errCompareFirst, vmdisk.ErrDetached, p2p.ErrNotConnected, p2p.ErrConnLost, vmdisk.ErrInactive, vmdisk.ErrHydrating,
+	} {
+		if errors.Is(err, passing) {
+			return true
+		}
+	}
+	return false
 }
 
 // mirror mirrors until something ends it. If it may compare it stops (errCompareFirst) before it would copy everything, or be refused.
@@ -226,8 +246,11 @@ func (f *feedRun) open(ctx context.Context, protocol string) (disk *vmdisk.Store
 		return nil, target, nil, errVMClosed
 	}
 	info := disk.Info()
-	if !info.Active {
+	switch {
+	case !info.Active:
 		return nil, target, nil, vmdisk.ErrInactive
+	case info.Hydrating:
+		return nil, target, nil, vmdisk.ErrHydrating
 	}
 	target = replica.Target{VM: f.v.id, Disk: replica.ID(disk.ID()), Size: disk.Size(), Term: info.Term}
 	s, err = f.v.e.host.Open(ctx, f.device, protocol)

@@ -100,12 +100,6 @@ func (v *vm) stopHydrate() {
 	}
 }
 
-func (v *vm) currentHydrate() *hydrateRun {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.hydrate
-}
-
 // lackingFile is where it is kept what the giver of a hand-off said that this copy lacks.
 type lackingFile string
 

@@ -284,3 +284,136 @@ func TestAnotherHolderAnswers(t *testing.T) {
 		t.Errorf("%+v", h)
 	}
 }
+
+// The person goes back to what the laptop had: what was written since is gone, and said before; the giver's newer version is a conflict when it
+// returns, and can still be chosen.
+func TestRollBack(t *testing.T) {
+	desk, laptop, v := twoDevices(t)
+	halfSynced(t, desk, laptop, v.ID, 64)
+	valveOn(desk)
+	take(t, laptop)
+	laptop.write(v.ID, 6, 8)
+	desk.stop()
+	until(t, "that it waits", func() bool { return laptop.hydration().Waiting })
+	go func() {
+		b := make([]byte, blockSize)
+		_ = laptop.engine.vm(v.ID).currentDisk().ReadAt(b, 5*blockSize) // ends by the rollback
+	}()
+	until(t, "a read that waits", func() bool { return laptop.hydration().Reads == 1 })
+	told, err := laptop.engine.Rollback(t.Context(), "Work")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !told.Running || told.Written != blockSize || told.Remaining != 63*blockSize || len(told.Holders) != 1 || told.Holders[0].DeviceName != "desk" {
+		t.Errorf("told: %+v", told)
+	}
+	if err := laptop.engine.RollBack(t.Context(), api.RollBackVM{VM: v.ID, Token: "old"}); err == nil {
+		t.Error("it was rolled back without having been read")
+	}
+	guest := laptop.hv.only()
+	if err := laptop.engine.RollBack(t.Context(), api.RollBackVM{VM: v.ID, Token: told.Token}); err != nil {
+		t.Fatal(err)
+	}
+	if w, _ := laptop.vm("Work"); !w.Here || w.State != api.VMStopped || w.Hydration != nil || w.Term <= 2 || !guest.gone() {
+		t.Errorf("afterwards: here %v, %s, term %d, %+v", w.Here, w.State, w.Term, w.Hydration)
+	}
+	for _, b := range []int64{0, 5, 6, 63, 64} {
+		if got := laptop.read(v.ID, b); got != 1 {
+			t.Errorf("block %d is %d", b, got)
+		}
+	}
+	if err := laptop.engine.StartVM(t.Context(), "Work"); err != nil {
+		t.Fatal(err)
+	}
+	laptop.write(v.ID, 20, 5)
+
+	// All of that survives a restart.
+	laptop.stop()
+	laptop.start()
+	if laptop.read(v.ID, 20) != 5 || laptop.read(v.ID, 6) != 1 {
+		t.Error("a restart changes what it went back to")
+	}
+	desk.start()
+	until(t, "the conflict", func() bool { w, _ := laptop.vm("Work"); return w.Conflict != nil && len(w.Conflict.Sides) == 2 })
+	if desk.read(v.ID, 5) != 2 {
+		t.Error("the desk's version was overwritten before anybody chose")
+	}
+}
+
+// Memory that is saved while the disk isn't whole belongs to the disk all the same.
+func TestSuspendWhileTheRestComes(t *testing.T) {
+	desk, laptop, v := twoDevices(t)
+	halfSynced(t, desk, laptop, v.ID, 64)
+	gate := valveOn(desk)
+	take(t, laptop)
+	laptop.write(v.ID, 6, 8)
+	if err := laptop.engine.SuspendVM(t.Context(), "Work"); err != nil {
+		t.Fatal(err)
+	}
+	laptop.stop()
+	laptop.start()
+	if w, _ := laptop.vm("Work"); w.State != api.VMSuspended || w.Hydration == nil {
+		t.Fatalf("after a restart it is %s, %+v", w.State, w.Hydration)
+	}
+	if err := laptop.engine.ResumeVM(t.Context(), "Work"); err != nil {
+		t.Fatal(err)
+	}
+	gate.release()
+	laptop.untilWhole()
+	if laptop.read(v.ID, 6) != 8 || laptop.read(v.ID, 5) != 2 {
+		t.Error("the disk isn't what it must be")
+	}
+}
+
+// Working offline waits for the rest, and says how much that is.
+func TestOfflineWaitsForTheRest(t *testing.T) {
+	desk, laptop, v := twoDevices(t)
+	halfSynced(t, desk, laptop, v.ID, 64)
+	gate := valveOn(desk)
+	take(t, laptop)
+	job, err := laptop.engine.GoOffline(t.Context(), api.GoOffline{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	until(t, "how much is missing", func() bool {
+		s, _ := laptop.engine.Status(t.Context())
+		return !s.Offline.On && len(s.Offline.VMs) == 1 && s.Offline.VMs[0].Missing != nil && *s.Offline.VMs[0].Missing == 64*blockSize
+	})
+	gate.release()
+	until(t, "the end of the preparation", func() bool { return laptop.engine.job(job.ID).snapshot().Done })
+	if s, _ := laptop.engine.Status(t.Context()); !s.Offline.On || laptop.hydration() != nil {
+		t.Errorf("it left with %+v missing", laptop.hydration())
+	}
+}
+
+// Somebody else takes the VM over from an owner whose disk isn't whole, and who wrote nothing: when it hears of that it follows again.
+func TestTakenOverWhileTheRestComes(t *testing.T) {
+	desk, laptop, v := twoDevices(t)
+	halfSynced(t, desk, laptop, v.ID, 64)
+	valveOn(desk)
+	take(t, laptop)
+	if s := desk.ended("Work"); s.Phase != api.PhaseDone {
+		t.Fatalf("%+v", s)
+	}
+	laptop.stop()
+	until(t, "that the laptop is gone", func() bool { return !desk.engine.linked(laptop.engine.host.ID()) })
+	told, err := desk.engine.Takeover(t.Context(), "Work")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := desk.engine.TakeOver(t.Context(), api.TakeOverVM{VM: v.ID, Token: told.Token}); err != nil {
+		t.Fatal(err)
+	}
+	desk.write(v.ID, 7, 4)
+	laptop.hv.only().Kill(t.Context()) // else its memory is something that nobody else has
+	laptop.start()
+	until(t, "the laptop to follow", func() bool {
+		w, _ := laptop.vm("Work")
+		return !w.Here && w.Hydration == nil && !laptop.engine.vm(v.ID).currentDisk().Info().Hydrating
+	})
+	desk.live("Work")
+	until(t, "what was written", func() bool { return laptop.read(v.ID, 7) == 4 })
+	if laptop.read(v.ID, 8) != 2 {
+		t.Error("the laptop follows another disk")
+	}
+}

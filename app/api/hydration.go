@@ -37,3 +37,28 @@ type Lending struct {
 	To     string `json:"to"`
 	ToName string `json:"to_name"`
 }
+
+// Rollback is what a person reads before a VM whose disk isn't whole goes back to what this device had of it before the switch.
+type Rollback struct {
+	VM     string `json:"vm"`
+	VMName string `json:"vm_name"`
+	// Position is what the disk is now, To what it would be again.
+	Position Position `json:"position"`
+	To       Position `json:"to"`
+	// Written is how many bytes the guest has written here since the switch, which would be lost for good; Remaining is what was still to come.
+	Written   int64 `json:"written"`
+	Remaining int64 `json:"remaining"`
+	// Running says that the VM runs, and would be stopped like by a pulled plug; Suspended that its saved memory would be lost.
+	Running   bool `json:"running"`
+	Suspended bool `json:"suspended"`
+	// Holders have what the switch brought, or may have it: when one of them returns, the person has to choose.
+	Holders []HydrationHolder `json:"holders"`
+	// Token stands for all that was told but the figures that grow: RollBack refuses with CodeConflict if it isn't true any more.
+	Token string `json:"token"`
+}
+
+// RollBackVM rolls a VM back after the person has read a Rollback. The VM isn't started.
+type RollBackVM struct {
+	VM    string `json:"vm"`
+	Token string `json:"token"`
+}

@@ -108,6 +108,9 @@ func (c Custody) Activate(term uint64, giver *Word) error {
 	if c.Disk == nil {
 		return ErrNoDisk
 	}
+	if err := c.goBack(term); err != nil {
+		return fmt.Errorf("roll back: %w", err)
+	}
 	// A side that was fenced and is to go on is still active under its old term.
 	if c.Disk.Info().Active {
 		c.learn(giver)
@@ -118,6 +121,9 @@ func (c Custody) Activate(term uint64, giver *Word) error {
 
 // begin makes a disk active that isn't. Each step is durable before the next, and is done again after a crash.
 func (c Custody) begin(term uint64, giver *Word) error {
+	if err := c.goBack(term); err != nil {
+		return fmt.Errorf("roll back: %w", err)
+	}
 	giver, err := c.lack(term, giver)
 	if err != nil {
 		return fmt.Errorf("learn what this copy lacks: %w", err)

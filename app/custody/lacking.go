@@ -151,3 +151,14 @@ func (c Custody) HandedTo(term uint64, device string) (vmdisk.Position, bool) {
 	t, ok := c.given(term, device)
 	return vmdisk.Position(t.Position), ok
 }
+
+// goBack lets a disk that lacks blocks be again what it was before, if this device took the VM over from itself, by the person's word, to go
+// on with that.
+func (c Custody) goBack(term uint64) error {
+	t, ok := c.Dir.Transfer(c.VM, term)
+	info := c.Disk.Info()
+	if !ok || t.Kind != directory.KindTakeover || t.To != c.Self || !info.Hydrating || info.Before != vmdisk.Position(t.Position) || info.Term >= term {
+		return nil
+	}
+	return c.DropStale()
+}

@@ -8,5 +8,5 @@
 //
 // Not guaranteed: that anybody comes. The person may wait, or roll back (vmdisk.Store.Rollback, once the Run has ended).
 //
-// To test: go test -race ./app/hydrating
+// Tested with the engine: go test -race ./app -run "Whole|Fetched|Giver|Holder|Owner"
 package hydrating

@@ -106,7 +106,7 @@
 //	tick            -         timeout    resend     retry    -         -         timeout   timeout   retry    resend    retry
 //	learned         -         -          Taking     -        -         -         -         -         -        -         -
 //	claim           Taking    Taking     Taking     -        -         !         !         !         -        Taking    -
-//	take-over       Taking*   Taking*    Taking*    !        !         Taking*   !         !         !        Taking    Taking*
+//	take-over       Taking*   Taking*    Taking*    !        !         !         !         !         !        Taking    Taking*
 //	superseded      judge     judge*     judge*     Ousted*  Ousted    Ousted    Ousted    Ousted    Ousted   Ousted    judge*
 //	judged          kept*     kept*      kept*      -        -         -         -         -         -        -         *
 //	chosen, mine    Taking*   -          -          -        -         renew     renew     renew     -        -         Taking*

@@ -44,7 +44,7 @@ func (v *vm) hydrateSoon() {
 		return
 	}
 	r, err := hydrating.New(hydrating.Options{
-		Disk: v.disk, Net: fetchNet{v.e}, Log: v.log, Waits: v.tellWaits,
+		Disk: v.disk, Net: fetchNet{v.e}, Log: v.log, Waits: v.tellNobody,
 		Hello: fetch.Hello{
 			Target: fetch.Target{VM: v.id, Disk: fetch.ID(v.disk.ID()), Size: v.disk.Size(), Term: info.Term}, At: fetch.Position(at),
 		},
@@ -258,8 +258,8 @@ func (v *vm) dropStale() error {
 	return v.custody().DropStale()
 }
 
-// tellWaits says that nobody is there who has what the disk lacks, with who could help; nil: somebody is there again.
-func (v *vm) tellWaits(could []string) {
+// tellNobody says that nobody is there who has what the disk lacks, with who could help; nil: somebody is there again.
+func (v *vm) tellNobody(could []string) {
 	if could == nil {
 		v.e.hub.publish(api.Event{Kind: "vm.changed", VM: v.id})
 		return

@@ -100,9 +100,7 @@ func TestSwitchOntoACopyThatIsntWhole(t *testing.T) {
 	halfSynced(t, desk, laptop, v.ID, 100)
 	gate := valveOn(desk)
 	take(t, laptop)
-	if w, _ := laptop.vm("Work"); w.State != api.VMRunning || !w.Here {
-		t.Fatalf("it is %s, here %v", w.State, w.Here)
-	}
+	until(t, "the guest to run here", func() bool { w, _ := laptop.vm("Work"); return w.State == api.VMRunning && w.Here })
 	h := laptop.hydration()
 	if h == nil || h.Remaining != 100*blockSize {
 		t.Fatalf("%+v is lacking", h)
@@ -247,8 +245,9 @@ func TestTheNewOwnerRestartsWhileItFetches(t *testing.T) {
 	laptop.stop()
 	t.Logf("the engine ended after %v", time.Since(began))
 	laptop.start()
-	if w, _ := laptop.vm("Work"); !w.Here || w.State != api.VMRunning || w.Hydration == nil || w.Hydration.Remaining != 63*blockSize {
-		t.Fatalf("after the restart: here %v, %s, %+v", w.Here, w.State, w.Hydration)
+	until(t, "its guest to be found", func() bool { w, _ := laptop.vm("Work"); return w.Here && w.State == api.VMRunning })
+	if h := laptop.hydration(); h == nil || h.Remaining != 63*blockSize {
+		t.Fatalf("after the restart: %+v", h)
 	}
 	gate.release()
 	laptop.untilWhole()
@@ -352,9 +351,7 @@ func TestSuspendWhileTheRestComes(t *testing.T) {
 	}
 	laptop.stop()
 	laptop.start()
-	if w, _ := laptop.vm("Work"); w.State != api.VMSuspended || w.Hydration == nil {
-		t.Fatalf("after a restart it is %s, %+v", w.State, w.Hydration)
-	}
+	until(t, "the suspended VM", func() bool { w, _ := laptop.vm("Work"); return w.State == api.VMSuspended && w.Hydration != nil })
 	if err := laptop.engine.ResumeVM(t.Context(), "Work"); err != nil {
 		t.Fatal(err)
 	}

@@ -36,7 +36,8 @@
 // scrub.go in the background. members.go and farewell.go follow who is in the
 // fleet and part from who isn't; offline.go is the disconnected mode, offlinejob.go its preparation.
 // sites.go follows who is together on a local network, for status and for whatever goes from site to site; sync.go is what a person sets about that. status.go derives what faces
-// see, replicas.go how each copy stands. The
+// see, replicas.go how each copy stands; heralding.go has
+// package herald decide what of that a person is told. The
 // tests here use the real disk and directory with a scripted hypervisor; the
 // whole, with real QEMU between network namespaces, is tested under build/.
 package app

@@ -215,6 +215,9 @@ func (e *Engine) wipe() error {
 	if err := os.RemoveAll(filepath.Join(e.opt.DataDir, "vms")); err != nil {
 		return fmt.Errorf("delete the VMs' files: %w", err)
 	}
+	if err := e.heralding.forget(); err != nil {
+		return err
+	}
 	return durable.SyncDir(e.opt.DataDir)
 }
 

@@ -45,6 +45,15 @@ func (f *fakeEngine) say(change func(*api.Status)) {
 	}
 }
 
+// tell tells the watchers of a sync.
+func (f *fakeEngine) tell(n *api.SyncNews) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for c := range f.watchers {
+		c <- api.Event{Seq: f.status.Seq, Kind: "sync." + string(n.Kind), Sync: n}
+	}
+}
+
 // fail makes the engine unreachable, or reachable again with nil.
 func (f *fakeEngine) fail(err error) {
 	f.mu.Lock()

@@ -30,11 +30,12 @@ const (
 	startGap  = 200 * time.Millisecond
 )
 
-// news is what a follower found out: a link, and the status if there is one.
+// news is what a follower found out: a link, the status if there is one, and what the engine wants the person told of.
 type news struct {
 	Link   link
 	Status *api.Status
 	Err    *api.Error
+	Sync   *api.SyncNews
 }
 
 // follower reads the engine's status whenever it may have changed, for ever. It starts the engine
@@ -153,17 +154,22 @@ func (f *follower) stay(ctx context.Context, st *api.Status) error {
 		drain(events)
 	}()
 	f.tell(news{Link: linkUp, Status: st})
-	last := time.Now()
+	last, seen := time.Now(), st.Seq
 	timer := time.NewTimer(gap(st))
 	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case _, ok := <-events:
+		case ev, ok := <-events:
 			if !ok {
 				// That need not mean that the engine went: it cuts off slow watchers, too.
 				events = nil
+			} else {
+				seen = ev.Seq
+			}
+			if ev.Sync != nil {
+				f.tell(news{Link: linkUp, Sync: ev.Sync})
 			}
 			timer.Reset(max(0, minGap-time.Since(last)))
 		case <-f.readAgain:
@@ -173,7 +179,8 @@ func (f *follower) stay(ctx context.Context, st *api.Status) error {
 				return err
 			}
 			if events == nil {
-				if events, err = f.client.Watch(ctx, st.Seq); err != nil {
+				// From where it was cut off: what is worth a notification is told by an event only.
+				if events, err = f.client.Watch(ctx, seen); err != nil {
 					return err
 				}
 			}

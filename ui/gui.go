@@ -65,7 +65,9 @@ type gui struct {
 	there  trayState
 	quit   func()
 	onMain func(func())
-	now    func() time.Time
+	// looking: the window has the person's input.
+	looking bool
+	now     func() time.Time
 
 	state  state
 	view   view
@@ -79,17 +81,31 @@ type gui struct {
 // hear takes news of the engine in.
 func (g *gui) hear(n news) {
 	g.state.Link, g.state.Err = n.Link, n.Err
+	// Who looks at the window sees how far a sync is.
+	if n.Sync != nil && !g.looking {
+		if note, ok := syncNote(n.Sync); ok {
+			g.notify(note)
+		}
+	}
 	if n.Status != nil {
 		for _, note := range notices(g.before, n.Status) {
-			// A notification service may take its time.
-			g.work.Go(func() {
-				g.app.SendNotification(&fyne.Notification{Title: note.Title, Content: note.Text})
-			})
+			g.notify(note)
 		}
 		g.state.Status, g.before = n.Status, n.Status
 	}
 	g.draw()
 }
+
+// notify puts a notification on the desktop.
+func (g *gui) notify(n note) {
+	// A notification service may take its time.
+	g.work.Go(func() {
+		g.app.SendNotification(&fyne.Notification{Title: n.Title, Content: n.Text})
+	})
+}
+
+// look says whether the window is what the person works in now.
+func (g *gui) look(at bool) { g.looking = at }
 
 // draw shows what changed since it last did.
 func (g *gui) draw() {
@@ -179,6 +195,7 @@ func (g *gui) do(a act) {
 func (g *gui) closeWindow() {
 	if g.tray != nil && g.there == trayShown {
 		g.win.win.Hide()
+		g.look(false)
 		return
 	}
 	g.quit()

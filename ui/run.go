@@ -113,6 +113,8 @@ func run(ctx context.Context, o Options, log *slog.Logger, listen func(context.C
 			panel.serve(ctx, func(s trayState) { g.onMain(func() { g.there = s }) })
 		})
 	})
+	a.Lifecycle().SetOnEnteredForeground(func() { g.onMain(func() { g.look(true) }) })
+	a.Lifecycle().SetOnExitedForeground(func() { g.onMain(func() { g.look(false) }) })
 	// If ctx ends before the loop runs, the loop sees it first of all.
 	stop := context.AfterFunc(ctx, func() { fyne.Do(a.Quit) })
 	a.Run()

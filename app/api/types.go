@@ -111,9 +111,6 @@ type VM struct {
 	Recorded int64 `json:"recorded_bytes,omitempty"`
 	// Second says what becomes of the promise of SyncTwo; only of a VM that is here and has it.
 	Second *SecondCopy `json:"second,omitempty"`
-	// Hydration is set on the owner while its disk isn't whole, Lending on a device that another one fetches the rest from.
-	Hydration *Hydration `json:"hydration,omitempty"`
-	Lending   *Lending   `json:"lending,omitempty"`
 	// Problem is set while something needs the person: a full disk, a lost hypervisor.
 	Problem *Error `json:"problem,omitempty"`
 	// Conflict is set while there are two histories of it.
@@ -308,6 +305,8 @@ type Event struct {
 	Text   string    `json:"text"`
 	Switch *Switch   `json:"switch,omitempty"`
 	Job    *Job      `json:"job,omitempty"`
+	// Sync is set with "sync.begun" and its like: what to notify the person of, once. There is none of what it isn't for.
+	Sync *SyncNews `json:"sync,omitempty"`
 }
 
 // CreateVM asks for a new VM with an empty disk, or with a copy of a raw image when Image is set.

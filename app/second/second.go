@@ -247,6 +247,3 @@ func (g *Gate) State(d Disk) State {
 	}
 	return s
 }
-
-// Two says whether flushes are to wait for a second copy.
-func (g *Gate) Two() bool { return g.two.Load() }

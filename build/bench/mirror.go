@@ -54,7 +54,8 @@ func mirrorTo(ctx context.Context, dir, fast string, size int64, n int) (m mirro
 	}
 	var where []string
 	for i := range n {
-		p, at, err := announced(ctx, "mirrorpeer", self, "mirrorpeer", "-dir", filepath.Join(fast, "peer"+strconv.Itoa(i)))
+		p, at, err := announced(ctx, "mirrorpeer", self, "mirrorpeer", "-dir", filepath.Join(fast, "peer"+strconv.Itoa(i)),
+			"-profile", profileOf("peer"+strconv.Itoa(i)))
 		if err != nil {
 			return m, err
 		}
@@ -62,7 +63,7 @@ func mirrorTo(ctx context.Context, dir, fast string, size int64, n int) (m mirro
 	}
 	socket := filepath.Join(dir, "owner.d", "socket")
 	m.server, err = spawn(ctx, "mirrored", socket, self, "mirrorowner", "-dir", filepath.Join(dir, "owner"), "-socket", socket,
-		"-bytes", strconv.FormatInt(size, 10), "-peers", strings.Join(where, ","))
+		"-bytes", strconv.FormatInt(size, 10), "-peers", strings.Join(where, ","), "-profile", profileOf("owner"))
 	return m, err
 }
 

@@ -41,6 +41,7 @@ type owner struct {
 func mirrorOwner(ctx context.Context, args []string) error {
 	fs := flag.NewFlagSet("bench mirrorowner", flag.ExitOnError)
 	dir, socket := fs.String("dir", "", "for what it keeps"), fs.String("socket", "", "where to serve the disk")
+	profile := fs.String("profile", "", "file for a CPU profile of this process, once the peers have everything")
 	size, whom := fs.Int64("bytes", 0, "the disk's size"), fs.String("peers", "", "ID@ADDRESS,…")
 	if err := fs.Parse(args); err != nil {
 		return err
@@ -64,14 +65,14 @@ func mirrorOwner(ctx context.Context, args []string) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
-	err = o.run(ctx, cancel, &wg, *socket, log)
+	err = o.run(ctx, cancel, &wg, *socket, *profile, log)
 	cancel()
 	err = errors.Join(err, o.host.Close())
 	wg.Wait()
 	return errors.Join(err, o.disk.Close())
 }
 
-func (o *owner) run(ctx context.Context, cancel context.CancelFunc, wg *sync.WaitGroup, socket string, log *slog.Logger) error {
+func (o *owner) run(ctx context.Context, cancel context.CancelFunc, wg *sync.WaitGroup, socket, profile string, log *slog.Logger) error {
 	if err := prepare(o.disk); err != nil {
 		return err
 	}
@@ -91,6 +92,11 @@ func (o *owner) run(ctx context.Context, cancel context.CancelFunc, wg *sync.Wai
 	if err := o.drain(ctx); err != nil {
 		return err
 	}
+	stop, err := profiled(profile)
+	if err != nil {
+		return err
+	}
+	defer stop()
 	l, err := nbd.Listen(socket)
 	if err != nil {
 		return err

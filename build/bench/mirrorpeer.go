@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 
 	"tagalong.org/tagalong/app/diskmirror"
 	"tagalong.org/tagalong/p2p"
@@ -54,6 +55,7 @@ func warnings() *slog.Logger {
 func mirrorPeer(ctx context.Context, args []string) error {
 	fs := flag.NewFlagSet("bench mirrorpeer", flag.ExitOnError)
 	dir := fs.String("dir", "", "for what it keeps")
+	profile := fs.String("profile", "", "file for a CPU profile of this process, once it has everything")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
@@ -66,6 +68,17 @@ func mirrorPeer(ctx context.Context, args []string) error {
 	host, err := newHost(*dir, fleet{all: true}, log)
 	if err != nil {
 		return err
+	}
+	var begin sync.Once
+	stop := func() {}
+	reached := func() {
+		begin.Do(func() {
+			var perr error
+			if stop, perr = profiled(*profile); perr != nil {
+				stop = func() {}
+				log.Warn("No profile", "error", perr)
+			}
+		})
 	}
 	var disk *vmdisk.Store // made by the first stream; there is one at a time
 	host.Handle(mirror.Protocol, func(ctx context.Context, s p2p.Stream) {
@@ -80,7 +93,7 @@ func mirrorPeer(ctx context.Context, args []string) error {
 			if err != nil {
 				return nil, st, err
 			}
-			return diskmirror.Sink{Applier: applier}, diskmirror.State(applier.State()), nil
+			return diskmirror.Sink{Applier: applier, Reached: reached}, diskmirror.State(applier.State()), nil
 		}, nil)
 		if applier != nil {
 			err = errors.Join(err, applier.Close())
@@ -103,6 +116,7 @@ func mirrorPeer(ctx context.Context, args []string) error {
 		err = errors.Join(err, serr)
 	}
 	err = errors.Join(err, host.Close())
+	stop() // after the handler, which begins it
 	if disk != nil {
 		err = errors.Join(err, disk.Close())
 	}

@@ -49,17 +49,11 @@ func serve(ctx context.Context, args []string) error {
 		if err := attach(ctx, &wg, d, *counting); err != nil {
 			return err
 		}
-		if *profile != "" {
-			f, err := os.Create(*profile)
-			if err != nil {
-				return err
-			}
-			defer f.Close()
-			if err := pprof.StartCPUProfile(f); err != nil {
-				return err
-			}
-			defer pprof.StopCPUProfile()
+		stop, err := profiled(*profile)
+		if err != nil {
+			return err
 		}
+		defer stop()
 		l, err := nbd.Listen(*socket)
 		if err != nil {
 			return err
@@ -105,6 +99,24 @@ func obey(ctx context.Context, d *vmdisk.Store) {
 		c.Release(0, d.Size()/2)
 		fmt.Println("done")
 	}
+}
+
+// profiled writes a CPU profile of this process to a file, from now until stop; without a name it does nothing.
+func profiled(name string) (stop func(), err error) {
+	if name == "" {
+		return func() {}, nil
+	}
+	f, err := os.Create(name)
+	if err != nil {
+		return nil, err
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return func() {
+		pprof.StopCPUProfile()
+		_ = f.Close() // a profile that is cut short can't be read, and that is seen
+	}, nil
 }
 
 // prepare activates a new disk and fills it.

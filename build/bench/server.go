@@ -140,10 +140,16 @@ func ours(ctx context.Context, dir, name string, size int64, counting bool) (*se
 	if counting {
 		cmd = append(cmd, "-counting")
 	}
-	if profile := os.Getenv("BENCH_PROFILE"); profile != "" {
-		cmd = append(cmd, "-profile", profile)
-	}
+	cmd = append(cmd, "-profile", profileOf(name))
 	return spawn(ctx, name, socket, cmd...)
+}
+
+// profileOf is where a process of ours leaves its CPU profile: nowhere, unless BENCH_PROFILE names a folder.
+func profileOf(name string) string {
+	if dir := os.Getenv("BENCH_PROFILE"); dir != "" {
+		return filepath.Join(dir, name+".pprof")
+	}
+	return ""
 }
 
 func stopAll(list []*server) {

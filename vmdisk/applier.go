@@ -309,8 +309,12 @@ func (a *Applier) commit(pos Position) error {
 	err := d.applyEpochs()
 	d.rd.Unlock()
 	d.gate.RUnlock()
-	if err == nil && (a.settle || e.size > d.o.EpochLogBytes) {
+	switch {
+	case err != nil:
+	case a.settle:
 		a.settle, err = false, d.settle()
+	case e.size > d.o.EpochLogBytes:
+		err = d.settleTo(func() error { return e.restart(d.o.EpochLogBytes) })
 	}
 	return err
 }
@@ -319,7 +323,7 @@ func (a *Applier) commit(pos Position) error {
 // alone.
 func (d *Store) applyEpochs() error {
 	e := d.epochs
-	end, err := e.read(e.applied, e.committed.at, func(fr frame, data []byte, after mark) error {
+	end, err := e.pending(func(fr frame, data []byte, after mark) error {
 		if fr.kind == frameCommit {
 			return nil
 		}
@@ -355,10 +359,15 @@ func (d *Store) applyFrame(fr frame, data []byte) error {
 
 // settle applies all committed epochs, makes base.raw durable and empties the log. Without an applier, or from it.
 func (d *Store) settle() error {
-	e := d.epochs
-	if e.committed.at == epochsHeader {
+	if d.epochs.empty() {
 		return nil
 	}
+	return d.settleTo(d.epochs.clear)
+}
+
+// settleTo is settle with another way to empty the log, which isn't empty.
+func (d *Store) settleTo(empty func() error) error {
+	e := d.epochs
 	d.gate.RLock()
 	d.rd.Lock()
 	err := d.applyEpochs()
@@ -376,7 +385,7 @@ func (d *Store) settle() error {
 	if err := d.j.commit(func(s *state) { s.position = maxPosition(s.position, e.last) }); err != nil {
 		return err
 	}
-	if err := e.clear(); err != nil {
+	if err := empty(); err != nil {
 		return d.failed("empty "+epochsName, err)
 	}
 	return nil

@@ -22,7 +22,9 @@ const (
 	frameHeader  = 56
 	headSum      = 8
 	sumSize      = 16
-	epochsBuffer = 256 << 10
+	epochsBuffer = 1 << 20
+	// epochsDirect is how long a frame's data must be to go into the file without being collected first, in bytes.
+	epochsDirect = 256 << 10
 
 	frameWrite  = 1
 	frameZero   = 2
@@ -38,12 +40,16 @@ type frame struct {
 
 // epochLog is a replica's write-ahead log. What is before committed is a sequence of whole epochs; it becomes
 // durable with the sync that follows each commit. Every frame's checksum covers that of the frame before it, so that
-// no mixture of old and new frames can be taken for a log. Not safe for concurrent use.
+// no mixture of old and new frames can be taken for a log. While an owner is followed, a log whose epochs are all in base.raw is written anew
+// from its beginning, over what is there: that takes no new space, which is what makes the writes and the syncs of a file dear. Not safe for concurrent use.
 type epochLog struct {
-	f    vfs.File
-	sum  *blake3.Hasher
-	buf  []byte // frames not written yet
-	size int64  // of the file without buf
+	f   vfs.File
+	sum *blake3.Hasher
+	// The file has what is before size; buf, not written yet, belongs there.
+	buf  []byte
+	size int64
+	// whole is the epoch of the last commit, if it was short: what was buf, valid until the next add.
+	whole []byte
 
 	chain [sumSize]byte
 	epoch uint64 // of the next frame
@@ -106,6 +112,11 @@ func readEpochs(f vfs.File) (*epochLog, error) {
 }
 
 func (e *epochLog) appendFrame(b []byte, fr frame, chain [sumSize]byte, data []byte) []byte {
+	return append(e.appendHeader(b, fr, chain, data), data...)
+}
+
+// appendHeader appends the header of a frame with that data, which is what links it to the one before.
+func (e *epochLog) appendHeader(b []byte, fr frame, chain [sumSize]byte, data []byte) []byte {
 	le, start := binary.LittleEndian, len(b)
 	b = append(b, frameMagic...)
 	b = append(b, fr.kind, 0, 0, 0)
@@ -113,8 +124,7 @@ func (e *epochLog) appendFrame(b []byte, fr frame, chain [sumSize]byte, data []b
 	b = le.AppendUint64(b, fr.off)
 	b = le.AppendUint64(b, fr.n)
 	b = reclog.Tag(e.sum, b, headSum, b[start:])
-	b = reclog.Tag(e.sum, b, sumSize, chain[:], b[start:], data)
-	return append(b, data...)
+	return reclog.Tag(e.sum, b, sumSize, chain[:], b[start:], data)
 }
 
 // parseFrame reads a frame's header, checking that and no more.
@@ -135,7 +145,13 @@ func (e *epochLog) parseFrame(h []byte) (frame, bool) {
 // the call.
 func (e *epochLog) read(m mark, to int64, visit func(fr frame, data []byte, after mark) error) (mark, error) {
 	r := bufio.NewReaderSize(io.NewSectionReader(e.f, m.at, to-m.at), int(max(0, min(to-m.at, epochsBuffer))))
-	h, data := make([]byte, frameHeader), []byte(nil)
+	h := make([]byte, frameHeader)
+	var room *buffer
+	defer func() {
+		if room != nil {
+			room.release()
+		}
+	}()
 	first := m.at == epochsHeader
 	for {
 		if _, err := io.ReadFull(r, h); err != nil {
@@ -145,12 +161,15 @@ func (e *epochLog) read(m mark, to int64, visit func(fr frame, data []byte, afte
 		if !ok || !first && fr.epoch != m.epoch {
 			return m, nil
 		}
-		data = data[:0]
+		var data []byte
 		if fr.kind == frameWrite {
-			if cap(data) < int(fr.n) {
-				data = make([]byte, 0, max(int(fr.n), 64<<10))
+			if room == nil || len(room.full) < int(fr.n) {
+				if room != nil {
+					room.release()
+				}
+				room = newBuffer(max(int(fr.n), 64<<10))
 			}
-			data = data[:fr.n]
+			data = room.full[:fr.n]
 			if _, err := io.ReadFull(r, data); err != nil {
 				return m, ended(err)
 			}
@@ -205,16 +224,25 @@ func (e *epochLog) scan(base Position, size int64) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", epochsName, err)
 	}
-	if err := e.proveTorn(end, total); err != nil {
+	if err := e.proveTorn(end, total, base); err != nil {
 		return err
 	}
 	e.rollback()
+	if e.empty() && total > epochsHeader {
+		// The epochs that come are numbered from the beginning: what was found must not come back behind them.
+		if err := e.f.Sync(); err != nil {
+			return fmt.Errorf("sync %s: %w", epochsName, err)
+		}
+	}
 	return nil
 }
 
+// empty says that there is no frame that counts.
+func (e *epochLog) empty() bool { return e.committed.at == epochsHeader }
+
 // proveTorn makes sure that the log ends at m because it was not written further, not because it is damaged: the
-// frames of an epoch are written only when the epoch before is durable.
-func (e *epochLog) proveTorn(m mark, total int64) error {
+// frames of an epoch are written only when the epoch before is durable. Those up to position base aren't missed.
+func (e *epochLog) proveTorn(m mark, total int64, base Position) error {
 	lowest, known := m.epoch, m.at > epochsHeader
 	buf := make([]byte, max(0, min(total-m.at, epochsBuffer+frameHeader)))
 	for at := m.at; at < total; at += epochsBuffer {
@@ -238,6 +266,9 @@ func (e *epochLog) proveTorn(m mark, total int64) error {
 			if !known {
 				lowest, known = fr.epoch, true
 			}
+			if fr.kind == frameCommit && (Position{fr.off, fr.n}).Compare(base) <= 0 {
+				lowest = max(lowest, fr.epoch+1)
+			}
 		}
 	}
 	return nil
@@ -245,14 +276,24 @@ func (e *epochLog) proveTorn(m mark, total int64) error {
 
 // add appends a frame to the epoch in the making.
 func (e *epochLog) add(fr frame, data []byte) error {
-	fr.epoch = e.epoch
+	fr.epoch, e.whole = e.epoch, nil
 	start := len(e.buf)
-	e.buf = e.appendFrame(e.buf, fr, e.chain, data)
+	e.buf = e.appendHeader(e.buf, fr, e.chain, data)
 	e.chain = [sumSize]byte(e.buf[start+40 : start+frameHeader])
-	if len(e.buf) < epochsBuffer {
+	if len(data) < epochsDirect {
+		e.buf = append(e.buf, data...)
+	}
+	if len(e.buf) < epochsBuffer && len(data) < epochsDirect {
 		return nil
 	}
-	return e.flush()
+	if err := e.flush(); err != nil || len(data) < epochsDirect {
+		return err
+	}
+	if _, err := e.f.WriteAt(data, e.size); err != nil {
+		return fmt.Errorf("epoch log: %w", err)
+	}
+	e.size += int64(len(data))
+	return nil
 }
 
 func (e *epochLog) flush() error {
@@ -269,7 +310,37 @@ func (e *epochLog) commit(pos Position) error {
 	if err := e.add(frame{kind: frameCommit, off: pos.Term, n: pos.Barrier}, nil); err != nil {
 		return err
 	}
-	return e.flush()
+	all := e.buf
+	if e.size != e.committed.at {
+		all = nil // some of the epoch is in the file already
+	}
+	if err := e.flush(); err != nil {
+		return err
+	}
+	e.whole = all
+	return nil
+}
+
+// pending calls visit for the frames that are committed and not applied, as read does: out of memory, if all of them are there.
+func (e *epochLog) pending(visit func(fr frame, data []byte, after mark) error) (mark, error) {
+	b := e.whole
+	e.whole = nil
+	if len(b) == 0 || e.applied.at+int64(len(b)) != e.committed.at {
+		return e.read(e.applied, e.committed.at, visit)
+	}
+	le, m := binary.LittleEndian, e.applied
+	for len(b) > 0 { // what add wrote, so that nothing needs a check
+		fr, n := frame{b[4], le.Uint64(b[8:]), le.Uint64(b[16:]), le.Uint64(b[24:])}, 0
+		if fr.kind == frameWrite {
+			n = int(fr.n)
+		}
+		m.at += int64(frameHeader + n)
+		if err := visit(fr, b[frameHeader:frameHeader+n], m); err != nil {
+			return m, err
+		}
+		b = b[frameHeader+n:]
+	}
+	return e.committed, nil
 }
 
 // accept makes the commit that was synced count.
@@ -281,14 +352,14 @@ func (e *epochLog) accept(pos Position) {
 // rollback drops the epoch in the making. That the file may keep some of it does no harm: the chain of checksums leaves it
 // out.
 func (e *epochLog) rollback() {
-	e.buf = e.buf[:0]
+	e.buf, e.whole = e.buf[:0], nil
 	e.size, e.chain, e.epoch = e.committed.at, e.committed.chain, e.committed.epoch
 	_ = e.f.Truncate(e.size) // only to give the space back
 }
 
 // makeDurable syncs the committed epochs, if there are any.
 func (e *epochLog) makeDurable() error {
-	if e.committed.at == epochsHeader {
+	if e.empty() {
 		return nil
 	}
 	if err := e.f.Sync(); err != nil {
@@ -297,10 +368,31 @@ func (e *epochLog) makeDurable() error {
 	return nil
 }
 
+// restart begins the log anew, durably, over what is there: with a commit of the position that the disk has, so that nothing of what was there
+// counts. The file keeps at most limit bytes. All of it must be applied and durable in base.raw, and its position in the journal.
+func (e *epochLog) restart(limit int64) error {
+	if e.size > limit {
+		if err := e.f.Truncate(limit); err != nil {
+			return err
+		}
+	}
+	start := mark{at: epochsHeader, epoch: e.epoch}
+	e.buf, e.size, e.chain = e.buf[:0], start.at, start.chain
+	if err := e.commit(e.last); err != nil {
+		return err
+	}
+	if err := e.f.Sync(); err != nil {
+		return err
+	}
+	e.accept(e.last)
+	e.applied, e.whole = e.committed, nil
+	return nil
+}
+
 // clear empties the log, durably. All of it must be applied and durable in base.raw.
 func (e *epochLog) clear() error {
 	m := mark{at: epochsHeader, epoch: e.epoch}
-	e.committed, e.applied, e.chain, e.size = m, m, m.chain, m.at
+	e.committed, e.applied, e.chain, e.size, e.buf, e.whole = m, m, m.chain, m.at, nil, nil
 	if err := e.f.Truncate(epochsHeader); err != nil {
 		return err
 	}

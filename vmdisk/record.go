@@ -175,7 +175,7 @@ func (d *Store) settleSoon() error {
 	}
 	err := a.do("settle", func() error {
 		e := d.epochs
-		if e.committed.at == epochsHeader {
+		if e.empty() {
 			return nil
 		}
 		if len(e.buf) > 0 || e.size != e.committed.at {

@@ -172,7 +172,7 @@ func (h *Host) build(listen []ma.Multiaddr) error {
 		libp2p.NoListenAddrs,
 		// Without port reuse two devices that dial each other at once can't meet in one half-open connection.
 		libp2p.Transport(tcp.NewTCPTransport, tcp.DisableReuseport(), tcp.WithConnectionTimeout(dialTimeout)),
-		libp2p.Security(libp2ptls.ID, libp2ptls.New),
+		libp2p.Security(libp2ptls.ID, newTLS),
 		libp2p.DefaultMuxers,
 		libp2p.ConnectionGater(h.gate),
 		libp2p.ResourceManager(limits),

@@ -136,7 +136,7 @@ func (d *Store) checkEpochs(r *Report) {
 	if d.hashes == nil {
 		return
 	}
-	_, err = e.read(e.applied, e.committed.at, func(fr frame, _ []byte, _ mark) error {
+	_, err = e.read(e.applied, e.committed.at, true, func(fr frame, _ []byte, _ mark) error {
 		if fr.kind != frameCommit {
 			d.hashes.touch(int64(fr.off), int64(fr.n))
 		}

@@ -22,15 +22,18 @@ func (d *Store) Elsewhere() Elsewhere {
 	return e
 }
 
-// Hurry tells that somebody waits until a peer has what is durable here. Those that keep up get every barrier at once anyway; one that is behind, and of
-// which little is left, gets its next barrier now instead of touchEvery after the last.
+// Hurry tells that somebody waits until a peer has what is durable here. Those that keep up get it now, not with their next burst (MirrorEvery); one that
+// is behind, and of which little is left, gets its next barrier now instead of touchEvery after the last.
 func (d *Store) Hurry() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, p := range d.peers {
-		if p.feed != nil && p.standing.behind {
-			p.standing.touched = time.Time{}
-			p.feed.rouse()
+		if p.feed == nil {
+			continue
 		}
+		if p.standing.behind {
+			p.standing.touched = time.Time{}
+		}
+		p.feed.hurry()
 	}
 }

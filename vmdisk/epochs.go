@@ -54,6 +54,8 @@ type epochLog struct {
 	chain [sumSize]byte
 	epoch uint64 // of the next frame
 
+	cut bool // scan has cut something off
+
 	// The last commit, and what base.raw has.
 	committed, applied mark
 	last               Position
@@ -142,8 +144,8 @@ func (e *epochLog) parseFrame(h []byte) (frame, bool) {
 }
 
 // read calls visit for the good frames between m and the byte 'to', and returns where they end. data is valid during
-// the call.
-func (e *epochLog) read(m mark, to int64, visit func(fr frame, data []byte, after mark) error) (mark, error) {
+// the call. With known they are what this process has written, or read before: then what they hold isn't hashed again.
+func (e *epochLog) read(m mark, to int64, known bool, visit func(fr frame, data []byte, after mark) error) (mark, error) {
 	r := bufio.NewReaderSize(io.NewSectionReader(e.f, m.at, to-m.at), int(max(0, min(to-m.at, epochsBuffer))))
 	h := make([]byte, frameHeader)
 	var room *buffer
@@ -175,7 +177,7 @@ func (e *epochLog) read(m mark, to int64, visit func(fr frame, data []byte, afte
 			}
 		}
 		var sum [sumSize]byte
-		if string(reclog.Tag(e.sum, sum[:0], sumSize, m.chain[:], h[:40], data)) != string(h[40:]) {
+		if !known && string(reclog.Tag(e.sum, sum[:0], sumSize, m.chain[:], h[:40], data)) != string(h[40:]) {
 			return m, nil
 		}
 		first = false
@@ -205,7 +207,7 @@ func (e *epochLog) scan(base Position, size int64) error {
 		return fmt.Errorf("%s: %w", epochsName, err)
 	}
 	e.last = base
-	end, err := e.read(e.committed, total, func(fr frame, _ []byte, after mark) error {
+	end, err := e.read(e.committed, total, false, func(fr frame, _ []byte, after mark) error {
 		if fr.kind != frameCommit {
 			if fr.off > uint64(size) || fr.n > uint64(size)-fr.off {
 				return fmt.Errorf("%s: frame beyond the disk before byte %d: %w", epochsName, after.at, ErrCorrupt)
@@ -227,13 +229,8 @@ func (e *epochLog) scan(base Position, size int64) error {
 	if err := e.proveTorn(end, total, base); err != nil {
 		return err
 	}
+	e.cut = total > e.committed.at
 	e.rollback()
-	if e.empty() && total > epochsHeader {
-		// The epochs that come are numbered from the beginning: what was found must not come back behind them.
-		if err := e.f.Sync(); err != nil {
-			return fmt.Errorf("sync %s: %w", epochsName, err)
-		}
-	}
 	return nil
 }
 
@@ -326,7 +323,7 @@ func (e *epochLog) pending(visit func(fr frame, data []byte, after mark) error) 
 	b := e.whole
 	e.whole = nil
 	if len(b) == 0 || e.applied.at+int64(len(b)) != e.committed.at {
-		return e.read(e.applied, e.committed.at, visit)
+		return e.read(e.applied, e.committed.at, true, visit)
 	}
 	le, m := binary.LittleEndian, e.applied
 	for len(b) > 0 { // what add wrote, so that nothing needs a check
@@ -357,9 +354,10 @@ func (e *epochLog) rollback() {
 	_ = e.f.Truncate(e.size) // only to give the space back
 }
 
-// makeDurable syncs the committed epochs, if there are any.
+// makeDurable syncs the committed epochs, if there are any, and that what followed them is gone: the epochs of a log that is empty are numbered
+// from the beginning, and what was found must not come back behind them.
 func (e *epochLog) makeDurable() error {
-	if e.empty() {
+	if e.empty() && !e.cut {
 		return nil
 	}
 	if err := e.f.Sync(); err != nil {

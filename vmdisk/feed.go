@@ -22,6 +22,8 @@ const (
 // be copied: then the peer is live. If the queue overflows, all of it becomes dirty bits again, and the peer is behind: what
 // is written only sets bits, also when little is left, until it has kept up for a while (standing). Then it gets a barrier
 // now and then: writes are queued up to that barrier, and no further.
+//
+// What a live peer gets leaves the queue in bursts (burst).
 type Feed struct {
 	d    *Store
 	p    *peer
@@ -38,6 +40,7 @@ type Feed struct {
 	touching bool // the next barrier ends the queue
 	asleep   bool // Next waits for something to copy, or for time to pass
 	draining int  // how many wait until the peer has everything
+	burst    burst
 	closed   bool
 	begin    bool
 	// needBarrier: something was sent or queued since the last barrier, or there was none.
@@ -78,7 +81,7 @@ func (f *Feed) written(idle bool) {
 	case f.queued >= wakeBytes || !f.queueing:
 		f.rouse()
 	case idle:
-		f.soon.Reset(wakeAfter)
+		f.soon.Reset(max(wakeAfter, f.rest()))
 	}
 }
 
@@ -114,6 +117,7 @@ func (f *Feed) pushWrite(a, b int64, bufs []*buffer) bool {
 // pushBarrier queues the barrier that round r makes, cut at that time. The caller holds d.mu.
 func (f *Feed) pushBarrier(pos Position, r *round, at time.Time) {
 	f.push(&Op{Kind: OpBarrier, Pos: pos, round: r})
+	f.burst.barriers = append(f.burst.barriers, pos)
 	f.p.flip(pos)
 	f.p.age.pass(pos, at)
 	f.lastBarrier, f.floor = pos, pos
@@ -121,7 +125,12 @@ func (f *Feed) pushBarrier(pos Position, r *round, at time.Time) {
 	if f.touching {
 		f.noQueueing() // but what is in the queue still leaves
 	}
-	f.signal()
+	f.d.notify(f.p.name)
+	if rest := f.rest(); rest > 0 {
+		f.soon.Reset(rest)
+	} else {
+		f.rouse()
+	}
 }
 
 // ready says that barriers may be queued: the peer lacks nothing but what is in the queue. The caller holds d.mu.
@@ -151,7 +160,7 @@ func (f *Feed) dropQueue() {
 
 func (f *Feed) stopQueueing() {
 	f.noQueueing()
-	f.queue, f.queued = opQueue{}, 0
+	f.queue, f.queued, f.burst = opQueue{}, 0, burst{}
 }
 
 // beginQueueing has writes queued from now on. The caller holds d.mu.
@@ -236,6 +245,10 @@ func (f *Feed) decide(copied bool) (op *Op, do func() (*Op, error), wait <-chan 
 				wait = head.round.done
 			}
 		}
+		if rest := f.rest(); rest > 0 {
+			f.soon.Reset(rest)
+			return nil, nil, nil, nil
+		}
 		if wait == nil && (copied || p.todo.Empty() || !room || !f.queueing) {
 			return f.pop(), nil, nil, nil
 		}
@@ -305,6 +318,10 @@ func (f *Feed) comeBack(now time.Time) {
 func (f *Feed) pop() *Op {
 	op := f.queue.pop()
 	f.queued -= op.cost()
+	for f.popped(op) {
+		op = f.queue.pop()
+		f.queued -= op.cost()
+	}
 	if op.Kind == OpBarrier {
 		f.emitted = op.Pos
 		if f.firstBarrier == (Position{}) {

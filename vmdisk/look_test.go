@@ -14,7 +14,7 @@ import (
 // looked is an owner and its replica "b", with 200 blocks of 300 written and there.
 func looked(t *testing.T) (owner, replica *Store) {
 	t.Helper()
-	owner = newDisk(t, forkSize, Options{FS: vfs.NewMem(), BarrierEvery: -1, SaveEvery: -1})
+	owner = newDisk(t, forkSize, Options{FS: vfs.NewMem(), BarrierEvery: -1, MirrorEvery: -1, SaveEvery: -1})
 	replica = newReplica(t, forkSize, Options{FS: vfs.NewMem(), BarrierEvery: -1, SaveEvery: -1})
 	must(t, owner.Activate(4))
 	for x := int64(0); x < 200; x++ {

@@ -11,7 +11,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // quiet has no housekeeping: tests do it when they want.
 func quiet(m *vfs.Mem) Options {
-	return Options{FS: m, BarrierEvery: -1, SaveEvery: -1, QueueBytes: 1 << 20, EpochLogBytes: 64 << 10, attachBelow: 64 << 10, checkpointEvery: 128 << 10, cutMemory: 32 << 10, mergeByHand: true}
+	return Options{FS: m, BarrierEvery: -1, MirrorEvery: -1, SaveEvery: -1, QueueBytes: 1 << 20, EpochLogBytes: 64 << 10, attachBelow: 64 << 10, checkpointEvery: 128 << 10, cutMemory: 32 << 10, mergeByHand: true}
 }
 
 func newDisk(t *testing.T, size int64, o Options) *Store {

@@ -129,6 +129,7 @@ func runModel(t *testing.T, seed uint64) {
 // options let most seeds catch up by copies that have several checkpoints.
 func (m *model) options(mem *vfs.Mem) Options {
 	o := quiet(mem)
+	o.MirrorEvery = 1 // barriers are left out, and nothing waits
 	if m.small {
 		o.attachBelow, o.checkpointEvery = 8<<10, 24<<10
 	}

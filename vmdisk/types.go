@@ -84,6 +84,9 @@ type Options struct {
 	// BarrierEvery is how old a write may get before the disk makes a barrier for its peers by itself; 0 is 1 s,
 	// less is never.
 	BarrierEvery time.Duration
+	// MirrorEvery is how long after a barrier the next leaves for the same peer at the soonest, unless there is much to send, or somebody
+	// waits for the peer; of the barriers meanwhile only the newest leaves. 0 is 5 ms, less is at once, and all of them.
+	MirrorEvery time.Duration
 	// SaveEvery is how often dirty sets are stored and the activity log is cleared; 0 is 30 s, less is never.
 	SaveEvery time.Duration
 	// EpochLogBytes is the size from which on a replica's epoch log is emptied; 0 is 64 MiB.
@@ -122,6 +125,7 @@ func (o Options) withDefaults(dir string) Options {
 	}
 	o.QueueBytes = cmp.Or(o.QueueBytes, 64<<20)
 	o.BarrierEvery = cmp.Or(o.BarrierEvery, time.Second)
+	o.MirrorEvery = cmp.Or(o.MirrorEvery, 5*time.Millisecond)
 	o.SaveEvery = cmp.Or(o.SaveEvery, 30*time.Second)
 	o.EpochLogBytes = cmp.Or(o.EpochLogBytes, 64<<20)
 	o.attachBelow = cmp.Or(o.attachBelow, 4<<20)

@@ -19,7 +19,7 @@ const (
 var diskID = vmdisk.ID{1}
 
 func options(fsys vfs.FS) vmdisk.Options {
-	return vmdisk.Options{FS: fsys, BarrierEvery: -1, SaveEvery: -1, QueueBytes: 1 << 20, EpochLogBytes: 32 << 10}
+	return vmdisk.Options{FS: fsys, BarrierEvery: -1, MirrorEvery: -1, SaveEvery: -1, QueueBytes: 1 << 20, EpochLogBytes: 32 << 10}
 }
 
 // world is an owner and a replica, and what the guest was told.

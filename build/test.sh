@@ -50,7 +50,7 @@ go test -count=1 ./build/rules/
 
 step "unit tests, with the race detector"
 # The window's tests run below, in a build of their own; the end-to-end tests come last.
-packages=$(go list -tags nogui ./... | grep -v -e '/ui$' -e '/ui/' -e '/build/e2e$' -e '/vmdisk/crash$' -e '/app/fleetsim$')
+packages=$(go list -tags nogui ./... | grep -v -e '/ui$' -e '/ui/' -e '/build/e2e$' -e '/build/chaos$' -e '/vmdisk/crash$' -e '/app/fleetsim$')
 # shellcheck disable=SC2086 # several words on purpose
 go test -race -tags nogui -timeout 20m $packages
 go test -race -tags ci,migrated_fynedo -timeout 10m ./ui/... ./assets/...
@@ -94,5 +94,8 @@ done
 
 step "end to end: two and three PCs, real QEMU"
 go test -count=1 -v -timeout 25m ./build/e2e/
+
+step "chaos: three PCs at two sites, killed, cut off, put to sleep and filled up under a guest"
+go test -count=1 -v -timeout 15m ./build/chaos/
 
 printf '\ntest.sh: all passed in %d s\n' $((SECONDS - began))

@@ -297,7 +297,7 @@ func restorePoint(ctx context.Context, t *testing.T, f *story.Fleet, on string, 
 	if _, err := f.PC(on).Run(ctx, "disk", "export", dir, file); err != nil {
 		t.Fatal(err)
 	}
-	last, err := checkImage(ctx, file)
+	last, err := story.CheckImage(ctx, file)
 	must(t, err)
 	f.Say("the restore point on %s is a whole disk and ends with record %d", on, last)
 	return last

@@ -19,12 +19,25 @@ func (h *Host) Sleep(ctx context.Context) error {
 	if err := h.Mute(ctx); err != nil {
 		return fmt.Errorf("put host %s to sleep: %w", h.name, err)
 	}
+	return h.Freeze(ctx)
+}
+
+// Wake undoes Sleep.
+func (h *Host) Wake(ctx context.Context) error {
+	if err := h.Thaw(ctx); err != nil {
+		return err
+	}
+	return h.Heal(ctx)
+}
+
+// Freeze lets all that runs on the host stand still, until Thaw. Its connections stay.
+func (h *Host) Freeze(ctx context.Context) error {
 	stopped := map[int]bool{}
 	for {
 		// Whoever was started while others were being stopped comes in the next round.
 		all, err := processes(ctx, h.netns)
 		if err != nil {
-			return fmt.Errorf("put host %s to sleep: %w", h.name, err)
+			return fmt.Errorf("freeze host %s: %w", h.name, err)
 		}
 		fresh := false
 		for _, pid := range all {
@@ -32,7 +45,7 @@ func (h *Host) Sleep(ctx context.Context) error {
 				continue
 			}
 			if err := unix.Kill(pid, unix.SIGSTOP); err != nil && !errors.Is(err, unix.ESRCH) {
-				return fmt.Errorf("put host %s to sleep: %w", h.name, err)
+				return fmt.Errorf("freeze host %s: %w", h.name, err)
 			}
 			stopped[pid], fresh = true, true
 		}
@@ -42,18 +55,18 @@ func (h *Host) Sleep(ctx context.Context) error {
 	}
 }
 
-// Wake undoes Sleep.
-func (h *Host) Wake(ctx context.Context) error {
+// Thaw undoes Freeze.
+func (h *Host) Thaw(ctx context.Context) error {
 	all, err := processes(ctx, h.netns)
 	if err != nil {
-		return fmt.Errorf("wake host %s: %w", h.name, err)
+		return fmt.Errorf("thaw host %s: %w", h.name, err)
 	}
 	for _, pid := range all {
 		if err := unix.Kill(pid, unix.SIGCONT); err != nil && !errors.Is(err, unix.ESRCH) {
-			return fmt.Errorf("wake host %s: %w", h.name, err)
+			return fmt.Errorf("thaw host %s: %w", h.name, err)
 		}
 	}
-	return h.Heal(ctx)
+	return nil
 }
 
 // Processes is the numbers of what runs on the host.

@@ -31,22 +31,27 @@ type Fleet struct {
 }
 
 // BeginFleet makes the PCs, starts their engines, and pairs each with the one before: the others come to know each other
-// through those. Close it in the end, also after an error. Of the options it uses Binary, Image, Dir, Out and Rate.
+// through those. Close it in the end, also after an error. Of the options it uses Binary, Image, Dir, Out, Rate and, instead of
+// names, Sites and WAN.
 func BeginFleet(ctx context.Context, o Options, names ...string) (*Fleet, error) {
+	if len(o.Sites) == 0 {
+		o.Sites = []lab.Site{{Name: "lan", Hosts: names}}
+	}
 	if o.Rate == (console.Rate{}) {
 		o.Rate = usualRate
 	}
 	f := &Fleet{o: o, began: time.Now(), consoles: map[string]*console.Console{}}
 	var err error
-	if f.Lab, err = lab.New(ctx, names...); err != nil {
+	if f.Lab, err = lab.NewSites(ctx, o.WAN, o.Sites...); err != nil {
 		return f, err
 	}
+	names = nil
 	for _, host := range f.Lab.Hosts() {
 		p, err := newPC(host, o.Binary, o.Dir, host.Name(), f.Say)
 		if err != nil {
 			return f, err
 		}
-		f.PCs = append(f.PCs, p)
+		f.PCs, names = append(f.PCs, p), append(names, p.Name)
 		if err := p.Start(ctx); err != nil {
 			return f, err
 		}

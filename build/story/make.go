@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"tagalong.org/tagalong/app/api"
@@ -17,10 +18,20 @@ func pairPCs(ctx context.Context, a, b *PC, say func(string, ...any)) error {
 	if err != nil {
 		return fmt.Errorf("open the pairing window: %w", err)
 	}
-	say("%s shows the code %s (tagalong pair); %s looks for it by mDNS", a.Name, open.Code, b.Name)
+	join := api.PairJoin{Code: open.Code}
+	if a.Host.Site() == b.Host.Site() {
+		say("%s shows the code %s (tagalong pair); %s looks for it by mDNS", a.Name, open.Code, b.Name)
+	} else {
+		for _, addr := range open.Addrs {
+			if strings.HasPrefix(addr, a.Host.Addr().String()+":") {
+				join.Addr = addr
+			}
+		}
+		say("%s shows the code %s and the address %s (tagalong pair) for %s, which is elsewhere", a.Name, open.Code, join.Addr, b.Name)
+	}
 	var joined *api.Pairing
 	err = until(ctx, "pairing", time.Minute, func(ctx context.Context) (bool, error) {
-		joined, err = b.Client.PairJoin(ctx, api.PairJoin{Code: open.Code})
+		joined, err = b.Client.PairJoin(ctx, join)
 		var e *api.Error
 		if errors.As(err, &e) && e.Code != api.CodeUnreachable {
 			return false, err

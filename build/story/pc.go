@@ -25,7 +25,7 @@ type PC struct {
 	Name   string
 	Data   string
 	Client *api.Client
-	host   *lab.Host
+	Host   *lab.Host
 	binary string
 	log    *os.File
 	notice func(format string, args ...any)
@@ -42,6 +42,9 @@ type PC struct {
 // startTimeout bounds the time until an engine answers.
 const startTimeout = 60 * time.Second
 
+// restartPause is how long nobody tries again to start an engine that says it can't.
+const restartPause = time.Second
+
 func newPC(host *lab.Host, binary, dir, name string, notice func(string, ...any)) (*PC, error) {
 	data := filepath.Join(dir, name)
 	if err := os.MkdirAll(data, 0o700); err != nil {
@@ -51,12 +54,12 @@ func newPC(host *lab.Host, binary, dir, name string, notice func(string, ...any)
 	if err != nil {
 		return nil, err
 	}
-	return &PC{Name: name, Data: data, Client: api.NewClient(api.SocketPath(data)), host: host, binary: binary, log: log, notice: notice}, nil
+	return &PC{Name: name, Data: data, Client: api.NewClient(api.SocketPath(data)), Host: host, binary: binary, log: log, notice: notice}, nil
 }
 
 // command is the binary with arguments, inside the PC.
 func (p *PC) command(ctx context.Context, args ...string) *exec.Cmd {
-	cmd := p.host.Command(ctx, p.binary, append([]string{"--data", p.Data}, args...)...)
+	cmd := p.Host.Command(ctx, p.binary, append([]string{"--data", p.Data}, args...)...)
 	cmd.Env = append(os.Environ(), "TAGALONG_ACCEL=tcg", "QUIC_GO_DISABLE_RECEIVE_BUFFER_WARNING=true")
 	return cmd
 }
@@ -97,12 +100,16 @@ func (p *PC) launch() error {
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start the engine on %s: %w", p.Name, err)
 	}
-	ended := make(chan struct{})
+	ended, began := make(chan struct{}), time.Now()
 	p.mu.Lock()
 	p.engine, p.ended = cmd, ended
 	p.mu.Unlock()
 	p.watching.Go(func() {
 		err := cmd.Wait()
+		if exit := (*exec.ExitError)(nil); errors.As(err, &exit) && exit.Exited() && time.Since(began) < restartPause {
+			// It can't start, for instance because the disk is full: a session wouldn't try for ever without a pause either.
+			time.Sleep(restartPause)
+		}
 		close(ended)
 		p.mu.Lock()
 		again := p.wanted
@@ -202,6 +209,9 @@ func (p *PC) autopsy() {
 func (p *PC) close() error {
 	return errors.Join(p.Stop(), p.log.Close())
 }
+
+// Log is the file with all that the engine has said.
+func (p *PC) Log() string { return p.log.Name() }
 
 // LastWords is the end of the engine's log.
 func (p *PC) LastWords() string {

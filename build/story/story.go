@@ -21,6 +21,9 @@ import (
 type Options struct {
 	// Binary is the built tagalong, Image the test guest's disk, Dir an empty directory for everything.
 	Binary, Image, Dir string
+	// Sites is where a fleet's PCs are, and WAN what lies between each two sites; nil is all in one place.
+	Sites []lab.Site
+	WAN   lab.WAN
 	// Out gets the story, a line a step.
 	Out io.Writer
 	// Switches is how often the VM moves; 0 is two: there and back.
@@ -199,7 +202,7 @@ func (s *Story) startEngines(ctx context.Context) error {
 		if err := p.Start(ctx); err != nil {
 			return err
 		}
-		s.say("%s: a PC at %s, its engine runs (process %d)", p.Name, p.host.Addr(), p.PID())
+		s.say("%s: a PC at %s, its engine runs (process %d)", p.Name, p.Host.Addr(), p.PID())
 	}
 	return nil
 }

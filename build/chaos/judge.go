@@ -22,6 +22,9 @@ import (
 // healFor is how long everything may take to be well again once nothing is wrong any more.
 const healFor = 4 * time.Minute
 
+// lastBreath is how long a hypervisor whose line has ended may take to end too, before it is killed.
+const lastBreath = time.Second
+
 // judge lets all heal and hears every witness.
 func (w *world) judge(ctx context.Context) error {
 	w.say("everything is let heal")
@@ -185,17 +188,31 @@ func (w *world) boots(ctx context.Context, p *story.PC, durable uint64) (err err
 	if err := cmd.Start(); err != nil {
 		return err
 	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
 	defer func() {
-		_ = cmd.Process.Kill()
-		if ended := cmd.Wait(); err != nil {
-			err = fmt.Errorf("%w (QEMU: %v: %s)", err, ended, said.String())
+		how := "was killed"
+		select {
+		case gone := <-ended:
+			how = fmt.Sprintf("ended by itself: %v", gone)
+		case <-time.After(lastBreath):
+			_ = cmd.Process.Kill()
+			<-ended
+		}
+		if err != nil {
+			err = fmt.Errorf("%w (QEMU %s: %s)", err, how, said.String())
 		}
 	}()
 	c, err := console.Dial(ctx, p.Name, serial, console.NewTimeline())
 	if err != nil {
 		return err
 	}
-	defer c.Close()
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("%w; it said %+v", err, c.Lines())
+		}
+		_ = c.Close()
+	}()
 	boot, err := c.WaitReady(ctx)
 	if err != nil {
 		return err

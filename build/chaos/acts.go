@@ -115,7 +115,7 @@ func (w *world) wound(ctx context.Context, s Step, p *story.PC) error {
 		if s.Kind == Full {
 			left = 0
 		}
-		if _, err := os.Stat(w.ballast(name)); err == nil {
+		if w.tight(name) {
 			return nil
 		}
 		hurt = func(context.Context) error { return w.fill(name, left) }

@@ -95,14 +95,16 @@ func NewPlan(seed uint64, pcs int, total time.Duration) Plan {
 	}
 	for at := between(0.5, 3); at < total; {
 		s := Step{At: at.Round(time.Millisecond), Coin: r.Uint64()}
+		s.PC = r.IntN(pcs)
+		// What befalls the owner is what matters most.
+		owner := r.IntN(3) == 0
 		if len(first) > 0 {
-			s.Kind, first = first[0], first[1:]
+			s.Kind, owner = first[0], len(first)%2 == 0
+			first = first[1:]
 		} else {
 			s.Kind = weighted(r)
 		}
-		s.PC = r.IntN(pcs)
-		// What befalls the owner is what matters most.
-		if s.Kind != Switch && s.Kind != TakeOver && r.IntN(3) == 0 {
+		if owner && s.Kind != Switch && s.Kind != TakeOver {
 			s.PC = Owner
 		}
 		if s.Kind.Lasts() {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -37,7 +38,10 @@ func Run(ctx context.Context, o Options) (err error) {
 	return err
 }
 
-// carryOut lets the plan's steps happen at their times, the later ones later if one takes long.
+// writesWithin is how long most steps wait for a guest that writes: what befalls one that boots says less.
+const writesWithin = 30 * time.Second
+
+// carryOut lets the plan's steps happen at their times, or later: when a step takes long, or the guest to boot.
 func (w *world) carryOut(ctx context.Context) error {
 	w.say("the plan: %v", w.o.Plan)
 	began := time.Now()
@@ -47,11 +51,46 @@ func (w *world) carryOut(ctx context.Context) error {
 				return err
 			}
 		}
+		if s.Coin%4 != 0 {
+			if err := w.untilItWrites(ctx); err != nil {
+				return err
+			}
+		}
 		if err := w.do(ctx, s); err != nil {
 			return fmt.Errorf("%v: %w", s, err)
 		}
 	}
 	return nil
+}
+
+// untilItWrites waits until the guest has told of a new durable record, unless a wound keeps it from that.
+func (w *world) untilItWrites(ctx context.Context) error {
+	var line *line
+	var told uint64
+	for deadline := time.Now().Add(writesWithin); time.Now().Before(deadline); {
+		if w.asleep[w.owner] || w.tight(w.owner) {
+			return nil
+		}
+		if l := w.heard(w.owner); l != nil {
+			_, durable := l.console.Progress()
+			if l == line && durable > told {
+				return nil
+			}
+			if l != line {
+				line, told = l, durable
+			}
+		}
+		if err := w.wait(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tight says that a PC's disk is full, or nearly.
+func (w *world) tight(name string) bool {
+	_, err := os.Stat(w.ballast(name))
+	return err == nil
 }
 
 // wait lets a moment pass, in which the witness looks and the person does what must be done. The error is what was found wrong.
@@ -129,10 +168,8 @@ func (w *world) tend(ctx context.Context, views map[string]api.VM) {
 	if v.State != api.VMStopped && v.State != api.VMPaused {
 		return
 	}
-	for _, h := range w.heals {
-		if h.what == "full of "+w.owner || h.what == "low of "+w.owner {
-			return
-		}
+	if w.tight(w.owner) {
+		return
 	}
 	if time.Since(w.started) < 2*time.Second {
 		return

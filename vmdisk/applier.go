@@ -266,7 +266,8 @@ func (a *Applier) Barrier(pos Position) error {
 			return nil
 		case pos.Term <= given || pos.Term < st.Position.Term:
 			return fmt.Errorf("%s, the replica is at %s and gave term %d away: %w", pos, st.Position, given, ErrOldTerm)
-		case c <= 0:
+		case c < 0, c == 0 && st.Complete:
+			// A first copy may be checkpointed at the position that it ends with.
 			return fmt.Errorf("%s, the replica is at %s: %w", pos, st.Position, ErrOldPosition)
 		case st.Complete && a.in != nil && pos.Compare(st.Checkpoint) < 0:
 			return fmt.Errorf("%s, the copy is at %s: %w", pos, st.Checkpoint, ErrOldPosition)

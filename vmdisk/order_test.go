@@ -2,6 +2,7 @@ package vmdisk
 
 import (
 	"bytes"
+	"errors"
 	"maps"
 	"sync"
 	"sync/atomic"
@@ -141,6 +142,40 @@ func TestCheckpointIsDurable(t *testing.T) {
 	}
 	if got := file(t, m, baseName); !bytes.Equal(got[Block:2*Block], blockOf(9)) {
 		t.Fatal("the block is lost")
+	}
+}
+
+// A copy of a cut is checkpointed at the cut's position, and ends there: the first one, which goes straight into the disk, as a later one.
+func TestACopyEndsWhereItWasCheckpointed(t *testing.T) {
+	m := vfs.NewMem()
+	r := newReplica(t, 1<<20, quiet(m))
+	a, err := r.Apply()
+	must(t, err)
+	for i, at := range []Position{{1, 4}, {1, 9}} {
+		must(t, a.Begin([16]byte{byte(i + 1)}))
+		must(t, a.Write(Block, blockOf(byte(i+5))))
+		must(t, a.Checkpoint(at))
+		must(t, a.Write(2*Block, blockOf(byte(i+6))))
+		if err := a.Barrier(Position{1, at.Barrier - 1}); !errors.Is(err, ErrOldPosition) {
+			t.Fatalf("a barrier before the checkpoint: %v", err)
+		}
+		must(t, a.Close()) // the refusal was final
+		a, err = r.Apply()
+		must(t, err)
+		must(t, a.Begin([16]byte{byte(i + 1)}))
+		must(t, a.Write(2*Block, blockOf(byte(i+6))))
+		must(t, a.Barrier(at))
+		if st := r.ReplicaState(); !st.Complete || st.Position != at {
+			t.Fatalf("after the copy: %+v", st)
+		}
+	}
+	if err := a.Barrier(Position{1, 8}); !errors.Is(err, ErrOldPosition) {
+		t.Errorf("an older barrier: %v", err)
+	}
+	got := make([]byte, 2*Block)
+	must(t, r.ReadAt(got, Block))
+	if !bytes.Equal(got, append(blockOf(6), blockOf(7)...)) {
+		t.Error("the disk is something else")
 	}
 }
 

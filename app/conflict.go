@@ -51,7 +51,7 @@ func (v *vm) mayReceive() error {
 		v.lookSoon()
 		return &replica.Refusal{Code: replica.RefuseBusy, Text: "this device's copy has something that the owner's history lacks"}
 	}
-	return nil
+	return v.dropStale()
 }
 
 // conflict is what the person has to decide, or nil.

@@ -439,6 +439,9 @@ func (v *vm) hearAsk(ctx context.Context, ev baton.Event, b handoff.Ask) error {
 	if v.decided() != nil {
 		return refuse(reasonConflict)
 	}
+	if v.wholeFirst() != nil {
+		return refuse(reasonNotWhole)
+	}
 	guest := v.currentGuest()
 	if guest != nil {
 		if _, sees := v.seesPoint(); sees {

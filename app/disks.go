@@ -62,7 +62,7 @@ func (v *vm) takeWord() *custody.Word {
 // exportDirty is what the other devices lack, for the taker.
 func (v *vm) exportDirty() []byte {
 	disk := v.currentDisk()
-	if disk == nil {
+	if disk == nil || v.outgoing.hasTold() {
 		return nil
 	}
 	sets, err := disk.ExportDirty()

@@ -17,16 +17,21 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"tagalong.org/tagalong/app/api"
+	"tagalong.org/tagalong/app/handover"
 	"tagalong.org/tagalong/app/hypervisor"
 	"tagalong.org/tagalong/app/limits"
+	"tagalong.org/tagalong/app/postal"
 	"tagalong.org/tagalong/directory"
 	"tagalong.org/tagalong/p2p"
 	"tagalong.org/tagalong/p2p/compare"
 	"tagalong.org/tagalong/p2p/exchange"
 	"tagalong.org/tagalong/p2p/farewell"
+	"tagalong.org/tagalong/p2p/fetch"
 	"tagalong.org/tagalong/p2p/handoff"
 	"tagalong.org/tagalong/p2p/mend"
 	"tagalong.org/tagalong/p2p/mirror"
+	"tagalong.org/tagalong/p2p/push"
+	"tagalong.org/tagalong/p2p/reached"
 	"tagalong.org/tagalong/p2p/told"
 	"tagalong.org/tagalong/p2p/verify"
 )
@@ -65,6 +70,7 @@ type Engine struct {
 	group sync.WaitGroup
 
 	facts     factsCache
+	handover  handover.Rule
 	recordDue chan struct{} // 1-buffered: some VM's record may have to be written
 	// replicasDue is the same of what its replicas lack.
 	replicasDue chan struct{}
@@ -75,7 +81,8 @@ type Engine struct {
 	sites       sites
 	heralding   *heralding
 	limits      *limits.Limits // of pushes to and from other sites
-	announcing  sync.Mutex     // held while this device's own record is written
+	post        post
+	announcing  sync.Mutex // held while this device's own record is written
 
 	notes sync.Mutex // held over a change of a note of a saved memory
 	// following is held over a look at who is in the fleet and what follows from it.
@@ -127,9 +134,10 @@ func open(opt Options) (_ *Engine, err error) {
 		return nil, &api.Error{Code: api.CodeEngineRunning, Sentence: "Another Tagalong engine already runs on " + opt.DataDir + ".",
 			Next: "Use that one (tagalong status), or give this one a directory of its own with --data."}
 	}
-	e := &Engine{opt: opt, log: opt.Log, name: opt.Name, lock: lock, vms: map[string]*vm{}, links: map[string]*link{}, recordDue: make(chan struct{}, 1), replicasDue: make(chan struct{}, 1)}
+	e := &Engine{opt: opt, log: opt.Log, name: opt.Name, lock: lock, handover: handover.Usual, vms: map[string]*vm{}, links: map[string]*link{}, recordDue: make(chan struct{}, 1), replicasDue: make(chan struct{}, 1)}
 	e.courtesy = newCourtesy(e.guestRequests)
 	e.recording = e.newRecordPace()
+	e.post = post{times: postal.Usual, began: time.Now(), due: make(chan struct{}, 1), runs: map[pushKey]*pushRun{}, reports: map[string]report{}}
 	defer func() {
 		if err != nil {
 			e.close()
@@ -221,8 +229,12 @@ func (e *Engine) serve(ctx context.Context, ready func()) error {
 
 	e.host.Handle(mirror.Protocol, e.handleMirror)
 	e.host.Handle(compare.Protocol, e.handleCompare)
+	e.host.Handle(push.Protocol, e.handlePush)
+	e.host.Handle(reached.Protocol, e.handleReached)
 	e.host.Handle(handoff.Protocol, e.handleControl)
 	e.host.Handle(handoff.MemoryProtocol, e.handleMemory)
+	e.host.Handle(handoff.SetsProtocol, e.handleLacking)
+	e.host.Handle(fetch.Protocol, e.handleFetch)
 	e.host.Handle(exchange.Protocol, e.handleExchange)
 	e.host.Handle(told.Protocol, e.handleTold)
 	e.host.Handle(mend.Protocol, e.handleMend)
@@ -244,6 +256,7 @@ func (e *Engine) serve(ctx context.Context, ready func()) error {
 	group.Go(func() error { return e.heraldSyncs(ctx) })
 	group.Go(func() error { return e.followSites(ctx) })
 	group.Go(func() error { return e.limits.Run(ctx) })
+	group.Go(func() error { return e.postChanges(ctx) })
 	group.Go(func() error { return e.scrub(ctx) })
 	group.Go(func() error {
 		server := api.NewServer(e, e.log.With("part", "api"))

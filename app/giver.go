@@ -50,6 +50,7 @@ type outgoingRun struct {
 	peer    string
 	live    bool
 	early   bool // stop the guest within the first pass
+	begun   time.Time
 	cancel  context.CancelFunc
 	done    chan struct{}
 
@@ -63,11 +64,12 @@ type outgoingRun struct {
 	// piped is closed when the pipe to the taker has ended.
 	piped    chan struct{}
 	finished bool
+	told     bool // the taker knows what it lacks
 }
 
 func (v *vm) startOutgoing(ctx context.Context, a baton.Action) {
 	ctx, cancel := context.WithCancel(ctx)
-	r := &outgoingRun{v: v, attempt: a.Attempt, peer: a.Peer, live: a.Live, cancel: cancel, done: make(chan struct{}), proceedc: make(chan struct{}, 1), gate: handoff.NewGate()}
+	r := &outgoingRun{v: v, attempt: a.Attempt, peer: a.Peer, live: a.Live, begun: time.Now(), cancel: cancel, done: make(chan struct{}), proceedc: make(chan struct{}, 1), gate: handoff.NewGate()}
 	v.outgoing = r
 	v.mu.Lock()
 	r.early, v.converged = v.converged, false
@@ -100,15 +102,15 @@ func giveReason(err error) string {
 }
 
 // prepare brings the taker to where only the last words are missing: its replica is complete at the
-// returned position, this disk is fenced, the guest stands still.
+// returned position, or it knows durably what it lacks of that; this disk is fenced, the guest stands still.
 func (r *outgoingRun) prepare(ctx context.Context) (vmdisk.Position, error) {
 	v := r.v
-	feed, err := r.catchUp(ctx)
-	if err != nil {
+	defer v.wantFeed(r.peer)()
+	if err := r.catchUp(ctx); err != nil {
 		return vmdisk.Position{}, fmt.Errorf("bring the other device's copy up to date: %w", err)
 	}
 	if !r.live {
-		return r.seal(ctx, feed)
+		return r.seal(ctx)
 	}
 	guest := v.currentGuest()
 	if guest == nil {
@@ -126,7 +128,7 @@ func (r *outgoingRun) prepare(ctx context.Context) (vmdisk.Position, error) {
 	paused := time.Since(stopped)
 	// From here on the guest can't write memory: all of it leaves while the disk is sealed.
 	r.gate.Release()
-	pos, err := r.seal(ctx, feed)
+	pos, err := r.seal(ctx)
 	if err != nil {
 		return pos, err
 	}
@@ -135,52 +137,6 @@ func (r *outgoingRun) prepare(ctx context.Context) (vmdisk.Position, error) {
 		return pos, err
 	}
 	v.log.Info("The guest stands still, all but its last state is there", "paused", paused, "sealed", sealed, "switchover", time.Since(stopped))
-	return pos, nil
-}
-
-// nearEnough is how little a taker that can't keep up may lack for a hand-off to go on, in bytes: as much as the queue of one that can
-// may hold. A busy guest would otherwise keep itself from leaving.
-const nearEnough = 64 << 20
-
-// catchUp waits until every write reaches the taker as it happens, or little is missing there.
-func (r *outgoingRun) catchUp(ctx context.Context) (*feedRun, error) {
-	v := r.v
-	v.switchPhase(phaseCatchUp)
-	var last int64
-	for {
-		feed := v.feed(r.peer)
-		if feed != nil {
-			p := feed.progress()
-			if p.live || p.phase == vmdisk.Behind && p.remaining <= nearEnough {
-				return feed, nil
-			}
-			if p.copied != last {
-				last = p.copied
-				v.post(ctx, baton.Event{Kind: baton.EvProgress})
-			}
-			v.switchBytes(0, p.copied, p.remaining)
-		}
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-time.After(catchUpPoll):
-		}
-	}
-}
-
-// seal fences the disk and waits until the taker has its very last write durably.
-func (r *outgoingRun) seal(ctx context.Context, feed *feedRun) (vmdisk.Position, error) {
-	disk := r.v.currentDisk()
-	if disk == nil {
-		return vmdisk.Position{}, errVMClosed
-	}
-	if err := disk.Fence(); err != nil {
-		return vmdisk.Position{}, fmt.Errorf("fence the disk: %w", err)
-	}
-	pos, err := disk.Drain(ctx, r.peer)
-	if err != nil {
-		return pos, fmt.Errorf("send the disk's last writes: %w", err)
-	}
 	return pos, nil
 }
 

@@ -61,6 +61,7 @@ func (v *vm) perform(ctx context.Context, a baton.Action) (follow baton.Event, o
 	case baton.ActSetAside:
 		v.startSetAside(ctx, a.Term)
 	case baton.ActYieldDisk:
+		v.stopHydrate()
 		if err := v.custody().Yield(a.Term); err != nil {
 			v.log.Error("Giving the disk's terms away failed", "term", a.Term, "error", err)
 		}
@@ -85,7 +86,11 @@ func (v *vm) saveBaton(state []byte) {
 
 // custody is what this device holds of the VM, for the durable steps.
 func (v *vm) custody() custody.Custody {
-	return custody.Custody{VM: v.id, Self: v.e.host.ID(), Dir: v.e.dir, Disk: v.currentDisk(), Log: v.log}
+	return v.custodyOfDisk(v.currentDisk())
+}
+
+func (v *vm) custodyOfDisk(disk *vmdisk.Store) custody.Custody {
+	return custody.Custody{VM: v.id, Self: v.e.host.ID(), Dir: v.e.dir, Disk: disk, Log: v.log, Lacking: v.lacking()}
 }
 
 func (v *vm) persistGiven(a baton.Action) baton.Event {
@@ -123,6 +128,7 @@ func (v *vm) activateDisk(term uint64) {
 		v.notActive(term, err)
 	default:
 		v.e.saveRecordSoon()
+		v.hydrateSoon()
 		v.e.spawn(v.syncFeeds)
 	}
 }
@@ -187,6 +193,8 @@ func (v *vm) resume(ctx context.Context, a baton.Action) {
 		return
 	}
 	v.memory().Rebind(a.Term)
+	v.holdBack("")
+	v.hydrateSoon()
 	if err := v.startExport(); err != nil {
 		v.log.Error("Serving the disk failed", "error", err)
 	}
@@ -253,7 +261,9 @@ func (v *vm) killHypervisor(ctx context.Context) {
 // becomeReplica ends what an owner does: the taker has proved that it runs.
 func (v *vm) becomeReplica(ctx context.Context, a baton.Action) {
 	v.saveBaton(a.State)
+	v.stopHydrate()
 	v.stopFeeds()
+	v.holdBack("")
 	v.stopExport()
 	v.doneUnder(v.e.deviceName(a.Peer))
 }

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"testing"
 
+	"tagalong.org/tagalong/app/diskpush"
 	"tagalong.org/tagalong/p2p/push"
 	"tagalong.org/tagalong/p2p/wire/wiretest"
 	"tagalong.org/tagalong/vmdisk"
@@ -16,61 +17,23 @@ import (
 	"tagalong.org/tagalong/vmdisk/vfs"
 )
 
-// cutSource lends a cut of a disk, and what was written since the receiver's position, to a push.
-type cutSource struct {
-	*vmdisk.Cut
-	lacks *blockset.Set
+// sometimes is a sink that checkpoints now and then by itself, as real time would make a receiver do.
+type sometimes struct {
+	*diskpush.Sink
+	cut push.Position
+	r   *rand.Rand
 }
 
-func (s cutSource) Next(off int64) (from, n int64) {
-	a := s.lacks.Next(off/push.Block, true)
-	return a * push.Block, (s.lacks.Next(a, false) - a) * push.Block
-}
-
-func (s cutSource) Extents(off, n int64) ([]push.Extent, error) {
-	ext, err := s.Cut.Extents(off, n)
-	out := make([]push.Extent, len(ext))
-	for i, e := range ext {
-		out[i] = push.Extent{Len: e.Len, Hole: e.Hole}
-	}
-	return out, err
-}
-
-func (s cutSource) Done(off, n int64) { s.Release(off, n) }
-
-// applierSink lends a replica to a push. It checkpoints now and then by itself, as real time would make a receiver do.
-type applierSink struct {
-	*vmdisk.Applier
-	held *blockset.Set
-	cut  push.Position
-	r    *rand.Rand
-}
-
-func (s applierSink) Held() iter.Seq2[int64, int64] {
-	return func(yield func(int64, int64) bool) {
-		for a, b := range s.held.Runs() {
-			if !yield(a*push.Block, (b-a)*push.Block) {
-				return
-			}
-		}
-	}
-}
-
-func (s applierSink) Write(off int64, p []byte) error {
-	err := s.Applier.Write(off, p)
+func (s sometimes) Write(off int64, p []byte) error {
+	err := s.Sink.Write(off, p)
 	if err == nil && s.r.IntN(8) == 0 {
 		err = s.Checkpoint(s.cut)
 	}
 	return err
 }
 
-func (s applierSink) Checkpoint(p push.Position) error {
-	return s.Applier.Checkpoint(vmdisk.Position(p))
-}
-func (s applierSink) Barrier(p push.Position) error { return s.Applier.Barrier(vmdisk.Position(p)) }
-
-// pushRun is an owner's disk, a replica whose power may go, and what the owner's disk was at each of its cuts.
-type pushRun struct {
+// pushTest is an owner's disk, a replica whose power may go, and what the owner's disk was at each of its cuts.
+type pushTest struct {
 	t       *testing.T
 	r       *rand.Rand
 	owner   *vmdisk.Store
@@ -90,14 +53,14 @@ func pushOptions(fs vfs.FS) vmdisk.Options {
 	return vmdisk.Options{FS: fs, BarrierEvery: -1, SaveEvery: -1}
 }
 
-func (p *pushRun) must(err error) {
+func (p *pushTest) must(err error) {
 	p.t.Helper()
 	if err != nil {
 		p.t.Fatal(err)
 	}
 }
 
-func (p *pushRun) write(n int) {
+func (p *pushTest) write(n int) {
 	b := make([]byte, 3*vmdisk.Block)
 	for range n {
 		p.writes++
@@ -119,7 +82,7 @@ func (p *pushRun) write(n int) {
 	}
 }
 
-func (p *pushRun) cut() *vmdisk.Cut {
+func (p *pushTest) cut() *vmdisk.Cut {
 	c, err := p.owner.Cut(p.t.Context())
 	p.must(err)
 	b := make([]byte, pushDisk)
@@ -129,7 +92,7 @@ func (p *pushRun) cut() *vmdisk.Cut {
 }
 
 // check makes sure that the replica is the owner's disk as it was at one of the cuts.
-func (p *pushRun) check() {
+func (p *pushTest) check() {
 	p.t.Helper()
 	info := p.replica.Info()
 	if !info.Complete {
@@ -147,7 +110,7 @@ func (p *pushRun) check() {
 }
 
 // push pushes a cut; the receiver's power goes at its at-th change of a file, or not at all.
-func (p *pushRun) push(c *vmdisk.Cut, at int) error {
+func (p *pushTest) push(c *vmdisk.Cut, at int) error {
 	st := p.replica.ReplicaState()
 	lacks := blockset.New(pushDisk / vmdisk.Block)
 	for x := range int64(pushDisk / vmdisk.Block) {
@@ -162,7 +125,7 @@ func (p *pushRun) push(c *vmdisk.Cut, at int) error {
 		return err
 	}
 	defer applier.Close()
-	held, err := applier.Copied()
+	sink, err := diskpush.NewSink(applier)
 	if err != nil {
 		return err
 	}
@@ -173,27 +136,22 @@ func (p *pushRun) push(c *vmdisk.Cut, at int) error {
 	var received error
 	wg.Go(func() {
 		received = push.Receive(p.t.Context(), b, func(push.Hello) (push.Replica, push.State, error) {
-			return push.Replica{Sink: applierSink{applier, held, cut, rand.New(rand.NewPCG(p.r.Uint64(), 1))}}, state, nil
+			return push.Replica{Sink: sometimes{sink, cut, rand.New(rand.NewPCG(p.r.Uint64(), 1))}}, state, nil
 		}, nil)
 	})
 	var stats push.Stats
 	h := push.Hello{Target: push.Target{VM: "work", Disk: push.ID(p.owner.ID()), Size: pushDisk, Term: 1}, Cut: cut}
 	err = push.Send(p.t.Context(), a, h, func(_ push.State, holds iter.Seq2[int64, int64]) (push.Work, error) {
-		want := lacks.Clone()
-		for off, n := range holds {
-			want.Add(off/push.Block, (off+n)/push.Block)
-		}
-		c.Want(want)
-		return push.Work{Source: cutSource{c, lacks}, Exact: st.Complete}, nil
+		return diskpush.Work(p.owner, c, lacks, st.Complete, holds), nil
 	}, push.Options{Stats: &stats})
 	wg.Wait()
 	p.content = stats.Content.Load()
 	return errors.Join(err, received)
 }
 
-// newPushRun is an owner and a replica that has nothing yet.
-func newPushRun(t *testing.T, source rand.Source) *pushRun {
-	p := &pushRun{t: t, r: rand.New(source), fs: vfs.NewMem(), was: map[vmdisk.Position][]byte{}, last: map[int64]int{}, upTo: map[vmdisk.Position]int{}}
+// newPushTest is an owner and a replica that has nothing yet.
+func newPushTest(t *testing.T, source rand.Source) *pushTest {
+	p := &pushTest{t: t, r: rand.New(source), fs: vfs.NewMem(), was: map[vmdisk.Position][]byte{}, last: map[int64]int{}, upTo: map[vmdisk.Position]int{}}
 	id := vmdisk.NewID()
 	var err error
 	p.owner, err = vmdisk.Create("owner", id, pushDisk, pushOptions(vfs.NewMem()))
@@ -211,7 +169,7 @@ func newPushRun(t *testing.T, source rand.Source) *pushRun {
 func TestPushThroughPowerCuts(t *testing.T) {
 	for seed := range uint64(12) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			p := newPushRun(t, rand.NewPCG(seed, 3))
+			p := newPushTest(t, rand.NewPCG(seed, 3))
 			p.write(60)
 			cuts := 0
 			for range 14 {
@@ -242,7 +200,7 @@ func TestPushThroughPowerCuts(t *testing.T) {
 
 // What came before the line was cut is gone on with, under the same copy, also by a later cut.
 func TestPushGoesOn(t *testing.T) {
-	p := newPushRun(t, rand.NewPCG(1, 4))
+	p := newPushTest(t, rand.NewPCG(1, 4))
 	p.write(10)
 	p.must(p.push(p.cut(), 0))
 	p.check()

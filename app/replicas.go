@@ -35,6 +35,13 @@ func (v *vm) replicas(r directory.VM) []api.Replica {
 	} else {
 		out = v.remoteReplicas(r)
 	}
+	for device, p := range v.e.post.pushing(v.id, time.Now()) {
+		for i := range out {
+			if o := &out[i]; o.Device == device && o.State != api.ReplicaLive {
+				o.State, o.Remaining, o.Blocks, o.Copied, o.Rate, o.ETA, o.Silent, o.At = p.State, p.Remaining, p.Blocks, p.Copied, p.Rate, p.ETA, false, time.Time{}
+			}
+		}
+	}
 	sort.Slice(out, func(i, j int) bool { return out[i].DeviceName < out[j].DeviceName })
 	return out
 }
@@ -55,6 +62,9 @@ func (v *vm) replicaOf(f *feedRun, peers []p2p.PeerStatus) api.Replica {
 	default:
 		r.State = api.ReplicaAway
 	}
+	if r.State == api.ReplicaAway && p.position != (vmdisk.Position{}) && !p.near && v.e.host.Connected(f.device) {
+		r.State = api.ReplicaWaiting
+	}
 	r.ETA = meter.TimeLeft(p.remaining, p.rate)
 	// Its heart beats on the connection that its copy comes over.
 	beat := r.Heard
@@ -66,7 +76,7 @@ func (v *vm) replicaOf(f *feedRun, peers []p2p.PeerStatus) api.Replica {
 	if r.State == api.ReplicaLive && r.Remaining == 0 {
 		r.Heard = beat // it has said that it has all there is
 	}
-	if r.State == api.ReplicaAway {
+	if r.State == api.ReplicaAway || r.State == api.ReplicaWaiting {
 		r.Rate, r.ETA = 0, 0
 	} else if time.Since(beat) > api.SilentAfter {
 		r.Silent, r.At, r.Rate, r.ETA = true, beat, 0, 0

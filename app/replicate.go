@@ -16,6 +16,7 @@ import (
 	"tagalong.org/tagalong/p2p"
 	"tagalong.org/tagalong/p2p/compare"
 	"tagalong.org/tagalong/p2p/mirror"
+	"tagalong.org/tagalong/p2p/push"
 	"tagalong.org/tagalong/p2p/replica"
 	"tagalong.org/tagalong/vmdisk"
 )
@@ -29,22 +30,25 @@ type feedRun struct {
 	device string
 	cancel context.CancelFunc
 	done   chan struct{}
+	poke   chan struct{} // 1-buffered: look again whether the device is mirrored to
 	stats  mirror.Stats
 	// compared counts what was compared, unfit how often that failed in a row; run's.
 	compared compare.Stats
 	unfit    int
 
 	// guarded by mu
-	mu    sync.Mutex
-	meter meter.Meter
-	heard time.Time
-	why   string // the last refusal, so that it is logged once
+	mu     sync.Mutex
+	meter  meter.Meter
+	heard  time.Time
+	why    string    // the last refusal, so that it is logged once
+	nearAt time.Time // when the device was last near; zero: it isn't
 }
 
 // feedProgress is how far a device is.
 type feedProgress struct {
 	phase     vmdisk.Phase
 	live      bool
+	near      bool // it gets every write at once, if it can be reached
 	remaining int64
 	copied    int64
 	rate      int64
@@ -72,7 +76,7 @@ func (v *vm) syncFeeds() {
 	var gone []*feedRun
 	v.mu.Lock()
 	for device := range members {
-		if v.feeds[device] == nil && v.disk != nil && !v.closed {
+		if v.feeds[device] == nil && v.disk != nil && !v.closed && device != v.heldBack {
 			v.feeds[device] = v.startFeed(device)
 		}
 	}
@@ -99,12 +103,25 @@ func (v *vm) syncFeeds() {
 // startFeed is called with v.mu held.
 func (v *vm) startFeed(device string) *feedRun {
 	ctx, cancel := context.WithCancel(v.e.ctx)
-	f := &feedRun{v: v, device: device, cancel: cancel, done: make(chan struct{})}
+	f := &feedRun{v: v, device: device, cancel: cancel, done: make(chan struct{}), poke: make(chan struct{}, 1)}
 	v.e.spawn(func() {
 		defer close(f.done)
 		f.run(ctx)
 	})
 	return f
+}
+
+// holdBack lets the device's feed rest, until another one's is to; "" is none. It ends it, and waits for its end.
+func (v *vm) holdBack(device string) {
+	v.mu.Lock()
+	v.heldBack = device
+	f := v.feeds[device]
+	delete(v.feeds, device)
+	v.mu.Unlock()
+	if f != nil {
+		f.cancel()
+		<-f.done
+	}
 }
 
 // stopFeeds ends all feeds and waits for them.
@@ -134,14 +151,16 @@ func (v *vm) feedCopied(device string) int64 {
 	return 0
 }
 
-// run mirrors whenever the device can be reached.
+// run mirrors whenever the device can be reached and is near.
 func (f *feedRun) run(ctx context.Context) {
 	wake, stop := f.v.e.host.Watch()
 	defer stop()
 	pause := mirrorRetryMin
-	for ctx.Err() == nil {
+	for f.awaitNear(ctx, wake) {
 		began := time.Now()
-		err := f.mirrorWhatDiffers(ctx)
+		nearby, stopLooking := f.whileNear(ctx)
+		err := f.mirrorWhatDiffers(nearby)
+		stopLooking()
 		if ctx.Err() != nil {
 			return
 		}
@@ -183,7 +202,14 @@ func usual(err error) bool {
 	if errors.As(err, &refusal) {
 		return refusal.Code == replica.RefuseUnknown || refusal.Code == replica.RefuseBusy
 	}
-	return errors.Is(err, errCompareFirst) || errors.Is(err, vmdisk.ErrDetached) || errors.Is(err, p2p.ErrNotConnected) || errors.Is(err, p2p.ErrConnLost) || errors.Is(err, vmdisk.ErrInactive)
+	for _, passing := range []error{
+		errFar, errCompareFirst, vmdisk.ErrDetached, p2p.ErrNotConnected, p2p.ErrConnLost, vmdisk.ErrInactive, vmdisk.ErrHydrating,
+	} {
+		if errors.Is(err, passing) {
+			return true
+		}
+	}
+	return false
 }
 
 // mirror mirrors until something ends it. If it may compare it stops (errCompareFirst) before it would copy everything, or be refused.
@@ -220,8 +246,11 @@ func (f *feedRun) open(ctx context.Context, protocol string) (disk *vmdisk.Store
 		return nil, target, nil, errVMClosed
 	}
 	info := disk.Info()
-	if !info.Active {
+	switch {
+	case !info.Active:
 		return nil, target, nil, vmdisk.ErrInactive
+	case info.Hydrating:
+		return nil, target, nil, vmdisk.ErrHydrating
 	}
 	target = replica.Target{VM: f.v.id, Disk: replica.ID(disk.ID()), Size: disk.Size(), Term: info.Term}
 	s, err = f.v.e.host.Open(ctx, f.device, protocol)
@@ -245,7 +274,7 @@ func (f *feedRun) progress() feedProgress {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	p.rate = f.meter.Update(time.Now(), p.copied+f.compared.Compared.Load())
-	p.heard = f.heard
+	p.heard, p.near = f.heard, !f.nearAt.IsZero()
 	return p
 }
 
@@ -256,12 +285,21 @@ func (f *feedRun) noteHeard() {
 	f.heard = time.Now()
 }
 
-// applyRun is the owner's writes coming in, while this device has a replica.
+// applyRun is what comes in while this device has a replica: the owner's writes, or a push.
 type applyRun struct {
-	owner  string // whose
+	owner  string // whose, or who pushes
 	cancel context.CancelFunc
 	done   chan struct{}
 	stats  mirror.Stats
+
+	push bool
+	// term is the VM's when the push began; afar says that it comes from another site. They are set before the run is known.
+	term   uint64
+	afar   bool
+	pushed push.Stats
+	// What of the push was there when it was last looked at, and since when; guarded by vm.mu.
+	seen   int64
+	seenAt time.Time
 }
 
 // handleMirror serves an owner's stream: it writes this device's replica.
@@ -282,18 +320,24 @@ func (e *Engine) handleMirror(ctx context.Context, s p2p.Stream) {
 		}
 		return diskmirror.Sink{Applier: applier, Reached: v.noteReached}, diskmirror.State(applier.State()), nil
 	}, &run.stats)
-	if applier != nil {
-		if closeErr := applier.Close(); closeErr != nil {
-			e.log.Warn("Closing the replica failed", "error", closeErr)
-		}
-		v.mu.Lock()
-		if v.applying == run {
-			v.applying = nil
-		}
-		v.mu.Unlock()
-		close(run.done)
-	}
+	v.endApplying(run, applier)
 	e.ownersStreamEnded(ctx, s, mirror.Protocol, err)
+}
+
+// endApplying ends a stream that wrote the replica, if it came so far; else v or applier is nil.
+func (v *vm) endApplying(run *applyRun, applier *vmdisk.Applier) {
+	if applier == nil {
+		return
+	}
+	if err := applier.Close(); err != nil {
+		v.log.Warn("Closing the replica failed", "error", err)
+	}
+	v.mu.Lock()
+	if v.applying == run {
+		v.applying = nil
+	}
+	v.mu.Unlock()
+	close(run.done)
 }
 
 // ownersStreamEnded logs how an owner's stream about a replica ended, unless that passes by itself. ctx is what it ran under.
@@ -355,8 +399,14 @@ func (v *vm) ensureReplica(h replica.Target) error {
 	return nil
 }
 
-// beginApplying ends an earlier stream and opens the replica for this one.
+// beginApplying ends an earlier stream, if that gives way, and opens the replica for this one.
 func (v *vm) beginApplying(run *applyRun) (*vmdisk.Applier, error) {
+	v.mu.Lock()
+	stays := v.applying != nil && !v.applying.gives(run, time.Now())
+	v.mu.Unlock()
+	if stays {
+		return nil, &replica.Refusal{Code: replica.RefuseBusy, Text: "another stream brings this copy further"}
+	}
 	v.stopApplying()
 	if disk := v.currentDisk(); disk != nil && !disk.ReplicaState().Complete {
 		v.stopComparing() // which holds what isn't whole, so that nothing is written
@@ -392,8 +442,13 @@ func (v *vm) stopApplying() {
 // after what is here has been judged, would be known to nobody.
 func (v *vm) endForeign() {
 	v.mu.Lock()
-	foreign := v.applying != nil && v.applying.owner != v.ownerID()
+	run := v.applying
 	v.mu.Unlock()
+	if run == nil {
+		return
+	}
+	term, owner, _ := v.e.dir.Owner(v.id)
+	foreign := !run.push && run.owner != owner || run.push && run.term != term
 	if foreign {
 		v.stopApplying()
 	}
@@ -406,12 +461,12 @@ func (v *vm) appliedBytes() int64 {
 	if v.applying == nil {
 		return 0
 	}
-	return v.applying.stats.Received.Load()
+	return v.applying.stats.Received.Load() + v.applying.pushed.Received.Load()
 }
 
 // noteReached tells that this device's replica has come further.
 func (v *vm) noteReached() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.received = time.Now()
+	v.received, v.mirrored = time.Now(), true
 }

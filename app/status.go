@@ -184,6 +184,7 @@ func (v *vm) status() api.VM {
 		s.State = api.VMStopped
 	}
 	s.Conflict, s.Orphan, s.RestorePoints = v.conflict(), v.e.dir.Orphan(v.id), v.restorePoints()
+	s.Hydration, s.Lending = v.hydration(), v.lending()
 	s.Replicas = v.replicas(r)
 	if s.Here {
 		verified := v.lastVerified()

@@ -74,6 +74,9 @@ func (v *vm) sendTo(ctx context.Context, device string) (*api.Switch, error) {
 	if p := v.e.preparation(); p != nil && p.wants(v.id) {
 		return nil, &api.Error{Code: api.CodeBusy, Sentence: "This device is getting ready to take " + v.name() + " along.", Next: "Cancel that first: tagalong offline off"}
 	}
+	if err := v.wholeFirst(); err != nil {
+		return nil, err
+	}
 	if v.suspended() {
 		return nil, errConflict(v.name()+" is suspended.", "Resume it first.")
 	}

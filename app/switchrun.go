@@ -239,6 +239,9 @@ func explainEnd(s api.Switch, reason string) *api.Error {
 		return &api.Error{Code: api.CodeInternal, Sentence: "Tagalong was restarted in the middle of the switch. " + stays, Next: "Try again."}
 	case reasonSuspended:
 		return &api.Error{Code: api.CodeConflict, Sentence: s.VMName + " is suspended on " + s.FromName + ".", Next: "Resume it there first."}
+	case reasonNotWhole:
+		return &api.Error{Code: api.CodeBusy, Sentence: "Not all of " + s.VMName + " is on " + s.FromName + " yet. " + stays,
+			Next: "Wait until it is (tagalong status there shows how far it is), and try again."}
 	case reasonLeaving:
 		return &api.Error{Code: api.CodeConflict, Sentence: s.FromName + " is getting ready to take " + s.VMName + " along.", Next: "Cancel that there first: tagalong offline off"}
 	case reasonNotReady:
@@ -268,6 +271,7 @@ func explainEnd(s api.Switch, reason string) *api.Error {
 // Reasons of this package, beside the machine's.
 const (
 	reasonSuspended = "suspended"
+	reasonNotWhole  = "not whole yet"
 	reasonLeaving   = "getting ready to work offline"
 	reasonNotReady  = "neither running nor stopped"
 	reasonMemory    = "not enough memory"

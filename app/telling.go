@@ -106,6 +106,9 @@ func (v *vm) tellReplicas(ctx context.Context) error {
 			gist: fmt.Sprint(info.Term, p.State, quiet && !info.Unflushed), live: p.State == api.ReplicaLive, remaining: p.Remaining,
 			acked: vmdisk.Position(p.Position), of: info.Position, at: time.Now(),
 		}
+		if p.State == api.ReplicaWaiting {
+			now.gist += fmt.Sprint(p.Position) // pushes are seldom, and who goes on with them must know of each
+		}
 		if ctx.Err() != nil || !now.due(v.tellings[f.device]) {
 			continue
 		}

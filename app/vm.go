@@ -38,6 +38,9 @@ type vm struct {
 	// tellings are the engine's tellReplicas' own: what was told of each replica.
 	tellings map[string]telling
 
+	// keeping is held over the keeping of what a giver says that this copy lacks.
+	keeping sync.Mutex
+
 	// verifies is held by who compares the disk with its copies.
 	verifies chan struct{}
 	// scrubs guards what is kept of the background verification.
@@ -66,7 +69,11 @@ type vm struct {
 	disk      *vmdisk.Store
 	export    *export
 	feeds     map[string]*feedRun // by device, while owner
+	wanted    map[string]int      // devices that are mirrored to however far they are, and how often that was asked for
 	applying  *applyRun           // while replica
+	hydrate   *hydrateRun         // while owner of a disk that isn't whole
+	lent      map[string]int      // how many streams a device reads this one's copy on
+	heldBack  string              // the device whose feed rests, because it is being told what it lacks
 	comparing *compareRun         // while replica
 	seeding   *seedRun            // while replica
 	expecting *incomingRun        // whose memory stream may come
@@ -87,7 +94,8 @@ type vm struct {
 	opened    map[string]*openPoint // restore points that the VM sees, by ID
 	heads     string                // the sides that the person was told of last; "" if there was one
 	twice     string                // the device that, as the person was told, owns the VM under the same term; "" if none
-	received  time.Time             // when the owner's last barrier came in
+	received  time.Time             // when the owner's last barrier, or a push's cut, came in
+	mirrored  bool                  // that was by the owner's own stream
 	hearsay   map[string]hearsay    // the owner's words on replicas, by device, while this device isn't the owner
 }
 
@@ -116,7 +124,7 @@ func (e *Engine) newVM(id string, m *baton.Machine, disk *vmdisk.Store, guest hy
 	v := &vm{
 		e: e, id: id, dir: e.vmDir(id), run: e.runDir(id), log: e.log.With("vm", id),
 		verifies: make(chan struct{}, 1), events: make(chan baton.Event, maxEvents), asks: make(chan ask), look: make(chan struct{}, 1), done: make(chan struct{}), cancel: cancel,
-		machine: m, disk: disk, guest: guest, feeds: map[string]*feedRun{}, opened: map[string]*openPoint{},
+		machine: m, disk: disk, guest: guest, feeds: map[string]*feedRun{}, lent: map[string]int{}, opened: map[string]*openPoint{},
 		state: m.State(), term: m.Term(),
 	}
 	v.second = second.New(v.whyNoSecond, v.tellWaits)
@@ -460,9 +468,13 @@ func (v *vm) close() {
 	if aside != nil {
 		<-aside.ended
 	}
+	v.stopHydrate()
 	v.stopFeeds()
 	v.stopApplying()
 	v.stopSeeding()
+	if disk := v.currentDisk(); disk != nil {
+		disk.EndWaiting() // else a read that waits for a holder keeps the engine from ending
+	}
 	v.stopExport()
 	v.stopPoints()
 	v.mu.Lock()

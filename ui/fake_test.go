@@ -144,7 +144,9 @@ func (f *fakeEngine) SeedVM(_ context.Context, r api.SeedVM) (*api.Job, error) {
 	return &api.Job{ID: "j4", Kind: "seed"}, f.note("seed %s %s", r.VM, r.File)
 }
 
-func (f *fakeEngine) SetVM(_ context.Context, r api.SetVM) error { return f.note("set %s %s", r.VM, r.Sync) }
+func (f *fakeEngine) SetVM(_ context.Context, r api.SetVM) error {
+	return f.note("set %s %s", r.VM, r.Sync)
+}
 
 func (f *fakeEngine) CheckDisk(_ context.Context, r api.CheckDisk) (*api.Job, error) {
 	return &api.Job{ID: "j3", Kind: "check"}, f.note("check %s", r.Disk)

@@ -134,6 +134,11 @@ func (a *Applier) Begin(copy [16]byte) error {
 func (d *Store) became(complete bool, copy [16]byte, pos Position) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if complete && d.complete && d.unapplied == nil && pos != (Position{}) {
+		d.follows(d.position)
+		d.marks(d.position)
+		d.trail.at = pos // what it is made of is told next
+	}
 	d.complete, d.copy, d.position = complete, copy, pos
 	d.reconsider()
 }
@@ -330,6 +335,7 @@ func (d *Store) applyEpochs() error {
 		}
 		d.hashes.touch(int64(fr.off), int64(fr.n))
 		d.preserve(int64(fr.off)/Block, int64(fr.off+fr.n)/Block)
+		d.trod(int64(fr.off)/Block, int64(fr.off+fr.n)/Block)
 		err := d.applyFrame(fr, data)
 		if outOfSpace(err) && d.loseCuts(err, true) {
 			err = d.applyFrame(fr, data)

@@ -100,6 +100,9 @@ func (d *Store) runRound(r *round) error {
 			err, d.syncing = fmt.Errorf("name barrier: %w", unnamed), false
 			d.withdraw(r)
 		default:
+			if d.trail.at == d.position || d.trail.begins(pos) {
+				d.trail.at = pos
+			}
 			d.position, d.syncing = pos, false
 		}
 		d.mu.Unlock()
@@ -155,12 +158,15 @@ func (d *Store) cut(r *round, rerr error) (pos Position, wrote, fresh bool, err 
 		}
 	}
 	if !wrote && !needed {
+		d.follows(pos)
 		return pos, false, false, nil
 	}
 	if fresh {
 		d.counter++
 		pos = Position{d.term, d.counter}
 	}
+	d.follows(pos)
+	d.marks(pos)
 	now := d.o.now()
 	for _, p := range d.peers {
 		if f := p.feed; f != nil && f.ready() && (fresh || f.needBarrier) {

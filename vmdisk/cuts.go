@@ -40,6 +40,10 @@ func (d *Store) addCut(c *Cut, pos Position) error {
 	if d.hydration.Load() != nil {
 		return ErrHydrating
 	}
+	if !d.active {
+		d.follows(pos)
+	}
+	d.leaves(pos)
 	d.cuts.made++
 	c.number, c.pos = d.cuts.made, pos
 	list := []*Cut{c}

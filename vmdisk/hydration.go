@@ -94,6 +94,15 @@ func (d *Store) Prefetch(off, n int64) error {
 	return nil
 }
 
+// EndWaiting makes every read that waits for stale blocks, now or later, end with ErrClosed, and a Hydrate too: whoever is about to close
+// the disk, or to end what reads it, needn't wait for a holder. Nothing is lost; the disk has to be opened again. Without stale blocks it
+// does nothing.
+func (d *Store) EndWaiting() {
+	if y := d.hydration.Load(); y != nil {
+		y.h.Close()
+	}
+}
+
 // Hydration says how far Hydrate is; ok is false if the disk is whole.
 func (d *Store) Hydration() (p hydrate.Progress, ok bool) {
 	y := d.hydration.Load()

@@ -158,6 +158,9 @@ func (a *Applier) commitIncoming(pos Position) error {
 	d.incoming, a.in = nil, nil
 	d.becameIncoming([16]byte{}, Position{})
 	d.became(true, [16]byte{}, pos)
+	for a, b := range has.Runs() {
+		d.trod(a, b)
+	}
 	d.wakeMerge()
 	return nil
 }

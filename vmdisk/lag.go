@@ -15,6 +15,8 @@ type Lag struct {
 	Of Position
 	// Settled says that nothing was written after Of.
 	Settled bool
+	// Guessed says that the blocks may have many that the peer doesn't lack.
+	Guessed bool
 	parts   []*blockset.Set
 }
 
@@ -28,7 +30,7 @@ func (d *Store) Lag(peer string) (lag *Lag, ok bool) {
 	if p == nil || !d.active {
 		return nil, false
 	}
-	lag = &Lag{Acked: p.acked, Of: d.position, Settled: !d.unflushed()}
+	lag = &Lag{Acked: p.acked, Of: d.position, Settled: !d.unflushed(), Guessed: p.guessed}
 	for _, s := range []*blockset.Set{p.todo, p.cur, p.out, p.ticked} {
 		if !s.Empty() {
 			lag.parts = append(lag.parts, s.Clone())

@@ -219,6 +219,9 @@ func (d *Store) track(a, b int64, bufs []*buffer) {
 	for l := range d.looks {
 		lack = append(lack, l.written)
 	}
+	if s := d.trail.present(); s != nil {
+		lack = append(lack, s)
+	}
 	for _, p := range d.peers {
 		p.changed = true
 		if p.age.since.IsZero() && p.clean() && p.copy == [16]byte{} {

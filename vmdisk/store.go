@@ -88,6 +88,7 @@ type Store struct {
 	peers      map[string]*peer
 	sets       *blockset.Pool  // of the peers
 	lack       []*blockset.Set // used again by track
+	trail      trail
 	watchers   map[chan struct{}]string
 	looks      map[*Look]struct{}
 	applier    *Applier
@@ -306,7 +307,13 @@ func (d *Store) load() error {
 	if err := d.loadPeers(names); err != nil {
 		return err
 	}
-	return d.whole()
+	if err := d.whole(); err != nil {
+		return err
+	}
+	if d.complete && d.hydration.Load() == nil {
+		d.follows(d.position)
+	}
+	return nil
 }
 
 // recover stores the journal anew, which drops a torn end, and gives a disk that was written when its
@@ -421,7 +428,9 @@ type Info struct {
 	// Unflushed says that something was written after Position.
 	Unflushed bool
 	// Stale is how many bytes of the disk aren't here yet (Hydrate); while Hydrating the disk can be rolled back, to Before.
-	Stale     int64
+	Stale int64
+	// Written is how many bytes of it the guest has written since it is: what a rollback would lose.
+	Written   int64
 	Hydrating bool
 	Before    Position
 	// Recorded is how many bytes of base.raw have recorded hashes, as far as this is known since the disk was opened: what is written just now counts still.
@@ -449,6 +458,7 @@ func (d *Store) Info() Info {
 	i.Owned = st.owned() && st.activated == i.Term
 	if y := d.hydration.Load(); y != nil {
 		i.Hydrating, i.Stale, i.Before = true, y.h.Progress().Left, y.before
+		i.Written = y.written.Present() * Block
 	}
 	if i.Err == nil {
 		i.Err = d.unapplied

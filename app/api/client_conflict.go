@@ -52,3 +52,15 @@ func (c *Client) GoOnline(ctx context.Context) error {
 func (c *Client) LeaveFleet(ctx context.Context, req LeaveFleet) error {
 	return c.do(ctx, http.MethodPost, "/v1/leave", req, nil)
 }
+
+// Rollback implements Engine. It gives up after 10 seconds.
+func (c *Client) Rollback(ctx context.Context, vm string) (*Rollback, error) {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	return call[Rollback](ctx, c, http.MethodGet, "/v1/vms/rollback?vm="+url.QueryEscape(vm), nil)
+}
+
+// RollBack implements Engine.
+func (c *Client) RollBack(ctx context.Context, req RollBackVM) error {
+	return c.do(ctx, http.MethodPost, "/v1/vms/rollback", req, nil)
+}

@@ -57,6 +57,10 @@ type Engine interface {
 	// Takeover is what a person must read before TakeOver, which makes this device the owner without the present one's consent.
 	Takeover(ctx context.Context, vm string) (*Takeover, error)
 	TakeOver(ctx context.Context, req TakeOverVM) error
+	// Rollback is what a person must read before RollBack, which lets a VM of this device go on with what the device had before a switch
+	// whose rest can't be had.
+	Rollback(ctx context.Context, vm string) (*Rollback, error)
+	RollBack(ctx context.Context, req RollBackVM) error
 	// Resolve carries out the choice between the sides of a conflict. It returns when the choice is durable; the job tells how it goes.
 	Resolve(ctx context.Context, req ResolveConflict) (*Job, error)
 	DeleteRestorePoint(ctx context.Context, req RestorePointRef) error

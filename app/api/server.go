@@ -144,6 +144,10 @@ func (s *Server) handler() http.Handler {
 		return e.Takeover(r.Context(), r.URL.Query().Get("vm"))
 	})
 	route("POST /v1/vms/takeover", withBody(noAnswer(e.TakeOver)))
+	route("GET /v1/vms/rollback", func(r *http.Request) (any, error) {
+		return e.Rollback(r.Context(), r.URL.Query().Get("vm"))
+	})
+	route("POST /v1/vms/rollback", withBody(noAnswer(e.RollBack)))
 	route("POST /v1/vms/resolve", withBody(e.Resolve))
 	route("POST /v1/restorepoints/delete", withBody(noAnswer(e.DeleteRestorePoint)))
 	route("POST /v1/restorepoints/open", withBody(noAnswer(e.OpenRestorePoint)))

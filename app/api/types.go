@@ -111,6 +111,9 @@ type VM struct {
 	Recorded int64 `json:"recorded_bytes,omitempty"`
 	// Second says what becomes of the promise of SyncTwo; only of a VM that is here and has it.
 	Second *SecondCopy `json:"second,omitempty"`
+	// Hydration is set on the owner while its disk isn't whole, Lending on a device that another one fetches the rest from.
+	Hydration *Hydration `json:"hydration,omitempty"`
+	Lending   *Lending   `json:"lending,omitempty"`
 	// Problem is set while something needs the person: a full disk, a lost hypervisor.
 	Problem *Error `json:"problem,omitempty"`
 	// Conflict is set while there are two histories of it.

@@ -24,6 +24,8 @@ type Custody struct {
 	Dir  *directory.Directory
 	Disk *vmdisk.Store // nil where there is none
 	Log  *slog.Logger
+	// Lacking keeps what the giver of a hand-off onto a copy that isn't whole told of it; nil: there never was any.
+	Lacking Slot
 }
 
 // Giving is a transfer to be signed.
@@ -44,7 +46,7 @@ func (c Custody) Given(g Giving) error {
 	if err != nil {
 		return unwritten(fmt.Errorf("write the transfer: %w", err))
 	}
-	if err := c.giveDisk(g.Term - 1); err != nil {
+	if err := c.giveDisk(g.Term-1, vmdisk.Position(g.Position)); err != nil {
 		return fmt.Errorf("give the disk's term away: %w", err)
 	}
 	return nil
@@ -58,12 +60,22 @@ func unwritten(err error) error {
 	return fmt.Errorf("%w: %w", ErrNotWritten, err)
 }
 
-func (c Custody) giveDisk(term uint64) error {
+// giveDisk makes it durable that the disk isn't written under term any more. One that lacks blocks can't be given as it is: if it is still at
+// the position at, at which it was given to this device, the guest never wrote here, and it becomes again what it was before.
+func (c Custody) giveDisk(term uint64, at vmdisk.Position) error {
 	if c.Disk == nil {
 		return nil
 	}
 	if c.Disk.Info().Active {
 		if err := c.Disk.Fence(); err != nil {
+			return err
+		}
+	}
+	if info := c.Disk.Info(); info.Hydrating {
+		if info.Position != at || info.Unflushed {
+			return fmt.Errorf("the disk is at %s and lacks blocks, %s is given: %w", info.Position, at, vmdisk.ErrHydrating)
+		}
+		if _, err := c.Disk.Rollback(); err != nil {
 			return err
 		}
 	}
@@ -90,30 +102,53 @@ type Word struct {
 }
 
 // Activate lets the disk be written under term (one that is fenced: once Resume was called), after what the giver told (may be nil) has become this disk's own knowledge:
-// without it everything is copied to the others again, which is slow but safe. Errors: ErrNoDisk, and vmdisk's.
+// without it everything is copied to the others again, which is slow but safe. What this copy lacks of the disk as it was given is known
+// to it before: it is stale. Errors: ErrNoDisk, ErrUntold, and vmdisk's.
 func (c Custody) Activate(term uint64, giver *Word) error {
 	if c.Disk == nil {
 		return ErrNoDisk
 	}
-	if giver != nil && len(giver.Sets) > 0 {
-		if err := c.Disk.ImportDirty(giver.Sets, c.Self); err != nil {
-			c.Log.Warn("The other replicas will be copied whole", "error", err)
-		}
+	if err := c.goBack(term); err != nil {
+		return fmt.Errorf("roll back: %w", err)
 	}
 	// A side that was fenced and is to go on is still active under its old term.
 	if c.Disk.Info().Active {
+		c.learn(giver)
 		return c.Disk.Renew(term)
 	}
-	if err := c.Disk.Activate(term); err != nil {
-		return err
+	return c.begin(term, giver)
+}
+
+// begin makes a disk active that isn't. Each step is durable before the next, and is done again after a crash.
+func (c Custody) begin(term uint64, giver *Word) error {
+	if err := c.goBack(term); err != nil {
+		return fmt.Errorf("roll back: %w", err)
 	}
-	c.teachEnds()
+	giver, err := c.lack(term, giver)
+	if err != nil {
+		return fmt.Errorf("learn what this copy lacks: %w", err)
+	}
+	c.learn(giver)
 	if giver != nil {
 		if err := c.Disk.SetClean(giver.From, giver.Position); err != nil {
 			c.Log.Warn("The giver's replica will be checked whole", "device", giver.From, "error", err)
 		}
 	}
+	if err := c.Disk.Activate(term); err != nil {
+		return err
+	}
+	c.teachEnds()
 	return nil
+}
+
+// learn takes what the giver knew of the other replicas.
+func (c Custody) learn(giver *Word) {
+	if giver == nil || len(giver.Sets) == 0 {
+		return
+	}
+	if err := c.Disk.ImportDirty(giver.Sets, c.Self); err != nil {
+		c.Log.Warn("The other replicas will be copied whole", "error", err)
+	}
 }
 
 // Resume lets the disk be written on under a term that this device owns: after an attempt to give it away, or a restart.
@@ -122,11 +157,7 @@ func (c Custody) Resume(term uint64) error {
 		return ErrNoDisk
 	}
 	if !c.Disk.Info().Active {
-		if err := c.Disk.Activate(term); err != nil {
-			return err
-		}
-		c.teachEnds()
-		return nil
+		return c.begin(term, nil)
 	}
 	// An attempt to give it away may end because the person chose: then the disk is told the new term in a moment, or was.
 	if c.Disk.Info().Term < term {
@@ -149,7 +180,12 @@ func (c Custody) Fence(term uint64) error {
 		return c.sealDisk()
 	}
 	t, ok := c.Dir.Transfer(c.VM, term)
-	if ok && t.Kind == directory.KindSwitch && t.From == c.Self {
+	switch info := c.Disk.Info(); {
+	case ok && t.Kind == directory.KindReturned && t.From == c.Self:
+		return c.giveDisk(term-1, vmdisk.Position(t.Position))
+	case info.Hydrating:
+		return nil // what it holds is still to be judged: nothing writes it meanwhile
+	case ok && t.Kind == directory.KindSwitch && t.From == c.Self:
 		return c.Disk.GiveAt(term-1, vmdisk.Position(t.Position))
 	}
 	return c.Disk.Give(term - 1)

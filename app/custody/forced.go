@@ -88,7 +88,7 @@ func (c Custody) Renew(term uint64) error {
 	}
 	err := c.Disk.Renew(term)
 	if errors.Is(err, vmdisk.ErrInactive) {
-		err = c.Disk.Activate(term)
+		err = c.begin(term, nil)
 	}
 	return err
 }
@@ -99,5 +99,22 @@ func (c Custody) Yield(term uint64) error {
 	if c.Disk == nil || term == 0 {
 		return nil
 	}
-	return c.giveDisk(term - 1)
+	if err := c.DropStale(); err != nil {
+		return err
+	}
+	return c.giveDisk(term-1, vmdisk.Position{})
+}
+
+// DropStale lets a disk that lacks blocks be again what it was before: what it holds beyond that is the winner's too, or is set aside. The caller knows that.
+func (c Custody) DropStale() error {
+	if !c.Disk.Info().Hydrating {
+		return nil
+	}
+	if c.Disk.Info().Active {
+		if err := c.Disk.Fence(); err != nil {
+			return err
+		}
+	}
+	_, err := c.Disk.Rollback()
+	return err
 }

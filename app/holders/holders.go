@@ -75,3 +75,27 @@ func Judge(d *vmdisk.Store, device string) func(fetch.State) (fetch.Lacks, error
 		}, nil
 	}
 }
+
+// Whole are the devices that have all that is stale in the owner's disk d, as far as that is known, in no order. d must be active.
+func Whole(d *vmdisk.Store) []string {
+	var out []string
+	for _, p := range d.Peers() {
+		if lag, ok := d.Lag(p.Peer); ok {
+			if p.Acked != (vmdisk.Position{}) && hasStale(d, lag) {
+				out = append(out, p.Peer)
+			}
+			lag.Release()
+		}
+	}
+	return out
+}
+
+// hasStale says whether a device with that lag has all that is stale in d.
+func hasStale(d *vmdisk.Store, lag *vmdisk.Lag) bool {
+	for first, n := range lag.Runs() {
+		if d.Stale(int64(first)*vmdisk.Block, int64(n)*vmdisk.Block) {
+			return false
+		}
+	}
+	return true
+}

@@ -247,3 +247,6 @@ func (g *Gate) State(d Disk) State {
 	}
 	return s
 }
+
+// Two says whether flushes are to wait for a second copy.
+func (g *Gate) Two() bool { return g.two.Load() }

@@ -29,7 +29,7 @@ func newVM(c *cli) *cobra.Command {
 		newVMStop(c),
 		newVMAct(c, &cobra.Command{Use: "suspend VM", Short: "Save a VM's memory and stop it", Example: "  tagalong vm suspend Work"}, (*api.Client).SuspendVM),
 		newVMAct(c, &cobra.Command{Use: "resume VM", Short: "Let a suspended or paused VM go on", Example: "  tagalong vm resume Work"}, (*api.Client).ResumeVM),
-		newVMSet(c), newVMRemove(c),
+		newVMSet(c), newVMRollback(c), newVMRemove(c),
 	)
 }
 
@@ -195,6 +195,7 @@ func needs(vm api.VM, now time.Time) []string {
 	if s := vm.Second; s != nil && s.State != api.SecondKept && s.State != api.SecondPaused {
 		lines = append(lines, fmt.Sprintf("%s is set to wait for a second copy: %s.", vm.Name, syncWords(vm, now)))
 	}
+	lines = append(lines, hydrationLines(vm)...)
 	if len(vm.RestorePoints) > 0 {
 		lines = append(lines, fmt.Sprintf("%s has %s here: tagalong restore-points %s", vm.Name, pointsWords(vm.RestorePoints), name))
 	}

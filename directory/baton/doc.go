@@ -136,8 +136,8 @@
 // guest never ran and the giver still holds it.
 //
 // Of the rows without consent: want and take-over are illegal while the disk is
-// to be judged, take-over also for a term that is not new, and in Ousted while
-// something is being kept or set aside. superseded is ignored for a term that
+// to be judged, take-over also for a term that is not new, in Owned unless it goes
+// back (mine), and in Ousted while something is being kept or set aside. superseded is ignored for a term that
 // is known or older than our own; Accepting and Loaded abort unless it is the
 // giver's own history; Taking becomes a replica where nothing is held; Ousted
 // judges again if the term is new, or the answer is outstanding. judged, and in

@@ -48,7 +48,7 @@ const (
 
 // Events of this device about a history that branched.
 const (
-	EvTakeOver   EventKind = "take-over"  // Peer (whom it is taken from; may be this device), Term (the new one), Position (this replica's); the person said so, there is one head and the disk is within it
+	EvTakeOver   EventKind = "take-over"  // Peer (whom it is taken from; may be this device), Term (the new one), Position (this replica's); the person said so, there is one head and the disk is within it; Mine: an owner's that goes back to Position, whose guest has ended
 	EvSuperseded EventKind = "superseded" // Peer (the owner), Term of the preferred head, which is not this device's, by no consent of this one; repeated at each change of the history
 	EvJudged     EventKind = "judged"     // Term (of ActJudge), Newer: something is here that the history of Term lacks, or may lack
 	EvChosen     EventKind = "chosen"     // Peer (the owner), Term of a verified transfer that decides about what this device holds: it is to go on (Mine), or to be set aside; Mine is said to a replica only if its disk is still the one that was chosen

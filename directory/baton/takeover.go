@@ -21,7 +21,9 @@ func (m *Machine) stepForced(ev Event) (acts []Action, ok bool, err error) {
 
 // takeOver makes this device the owner because a person said so. An attempt to
 // get the VM from its owner ends here: its loaded memory belongs to a disk that
-// only the owner knows whole. A giver that still holds its guest lets it go on.
+// only the owner knows whole. A giver that still holds its guest lets it go on. An
+// owner takes the VM from itself to go back to what its disk was before it was
+// given: its guest has ended.
 func (m *Machine) takeOver(ev Event) ([]Action, error) {
 	if !named(ev.Peer) || ev.Term <= m.d.Term || m.d.Judge {
 		return nil, m.illegal(ev)
@@ -31,6 +33,10 @@ func (m *Machine) takeOver(ev Event) ([]Action, error) {
 	mode := modeCold
 	switch m.state {
 	case Replica:
+	case Owned:
+		if !ev.Mine {
+			return nil, m.illegal(ev)
+		}
 	case Accepting, Loaded:
 		m.back = Replica
 		acts = m.abortTake(ReasonTakenOver, true)

@@ -18,6 +18,9 @@
 // (the return path). Pipe joins it to the hypervisor's socket, with a Gate by
 // which the engine parks, trickles and opens the flow.
 //
+// A giver whose taker lacks blocks tells it so on a third stream (SetsProtocol) before the rest of the memory leaves: a header with version,
+// attempt, position, length and BLAKE3, then the sets, at most MaxDirty bytes; the taker answers once they are durable.
+//
 // Guaranteed: bounded memory and no panic whatever a peer sends; a Pipe whose
 // gate is released for good never holds a byte back, and ends when both
 // directions ended or either failed.

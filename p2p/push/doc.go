@@ -1,7 +1,6 @@
 // Package push brings one cut of a disk to a receiver whose replica is whole at an older position, or that has none yet, over a slow link
 // and for few bytes: protocol Protocol, one stream a push, opened by who has the cut (the owner, or a site's postmaster). Who pushes what to
-// whom, and when, is the engine's: its push scheduler, with sites, postmasters, limits and idleness, is to be built on this package, and is what
-// will use it.
+// whom, and when, is the engine's (package app/postal).
 //
 //	sender                                  receiver
 //	Hello{version, VM, disk, size, term, cut} ─▶

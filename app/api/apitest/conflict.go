@@ -189,3 +189,33 @@ func (e *Engine) change(vm string, change func(*api.Status, *api.VM)) error {
 	})
 	return nil
 }
+
+// Rollback implements api.Engine: it knows what the VM's Hydration says.
+func (e *Engine) Rollback(ctx context.Context, vm string) (*api.Rollback, error) {
+	done, err := e.enter(ctx, "Rollback", vm)
+	defer done()
+	if err != nil {
+		return nil, err
+	}
+	var r *api.Rollback
+	err = e.change(vm, func(_ *api.Status, v *api.VM) {
+		if v.Hydration != nil {
+			r = &api.Rollback{VM: v.ID, VMName: v.Name, Position: v.Position, To: v.Hydration.Since, Remaining: v.Hydration.Remaining,
+				Running: v.State == api.VMRunning, Holders: v.Hydration.From, Token: "token"}
+		}
+	})
+	if err == nil && r == nil {
+		err = &api.Error{Code: api.CodeConflict, Sentence: "All of it is on this device."}
+	}
+	return r, err
+}
+
+// RollBack implements api.Engine: the VM is stopped, and whole.
+func (e *Engine) RollBack(ctx context.Context, req api.RollBackVM) error {
+	done, err := e.enter(ctx, "RollBack", req)
+	defer done()
+	if err != nil {
+		return err
+	}
+	return e.change(req.VM, func(_ *api.Status, v *api.VM) { v.Hydration, v.State = nil, api.VMStopped })
+}

@@ -1,0 +1,170 @@
+// Package diskpush lends disks to the push protocol: a cut of a disk that is whole as its source, a replica's applier as its sink; and it finds out
+// what a receiver lacks of a cut, as exactly as that is known here.
+//
+// What is never left out: a block that might differ. Lacks says nothing unless it knows what was written since the very position that the
+// receiver says it is at.
+//
+// It closes nothing and decides nothing: whether a push may be, and the ends of disks and streams, are its caller's, the engine.
+//
+// To test: go test ./app/diskpush ; with power cuts: go test -run TestPush ./app
+package diskpush
+
+import (
+	"iter"
+
+	"tagalong.org/tagalong/p2p/push"
+	"tagalong.org/tagalong/vmdisk"
+	"tagalong.org/tagalong/vmdisk/blockset"
+)
+
+// Told is what an owner told the fleet of a replica: at Position it differs from the disk at Of at most in the blocks of Runs (the first of
+// a run, and their count).
+type Told struct {
+	Position, Of vmdisk.Position
+	Runs         iter.Seq2[uint64, uint64]
+}
+
+// State is what a receiver said of its replica of disk, in the disk's terms.
+func State(disk *vmdisk.Store, s push.State) vmdisk.ReplicaState {
+	return vmdisk.ReplicaState{
+		Disk: disk.ID(), Complete: s.Complete, Position: vmdisk.Position(s.Position), Copy: s.Copy, Checkpoint: vmdisk.Position(s.Checkpoint),
+	}
+}
+
+// Lacks is which blocks of the cut of disk the replica r of a peer may lack; nil is all of them. exact says that they are those that were written
+// since. told, if not nil, is asked if this disk doesn't know itself; it is false if nothing is known that holds for this disk's history.
+func Lacks(disk *vmdisk.Store, cut *vmdisk.Cut, peer string, r vmdisk.ReplicaState, told func() (Told, bool)) (set *blockset.Set, exact bool) {
+	if !r.Complete {
+		return nil, false
+	}
+	// An owner's own word comes first: what is to be repaired there is in it too.
+	if lag, ok := disk.Lag(peer); ok {
+		defer lag.Release()
+		if lag.Acked == r.Position {
+			set = blocks(disk, lag.Runs())
+			if !lag.Guessed {
+				return set, true
+			}
+		}
+	}
+	if since, ok := cut.Since(r.Position); ok {
+		return since, true
+	}
+	if set != nil || told == nil {
+		return set, false
+	}
+	known, ok := told()
+	if !ok || known.Position != r.Position || known.Of.Compare(cut.Position()) > 0 {
+		return nil, false
+	}
+	set = blocks(disk, known.Runs)
+	if known.Of != cut.Position() {
+		more, ok := cut.Since(known.Of)
+		if !ok {
+			return nil, false
+		}
+		set.Or(more)
+	}
+	return set, true
+}
+
+func blocks(disk *vmdisk.Store, runs iter.Seq2[uint64, uint64]) *blockset.Set {
+	set := blockset.New(disk.Size() / vmdisk.Block)
+	for first, n := range runs {
+		set.Add(int64(first), int64(first+n))
+	}
+	return set
+}
+
+// Work is what there is to send of a cut, of which the receiver lacks the blocks of lacks (nil: all) and has held what holds says. The cut keeps nothing
+// else from then on.
+func Work(disk *vmdisk.Store, cut *vmdisk.Cut, lacks *blockset.Set, exact bool, holds iter.Seq2[int64, int64]) push.Work {
+	if lacks != nil {
+		want := lacks.Clone()
+		for off, n := range holds {
+			want.Add(off/push.Block, (off+n)/push.Block)
+		}
+		cut.Want(want)
+	}
+	return push.Work{Source: source{cut, lacks}, Exact: exact, Heat: heat{disk}}
+}
+
+type source struct {
+	*vmdisk.Cut
+	lacks *blockset.Set
+}
+
+// Next implements push.Source.
+func (s source) Next(off int64) (from, n int64) {
+	if s.lacks == nil {
+		return off, max(0, s.Size()-off)
+	}
+	a := s.lacks.Next(off/push.Block, true)
+	return a * push.Block, (s.lacks.Next(a, false) - a) * push.Block
+}
+
+// Extents implements push.Source.
+func (s source) Extents(off, n int64) ([]push.Extent, error) {
+	there, err := s.Cut.Extents(off, n)
+	out := make([]push.Extent, len(there))
+	for i, e := range there {
+		out[i] = push.Extent(e)
+	}
+	return out, err
+}
+
+// Done implements push.Source.
+func (s source) Done(off, n int64) { s.Release(off, n) }
+
+type heat struct{ disk *vmdisk.Store }
+
+// Heat implements push.Heat.
+func (h heat) Heat(region int64) uint64 {
+	off := region * push.Region
+	return h.disk.Heat(off, min(push.Region, h.disk.Size()-off))
+}
+
+// Sink is a replica. May, if not nil, is asked before what came becomes the disk: its error ends the push, and the replica stays what it was. Reached,
+// if not nil, is called when the replica is the cut, durably.
+type Sink struct {
+	*vmdisk.Applier
+	May     func() error
+	Reached func()
+	held    *blockset.Set
+}
+
+var _ push.Sink = (*Sink)(nil)
+
+// NewSink lends the applier, of which nothing was begun yet.
+func NewSink(a *vmdisk.Applier) (*Sink, error) {
+	held, err := a.Copied()
+	return &Sink{Applier: a, held: held}, err
+}
+
+// Held implements push.Sink.
+func (s *Sink) Held() iter.Seq2[int64, int64] {
+	return func(yield func(int64, int64) bool) {
+		for a, b := range s.held.Runs() {
+			if !yield(a*push.Block, (b-a)*push.Block) {
+				return
+			}
+		}
+	}
+}
+
+// Checkpoint implements push.Sink.
+func (s *Sink) Checkpoint(p push.Position) error { return s.Applier.Checkpoint(vmdisk.Position(p)) }
+
+// Barrier implements push.Sink.
+func (s *Sink) Barrier(p push.Position) error {
+	if s.May != nil {
+		if err := s.May(); err != nil {
+			return err
+		}
+	}
+	err := s.Applier.Barrier(vmdisk.Position(p))
+	if err == nil && s.Reached != nil {
+		s.Reached()
+	}
+	return err
+}

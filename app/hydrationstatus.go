@@ -1,0 +1,96 @@
+package app
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"tagalong.org/tagalong/app/api"
+	"tagalong.org/tagalong/app/holders"
+	"tagalong.org/tagalong/vmdisk"
+)
+
+// hydration is how far the disk is from being whole; nil if it is, or isn't this device's to make so.
+func (v *vm) hydration() *api.Hydration {
+	v.mu.Lock()
+	disk, run := v.disk, v.hydrate
+	owner := v.ownerLocked()
+	v.mu.Unlock()
+	if disk == nil || !owner {
+		return nil
+	}
+	p, lacks := disk.Hydration()
+	if !lacks {
+		return nil
+	}
+	h := &api.Hydration{
+		Total: p.Total, Remaining: p.Left, Fetched: p.Fetched, Rate: int64(p.Rate), ETA: p.Remaining, Reads: p.Waiting,
+		Since: api.Position(disk.Info().Before), From: v.hydrationFrom(disk, run),
+	}
+	h.Waiting = run == nil || run.Waiting()
+	return h
+}
+
+// hydrationFrom are those that have what is lacking, and those that answer.
+func (v *vm) hydrationFrom(disk *vmdisk.Store, run *hydrateRun) []api.HydrationHolder {
+	from := map[string]api.HydrationHolder{}
+	whole := holders.Whole(disk)
+	for _, device := range whole {
+		from[device] = api.HydrationHolder{Device: device, Needed: len(whole) == 1}
+	}
+	if run != nil {
+		for _, h := range run.Holders() {
+			f, has := from[h.Name]
+			if !has && !h.Connected && h.Fetched == 0 {
+				continue
+			}
+			f.Device, f.Connected, f.Rate, f.Fetched = h.Name, h.Connected, int64(h.Rate), h.Fetched
+			f.Needed = f.Needed || len(whole) == 0 && h.Connected
+			from[h.Name] = f
+		}
+	}
+	out := slices.Collect(maps.Values(from))
+	for i := range out {
+		out[i].DeviceName = v.e.deviceName(out[i].Device)
+	}
+	slices.SortFunc(out, func(a, b api.HydrationHolder) int { return strings.Compare(a.DeviceName, b.DeviceName) })
+	return out
+}
+
+// lending is who fetches the rest of the disk from this device; nil if nobody does.
+func (v *vm) lending() *api.Lending {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for device := range v.lent {
+		return &api.Lending{To: device, ToName: v.e.deviceName(device)}
+	}
+	return nil
+}
+
+// waitsText says that the VM waits for one of the devices.
+func (v *vm) waitsText(could []string) string {
+	names := make([]string, 0, len(could))
+	for _, device := range could {
+		names = append(names, v.e.deviceName(device))
+	}
+	slices.Sort(names)
+	text := fmt.Sprintf("%s waits for what isn't on this device yet.", v.name())
+	if len(names) > 0 {
+		text += fmt.Sprintf(" It is on %s: bring it back, or roll back (tagalong vm rollback).", strings.Join(names, " and on "))
+	}
+	return text
+}
+
+// wholeFirst refuses what needs all of the disk here.
+func (v *vm) wholeFirst() error {
+	h := v.hydration()
+	if h == nil {
+		return nil
+	}
+	next := "Wait until it is: tagalong status shows how far it is."
+	if h.Waiting {
+		next = v.waitsText(holders.Whole(v.currentDisk()))
+	}
+	return &api.Error{Code: api.CodeBusy, Sentence: fmt.Sprintf("Not all of %s is on this device yet: %s are still on their way.", v.name(), sayBytes(h.Remaining)), Next: next}
+}

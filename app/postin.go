@@ -1,0 +1,239 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"tagalong.org/tagalong/app/api"
+	"tagalong.org/tagalong/app/diskmirror"
+	"tagalong.org/tagalong/app/diskpush"
+	"tagalong.org/tagalong/app/limits"
+	"tagalong.org/tagalong/p2p"
+	"tagalong.org/tagalong/p2p/push"
+	"tagalong.org/tagalong/p2p/reached"
+	"tagalong.org/tagalong/p2p/replica"
+	"tagalong.org/tagalong/vmdisk"
+)
+
+// What comes in by pushes: who may push into this device's copy, and how the VM's owner hears of it.
+
+// pushStalled is how long nothing must have come of a push before another device's takes its place.
+const pushStalled = 30 * time.Second
+
+// errStaleTerm: the VM has another owner than when the push began.
+var errStaleTerm = errors.New("the VM has another owner by now")
+
+// handlePush serves a device that has a newer state of a VM's disk.
+func (e *Engine) handlePush(ctx context.Context, s p2p.Stream) {
+	defer s.Reset()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	run := &applyRun{owner: s.Peer(), push: true, cancel: cancel, done: make(chan struct{})}
+	var v *vm
+	var applier *vmdisk.Applier
+	err := push.Receive(ctx, s, func(h push.Hello) (push.Replica, push.State, error) {
+		var err error
+		if v, err = e.pushedTo(s.Peer(), h); err != nil {
+			return push.Replica{}, push.State{}, err
+		}
+		run.term, run.afar = h.Term, e.fromAfar(s.Peer())
+		if applier, err = v.beginApplying(run); err != nil {
+			return push.Replica{}, push.State{}, err
+		}
+		sink, err := diskpush.NewSink(applier)
+		if err != nil {
+			return push.Replica{}, push.State{}, err
+		}
+		taken := push.Replica{Sink: sink}
+		if run.afar {
+			taken.Pace = e.limits.Pace(limits.Down)
+		}
+		sink.May, sink.Reached = func() error { return v.mayCommit(h) }, v.notePushed
+		return taken, push.State(diskmirror.State(applier.State())), nil
+	}, &run.pushed)
+	v.endApplying(run, applier)
+	e.ownersStreamEnded(ctx, s, push.Protocol, err)
+	e.post.soon()
+}
+
+// pushedTo checks, by this device's own directory, that the device may push that cut, and finds or makes the replica.
+func (e *Engine) pushedTo(device string, h push.Hello) (*vm, error) {
+	term, _, ok := e.dir.Owner(h.VM)
+	v := e.vm(h.VM)
+	switch {
+	case !e.dir.IsMember(device):
+		return nil, &replica.Refusal{Code: replica.RefuseOther, Text: "the device isn't in the fleet"}
+	case !ok || h.Term > term || v == nil:
+		return nil, &replica.Refusal{Code: replica.RefuseUnknown, Text: "the VM's record hasn't arrived yet"}
+	case h.Term < term:
+		return nil, &replica.Refusal{Code: replica.RefuseOldTerm, Text: fmt.Sprintf("the VM is at term %d", term)}
+	case len(e.dir.Heads(h.VM)) != 1:
+		return nil, &replica.Refusal{Code: replica.RefuseBusy, Text: "the VM has two versions, of which the person has to choose"}
+	case !e.history(h.VM, h.Cut):
+		return nil, &replica.Refusal{Code: replica.RefuseOther, Text: "the VM's history doesn't have this cut"}
+	}
+	if a := e.limits.Allowance(h.VM); !a.May && e.fromAfar(device) {
+		return nil, &replica.Refusal{Code: replica.RefuseBusy, Text: a.Sentence(time.Now())}
+	}
+	if err := v.mayReceive(); err != nil {
+		return nil, err
+	}
+	if err := v.ensureReplica(h.Target); err != nil {
+		return nil, err
+	}
+	return v, nil
+}
+
+// fromAfar says that the device is of another site: the limits count.
+func (e *Engine) fromAfar(device string) bool {
+	e.sites.mu.Lock()
+	defer e.sites.mu.Unlock()
+	return !slices.Contains(e.sites.view.Here.Members, device)
+}
+
+// endForbidden ends the pushes to here that aren't to go on now. They are gone on with when they may.
+func (e *Engine) endForbidden() {
+	for _, v := range e.allVMs() {
+		v.mu.Lock()
+		run := v.applying
+		v.mu.Unlock()
+		if run != nil && run.push && run.afar && !e.limits.Allowance(v.id).May {
+			run.cancel()
+		}
+	}
+}
+
+// mayCommit says whether what was pushed may still become the disk.
+func (v *vm) mayCommit(h push.Hello) error {
+	if term, _, ok := v.e.dir.Owner(v.id); !ok || term != h.Term || !v.e.history(v.id, h.Cut) {
+		return errStaleTerm
+	}
+	return v.mayReceive()
+}
+
+// notePushed tells that a push has brought this device's replica further.
+func (v *vm) notePushed() {
+	v.mu.Lock()
+	v.received, v.mirrored = time.Now(), false
+	v.mu.Unlock()
+	v.e.post.soon()
+}
+
+// gives says whether a stream that writes the replica gives way to another one. The caller holds v.mu.
+func (r *applyRun) gives(to *applyRun, now time.Time) bool {
+	if !to.push || r.owner == to.owner && r.push {
+		return true
+	}
+	// The owner's mirror is better than any push, and one push is as good as another.
+	if n := r.pushed.Received.Load(); n != r.seen || r.seenAt.IsZero() {
+		r.seen, r.seenAt = n, now
+	}
+	return r.push && now.Sub(r.seenAt) >= pushStalled
+}
+
+// report is what the VM's owner was told of where this device's copy is.
+type report struct {
+	owner   string
+	at      vmdisk.Position
+	running bool
+	before  time.Time // not again earlier
+}
+
+// reportAgain is after how long the owner is told again what it didn't note.
+const reportAgain = 10 * time.Second
+
+// reportReplicas tells the owners where this device's copies are, of those that the owner's own streams don't bring further.
+func (e *Engine) reportReplicas(ctx context.Context, under *sync.WaitGroup) {
+	away := map[string]bool{}
+	for _, p := range e.host.Peers() {
+		at := e.nearness(p, true)
+		away[p.ID] = p.Connected && (at == isFar || at == isApart)
+	}
+	for _, v := range e.allVMs() {
+		v.mu.Lock()
+		disk, idle := v.disk, !v.ownerLocked() && (v.applying == nil || v.applying.push)
+		v.mu.Unlock()
+		term, owner, ok := e.dir.Owner(v.id)
+		if disk == nil || !idle || !ok || owner == e.host.ID() || !away[owner] {
+			continue
+		}
+		st := disk.ReplicaState()
+		if !st.Complete || st.Position == (vmdisk.Position{}) || !e.history(v.id, replica.Position(st.Position)) {
+			continue
+		}
+		p := &e.post
+		p.mu.Lock()
+		last := p.reports[v.id]
+		due := !last.running && (last.owner != owner || last.at != st.Position) && !time.Now().Before(last.before)
+		if due {
+			last.running = true
+			p.reports[v.id] = last
+		}
+		p.mu.Unlock()
+		if !due {
+			continue
+		}
+		r := reached.Report{Target: replica.Target{VM: v.id, Disk: replica.ID(st.Disk), Size: disk.Size(), Term: term}, Position: replica.Position(st.Position)}
+		under.Go(func() {
+			err := e.report(ctx, owner, r)
+			now := report{owner: last.owner, at: last.at, before: time.Now().Add(reportAgain)}
+			if err == nil {
+				now = report{owner: owner, at: st.Position}
+			} else if ctx.Err() == nil {
+				v.log.Debug("The owner doesn't know where this copy is", "device", owner, "error", err)
+			}
+			p.mu.Lock()
+			p.reports[v.id] = now
+			p.mu.Unlock()
+		})
+	}
+}
+
+func (e *Engine) report(ctx context.Context, owner string, r reached.Report) error {
+	s, err := e.host.Open(ctx, owner, reached.Protocol)
+	if err != nil {
+		return err
+	}
+	return reached.Tell(ctx, s, r)
+}
+
+// handleReached hears where another device's copy of a VM is that this device owns.
+func (e *Engine) handleReached(ctx context.Context, s p2p.Stream) {
+	err := reached.Hear(ctx, s, func(r reached.Report) error {
+		v := e.vm(r.VM)
+		if v == nil || !v.owner() {
+			return errNoCut
+		}
+		term, _, _ := e.dir.Owner(r.VM)
+		disk := v.currentDisk()
+		if disk == nil || r.Term > term || disk.Size() != r.Size {
+			return errNoCut
+		}
+		there := vmdisk.ReplicaState{Disk: vmdisk.ID(r.Disk), Complete: true, Position: vmdisk.Position(r.Position)}
+		err := disk.Reached(s.Peer(), there)
+		if errors.Is(err, vmdisk.ErrAttached) {
+			return nil // its feed knows better
+		}
+		if err == nil {
+			v.heardOf(s.Peer())
+		}
+		return err
+	})
+	if err != nil && ctx.Err() == nil {
+		e.log.Debug("A device's word of where its copy is wasn't noted", "device", s.Peer(), "error", err)
+	}
+}
+
+// heardOf tells everybody who shows or tells it that another device's copy has come further.
+func (v *vm) heardOf(device string) {
+	if f := v.feed(device); f != nil {
+		f.noteHeard()
+	}
+	v.e.saveRecordSoon()
+	v.e.hub.publish(api.Event{Kind: "replica.changed", VM: v.id, Device: device})
+	v.e.post.soon()
+}

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"tagalong.org/tagalong/app/api"
+)
+
+func newVMRollback(c *cli) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "rollback VM",
+		Short: "Go back to what this device had of a VM before a switch",
+		Long: `After a switch to a device that lacked some of the VM's disk, the rest is fetched
+from the devices that have it. If they don't come back, the VM can go on with what this
+device had before: the VM is stopped, and what was written here since is lost.
+Should a device with the newer version return, you are asked to choose.`,
+		Example: "  tagalong vm rollback Work",
+		Args:    between(0, 1),
+	}
+	yes := cmd.Flags().Bool("yes", false, "don't ask")
+	asJSON := jsonFlag(cmd)
+	cmd.ValidArgsFunction = c.completeFirst(vmNames)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return c.withVM(cmd, args, func(ctx context.Context, client *api.Client, vm api.VM) error {
+			r, err := client.Rollback(ctx, vm.ID)
+			if err != nil {
+				return err
+			}
+			c.tell(*asJSON, factLines(rollbackFacts(r))...)
+			if err := c.confirm(fmt.Sprintf("This rolls %q back, and loses for good what was written to it here since the switch.", r.VMName), r.VMName, *yes); err != nil {
+				return err
+			}
+			if err := client.RollBack(ctx, api.RollBackVM{VM: r.VM, Token: r.Token}); err != nil {
+				return err
+			}
+			if *asJSON {
+				return c.out.json(r)
+			}
+			c.out.say("%q is what this device had before the switch. Start it with: tagalong vm start %s", r.VMName, shellWord(r.VMName))
+			return nil
+		})
+	}
+	return cmd
+}
+
+// rollbackFacts is what a person reads before a VM is rolled back.
+func rollbackFacts(r *api.Rollback) []fact {
+	facts := []fact{
+		{"Now", "position " + positionWords(r.Position) + ", " + size(r.Remaining) + " of it aren't here"},
+		{"Back to", "position " + positionWords(r.To)},
+		{"Lost for good", size(r.Written) + " written here since the switch"},
+	}
+	switch {
+	case r.Running:
+		facts = append(facts, fact{"The VM", "is stopped as if its plug were pulled"})
+	case r.Suspended:
+		facts = append(facts, fact{"Saved memory", "is lost"})
+	}
+	if names := holderNames(r.Holders, func(api.HydrationHolder) bool { return true }); names != "" {
+		facts = append(facts, fact{"Newer version", "on " + names + ": when it returns you are asked to choose"})
+	}
+	return facts
+}
+
+// holderNames are the names of those that are chosen.
+func holderNames(holders []api.HydrationHolder, chosen func(api.HydrationHolder) bool) string {
+	var names []string
+	for _, h := range holders {
+		if chosen(h) {
+			names = append(names, h.DeviceName)
+		}
+	}
+	return strings.Join(names, ", ")
+}
+
+// hydrationLines say how far a VM's disk is from being whole, and who mustn't leave; none if it is.
+func hydrationLines(vm api.VM) []string {
+	if l := vm.Lending; l != nil {
+		return []string{fmt.Sprintf("%s fetches the rest of %s from this device: don't switch it off yet.", l.ToName, vm.Name)}
+	}
+	h := vm.Hydration
+	if h == nil {
+		return nil
+	}
+	text := fmt.Sprintf("%s: %s of its disk are still to come", vm.Name, size(h.Remaining))
+	if from := holderNames(h.From, func(x api.HydrationHolder) bool { return x.Connected }); from != "" {
+		text += " from " + from
+	}
+	if h.Rate > 0 && !h.Waiting {
+		text += ", " + size(h.Rate) + "/s"
+	}
+	if h.ETA > 0 {
+		text += ", " + h.ETA.Round(time.Second).String() + " left"
+	}
+	lines := []string{text + "."}
+	needed := holderNames(h.From, func(x api.HydrationHolder) bool { return x.Needed })
+	switch {
+	case h.Waiting && needed != "":
+		lines = append(lines, fmt.Sprintf("What isn't here waits: bring %s back, or roll back: tagalong vm rollback %s", needed, shellWord(vm.Name)))
+	case h.Waiting:
+		lines = append(lines, fmt.Sprintf("What isn't here waits: nobody who has it is there. You may roll back: tagalong vm rollback %s", shellWord(vm.Name)))
+	case needed != "":
+		lines = append(lines, fmt.Sprintf("Don't switch off %s yet.", needed))
+	}
+	return lines
+}

@@ -1,0 +1,240 @@
+package vmdisk
+
+import (
+	"fmt"
+	"time"
+
+	"tagalong.org/tagalong/vmdisk/blockset"
+)
+
+const (
+	// trailMarks is how many marks a trail has at most, markEvery how far apart they are at least that no cut made.
+	trailMarks = 32
+	markEvery  = 30 * time.Second
+)
+
+// trail is what was written to a disk since some of its positions, the marks: on an owner by its guest, on a replica by its owner. It is kept
+// in memory only, and begins anew when the disk is opened, or comes to a position in a way that isn't told to it (hydration, a roll-back). The zero
+// trail knows nothing. Guarded by Store.mu.
+type trail struct {
+	at    Position // the disk's, as far as the trail goes
+	marks []trailMark
+}
+
+// trailMark is a position, and the blocks that were written between it and the next mark. Set may have more.
+type trailMark struct {
+	pos Position
+	at  time.Time
+	cut bool // a cut was taken there: pushes end and begin at it
+	set *blockset.Set
+}
+
+// reset begins anew at pos.
+func (t *trail) reset(set *blockset.Set, pos Position, now time.Time) {
+	for _, m := range t.marks {
+		m.set.Reset()
+	}
+	t.marks = append(t.marks[:0], trailMark{pos: pos, at: now, set: set})
+}
+
+// present is where what is written now goes; nil if nothing is known.
+func (t *trail) present() *blockset.Set {
+	if len(t.marks) == 0 {
+		return nil
+	}
+	return t.marks[len(t.marks)-1].set
+}
+
+// begins says that the trail begins at pos.
+func (t *trail) begins(pos Position) bool { return len(t.marks) > 0 && t.marks[0].pos == pos }
+
+// due says whether a mark that no cut asks for is to be made.
+func (t *trail) due(now time.Time) bool {
+	n := len(t.marks)
+	return n > 0 && now.Sub(t.marks[n-1].at) >= markEvery && !t.marks[n-1].set.Empty()
+}
+
+// mark makes a mark where the disk is now, or is about to be. Nothing may be changing it.
+func (t *trail) mark(set func() *blockset.Set, pos Position, now time.Time, cut bool) {
+	if n := len(t.marks); n > 0 && t.marks[n-1].pos == pos {
+		t.marks[n-1].cut = t.marks[n-1].cut || cut
+		return
+	}
+	t.marks = append(t.marks, trailMark{pos: pos, at: now, cut: cut, set: set()})
+	if len(t.marks) > trailMarks {
+		t.thin(now)
+	}
+}
+
+// thin joins two spans: what is left is the denser the newer it is, and has the marks of cuts, as long as these aren't most.
+func (t *trail) thin(now time.Time) {
+	worst, least := 1, 0.0
+	cuts := 0
+	for _, m := range t.marks {
+		if m.cut {
+			cuts++
+		}
+	}
+	for i := 1; i < len(t.marks)-1; i++ {
+		m := t.marks[i]
+		if m.cut && cuts <= trailMarks/2 {
+			continue
+		}
+		gap := t.marks[i+1].at.Sub(t.marks[i-1].at).Seconds() / (now.Sub(m.at).Seconds() + 1)
+		if least == 0 || gap < least {
+			worst, least = i, gap
+		}
+	}
+	t.marks[worst-1].set.Or(t.marks[worst].set)
+	t.marks[worst].set.Reset()
+	t.marks = append(t.marks[:worst], t.marks[worst+1:]...)
+}
+
+// between adds to out what was written after from and not after to, and perhaps more. It is false if that isn't known. since is when the
+// first of it was written at the earliest.
+func (t *trail) between(out *blockset.Set, from, to Position) (since time.Time, ok bool) {
+	first := -1
+	for i, m := range t.marks {
+		if from != (Position{}) && m.pos.Compare(from) <= 0 {
+			first = i
+		}
+	}
+	if first < 0 {
+		return since, false
+	}
+	for _, m := range t.marks[first:] {
+		if m.pos.Compare(to) < 0 {
+			out.Or(m.set)
+		}
+	}
+	return t.marks[first].at, true
+}
+
+// follows has the trail begin anew if it doesn't know how the disk came to its position; it is about to be at pos, and nothing is changing
+// it. The caller holds mu.
+func (d *Store) follows(pos Position) {
+	if t := &d.trail; t.at != d.position || len(t.marks) == 0 {
+		t.reset(d.sets.New(d.blocks), pos, d.o.now())
+		if pos == d.position {
+			t.at = pos
+		}
+	}
+}
+
+// leaves marks a position for a cut that is being taken there. The caller holds mu, and keeps all changes away.
+func (d *Store) leaves(pos Position) {
+	d.trail.mark(func() *blockset.Set { return d.sets.New(d.blocks) }, pos, d.o.now(), true)
+}
+
+// marks marks pos if that is due. The caller holds mu, and keeps all changes away.
+func (d *Store) marks(pos Position) {
+	if now := d.o.now(); d.trail.due(now) {
+		d.trail.mark(func() *blockset.Set { return d.sets.New(d.blocks) }, pos, now, false)
+	}
+}
+
+// trod notes that a replica's blocks [a, b) changed.
+func (d *Store) trod(a, b int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if s := d.trail.present(); s != nil {
+		s.Add(a, b)
+	}
+}
+
+// Since is which blocks were written after pos and before the cut; it may have others too. It is false if that isn't known here: pos is too
+// old, or not of this disk's history. The set is the caller's.
+func (c *Cut) Since(pos Position) (*blockset.Set, bool) {
+	d := c.d
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.trail.at.Compare(c.pos) < 0 || pos.Compare(c.pos) > 0 {
+		return nil, false
+	}
+	out := blockset.New(d.blocks)
+	_, ok := d.trail.between(out, pos, c.pos)
+	return out, ok
+}
+
+// Heat says how lately something of the n bytes at off was written, of a disk that knows: only the order of the numbers counts, 0 is longest
+// ago, or not known.
+func (d *Store) Heat(off, n int64) uint64 {
+	if n <= 0 || d.bounds(off, n) != nil {
+		return 0
+	}
+	a, b := off/Block, (off+n+Block-1)/Block
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for i := len(d.trail.marks) - 1; i >= 0; i-- {
+		if d.trail.marks[i].set.Next(a, true) < b {
+			return uint64(i + 1)
+		}
+	}
+	return 0
+}
+
+// Reached tells an owner where the replica of a peer is, to which something else than a feed of this disk brought it: the peer has said
+// so. What it lacks from then on is what was written since, as far as that is known, and what it was known to lack. That is durable when it
+// returns. Errors: ErrInactive, ErrHydrating, ErrAttached (the feed, or a comparison, finds out itself), ErrWrongDisk, ErrIncomplete, ErrDiverged,
+// ErrFailed.
+func (d *Store) Reached(peer string, r ReplicaState) error {
+	err := checkPeer(peer)
+	if err == nil {
+		err = d.reached(peer, r)
+	}
+	if err == nil {
+		err = d.storePeers()
+	}
+	if err != nil {
+		return fmt.Errorf("%s reached %s: %w", peer, r.Position, err)
+	}
+	return nil
+}
+
+func (d *Store) reached(name string, r ReplicaState) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	p := d.peers[name]
+	switch err := d.owned(); {
+	case err != nil:
+		return err
+	case r.Disk != d.id:
+		return fmt.Errorf("%s instead of %s: %w", r.Disk, d.id, ErrWrongDisk)
+	case !r.Complete:
+		return ErrIncomplete
+	case !d.inHistory(r.Position):
+		return fmt.Errorf("the disk is at %s: %w", d.position, ErrDiverged)
+	case p != nil && (p.feed != nil || p.comparison != nil):
+		return ErrAttached
+	case p != nil && p.acked == r.Position && !p.guessed && p.copy == [16]byte{}:
+		return nil
+	}
+	if p == nil {
+		p = d.newPeer(name)
+		p.term, p.at = d.term, d.position
+		p.everything()
+		d.peers[name] = p
+	}
+	if r.Position.Compare(p.acked) < 0 {
+		p.everything() // it has lost something
+	}
+	p.lostCopy()
+	written := blockset.New(d.blocks)
+	// What was written after the last barrier is in the last span.
+	since, ok := d.trail.between(written, r.Position, Position{^uint64(0), 0})
+	if ok && d.trail.at == d.position {
+		// What is to be sent again because it is damaged there counts as written before: a comparison finds it again.
+		for x := int64(0); x < d.blocks; {
+			a := written.Next(x, false)
+			x = written.Next(a, true)
+			p.todo.Remove(a, x)
+		}
+		p.guessed = false
+		if p.age = (age{since: since}); p.todo.Empty() {
+			p.age = age{}
+		}
+	}
+	p.acked, p.changed = r.Position, true
+	d.notify(name)
+	return nil
+}

@@ -42,7 +42,12 @@ func (f *feedRun) mirrorWhatDiffers(ctx context.Context) error {
 
 // compare finds out which blocks the device's copy lacks.
 func (f *feedRun) compare(ctx context.Context) error {
+	version := compare.Version
 	disk, target, s, err := f.open(ctx, compare.Protocol)
+	if errors.Is(err, p2p.ErrProtocol) {
+		version = 1
+		disk, target, s, err = f.open(ctx, compare.ProtocolV1)
+	}
 	if err != nil {
 		return err
 	}
@@ -53,7 +58,7 @@ func (f *feedRun) compare(ctx context.Context) error {
 			c.Close()
 		}
 	}()
-	err = compare.Run(ctx, s, compare.Hello{Target: target}, func(state compare.State) (compare.Disk, error) {
+	err = compare.Run(ctx, s, compare.Hello{Version: version, Target: target}, func(state compare.State) (compare.Disk, error) {
 		var err error
 		if c, err = disk.Compare(f.device, diskmirror.ReplicaState(disk, state)); err != nil {
 			return nil, err

@@ -145,7 +145,7 @@ func TestASeededCopyGetsWhatDiffers(t *testing.T) {
 			sums := f.compared.Sent.Load() + f.compared.Received.Load()
 			floor := int64(len(changed)) * blockSize
 			t.Logf("%d bytes changed (%d blocks of %d); the mirror moved %d, the comparison %d: %.3f times what changed", floor, len(changed), blocks, content, sums, float64(content+sums)/float64(floor))
-			if limit := floor + floor/20 + 20*blocks; content+sums > limit {
+			if limit := floor + floor/10; content+sums > limit {
 				t.Errorf("%d bytes travelled, more than %d", content+sums, limit)
 			}
 			if _, err := s.other.engine.SeedVM(t.Context(), api.SeedVM{VM: "Work", File: file}); err == nil || !strings.Contains(err.Error(), "whole copy") {

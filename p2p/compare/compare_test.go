@@ -25,14 +25,15 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // disk is a sparse disk in memory: what isn't in blocks is a hole.
 type disk struct {
-	mu     sync.Mutex
-	size   int64
-	blocks map[int64][]byte
-	lacks  map[int64]bool // what Next tells; nil: all
-	equal  map[int64]bool // what Equal said
-	reads  int64
-	fail   error // of the reads
-	each   func()
+	mu      sync.Mutex
+	size    int64
+	version int // that the owner speaks; 0: the newest
+	blocks  map[int64][]byte
+	lacks   map[int64]bool // what Next tells; nil: all
+	equal   map[int64]bool // what Equal said
+	reads   int64
+	fail    error // of the reads
+	each    func()
 }
 
 func newDisk(size int64) *disk {
@@ -130,7 +131,9 @@ func compared(ctx context.Context, a, b compare.Stream, mine *disk, theirs compa
 	go func() {
 		done <- compare.Serve(ctx, b, func(compare.Hello) (compare.Reader, compare.State, error) { return theirs, whole, nil }, stats[1])
 	}()
-	ran = compare.Run(ctx, a, hello(mine.size), func(st compare.State) (compare.Disk, error) {
+	h := hello(mine.size)
+	h.Version = mine.version
+	ran = compare.Run(ctx, a, h, func(st compare.State) (compare.Disk, error) {
 		if st != whole {
 			return nil, fmt.Errorf("state %+v", st)
 		}
@@ -146,6 +149,7 @@ func TestFindsWhatDiffers(t *testing.T) {
 			rapid.Check(t, func(rt *rapid.T) {
 				size := rapid.Int64Range(1, 5*1024/2).Draw(rt, "blocks") * compare.Block
 				mine, theirs := newDisk(size), newDisk(size)
+				mine.version = rapid.IntRange(0, 1).Draw(rt, "version")
 				for range rapid.IntRange(0, 40).Draw(rt, "runs") {
 					at, n := rapid.Int64Range(0, size/compare.Block-1).Draw(rt, "at"), rapid.Int64Range(1, 300).Draw(rt, "n")
 					c, who := rapid.Byte().Draw(rt, "content"), rapid.IntRange(0, 5).Draw(rt, "who")
@@ -220,13 +224,13 @@ func TestTraffic(t *testing.T) {
 	if got := mine.unequal(); !slices.Equal(got, []int64{5000}) {
 		t.Fatalf("differ: %v", got)
 	}
-	if got := stats[0].Received.Load(); got > 16*17+20<<10 {
+	if got := stats[0].Received.Load(); got > 16*17+9+64*16+129+16*16+5 {
 		t.Errorf("%d bytes came", got)
 	}
 	if stats[0].Received.Load() != stats[1].Sent.Load() || stats[1].Received.Load() != stats[0].Sent.Load() {
 		t.Errorf("sent %d and %d, received %d and %d", stats[0].Sent.Load(), stats[1].Sent.Load(), stats[1].Received.Load(), stats[0].Received.Load())
 	}
-	if stats[0].Compared.Load() != size || stats[1].Read.Load() != size+compare.Region {
+	if stats[0].Compared.Load() != size || stats[1].Read.Load() != size+compare.Region+compare.Leaf {
 		t.Errorf("%d compared, the replica read %d", stats[0].Compared.Load(), stats[1].Read.Load())
 	}
 }

@@ -42,6 +42,9 @@ func FuzzServe(f *testing.F) {
 	f.Add(cat(frame(2, 0, 0)))
 	f.Add(cat(bytes.Repeat(frame(1, 0, 3), 9)))
 	f.Add(cat(frame(0x81, 1)))
+	f.Add(cat(frame(3, 0, 3), frame(4, 0, 0, 1), frame(4, 2, 0xffffffff, 0xffffffff)))
+	f.Add(cat(frame(4, 0, 0, 0)))
+	f.Add(cat(frame(4, 3, 0, 1)))
 	f.Add([]byte("\xff\xff\xff\xff"))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		d := newDisk(10 << 20)
@@ -80,6 +83,12 @@ func FuzzRun(f *testing.F) {
 	f.Add(cat(frame(0x81, 0)))
 	f.Add(cat(append([]byte{0x82}, make([]byte, 16)...), frame(0x81, 2), tags, make([]byte, 16)))
 	f.Add(cat(frame(0x81, 2), append([]byte{0x82}, make([]byte, 16)...), late, make([]byte, 32)))
+	unlike := append([]byte{0x82}, make([]byte, 16)...)
+	middle := append([]byte{0x85, 0, 0, 0, 0, 0, 0, 0, 1}, make([]byte, 16)...)
+	f.Add(cat(unlike, frame(0x81, 2), middle, tags, make([]byte, 16)))
+	f.Add(cat(unlike, frame(0x81, 2), middle, late, make([]byte, 32)))
+	f.Add(cat(unlike, frame(0x81, 2), []byte{0x85, 0x80, 0, 0, 0, 0, 0, 0, 0}, tags[:1], make([]byte, 128)))
+	f.Add(cat(frame(0x81, 2), unlike, []byte{0x85, 0x80, 0, 0, 0, 0, 0, 0, 0}, make([]byte, 16)))
 	f.Add(cat([]byte{0x84, 0, 2, 'n', 'o'}))
 	f.Add(cat([]byte{0x84, 0xff, 0xff}))
 	f.Add(state(`{"refusal":{"code":"busy","text":"x"}}`))
@@ -119,23 +128,26 @@ func TestWireFormat(t *testing.T) {
 		t.Fatalf("%+v: %v", st, err)
 	}
 	rest, _ := io.ReadAll(r)
-	keyed := func(parts ...[]byte) []byte {
-		h, err := blake3.NewKeyed(make([]byte, 32)) // the key of a Hello that doesn't say one
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, _ = h.Write(bytes.Join(parts, nil))
-		return h.Sum(nil)[:16]
-	}
 	bits := make([]byte, 128)
 	bits[(1500-1024)/8] = 1 << ((1500 - 1024) % 8)
 	want := bytes.Join([][]byte{
-		{0x82}, keyed([]byte{0, 0, 0, 3, 0, 0, 0, 1}, d.blocks[3]), {0x82}, keyed([]byte{0, 0, 1, 0xdc, 0, 0, 0, 1}, d.blocks[1500]), frame(0x81, 1),
-		{0x83}, bits, keyed(d.blocks[1500]), frame(0x81, 1),
+		{0x82}, keyed(t, []byte{0, 0, 0, 3, 0, 0, 0, 1}, d.blocks[3]), {0x82}, keyed(t, []byte{0, 0, 1, 0xdc, 0, 0, 0, 1}, d.blocks[1500]), frame(0x81, 1),
+		{0x83}, bits, keyed(t, d.blocks[1500]), frame(0x81, 1),
 	}, nil)
 	if !bytes.Equal(rest, want) {
 		t.Fatalf("got\n%x, want\n%x", rest, want)
 	}
+}
+
+// keyed is a sum or a tag under the key of a Hello that doesn't say one.
+func keyed(t *testing.T, parts ...[]byte) []byte {
+	t.Helper()
+	h, err := blake3.NewKeyed(make([]byte, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = h.Write(bytes.Join(parts, nil))
+	return h.Sum(nil)[:16]
 }
 
 // recorded keeps what was written.

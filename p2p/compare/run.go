@@ -25,7 +25,9 @@ const (
 // if ctx ended, or what went wrong; a *Refusal of the replica, or ErrReplica, is in the error's chain. The stream is closed or reset when Run returns,
 // and none of the disk's methods is called afterwards.
 func Run(ctx context.Context, s Stream, h Hello, open func(State) (Disk, error), stats *Stats) error {
-	h.Version = Version
+	if h.Version != 1 {
+		h.Version = Version
+	}
 	_, _ = rand.Read(h.Key[:]) // never fails
 	if stats == nil {
 		stats = new(Stats)
@@ -45,7 +47,7 @@ func Run(ctx context.Context, s Stream, h Hello, open func(State) (Disk, error),
 		_ = s.Reset()
 		return fmt.Errorf("compare: open: %w", err)
 	}
-	x := &runner{s: s, br: br, disk: disk, size: h.Size, stats: stats, unequal: make([]uint64, (regionsOf(h.Size)+63)/64)}
+	x := &runner{s: s, br: br, version: h.Version, disk: disk, size: h.Size, stats: stats, unequal: make([]uint64, (regionsOf(h.Size)+63)/64)}
 	if x.sums, err = newSummer(disk, h.Size, h.Key, stats); err != nil {
 		_ = s.Reset()
 		return fmt.Errorf("compare: %w", err)
@@ -58,22 +60,24 @@ func Run(ctx context.Context, s Stream, h Hello, open func(State) (Disk, error),
 
 // runner is one running Run.
 type runner struct {
-	s     Stream
-	br    *bufio.Reader
-	disk  Disk
-	size  int64
-	sums  *summer
-	stats *Stats
+	s       Stream
+	br      *bufio.Reader
+	version int
+	disk    Disk
+	size    int64
+	sums    *summer
+	stats   *Stats
 
 	unequal []uint64 // a bit for each region whose blocks must be compared
+	parts   []part   // of the window
 	got     answer
 }
 
 func (x *runner) run(ctx context.Context) error {
 	done := replica.ResetWith(ctx, x.s)
-	err := x.pass(ctx, kindRegions, x.unknown)
+	err := x.pass(ctx, x.unknown)
 	if err == nil {
-		err = x.pass(ctx, kindBlocks, x.nextUnequal)
+		err = x.refine(ctx)
 	}
 	if err == nil {
 		err = x.end()
@@ -113,14 +117,14 @@ func (x *runner) end() error {
 	}
 }
 
-// pass asks for all runs of regions that next tells, and takes the answers.
-func (x *runner) pass(ctx context.Context, of kind, next func(from int64) (first, count int64)) error {
+// pass asks all questions that next tells, from a region on, until one for no regions, and takes the answers.
+func (x *runner) pass(ctx context.Context, next func(from int64) ask) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	asked := make(chan ask, maxAsked)
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		defer close(asked)
-		if err := x.ask(ctx, of, next, asked); err != nil {
+		if err := x.ask(ctx, next, asked); err != nil {
 			cancel(err)
 			_ = x.s.Reset() // whoever reads must not wait
 		}
@@ -140,14 +144,13 @@ func (x *runner) pass(ctx context.Context, of kind, next func(from int64) (first
 	return err
 }
 
-func (x *runner) ask(ctx context.Context, of kind, next func(from int64) (first, count int64), asked chan<- ask) error {
+func (x *runner) ask(ctx context.Context, next func(from int64) ask, asked chan<- ask) error {
 	var out []byte
 	for at := int64(0); ; {
-		first, count := next(at)
-		if count == 0 {
+		a := next(at)
+		if a.count == 0 {
 			return nil
 		}
-		a := ask{of, first, count}
 		select {
 		case asked <- a:
 		case <-ctx.Done():
@@ -160,21 +163,21 @@ func (x *runner) ask(ctx context.Context, of kind, next func(from int64) (first,
 		if err != nil {
 			return fmt.Errorf("ask: %w", err)
 		}
-		at = first + count
+		at = a.first + a.count
 	}
 }
 
-// unknown is the first run of regions, from one on, in which there is something that the replica may lack.
-func (x *runner) unknown(from int64) (first, count int64) {
+// unknown asks for the first run of regions, from one on, in which there is something that the replica may lack.
+func (x *runner) unknown(from int64) ask {
 	all := regionsOf(x.size)
 	if from >= all {
-		return 0, 0
+		return ask{}
 	}
 	off, n := x.disk.Next(from * Region)
 	if n <= 0 {
-		return 0, 0
+		return ask{}
 	}
-	first = max(from, off/Region)
+	first := max(from, off/Region)
 	end := (off + n + Region - 1) / Region
 	for end < all {
 		// Neighbours go into the same question.
@@ -184,20 +187,7 @@ func (x *runner) unknown(from int64) (first, count int64) {
 		}
 		end = (off + n + Region - 1) / Region
 	}
-	return first, min(end, all) - first
-}
-
-// nextUnequal is the first run of regions, from one on, that differ.
-func (x *runner) nextUnequal(from int64) (first, count int64) {
-	all := regionsOf(x.size)
-	has := func(r int64) bool { return x.unequal[r/64]&(1<<(r%64)) != 0 }
-	for first = from; first < all && !has(first); first++ {
-	}
-	end := first
-	for end < all && has(end) {
-		end++
-	}
-	return first, end - first
+	return ask{kind: kindRegions, first: first, count: min(end, all) - first}
 }
 
 // take takes the answers to all questions, in order.
@@ -206,7 +196,7 @@ func (x *runner) take(asked <-chan ask) error {
 		for at, end := a.first, a.first+a.count; at < end; {
 			within(x.s.SetReadDeadline)
 			blocks := int(min(Region, x.size-at*Region) / Block)
-			if err := x.got.read(x.br, a.kind, end-at, blocks); err != nil {
+			if err := x.got.read(x.br, a, end-at, blocks); err != nil {
 				return fmt.Errorf("read answer: %w", err)
 			}
 			var err error
@@ -218,9 +208,12 @@ func (x *runner) take(asked <-chan ask) error {
 			case a.kind == kindRegions:
 				x.stats.Received.Add(1 + sumSize)
 				err = x.region(at)
+			case a.kind == kindLeaves:
+				x.stats.Received.Add(1 + 8 + sumSize*int64(len(x.got.tags)))
+				err = x.leaves(at)
 			default:
 				x.stats.Received.Add(1 + int64(len(x.got.data)) + sumSize*int64(len(x.got.tags)))
-				err = x.blocks(at)
+				err = x.blocks(at, a.leaves)
 			}
 			if err != nil {
 				return err
@@ -261,7 +254,7 @@ func (x *runner) theirZeros(at, n int64) error {
 			continue
 		}
 		x.got.data, x.got.tags = bitmap{}, x.got.tags[:0]
-		if err := x.blocks(at); err != nil {
+		if err := x.blocks(at, allLeaves); err != nil {
 			return err
 		}
 		at++
@@ -271,7 +264,7 @@ func (x *runner) theirZeros(at, n int64) error {
 
 // region compares a region by its sum.
 func (x *runner) region(at int64) error {
-	if err := x.sums.read(at); err != nil {
+	if err := x.sums.read(at, allLeaves); err != nil {
 		return fmt.Errorf("read: %w", err)
 	}
 	if x.sums.zero() || x.sums.sum() != x.got.sum {
@@ -281,35 +274,4 @@ func (x *runner) region(at int64) error {
 	off, n := x.bytes(at, 1)
 	x.stats.Compared.Add(n)
 	return x.equal(off, n)
-}
-
-// blocks compares a region block by block.
-func (x *runner) blocks(at int64) error {
-	if err := x.sums.read(at); err != nil {
-		return fmt.Errorf("read: %w", err)
-	}
-	start, n := x.bytes(at, 1)
-	tags, run := x.got.tags, 0 // run is where a run of equal blocks begins
-	for b := range x.sums.blocks {
-		mine, theirs := x.sums.data.has(b), x.got.data.has(b)
-		same := mine == theirs
-		if theirs {
-			same = same && x.sums.tag(b) == tags[0]
-			tags = tags[1:]
-		}
-		if same {
-			continue
-		}
-		if b > run {
-			if err := x.equal(start+int64(run)*Block, int64(b-run)*Block); err != nil {
-				return err
-			}
-		}
-		run = b + 1
-	}
-	x.stats.Compared.Add(n)
-	if run < x.sums.blocks {
-		return x.equal(start+int64(run)*Block, int64(x.sums.blocks-run)*Block)
-	}
-	return nil
 }

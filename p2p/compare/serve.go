@@ -3,6 +3,7 @@ package compare
 import (
 	"bufio"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -34,7 +35,7 @@ func Serve(ctx context.Context, s Stream, open func(Hello) (Reader, State, error
 		return fmt.Errorf("compare: serve hello: %w", err)
 	}
 	done := replica.ResetWith(ctx, s)
-	x := &server{s: s, br: br, size: h.Size, stats: stats}
+	x := &server{s: s, br: br, version: h.Version, size: h.Size, stats: stats}
 	if x.sums, err = newSummer(disk, h.Size, h.Key, stats); err == nil {
 		err = x.run()
 	}
@@ -52,7 +53,11 @@ func Serve(ctx context.Context, s Stream, open func(Hello) (Reader, State, error
 }
 
 func consider(h Hello, open func(Hello) (Reader, State, error)) (Reader, State, error) {
-	if err := replica.Consider("compare", h.Version, Version, h.Target); err != nil {
+	ours := Version
+	if h.Version == 1 {
+		ours = 1
+	}
+	if err := replica.Consider("compare", h.Version, ours, h.Target); err != nil {
 		return nil, State{}, err
 	}
 	return open(h)
@@ -61,31 +66,50 @@ func consider(h Hello, open func(Hello) (Reader, State, error)) (Reader, State, 
 type server struct {
 	s     Stream
 	br    *bufio.Reader
-	size  int64
 	sums  *summer
 	stats *Stats
 	out   []byte
-	asked int64 // regions
+
+	version int
+	size    int64
+	asked   int64 // regions
 }
 
 func (x *server) run() error {
 	regions := regionsOf(x.size)
 	for {
-		a, err := readAsk(x.br, regions)
+		a, err := readAsk(x.br, regions, x.version)
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
 			return fmt.Errorf("read question: %w", err)
 		}
-		x.stats.Received.Add(askSize)
+		x.stats.Received.Add(a.size())
 		if x.asked += a.count; x.asked > passes*regions {
 			return fmt.Errorf("%d regions were asked for on a disk of %d: %w", x.asked, regions, ErrProtocol)
 		}
-		if err := x.answer(a); err != nil {
+		if a.kind == kindPart {
+			err = x.part(a)
+		} else {
+			err = x.answer(a)
+		}
+		if err != nil {
 			return err
 		}
 	}
+}
+
+// part answers a question for some leaves of one region. It isn't sent before there is much of it, while more such questions are there.
+func (x *server) part(a ask) error {
+	if err := x.sums.read(a.first, a.leaves); err != nil {
+		return fmt.Errorf("read: %w", err)
+	}
+	x.out = x.sums.appendTo(x.out, a.kind)
+	if len(x.out) < readBuffer && x.br.Buffered() >= partSize {
+		return nil
+	}
+	return x.flush()
 }
 
 // answer answers one question.
@@ -106,7 +130,7 @@ func (x *server) answer(a ask) error {
 		if zeros, at = zeros+n, at+n; at == end {
 			return flush()
 		}
-		if err := x.sums.read(at); err != nil {
+		if err := x.sums.read(at, allLeaves); err != nil {
 			return fmt.Errorf("read: %w", err)
 		}
 		if x.sums.zero() {
@@ -127,8 +151,19 @@ func (x *server) answer(a ask) error {
 
 // appendTo appends the answer that tells of the region that was read.
 func (s *summer) appendTo(b []byte, of kind) []byte {
-	if of == kindRegions {
+	switch of {
+	case kindRegions:
 		return appendSum(b, s.sum())
+	case kindLeaves:
+		m := s.present()
+		b = binary.BigEndian.AppendUint64(append(b, byte(kindMiddle)), uint64(m))
+		for l := range s.leaves() {
+			if m.has(l) {
+				t := s.leaf(l)
+				b = append(b, t[:]...)
+			}
+		}
+		return b
 	}
 	b = append(append(b, byte(kindTags)), s.data[:]...)
 	for i := range s.blocks {

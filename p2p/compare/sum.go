@@ -12,6 +12,25 @@ const sumSize = 16
 
 type sum [sumSize]byte
 
+// leafMask has a bit for each leaf of a region, the lowest first.
+type leafMask uint64
+
+const allLeaves = ^leafMask(0)
+
+func (m leafMask) has(leaf int) bool { return m>>leaf&1 != 0 }
+func (m leafMask) count() int        { return bits.OnesCount64(uint64(m)) }
+
+// next is the first run of leaves in the mask from leaf a on, before the leaf end; a is end if there is none.
+func (m leafMask) next(a, end int) (from, to int) {
+	for a < end && !m.has(a) {
+		a++
+	}
+	for to = a; to < end && m.has(to); {
+		to++
+	}
+	return a, to
+}
+
 // bitmap has a bit for each block of a region.
 type bitmap [regionBlocks / 8]byte
 
@@ -83,12 +102,25 @@ func (s *summer) extents(off, n int64) ([]Extent, error) {
 	return ext, nil
 }
 
-// read reads a region, without its holes.
-func (s *summer) read(region int64) error {
+// read reads those leaves of a region, without their holes.
+func (s *summer) read(region int64, which leafMask) error {
 	start := region * Region
 	n := min(Region, s.size-start)
 	s.blocks, s.data = int(n/Block), bitmap{}
-	for off := int64(0); off < n; {
+	for a, b := which.next(0, s.leaves()); a < b; a, b = which.next(b, s.leaves()) {
+		if err := s.readRange(start, int64(a)*Leaf, min(n, int64(b)*Leaf)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// leaves is how many leaves the region has that was read last.
+func (s *summer) leaves() int { return (s.blocks + leafBlocks - 1) / leafBlocks }
+
+// readRange reads the bytes [off, n) of the region at start.
+func (s *summer) readRange(start, off, n int64) error {
+	for off < n {
 		ext, err := s.extents(start+off, n-off)
 		if err != nil {
 			return err
@@ -134,15 +166,31 @@ func (s *summer) block(x int) []byte { return s.buf[x*Block : (x+1)*Block] }
 func (s *summer) zero() bool { return s.data == bitmap{} }
 
 // sum is the sum of the region.
-func (s *summer) sum() sum {
+func (s *summer) sum() sum { return s.sumOf(0, s.blocks) }
+
+// leaf is the sum of a leaf of the region; only if there is something in it.
+func (s *summer) leaf(l int) sum { return s.sumOf(l*leafBlocks, min((l+1)*leafBlocks, s.blocks)) }
+
+// present are the leaves that aren't all zeros, of those that were read.
+func (s *summer) present() (m leafMask) {
+	for l := range s.leaves() {
+		if s.data[2*l]|s.data[2*l+1] != 0 {
+			m |= 1 << l
+		}
+	}
+	return m
+}
+
+// sumOf is the sum of the blocks [x, end) of the region.
+func (s *summer) sumOf(x, end int) sum {
 	s.hash.Reset()
 	var head [8]byte
-	for x := 0; x < s.blocks; x++ {
+	for ; x < end; x++ {
 		if !s.data.has(x) {
 			continue
 		}
 		y := x + 1
-		for y < s.blocks && s.data.has(y) {
+		for y < end && s.data.has(y) {
 			y++
 		}
 		binary.BigEndian.PutUint32(head[:], uint32(x))

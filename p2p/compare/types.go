@@ -10,20 +10,27 @@ import (
 	"tagalong.org/tagalong/p2p/wire"
 )
 
-// Protocol is the ID under which the stream is opened.
-const Protocol = "/tagalong/compare/1"
+// Protocol is the ID under which the stream is opened, ProtocolV1 that of version 1.
+const (
+	Protocol   = "/tagalong/compare/2"
+	ProtocolV1 = "/tagalong/compare/1"
+)
 
-// Version is the protocol version in Hello.
-const Version = 1
+// Version is the protocol version in Hello. Version 1 has no leaves.
+const Version = 2
 
 const (
 	// Block and Region are what is compared, in bytes.
 	Block  = replica.Block
 	Region = 4 << 20
+	// Leaf is between the two.
+	Leaf = 64 << 10
 	// MaxSize is the largest disk, in bytes.
 	MaxSize = replica.MaxSize
 
 	regionBlocks = Region / Block
+	regionLeaves = Region / Leaf
+	leafBlocks   = Leaf / Block
 )
 
 var (
@@ -64,7 +71,8 @@ func (k *Key) UnmarshalText(p []byte) error {
 
 // Hello opens the stream: which disk is to be compared, by the owner of which term.
 type Hello struct {
-	Version int `json:"version"` // set by Run
+	// Version is 1 on a stream of ProtocolV1; Run sets it otherwise.
+	Version int `json:"version"`
 	Target
 	Key Key `json:"key"` // set by Run
 }

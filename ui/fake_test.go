@@ -184,6 +184,12 @@ func (f *fakeEngine) RemoveDevice(_ context.Context, req api.RemoveDevice) error
 func (f *fakeEngine) PinDevice(_ context.Context, req api.PinDevice) error {
 	return f.note("pin-device %s site=%q", req.Device, req.Site)
 }
+func (f *fakeEngine) Rollback(_ context.Context, vm string) (*api.Rollback, error) {
+	return &api.Rollback{}, f.note("rollback? %s", vm)
+}
+func (f *fakeEngine) RollBack(_ context.Context, req api.RollBackVM) error {
+	return f.note("roll-back %s", req.VM)
+}
 func (f *fakeEngine) Shutdown(context.Context) error { return f.note("shutdown") }
 
 var _ api.Engine = (*fakeEngine)(nil)

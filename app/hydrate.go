@@ -72,6 +72,8 @@ func (v *vm) runHydrate(ctx context.Context, run *hydrateRun) {
 		v.whole()
 	case errors.Is(err, hydrating.ErrElsewhere):
 		v.hydrateSoon()
+	case errors.Is(err, vmdisk.ErrClosed):
+		// It was rolled back, or is being closed.
 	case ctx.Err() == nil:
 		v.log.Error("What the disk lacks isn't fetched any more", "error", err)
 		v.setProblem(&api.Error{Code: api.CodeInternal, Sentence: "The rest of the disk of " + v.name() + " can't be stored here.",

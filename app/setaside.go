@@ -89,9 +89,13 @@ func (v *vm) startSetAside(ctx context.Context, term uint64) {
 	}
 	v.aside = run
 	v.mu.Unlock()
+	v.stopHydrate()
 	v.stopFeeds()
 	v.stopApplying()
 	v.stopSeeding()
+	if disk := v.currentDisk(); disk != nil {
+		disk.EndWaiting()
+	}
 	v.stopExport()
 	v.resolutionJob(t)
 	v.e.spawn(func() {
@@ -172,7 +176,13 @@ func (v *vm) makePoint(ctx context.Context, t directory.SignedTransfer, run *asi
 	}
 	if _, err := os.Stat(v.diskDir()); errors.Is(err, fs.ErrNotExist) {
 		options := vmdisk.CloneOptions{Options: v.e.diskOptions(v.id)}
-		if err := vmdisk.Clone(ctx, v.diskDir(), shelf.Disk(id), options, run.tell); err != nil {
+		err := vmdisk.Clone(ctx, v.diskDir(), shelf.Disk(id), options, run.tell)
+		if errors.Is(err, vmdisk.ErrHydrating) {
+			// What it lacks is nowhere here. The point keeps what was written; the copy is made anew by the side that goes on.
+			v.log.Warn("A disk that lacks blocks was set aside as it is", "point", id)
+			return nil
+		}
+		if err != nil {
 			return v.explainClone(err, shelf.Bytes(id), fmt.Sprintf("Free some space, or delete the restore point: tagalong restore-points delete %s", id))
 		}
 	}

@@ -11,4 +11,9 @@
 //     machine that never asks for it.
 //   - Taking: the transfer and the machine's state in one commit; then what the giver knew of the others' replicas is put into
 //     the disk, and only then may the disk be written, under the new term.
+//   - Taking onto a copy that isn't whole: what the giver says of it is durable (Keep) before this device says that it is ready. When the transfer
+//     is durable the disk is told what it lacks (StaleIn, SetStale), what the others lack (ImportDirty), that the giver lacks nothing (SetClean), and
+//     only then may be written. A disk that isn't where it was given, and wasn't told what it lacks, is never written (ErrUntold).
+//   - Going back (the person's rollback): the takeover from this device itself, at the position that its copy was at, is durable; then the disk
+//     drops what came since, and goes on under the new term. So it is wherever a disk that lacks blocks is given back or has lost.
 package custody

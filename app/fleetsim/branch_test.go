@@ -113,6 +113,10 @@ func (e *engine) setAside() {
 	if e.applying != nil {
 		e.applying.closeReplica()
 	}
+	lacked := e.disk.Info().Hydrating
+	c, pos := &d.now, e.disk.Position()
+	var mem *vfs.Mem
+	var err error
 	if err := e.disk.Close(); err != nil {
 		w.trouble(d, "close the disk", err)
 	}
@@ -120,7 +124,19 @@ func (e *engine) setAside() {
 	if d.burnt() {
 		return
 	}
-	c, pos, mem, err := d.cloned()
+	if lacked {
+		// It is kept as it is, and the replica is made anew.
+		w.note("%s sets aside what it has, at %s, and lacks some of that", d.id, pos)
+		d.points = append(d.points, point{pos, *c})
+		d.mem, d.calls, d.touched, d.owned, d.last = vfs.NewMem(), 0, true, false, vmdisk.Position{}
+		w.truth.at(d, pos, c)
+		w.acts.points++
+		w.forgetMemory(d)
+		e.aside = nil
+		e.events = append(e.events, baton.Event{Kind: baton.EvSetAside})
+		return
+	}
+	c, pos, mem, err = d.cloned()
 	if err != nil {
 		w.trouble(d, "set aside", err)
 		if e.disk, err = vmdisk.Open("", d.diskOptions()); err != nil {

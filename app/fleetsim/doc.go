@@ -9,7 +9,7 @@
 //
 // What package app does between these parts, without its goroutines, is here once more, in engine_test.go, handoff_test.go, mirror_test.go and
 // branch_test.go: whoever changes the order of things there changes it here. Not lived through: removing devices and wiping, working offline,
-// hydrating, a second VM.
+// rolling a VM back, a second VM.
 //
 // After every event it is checked, against what an observer would know who sees everything:
 //

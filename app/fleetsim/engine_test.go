@@ -41,6 +41,7 @@ type device struct {
 	durable content
 	maybe   [sectors][]uint32
 	points  []point
+	lacks   *slot           // what its giver told it
 	memory  memory          // of the suspended guest
 	sure    vmdisk.Position // as which the owner has told that its disk stays
 	last    vmdisk.Position // of a replica, when it was looked at last
@@ -143,7 +144,7 @@ func (d *device) boot() {
 }
 
 func (e *engine) custody() custody.Custody {
-	return custody.Custody{VM: vmID, Self: e.d.id, Dir: e.dir, Disk: e.disk, Log: silent}
+	return custody.Custody{VM: vmID, Self: e.d.id, Dir: e.dir, Disk: e.disk, Log: silent, Lacking: e.d.lacks}
 }
 
 func (e *engine) owner() bool { return e.machine.Owner() }
@@ -220,6 +221,10 @@ func (e *engine) perform(a baton.Action) {
 	}
 	w.note("%s does %s, term %d", d.id, a.Kind, a.Term)
 	d.touched = true
+	if e.disk != nil {
+		before := e.disk.Info()
+		defer func() { d.wentBack(before) }()
+	}
 	switch a.Kind {
 	case baton.ActSave, baton.ActRecordAbort:
 		e.saveBaton(a.State)
@@ -337,6 +342,9 @@ func (w *world) took(d *device, t directory.SignedTransfer, pos vmdisk.Position)
 	d.owned, d.now, d.durable = true, *c, *c
 	clear(d.maybe[:])
 	w.acts.handoffs++
+	if d.e.disk.Info().Hydrating {
+		w.acts.lacking++
+	}
 }
 
 // wentOn checks that the side which goes on after a choice is the one that was chosen.
@@ -385,7 +393,7 @@ func (w *world) goOn(d *device) {
 		w.fail("%s's guest goes on with a disk that is fenced", d.id)
 		return
 	}
-	c, err := read(d.e.disk)
+	c, err := d.read()
 	if err != nil {
 		w.trouble(d, "read", err)
 		return
@@ -484,7 +492,7 @@ func (w *world) afterCrash(d *device) {
 	if d.e.disk == nil || !d.owned {
 		return
 	}
-	c, err := read(d.e.disk)
+	c, err := d.read()
 	if err != nil {
 		w.fail("%s's disk after a crash: %v", d.id, err)
 		return

@@ -144,6 +144,12 @@ func (w *world) guestWrites(d *device, r *request) {
 	if g.flight != nil {
 		r = g.flight
 	}
+	for d.stuck(r) {
+		if !d.e.hydrate() {
+			g.flight = r // it waits for somebody who has that
+			return
+		}
+	}
 	info := disk.Info()
 	if r.number != 0 {
 		w.truth.writes[r.number] = write{d.id, info.Term}

@@ -17,6 +17,7 @@ type outgoing struct {
 	attempt, peer string
 	live          bool
 	stage         stage
+	lacking       bool // the taker's copy isn't waited for
 	proceed       bool // the machine said that the last of the memory may leave
 	cancel        context.CancelFunc
 	drained       chan drained
@@ -94,6 +95,9 @@ func (e *engine) work() bool {
 			return true
 		}
 	}
+	if e.hydrate() {
+		return true
+	}
 	o, d, w := e.outgoing, e.d, e.d.w
 	if o == nil || o.stage == stageDone {
 		return false
@@ -111,7 +115,11 @@ func (e *engine) work() bool {
 	case stageCatchUp:
 		f := e.feeds[o.peer]
 		if f == nil || f.feed == nil || f.feed.Progress().Phase != vmdisk.Live {
-			return false
+			if o.lacking = e.goesOnLacking(o.peer); !o.lacking {
+				return false
+			}
+		} else if w.rng.IntN(6) == 0 {
+			o.lacking = true // its last writes don't come in time
 		}
 		e.events = append(e.events, baton.Event{Kind: baton.EvProgress})
 		o.stage = stageFence
@@ -136,6 +144,17 @@ func (e *engine) work() bool {
 		}
 		o.stage = stageDrain
 	case stageDrain:
+		if o.lacking {
+			pos, err := e.tell(o)
+			if err != nil {
+				failed(err.Error())
+				return true
+			}
+			w.note("%s has told %s what it lacks of %s", d.id, o.peer, pos)
+			e.events = append(e.events, baton.Event{Kind: baton.EvPrepared, Attempt: o.attempt, Position: baton.Position(pos)})
+			o.stage = stageLoad
+			return true
+		}
 		d.sure = vmdisk.Position{} // it may get another name now
 		ctx, cancel := context.WithCancel(context.Background())
 		o.cancel, o.drained, o.stage = cancel, make(chan drained, 1), stageDrained
@@ -223,7 +242,7 @@ func (e *engine) hear(l letter) {
 	ev, _ := baton.Delivered(l.from, *l.action)
 	switch ev.Kind {
 	case baton.EvPeerAsk:
-		if !e.owner() || len(e.dir.Heads(vmID)) > 1 || d.guest == nil && d.suspended() || d.guest != nil && d.guest.kind != running && e.machine.State() == baton.Owned {
+		if !e.owner() || e.disk != nil && e.disk.Info().Hydrating || len(e.dir.Heads(vmID)) > 1 || d.guest == nil && d.suspended() || d.guest != nil && d.guest.kind != running && e.machine.State() == baton.Owned {
 			w.post(letter{from: d.id, to: l.from, action: &baton.Action{Kind: baton.ActSendRefuse, Peer: l.from, Ask: ev.Ask, Reason: "not ready"}})
 			return
 		}

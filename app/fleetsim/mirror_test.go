@@ -88,7 +88,7 @@ func (w *world) mirrorTo(d, p *device) bool {
 // connect opens a stream: the replica checks who wants to write it, as the engine does.
 func (w *world) connect(d, p *device) bool {
 	info := d.e.disk.Info()
-	if !info.Active || !w.net.linked(d.id, p.id) || p.e == nil || !d.sees[p.id] {
+	if !info.Active || info.Hydrating || !w.net.linked(d.id, p.id) || p.e == nil || !d.sees[p.id] {
 		return false
 	}
 	pe := p.e
@@ -123,6 +123,16 @@ func (w *world) connect(d, p *device) bool {
 		pe.disk = disk
 	}
 	p.touched = true
+	if before := pe.disk.Info(); before.Hydrating {
+		if pe.machine.State() != baton.Replica {
+			return false
+		}
+		if err := pe.custody().DropStale(); err != nil {
+			w.trouble(p, "drop what is stale", err)
+			return false
+		}
+		p.wentBack(before)
+	}
 	if pe.applying != nil {
 		pe.applying.closeReplica()
 	}

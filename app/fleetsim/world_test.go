@@ -40,6 +40,7 @@ type acts struct {
 	writes, flushes, handoffs, teleports, crashes, steps int
 	takeovers, kept, judged, choices, points, compared   int
 	tellings, previews, certain, suspended, resumed      int
+	lacking, hydrated, whole                             int // hand-offs onto copies that weren't whole, blocks, disks
 }
 
 func (a *acts) add(b acts) {
@@ -60,6 +61,9 @@ func (a *acts) add(b acts) {
 	a.certain += b.certain
 	a.suspended += b.suspended
 	a.resumed += b.resumed
+	a.lacking += b.lacking
+	a.hydrated += b.hydrated
+	a.whole += b.whole
 }
 
 func (w *world) fail(format string, args ...any) {
@@ -105,6 +109,7 @@ func newWorld(seed uint64, sab saboteur, verbose bool) *world {
 	n := 2 + []int{0, 1, 0, 1, 2, 0, 1, 3, 1, 4}[seed%10]
 	for i := range n {
 		d := &device{w: w, id: string(rune('a' + i)), mem: vfs.NewMem(), sees: map[string]bool{}, powered: true}
+		d.lacks = &slot{d: d}
 		d.records = &records{d: d, durable: map[string][]byte{}}
 		w.devices = append(w.devices, d)
 	}
@@ -171,6 +176,9 @@ func (w *world) look(d *device) {
 		return
 	}
 	pos := st.Position
+	if info := disk.Info(); info.Hydrating {
+		pos = info.Position // what it reads as
+	}
 	if d.owned {
 		info := disk.Info()
 		if info.Active {
@@ -190,7 +198,7 @@ func (w *world) look(d *device) {
 		w.moved(d, d.last, pos)
 	}
 	d.last, d.touched = pos, false
-	c, err := read(disk)
+	c, err := d.read()
 	if err != nil {
 		w.trouble(d, "read", err)
 		return

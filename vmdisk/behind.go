@@ -67,8 +67,12 @@ func (s *standing) touch(now time.Time) bool {
 	return true
 }
 
-// wait is how long nothing changes by itself; only for one of which little is left.
-func (s *standing) wait(now time.Time) time.Duration {
+// wait is how long nothing changes by itself; only for one of which little is left. due says that it is to get a barrier when it may: else
+// that it may changes nothing.
+func (s *standing) wait(now time.Time, due bool) time.Duration {
+	if !due {
+		return s.hold - now.Sub(s.calm)
+	}
 	return min(s.hold-now.Sub(s.calm), touchEvery-now.Sub(s.touched))
 }
 

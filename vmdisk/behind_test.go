@@ -57,7 +57,10 @@ func TestStanding(t *testing.T) {
 		if !s.touch(now) || s.touch(now) || s.touch(now.Add(touchEvery-1)) {
 			t.Fatalf("touched at the wrong times: %+v", s)
 		}
-		if got, want := s.wait(now), min(touchEvery, s.hold-now.Sub(s.calm)); got != want {
+		if got, want := s.wait(now.Add(touchEvery), false), s.hold-now.Add(touchEvery).Sub(s.calm); got != want {
+			t.Errorf("with no barrier due it waits %v, not %v", got, want)
+		}
+		if got, want := s.wait(now, true), min(touchEvery, s.hold-now.Sub(s.calm)); got != want {
 			t.Fatalf("waits %s, not %s", got, want)
 		}
 		now = now.Add(touchEvery)

@@ -284,7 +284,7 @@ func (f *Feed) catchUp() (op *Op, do func() (*Op, error)) {
 		return nil, f.copyRun
 	}
 	f.asleep = true
-	f.soon.Reset(p.standing.wait(now))
+	f.soon.Reset(p.standing.wait(now, f.needBarrier))
 	return nil, nil
 }
 

@@ -131,8 +131,31 @@ func (e *Engine) heraldCopies() []herald.Copy {
 				all = append(all, c)
 			}
 		}
+		if here && v.currentDisk() != nil {
+			c := hydrationCopy(v.hydration())
+			c.VM, c.VMName, c.Device, c.DeviceName, c.Mine = r.ID, r.Name, e.host.ID(), e.name, true
+			all = append(all, c)
+		}
 	}
 	return all
+}
+
+// hydrationCopy is the owner's own disk as package herald sees it; nil is a whole one.
+func hydrationCopy(h *api.Hydration) herald.Copy {
+	c := herald.Copy{Hydration: true, State: herald.Whole}
+	if h == nil {
+		return c
+	}
+	c.State, c.Remaining, c.Rate, c.ETA, c.Waits, c.Blocked = herald.Moving, h.Remaining, h.Rate, h.ETA, h.Waiting, h.Reads > 0
+	if h.Waiting {
+		c.State = herald.Unknown
+	}
+	for _, f := range h.From {
+		if f.Needed || h.Waiting && !f.Connected {
+			c.From = append(c.From, f.DeviceName)
+		}
+	}
+	return c
 }
 
 // heraldCopy is a copy as package herald sees it; false of the owner's own.

@@ -125,6 +125,21 @@ func TestWhatIsHeraldedOfACopy(t *testing.T) {
 	if _, ok := heraldCopy(api.Replica{State: api.ReplicaOwner}); ok {
 		t.Error("the owner's own disk is heralded")
 	}
+	from := []api.HydrationHolder{{DeviceName: "desk", Connected: true, Needed: true}, {DeviceName: "nas"}}
+	for name, c := range map[string]struct {
+		h    *api.Hydration
+		want herald.State
+		from []string
+	}{
+		"whole":  {nil, herald.Whole, nil},
+		"coming": {&api.Hydration{Remaining: 4096, From: from}, herald.Moving, []string{"desk"}},
+		"stuck":  {&api.Hydration{Remaining: 4096, Waiting: true, Reads: 1, From: from[1:]}, herald.Unknown, []string{"nas"}},
+	} {
+		got := hydrationCopy(c.h)
+		if got.State != c.want || !slices.Equal(got.From, c.from) || got.Waits != (name == "stuck") || got.Blocked != got.Waits || !got.Hydration {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
 }
 
 // The owner tells of all copies, another device of its own only; what is published says whom it is about.
@@ -134,7 +149,7 @@ func TestWhoHerald(t *testing.T) {
 	pair(t, desk, third)
 	mine := func(d *device) (n int) {
 		for _, c := range d.engine.heraldCopies() {
-			if c.VM == v.ID && c.Mine {
+			if c.VM == v.ID && c.Mine && !c.Hydration {
 				n++
 			}
 		}

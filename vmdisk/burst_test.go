@@ -178,3 +178,39 @@ func TestBurstsHurried(t *testing.T) {
 		})
 	}
 }
+
+// A barrier that is durable here isn't kept back for one that isn't yet.
+func TestBurstWaitsForNoSync(t *testing.T) {
+	h := newHoldFS()
+	o := quiet(nil)
+	o.FS, o.MirrorEvery = h, 1
+	d, _, f, a := pair(t, 1<<20, o)
+	must(t, d.WriteAt(blockOf(1), 0, false))
+	must(t, d.Flush())
+	durable := d.Position()
+	h.arm(t)
+	flushed := make(chan error, 1)
+	must(t, d.WriteAt(blockOf(2), 0, false))
+	go func() { flushed <- d.Flush() }()
+	<-h.started // its barrier is in the queue
+	for {
+		op, _, held, err := f.decide(false)
+		must(t, err)
+		if held != nil {
+			t.Fatal("all that is left waits for the sync")
+		}
+		if op == nil {
+			continue // a burst has just ended
+		}
+		ack, err := feedTo(a, op)
+		must(t, err)
+		if f.Acked(ack); op.Kind == OpBarrier {
+			if op.Pos != durable {
+				t.Fatalf("%s leaves, durable is %s", op.Pos, durable)
+			}
+			break
+		}
+	}
+	h.release()
+	must(t, <-flushed)
+}

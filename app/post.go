@@ -87,9 +87,39 @@ func (e *Engine) postChanges(ctx context.Context) error {
 		case <-e.post.due:
 		}
 		e.endForbidden()
+		e.keepSources()
 		e.reportReplicas(ctx, &under)
 		e.stepPost(ctx, &under)
 	}
+}
+
+// keepSources notes which of this device's copies came by their owners' mirrors, so that it goes on as a postmaster after a restart though
+// the owner has left.
+func (e *Engine) keepSources() {
+	for _, v := range e.allVMs() {
+		v.mu.Lock()
+		is, kept := v.mirrored, v.mirroredKept
+		v.mu.Unlock()
+		if is == kept {
+			continue
+		}
+		if err := e.dir.SetLocal(sourceKey(v.id), fmt.Appendf(nil, "%t", is)); err != nil {
+			v.log.Warn("Noting where this copy came from failed", "error", err)
+			continue
+		}
+		v.mu.Lock()
+		v.mirroredKept = is
+		v.mu.Unlock()
+	}
+}
+
+func sourceKey(vm string) string { return "mirrored/" + vm }
+
+// openSource takes up what keepSources noted; nothing, if that can't be read: then others push, or this device does when it is overdue.
+func (v *vm) openSource() {
+	b, err := v.e.dir.Local(sourceKey(v.id))
+	v.mirrored = err == nil && string(b) == "true"
+	v.mirroredKept = v.mirrored
 }
 
 // stepPost tells the scheduler what is known now and carries out what it says.

@@ -55,7 +55,7 @@ func fleetOf(t *testing.T, sites map[string][]string) places {
 	return all
 }
 
-// settleSites has the device's clock run faster until it sees the sites as they are and each has a postmaster.
+// settleSites has the device's clock run faster until it sees the sites as they are and each has a postmaster, or with nil, until it is one.
 func (d *device) settleSites(sites map[string][]string) {
 	d.t.Helper()
 	until(d.t, d.name+" to see all sites", func() bool {
@@ -66,6 +66,9 @@ func (d *device) settleSites(sites map[string][]string) {
 		d.engine.keepSites()
 		s.mu.Lock()
 		defer s.mu.Unlock()
+		if sites == nil {
+			return s.view.Acting
+		}
 		for _, site := range s.view.Sites {
 			if site.Postmaster == "" || len(site.Members) != len(sites[site.Name]) {
 				return false
@@ -185,4 +188,26 @@ func TestSwitchToAnotherSite(t *testing.T) {
 	}
 	laptop.scatter(v.ID, r, 9)
 	laptop.sameAs(v.ID, desk)
+}
+
+// Where a copy came from outlives the engine: a postmaster goes on with the owner's changes after a restart.
+func TestWhereACopyCameFromIsKept(t *testing.T) {
+	_, other, v := twoDevices(t)
+	kept := func() bool {
+		x := other.engine.vm(v.ID)
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		return x.mirrored && x.mirroredKept
+	}
+	until(t, "it to be noted", kept)
+	other.stop()
+	e, err := open(other.options())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.close()
+	b, err := e.dir.Local(sourceKey(v.ID))
+	if err != nil || string(b) != "true" {
+		t.Errorf("noted: %q, %v", b, err)
+	}
 }

@@ -6,13 +6,12 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
-	"sync/atomic"
 	"testing"
 
+	"tagalong.org/tagalong/app/allowance"
 	"tagalong.org/tagalong/app/api"
 	"tagalong.org/tagalong/p2p/push"
 	"tagalong.org/tagalong/p2p/replica"
-	"tagalong.org/tagalong/p2p/wire"
 )
 
 // link is two sites, in order.
@@ -106,21 +105,59 @@ func TestThreeSites(t *testing.T) {
 	}
 }
 
-// cutShort ends a device's pushes after so many bytes.
-type cutShort struct {
-	push.Stream
-	left *atomic.Int64
-}
-
-func (s cutShort) Write(p []byte) (int, error) {
-	if s.left.Add(-int64(len(p))) < 0 {
-		_ = s.Reset()
-		return 0, errors.New("the device died")
+// slowly limits what the device pushes, in bytes a second.
+func (d *device) slowly(rate int64) {
+	d.t.Helper()
+	if err := d.engine.limits.Set(func(s *allowance.Settings) error { s.Up = rate; return nil }); err != nil {
+		d.t.Fatal(err)
 	}
-	return s.Stream.Write(p)
 }
 
-var _ wire.Stream = cutShort{}
+// TestThePostmasterDies: in the middle of a push, without a word; the owner has left before. The next postmaster goes on where that one was.
+func TestThePostmasterDies(t *testing.T) {
+	sites := map[string][]string{"home": {"h1", "h2", "h3"}, "office": {"o1"}}
+	all := fleetOf(t, sites)
+	post := all.posts(sites)["home"]
+	var home []*device
+	for _, m := range sites["home"] {
+		if all[m] != post {
+			home = append(home, all[m])
+		}
+	}
+	owner, next, far := home[0], home[1], all["o1"]
+	v := owner.create("Work")
+	r := rand.New(rand.NewPCG(5, 3))
+	owner.scatter(v.ID, r, 1, 2, 3)
+	owner.sameAs(v.ID, post, next, far)
+	for _, d := range append(home, post) {
+		d.slowly(300 << 10)
+	}
+	const n = 300
+	before := all.wan(sites)[wanLink{"home", "office"}]
+	var blocks []int64
+	for _, x := range r.Perm(testDisk / blockSize)[:n] {
+		blocks = append(blocks, int64(x))
+	}
+	owner.scatter(v.ID, r, blocks...)
+	owner.sameAs(v.ID, post, next)
+	want := owner.whole(v.ID)
+	came := func() int64 { return far.engine.vm(v.ID).appliedBytes() }
+	until(t, "the push to be half-way", func() bool { return came() > n*blockSize/2 })
+	dead := far.whole(v.ID)
+	owner.stop()
+	_ = post.engine.host.Close()
+	post.stop()
+	if came := far.disk(v.ID).ReplicaState(); !came.Complete || bytes.Equal(dead, want) {
+		t.Fatal("the push was over, or has broken the copy")
+	}
+	next.settleSites(nil)
+	until(t, "the next one to have gone on", func() bool { return bytes.Equal(far.whole(v.ID), want) })
+	crossed := all.wan(sites)[wanLink{"home", "office"}] - before
+	t.Logf("%d bytes for %d", crossed, n*blockSize)
+	if crossed > n*blockSize*13/10 {
+		t.Errorf("%d bytes for %d that changed", crossed, n*blockSize)
+	}
+}
 
 // A push is taken from a member only, of a cut of the VM's one history, in the name of its present term, and not by who owns the VM.
 func TestPushIsRefused(t *testing.T) {

@@ -96,7 +96,9 @@ type vm struct {
 	twice     string                // the device that, as the person was told, owns the VM under the same term; "" if none
 	received  time.Time             // when the owner's last barrier, or a push's cut, came in
 	mirrored  bool                  // that was by the owner's own stream
-	hearsay   map[string]hearsay    // the owner's words on replicas, by device, while this device isn't the owner
+	// mirroredKept is what of that is durable.
+	mirroredKept bool
+	hearsay      map[string]hearsay // the owner's words on replicas, by device, while this device isn't the owner
 }
 
 // ask is an event whose sender waits for what becomes of it.
@@ -127,6 +129,7 @@ func (e *Engine) newVM(id string, m *baton.Machine, disk *vmdisk.Store, guest hy
 		machine: m, disk: disk, guest: guest, feeds: map[string]*feedRun{}, lent: map[string]int{}, opened: map[string]*openPoint{},
 		state: m.State(), term: m.Term(),
 	}
+	v.openSource()
 	v.second = second.New(v.whyNoSecond, v.tellWaits)
 	v.refreshSync()
 	if guest != nil {

@@ -14,7 +14,7 @@
 //
 // # When
 //
-// To another site: at once if the device has nothing yet, or if the person asks; when nothing was written for Rest, but not within Gap of the last push
+// To another site: at once if the device has nothing yet, or if the person asks (then whatever device they ask does it, postmaster or not); when nothing was written for Rest, but not within Gap of the last push
 // there; and in any case when the device has been behind for Overdue, which also is how long a busy guest's changes may wait. Meanwhile what is written again
 // coalesces. One push a site at a time, the VM that has waited longest first. One that failed, or was cut short, is tried again after a while that
 // doubles, and at once when the device is connected anew; it goes on at the next block by itself.

@@ -292,8 +292,8 @@ func (m *Machine) busy(site []Device) bool {
 // choose returns to which device of another site the VM is to be pushed, if to any.
 func (m *Machine) choose(in Input, v *VM, e *errand, site []Device) (to Device, ok bool) {
 	late := func(d Device) time.Duration { return in.Now - e.ways[d.ID].since }
-	// Who isn't where changes come from waits for who is.
-	mine := in.Acting && v.Mirrored
+	// Who isn't where changes come from waits for who is. What the person wishes here is done from here.
+	mine := v.Mirrored && (in.Acting || v.Asked)
 	may := func(d Device) bool {
 		return mine || (in.Acting || v.Owner == in.Self) && late(d) >= 2*m.times.Overdue
 	}

@@ -242,6 +242,22 @@ func TestAsked(t *testing.T) {
 	}
 }
 
+// TestAskedOfAnother: the device that the person asks pushes, though another one is postmaster; but not one that changes don't come to.
+func TestAskedOfAnother(t *testing.T) {
+	for _, mirrored := range []bool{true, false} {
+		m := postal.New(postal.Usual)
+		in := desk(0, 2, everybody(1))
+		in.Acting, in.VMs[0].Asked, in.VMs[0].Mirrored = false, true, mirrored
+		want := ""
+		if mirrored {
+			want = "work>o2"
+		}
+		if got := orders(m, in); got != want {
+			t.Errorf("mirrored %v: %q", mirrored, got)
+		}
+	}
+}
+
 // A random fleet: whatever fails, is away, or comes back, each device of each site gets what there is, in bounded time once it can, at most one push a
 // site goes on at a time, and nothing is pushed to who has it.
 func TestRandomSchedules(t *testing.T) {

@@ -330,15 +330,16 @@ func (e *Engine) pushEnded(r *pushRun, at replica.Position, took time.Duration, 
 	p := &e.post
 	p.mu.Lock()
 	p.machine.Ended(r.v.id, r.device, time.Since(p.began), result)
-	tries, _ := p.machine.Failing(r.v.id, r.device)
+	tries, next := p.machine.Failing(r.v.id, r.device)
+	wait := next - time.Since(p.began)
 	delete(p.runs, pushKey{r.v.id, r.device})
 	p.mu.Unlock()
 	sent, content := r.stats.Sent.Load(), r.stats.Content.Load()
 	switch {
 	case err == nil:
 		r.v.log.Info("Pushed", "device", r.device, "position", fmt.Sprintf("%d/%d", at.Term, at.Barrier), "sent", sent, "content", content, "duration", took)
-	case result.Failed && tries == 1:
-		r.v.log.Info("A push ended early, it goes on later", "device", r.device, "sent", sent, "error", err)
+	case result.Failed:
+		r.v.log.Info("A push ended early, it goes on later", "device", r.device, "sent", sent, "tries", tries, "wait", wait, "error", err)
 	default:
 		r.v.log.Debug("A push wasn't taken", "device", r.device, "sent", sent, "error", err)
 	}

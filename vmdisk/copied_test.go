@@ -90,3 +90,30 @@ func reapply(d *Store, a *Applier) (*Applier, error) {
 	}
 	return d.Apply()
 }
+
+// A first copy's checkpoints may be at the position at which it ends: those of a cut are.
+func TestACopyEndsWhereItsCheckpointWas(t *testing.T) {
+	for _, complete := range []bool{false, true} {
+		r := newReplica(t, 1<<20, quiet(vfs.NewMem()))
+		a, err := r.Apply()
+		must(t, err)
+		at := Position{1, 5}
+		if complete {
+			must(t, a.Begin([16]byte{1}))
+			must(t, a.Barrier(at))
+			at.Barrier++
+		}
+		must(t, a.Begin([16]byte{2}))
+		must(t, a.Write(0, blockOf(1)))
+		must(t, a.Checkpoint(at))
+		must(t, a.Write(Block, blockOf(2)))
+		must(t, a.Barrier(at))
+		if st := r.ReplicaState(); !st.Complete || st.Position != at {
+			t.Errorf("complete before: %v, at %+v", complete, st)
+		}
+		if err := a.Barrier(Position{1, 4}); !errors.Is(err, ErrOldPosition) {
+			t.Errorf("an older barrier: %v", err)
+		}
+		must(t, a.Close())
+	}
+}

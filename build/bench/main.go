@@ -40,6 +40,7 @@ var benchmarks = map[string]func(ctx context.Context, s settings) error{
 	"cut":    benchCut,
 	"memory": benchMemory,
 	"mirror": benchMirror,
+	"push":   benchPush,
 
 	"directory": benchDirectory,
 }
@@ -67,6 +68,10 @@ func run(ctx context.Context, args []string) error {
 		return dirpeer(ctx, args[1:])
 	case "mirrorpeer":
 		return mirrorPeer(ctx, args[1:])
+	case "pushpeer":
+		return pushPeer(ctx, args[1:])
+	case "pushowner":
+		return pushOwner(ctx, args[1:])
 	case "mirrorowner":
 		return mirrorOwner(ctx, args[1:])
 	}

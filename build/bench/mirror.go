@@ -69,7 +69,11 @@ func mirrorTo(ctx context.Context, dir, fast string, size int64, n int) (m mirro
 
 // announced starts a process of ours that serves nothing on a socket, and returns the first line that it says.
 func announced(ctx context.Context, name string, argv ...string) (*server, string, error) {
-	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	return announce(name, exec.CommandContext(ctx, argv[0], argv[1:]...))
+}
+
+// announce is announced of a command.
+func announce(name string, cmd *exec.Cmd) (*server, string, error) {
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
 	if err != nil {

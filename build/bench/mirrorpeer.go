@@ -43,7 +43,12 @@ func (f fleet) Save(string, []string)   {}
 
 // newHost is a device on loopback, with the product's own host.
 func newHost(dir string, f fleet, log *slog.Logger) (*p2p.Host, error) {
-	return p2p.New(p2p.Options{KeyFile: filepath.Join(dir, "key"), Listen: []string{"/ip4/127.0.0.1/tcp/0"}, Members: f, Addresses: f, Log: log, Version: "bench"})
+	return newHostAt(dir, "127.0.0.1", f, log)
+}
+
+// newHostAt is newHost at an IPv4 address.
+func newHostAt(dir, at string, f fleet, log *slog.Logger) (*p2p.Host, error) {
+	return p2p.New(p2p.Options{KeyFile: filepath.Join(dir, "key"), Listen: []string{"/ip4/" + at + "/tcp/0"}, Members: f, Addresses: f, Log: log, Version: "bench"})
 }
 
 func warnings() *slog.Logger {

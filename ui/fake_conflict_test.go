@@ -38,11 +38,3 @@ func (f *fakeEngine) GoOffline(_ context.Context, req api.GoOffline) (*api.Job, 
 	return &api.Job{}, f.note("offline [%s] copy=%v now=%v", strings.Join(req.VMs, " "), req.CopyOnly, req.Now)
 }
 func (f *fakeEngine) GoOnline(context.Context) error { return f.note("online") }
-
-func (f *fakeEngine) Rollback(context.Context, string) (*api.Rollback, error) {
-	return &api.Rollback{}, f.note("rollback")
-}
-
-func (f *fakeEngine) RollBack(_ context.Context, r api.RollBackVM) error {
-	return f.note("roll-back %s", r.VM)
-}

@@ -318,6 +318,11 @@ func (w *world) taken(old, by string, told *api.Takeover) {
 
 // look takes a PC's copy as a kill would leave it at this moment, and judges it as the next boot would.
 func (w *world) look(ctx context.Context, p *story.PC) error {
+	// A disk whose newest blocks are elsewhere isn't whole by itself.
+	if v, err := w.ask(ctx, p); err != nil || v.Hydration != nil {
+		w.say("%s can't be looked at: hydrating %v, %v", p.Name, v.Hydration != nil, err)
+		return nil
+	}
 	w.snapshots++
 	dir := filepath.Join(w.o.Dir, fmt.Sprintf("look-%d", w.snapshots))
 	defer os.RemoveAll(dir)

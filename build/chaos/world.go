@@ -121,6 +121,9 @@ func begin(ctx context.Context, o Options) (_ *world, err error) {
 		o.Rate = console.Rate{Records: 30, Fsync: 4, Mem: 1, Set: 16}
 	}
 	w := &world{o: o, began: time.Now(), unreachable: map[string]Kind{}, asleep: map[string]bool{}, current: &history{}}
+	if err := sweep(); err != nil {
+		return w, fmt.Errorf("unmount the disks of earlier runs: %w", err)
+	}
 	sites := []lab.Site{{Name: "home", Hosts: []string{"desk", "nas"}}, {Name: "office", Hosts: []string{"laptop"}}}
 	for _, s := range sites {
 		for _, name := range s.Hosts {
@@ -171,13 +174,37 @@ func (w *world) durable() uint64 {
 // mount is where a PC's disk is.
 func (w *world) mount(name string) string { return filepath.Join(w.o.Dir, name) }
 
+// diskOf starts the name of each disk of ours: then comes the number of the process that made it.
+const diskOf = "tagalong-chaos-"
+
+// sweep unmounts the disks of runs that were killed.
+func sweep() error {
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for line := range strings.Lines(string(mounts)) {
+		f := strings.Fields(line)
+		if len(f) < 2 || !strings.HasPrefix(f[0], diskOf) {
+			continue
+		}
+		pid, err := strconv.Atoi(strings.TrimPrefix(f[0], diskOf))
+		if err != nil || unix.Kill(pid, 0) == nil {
+			continue
+		}
+		errs = append(errs, unix.Unmount(f[1], unix.MNT_DETACH))
+	}
+	return errors.Join(errs...)
+}
+
 // makeDisk gives a PC a disk of its own, which can run full.
 func (w *world) makeDisk(name string) error {
 	dir := w.mount(name)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	if err := unix.Mount("tagalong-chaos", dir, "tmpfs", 0, "mode=700,size="+strconv.Itoa(diskSize)); err != nil {
+	if err := unix.Mount(diskOf+strconv.Itoa(os.Getpid()), dir, "tmpfs", 0, "mode=700,size="+strconv.Itoa(diskSize)); err != nil {
 		return fmt.Errorf("make the disk of %s: %w", name, err)
 	}
 	return nil

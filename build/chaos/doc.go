@@ -7,7 +7,7 @@
 // at any of its starts (except what a takeover had said may be lost), the guest's own checks of disk, memory and time were good,
 // no tick of its clock came twice and no two guests of one history ran at once; a copy that was looked at in the middle was a whole
 // file system with all that its position promises; in the end all copies were the same byte for byte, Tagalong's own comparison said
-// so too, and the guest booted from each and found itself whole. An owner that wrote more than who took over had was never dropped
+// so of those at the owner's site, and the guest booted from each and found itself whole. An owner that wrote more than who took over had was never dropped
 // without a conflict. What it doesn't: a kill isn't a power cut, since the kernel goes on (package vmdisk/crash has those); a plan is
 // repeated by its seed, but not the processes' timing.
 //

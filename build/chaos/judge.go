@@ -156,8 +156,14 @@ func (w *world) compared(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if found == nil || !found.Clean || !found.Complete || len(found.Copies) != len(w.fleet.PCs)-1 {
+	if found == nil || !found.Clean || len(found.Findings) > 0 || len(found.Copies) != len(w.fleet.PCs)-1 {
 		return fmt.Errorf("tagalong verify finds %+v", found)
+	}
+	for _, c := range found.Copies {
+		// It compares copies that are live, which those at other sites aren't.
+		if c.Missing != "" && w.fleet.PC(c.DeviceName).Host.Site() == p.Host.Site() {
+			return fmt.Errorf("tagalong verify leaves %s out: %+v", c.DeviceName, found)
+		}
 	}
 	w.say("tagalong verify: %s", found.Sentence)
 	names := []string{w.owner}

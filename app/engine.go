@@ -258,6 +258,7 @@ func (e *Engine) serve(ctx context.Context, ready func()) error {
 	group.Go(func() error { return e.followSites(ctx) })
 	group.Go(func() error { return e.limits.Run(ctx) })
 	group.Go(func() error { return e.postChanges(ctx) })
+	group.Go(func() error { return e.followLimits(ctx) })
 	group.Go(func() error { return e.scrub(ctx) })
 	group.Go(func() error {
 		server := api.NewServer(e, e.log.With("part", "api"))

@@ -38,7 +38,8 @@ type device struct {
 	stop    func()
 	reserve int64         // of its disk's space, in bytes
 	prepare func(*Engine) // what is done to each engine before it serves
-	listen  string        // its address, from its first start on: who was away finds it there
+	around  *limits.Around
+	listen  string // its address, from its first start on: who was away finds it there
 }
 
 func newDevice(t *testing.T, name string) *device {
@@ -48,13 +49,13 @@ func newDevice(t *testing.T, name string) *device {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	d := &device{t: t, name: name, dir: dir, hv: newFake(), listen: "/ip4/127.0.0.1/tcp/0"}
+	d := &device{t: t, name: name, dir: dir, hv: newFake(), around: &limits.Around{}, listen: "/ip4/127.0.0.1/tcp/0"}
 	d.start()
 	return d
 }
 
 func (d *device) options() Options {
-	return Options{DataDir: d.dir, Name: d.name, Listen: []string{d.listen}, Hypervisor: d.hv, Log: slog.New(slog.NewTextHandler(d.t.Output(), nil)).With("device", d.name), Reserve: max(d.reserve, 1), Around: &limits.Around{}}
+	return Options{DataDir: d.dir, Name: d.name, Listen: []string{d.listen}, Hypervisor: d.hv, Log: slog.New(slog.NewTextHandler(d.t.Output(), nil)).With("device", d.name), Reserve: max(d.reserve, 1), Around: d.around}
 }
 
 // start starts the engine, a second time too, as after a crash or a restart.

@@ -38,6 +38,7 @@ func (e *Engine) Status(ctx context.Context) (*api.Status, error) {
 	s.Leaving = e.leaving
 	e.mu.Unlock()
 	s.Offline = e.offlineStatus()
+	s.Sync = e.syncStatus()
 	s.Device.Offline = s.Offline.On
 	s.Device.Site = e.sites.siteOf(s.Device.ID, true)
 	if pairing != nil {

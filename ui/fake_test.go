@@ -191,6 +191,15 @@ func (f *fakeEngine) RollBack(_ context.Context, req api.RollBackVM) error {
 	return f.note("roll-back %s", req.VM)
 }
 func (f *fakeEngine) Shutdown(context.Context) error { return f.note("shutdown") }
+func (f *fakeEngine) SetSync(context.Context, api.SetSync) error { return f.note("set-sync") }
+func (f *fakeEngine) SyncNow(_ context.Context, req api.SyncNow) error {
+	return f.note("sync-now %q", req.VM)
+}
+func (f *fakeEngine) PauseSync(_ context.Context, req api.PauseSync) error {
+	return f.note("pause-sync %d", req.Seconds)
+}
+func (f *fakeEngine) ResumeSync(context.Context) error { return f.note("resume-sync") }
+func (f *fakeEngine) Shutdown(context.Context) error   { return f.note("shutdown") }
 
 var _ api.Engine = (*fakeEngine)(nil)
 

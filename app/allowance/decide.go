@@ -158,17 +158,17 @@ func (a Allowance) Sentence(now time.Time) string {
 	}
 	switch a.Why {
 	case Unreadable:
-		return "What you set about syncing can't be read, so nothing is sent to other sites."
+		return "What you set about syncing can't be read."
 	case Paused:
 		return "Sync is paused" + until + "."
 	case Looking:
 		return "It isn't known yet whether this connection is metered."
 	case OnMetered:
-		return "This connection is metered, so nothing is sent to other sites."
+		return "This connection is metered."
 	case LowBattery:
-		return fmt.Sprintf("The battery is at %d %%: below %d %% nothing is sent to other sites.", a.Percent, a.Below)
+		return fmt.Sprintf("The battery is at %d %%, below %d %%.", a.Percent, a.Below)
 	case Scheduled:
-		return "The schedule lets nothing be sent to other sites" + until + "."
+		return "The schedule leaves this time out" + until + "."
 	case Asked:
 		return "You asked for it now."
 	case SlowTimes:

@@ -107,9 +107,9 @@ func TestSentence(t *testing.T) {
 		"Sync is paused until 14:00.":                                                  {Settings: Default(), Paused: true, PausedUntil: now.Add(2 * time.Hour).UTC()},
 		"Sync is paused until Wed 12:00.":                                              {Settings: Default(), Paused: true, PausedUntil: now.Add(48 * time.Hour).UTC()},
 		"Sync is paused.":                                                              {Settings: Default(), Paused: true},
-		"The schedule lets nothing be sent to other sites until 22:00.":                {Settings: Settings{Metered: AvoidMetered, Schedule: []Window{{Times: times(t, "22:00-6:00"), Do: Only}}}},
-		"The battery is at 7 %: below 30 % nothing is sent to other sites.":            {Settings: Default(), Around: Around{OnBattery: true, Percent: 7}},
-		"What you set about syncing can't be read, so nothing is sent to other sites.": {Unreadable: true},
+		"The schedule leaves this time out until 22:00.":                {Settings: Settings{Metered: AvoidMetered, Schedule: []Window{{Times: times(t, "22:00-6:00"), Do: Only}}}},
+		"The battery is at 7 %, below 30 %.":            {Settings: Default(), Around: Around{OnBattery: true, Percent: 7}},
+		"What you set about syncing can't be read.": {Unreadable: true},
 	} {
 		if got := s.At(now).Sentence(now); got != want {
 			t.Errorf("%q, want %q", got, want)

@@ -142,6 +142,13 @@ func TestEveryCallArrives(t *testing.T) {
 		{`RemoveDevice {"device":"laptop"}`, func() error { return c.RemoveDevice(ctx, api.RemoveDevice{Device: "laptop"}) }},
 		{`SetVM {"vm":"Work","sync":"two"}`, func() error { return c.SetVM(ctx, api.SetVM{VM: "Work", Sync: "two"}) }},
 		{`PinDevice {"device":"laptop","site":"Home"}`, func() error { return c.PinDevice(ctx, api.PinDevice{Device: "laptop", Site: "Home"}) }},
+		{`SetSync {"up":5000,"schedule":[{"when":"22:00-06:00","do":"only"}],"battery":{"below":20,"rate":0}}`, func() error {
+			up := int64(5000)
+			return c.SetSync(ctx, api.SetSync{Up: &up, Schedule: &[]api.SyncTimes{{When: "22:00-06:00", Do: "only"}}, Battery: &api.SyncBattery{Below: 20}})
+		}},
+		{`SyncNow {"vm":"Work"}`, func() error { return c.SyncNow(ctx, api.SyncNow{VM: "Work"}) }},
+		{`PauseSync {"seconds":60}`, func() error { return c.PauseSync(ctx, api.PauseSync{Seconds: 60}) }},
+		{`ResumeSync`, func() error { return c.ResumeSync(ctx) }},
 		{`History "Work"`, func() error {
 			h, err := c.History(ctx, "Work")
 			if err == nil && (len(h) != 1 || h[0].Kind != "created") {

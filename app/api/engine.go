@@ -72,6 +72,12 @@ type Engine interface {
 	GoOffline(ctx context.Context, req GoOffline) (*Job, error)
 	GoOnline(ctx context.Context) error
 
+	// SetSync, SyncNow, PauseSync and ResumeSync are about what goes to other sites and comes from there; Status.Sync shows how things are.
+	SetSync(ctx context.Context, req SetSync) error
+	SyncNow(ctx context.Context, req SyncNow) error
+	PauseSync(ctx context.Context, req PauseSync) error
+	ResumeSync(ctx context.Context) error
+
 	// History is the VM's chain of owners, oldest first.
 	History(ctx context.Context, vm string) ([]HistoryEntry, error)
 	// Shutdown asks the engine to end and returns when it has heard; running VMs go on.

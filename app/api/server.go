@@ -155,6 +155,11 @@ func (s *Server) handler() http.Handler {
 	route("POST /v1/offline", withBody(e.GoOffline))
 	route("DELETE /v1/offline", func(r *http.Request) (any, error) { return nil, e.GoOnline(r.Context()) })
 
+	route("POST /v1/sync", withBody(noAnswer(e.SetSync)))
+	route("POST /v1/sync/now", withBody(noAnswer(e.SyncNow)))
+	route("POST /v1/sync/pause", withBody(noAnswer(e.PauseSync)))
+	route("DELETE /v1/sync/pause", func(r *http.Request) (any, error) { return nil, e.ResumeSync(r.Context()) })
+
 	route("/", func(r *http.Request) (any, error) {
 		return nil, &Error{Code: CodeUsage,
 			Sentence: fmt.Sprintf("This engine speaks version %d of its API and doesn't know this request.", Version),
@@ -191,6 +196,11 @@ func withLists(st *Status) *Status {
 	}
 	if out.Offline.VMs == nil {
 		out.Offline.VMs = []OfflineVM{}
+	}
+	if out.Sync != nil && out.Sync.Settings.Schedule == nil {
+		sync := *out.Sync
+		sync.Settings.Schedule = []SyncTimes{}
+		out.Sync = &sync
 	}
 	out.VMs = append(make([]VM, 0, len(st.VMs)), st.VMs...)
 	for i := range out.VMs {

@@ -8,15 +8,17 @@ const Version = 1
 // Status is everything a face (tray, command line, script) needs to draw itself.
 // It is a snapshot: complete, and never patched by events.
 type Status struct {
-	API        int        `json:"api"`
-	Version    string     `json:"version"`
-	Seq        uint64     `json:"seq"`
-	Device     Device     `json:"device"`
-	Devices    []Device   `json:"devices"`
-	VMs        []VM       `json:"vms"`
-	Jobs       []Job      `json:"jobs"`
-	Pairing    *Pairing   `json:"pairing,omitempty"`
-	Offline    Offline    `json:"offline"`
+	API     int      `json:"api"`
+	Version string   `json:"version"`
+	Seq     uint64   `json:"seq"`
+	Device  Device   `json:"device"`
+	Devices []Device `json:"devices"`
+	VMs     []VM     `json:"vms"`
+	Jobs    []Job    `json:"jobs"`
+	Pairing *Pairing `json:"pairing,omitempty"`
+	Offline Offline  `json:"offline"`
+	// Sync is how things are with what goes to other sites; nil if nobody says.
+	Sync       *Sync      `json:"sync,omitempty"`
 	Hypervisor Hypervisor `json:"hypervisor"`
 	// Leaving is set while something that follows from this device's removal from the fleet couldn't be done. It is tried again
 	// every few seconds, and after a restart.

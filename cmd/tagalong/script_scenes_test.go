@@ -33,6 +33,12 @@ func cmdScene(ts *testscript.TestScript, _ bool, args []string) {
 		change(func(_ *api.Status, work *api.VM) {
 			work.Replicas[2].Silent, work.Replicas[2].At = true, at
 		})
+	case "on-the-train": // on battery and a phone's connection, with a push that waits
+		change(func(st *api.Status, work *api.VM) {
+			st.Sync = &api.Sync{Why: "metered", Text: "This connection is metered.", Metered: true, OnBattery: true, Percent: 61,
+				Settings: api.SyncSettings{Metered: "avoid", Battery: api.SyncBattery{Below: 30, Rate: 1 << 20}}}
+			work.Replicas[2].State = api.ReplicaWaiting
+		})
 	case "sites": // desk and laptop are here; attic and cellar elsewhere, shed by itself
 		change(func(st *api.Status, _ *api.VM) {
 			here := api.DeviceSite{ID: "D1", Here: true, Devices: []string{"D1", "D2"}, Postmaster: "D1"}

@@ -41,6 +41,9 @@ type Client interface {
 	GoOffline(ctx context.Context, req api.GoOffline) (*api.Job, error)
 	GoOnline(ctx context.Context) error
 	History(ctx context.Context, vm string) ([]api.HistoryEntry, error)
+	PauseSync(ctx context.Context, req api.PauseSync) error
+	ResumeSync(ctx context.Context) error
+	SyncNow(ctx context.Context, req api.SyncNow) error
 }
 
 var _ Client = (*api.Client)(nil)
@@ -170,6 +173,12 @@ func (g *gui) do(a act) {
 		g.confirmNow()
 	case verbOnline:
 		g.askFor(offlineID, c.GoOnline)
+	case verbPause:
+		g.askFor(syncID, func(ctx context.Context) error { return c.PauseSync(ctx, api.PauseSync{}) })
+	case verbUnpause:
+		g.askFor(syncID, c.ResumeSync)
+	case verbSyncNow:
+		g.askFor(syncID, func(ctx context.Context) error { return c.SyncNow(ctx, api.SyncNow{}) })
 	case verbEngine:
 		g.follow.StartEngine()
 	case verbDismiss:

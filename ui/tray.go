@@ -69,6 +69,10 @@ func trayItems(v view) []trayItem {
 		gap()
 		items = append(items, journey...)
 	}
+	if sync := traySync(v); len(sync) > 0 {
+		gap()
+		items = append(items, sync...)
+	}
 	gap()
 	if b := bannerButton(v); b.Label != "" {
 		items = append(items, trayItem{Label: b.Label, Act: b.Act, Enabled: b.Enabled})

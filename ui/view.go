@@ -69,6 +69,9 @@ const (
 	verbOffline verb = "offline"
 	verbOnline  verb = "online"
 	verbNow     verb = "now" // go offline without what isn't here
+	verbPause   verb = "pause-sync"
+	verbUnpause verb = "resume-sync"
+	verbSyncNow verb = "sync-now"
 )
 
 // offlineID stands for disconnected mode among the IDs of things that are asked for.
@@ -171,6 +174,7 @@ type view struct {
 	Offline *offlineRow
 	Toggle  button // of disconnected mode
 	Away    bool   // it is on
+	Sync    *syncRow
 	VMs     []vmRow
 	Jobs    []progress
 	Empty   *message // instead of VMs
@@ -218,6 +222,7 @@ func viewOf(s state, now time.Time) view {
 	}
 	v.Offline, v.Away = m.offline(now), st.Offline.On
 	v.Devices = m.devices(now)
+	v.Sync = m.sync(now)
 	v.Toggle = m.toggle(len(v.Devices) > 1)
 	if len(v.Devices) < 2 {
 		v.Alone = t("empty.devices")

@@ -33,6 +33,7 @@ type mainWindow struct {
 	empty   *messageBox
 	offline *offlineBox
 	toggle  *toggle
+	sync    *syncBox
 	vmBox   *fyne.Container
 	vms     []*vmCard
 	jobBox  *fyne.Container
@@ -46,7 +47,7 @@ type mainWindow struct {
 func newMainWindow(a fyne.App, do doer, remove, leave func(deviceRow)) *mainWindow {
 	m := &mainWindow{
 		win: a.NewWindow(t("app.title")), do: do, remove: remove, leave: leave,
-		offline: newOfflineBox(do), toggle: newToggle(do),
+		offline: newOfflineBox(do), toggle: newToggle(do), sync: newSyncBox(do),
 		line:   text("", theme.SizeNameSubHeadingText, widget.MediumImportance, true),
 		device: text("", theme.SizeNameCaptionText, widget.LowImportance, false),
 		light:  newDot(theme.ColorNameDisabled),
@@ -69,7 +70,7 @@ func newMainWindow(a fyne.App, do doer, remove, leave func(deviceRow)) *mainWind
 	left := container.NewBorder(heading(t("head.vms"), m.create), nil, nil, nil,
 		container.NewVScroll(container.NewVBox(m.banner.panel, m.notice.panel, m.offline.panel, m.vmBox, m.jobBox, m.empty.panel)))
 	m.right = container.New(column{devicesWidth}, container.NewBorder(heading(t("head.devices"), m.pair), nil, nil, nil,
-		container.NewVScroll(container.NewVBox(m.devBox, m.alone))))
+		container.NewVScroll(container.NewVBox(m.devBox, m.alone, m.sync.panel))))
 	body := container.NewBorder(nil, nil, nil, m.right, left)
 	m.win.SetContent(container.NewBorder(head, nil, nil, nil, container.New(layout.NewCustomPaddedLayout(0, 6, 8, 8), body)))
 	for _, key := range []fyne.KeyName{fyne.KeyW, fyne.KeyQ} {
@@ -118,6 +119,7 @@ func (m *mainWindow) set(v view) {
 	m.empty.set(v.Empty)
 	m.offline.set(v.Offline)
 	m.toggle.set(v.Toggle, v.Away || v.Offline != nil)
+	m.sync.set(v.Sync)
 	for _, b := range []*widget.Button{m.create, m.pair} {
 		if v.Up && b.Disabled() {
 			b.Enable()

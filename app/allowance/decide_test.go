@@ -104,12 +104,12 @@ func TestWhatCounts(t *testing.T) {
 func TestSentence(t *testing.T) {
 	now := moment(t, "2026-11-23 12:00", zone(t, "Europe/Berlin"))
 	for want, s := range map[string]State{
-		"Sync is paused until 14:00.":                                                  {Settings: Default(), Paused: true, PausedUntil: now.Add(2 * time.Hour).UTC()},
-		"Sync is paused until Wed 12:00.":                                              {Settings: Default(), Paused: true, PausedUntil: now.Add(48 * time.Hour).UTC()},
-		"Sync is paused.":                                                              {Settings: Default(), Paused: true},
-		"The schedule leaves this time out until 22:00.":                {Settings: Settings{Metered: AvoidMetered, Schedule: []Window{{Times: times(t, "22:00-6:00"), Do: Only}}}},
-		"The battery is at 7 %, below 30 %.":            {Settings: Default(), Around: Around{OnBattery: true, Percent: 7}},
-		"What you set about syncing can't be read.": {Unreadable: true},
+		"Sync is paused until 14:00.":                    {Settings: Default(), Paused: true, PausedUntil: now.Add(2 * time.Hour).UTC()},
+		"Sync is paused until Wed 12:00.":                {Settings: Default(), Paused: true, PausedUntil: now.Add(48 * time.Hour).UTC()},
+		"Sync is paused.":                                {Settings: Default(), Paused: true},
+		"The schedule leaves this time out until 22:00.": {Settings: Settings{Metered: AvoidMetered, Schedule: []Window{{Times: times(t, "22:00-6:00"), Do: Only}}}},
+		"The battery is at 7 %, below 30 %.":             {Settings: Default(), Around: Around{OnBattery: true, Percent: 7}},
+		"What you set about syncing can't be read.":      {Unreadable: true},
 	} {
 		if got := s.At(now).Sentence(now); got != want {
 			t.Errorf("%q, want %q", got, want)

@@ -190,7 +190,6 @@ func (f *fakeEngine) Rollback(_ context.Context, vm string) (*api.Rollback, erro
 func (f *fakeEngine) RollBack(_ context.Context, req api.RollBackVM) error {
 	return f.note("roll-back %s", req.VM)
 }
-func (f *fakeEngine) Shutdown(context.Context) error { return f.note("shutdown") }
 func (f *fakeEngine) SetSync(context.Context, api.SetSync) error { return f.note("set-sync") }
 func (f *fakeEngine) SyncNow(_ context.Context, req api.SyncNow) error {
 	return f.note("sync-now %q", req.VM)

@@ -25,6 +25,7 @@ type Client interface {
 	StopVM(ctx context.Context, vm string, force bool) error
 	SuspendVM(ctx context.Context, vm string) error
 	ResumeVM(ctx context.Context, vm string) error
+	SetVM(ctx context.Context, req api.SetVM) error
 	Switch(ctx context.Context, req api.SwitchVM) (*api.Switch, error)
 	CancelSwitch(ctx context.Context, id string) error
 	PairStart(ctx context.Context, req api.PairStart) (*api.Pairing, error)
@@ -149,6 +150,8 @@ func (g *gui) do(a act) {
 		g.askFor(a.ID, func(ctx context.Context) error { return c.SuspendVM(ctx, a.ID) })
 	case verbResume:
 		g.askFor(a.ID, func(ctx context.Context) error { return c.ResumeVM(ctx, a.ID) })
+	case verbSync:
+		g.askFor(a.ID, func(ctx context.Context) error { return c.SetVM(ctx, api.SetVM{VM: a.ID, Sync: a.Sub}) })
 	case verbTake:
 		g.openTake(a.ID)
 	case verbChoose:

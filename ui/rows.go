@@ -44,6 +44,8 @@ func (m *index) vmRow(vm *api.VM, now time.Time) vmRow {
 		} else {
 			r.Replica = t("replica.missing")
 		}
+	} else if vm.Second != nil {
+		r.Replica = secondText(vm.Second.State)
 	}
 	r.Bar = m.switchBar(vm)
 	if r.Bar != nil {
@@ -74,6 +76,9 @@ func (m *index) extras(vm *api.VM, r *vmRow) {
 		if vm.Orphan || !m.connected(vm.Owner) { // one that can be asked is asked
 			r.Take = button{Act: act{Verb: verbTake, ID: vm.ID}, Label: t("button.take"), Enabled: ok}
 		}
+	}
+	if b, ok := m.syncButton(vm, r.Bar != nil); ok {
+		r.More = append(r.More, b)
 	}
 	if r.Points != "" {
 		r.More = append(r.More, button{Act: act{Verb: verbPoints, ID: vm.ID}, Label: t("button.points"), Enabled: m.up})

@@ -52,6 +52,7 @@ const (
 	verbForce   verb = "force"
 	verbSuspend verb = "suspend"
 	verbResume  verb = "resume"
+	verbSync    verb = "sync" // Sub is how many copies a flush waits for
 	verbEngine  verb = "engine"
 	verbDismiss verb = "dismiss"
 	verbPair    verb = "pair"
@@ -81,7 +82,7 @@ const offlineID = "offline"
 type act struct {
 	Verb verb
 	ID   string
-	Sub  string         // a part of it: a branch, a restore point
+	Sub  string         // a part of it: a branch, a restore point; or what to set
 	How  api.Resolution // for verbChoose
 }
 

@@ -82,6 +82,39 @@ func TestWhere(t *testing.T) {
 	}
 }
 
+// The window says what becomes of the second copy, and offers the other choice.
+func TestSecondCopy(t *testing.T) {
+	row := func(sync string, second *api.SecondCopy) vmRow {
+		return viewWith(func(s *state) {
+			vm := &s.Status.VMs[0]
+			vm.State, vm.Here, vm.Spec.Sync, vm.Second = api.VMRunning, true, sync, second
+		}).VMs[0]
+	}
+	offers := func(r vmRow) (to string) {
+		for _, b := range r.More {
+			if b.Act.Verb == verbSync && b.Enabled {
+				to += b.Act.Sub
+			}
+		}
+		return to
+	}
+	if r := row("", nil); r.Replica != "" || offers(r) != api.SyncTwo {
+		t.Errorf("one: %q, offers %q", r.Replica, offers(r))
+	}
+	said := map[string]bool{}
+	for _, s := range []api.SecondState{api.SecondKept, api.SecondWaiting, api.SecondPaused, api.SecondAlone, api.SecondOffline, api.SecondFilling, api.SecondUncopied} {
+		r := row(api.SyncTwo, &api.SecondCopy{State: s})
+		if r.Replica == "" || said[r.Replica] || offers(r) != api.SyncOne {
+			t.Errorf("%s: %q, offers %q", s, r.Replica, offers(r))
+		}
+		said[r.Replica] = true
+	}
+	there := viewWith(func(s *state) { s.Status.VMs[0].Here = false }).VMs[0]
+	if offers(there) != "" {
+		t.Error("it can be set where the VM isn't")
+	}
+}
+
 func TestControls(t *testing.T) {
 	for s, want := range map[api.VMState]string{
 		api.VMStopped: "start", api.VMSuspended: "resume", api.VMPaused: "resume force",
@@ -90,7 +123,7 @@ func TestControls(t *testing.T) {
 		v := viewWith(func(st *state) { st.Status.VMs[0].State, st.Status.VMs[0].Here = s, true })
 		var got []string
 		for _, b := range append([]button{v.VMs[0].Main}, v.VMs[0].More...) {
-			if b.Label != "" && b.Act.Verb != verbHistory { // that can be read at any time
+			if b.Label != "" && b.Act.Verb != verbHistory && b.Act.Verb != verbSync { // those can be at any time
 				got = append(got, string(b.Act.Verb))
 			}
 		}

@@ -1,0 +1,34 @@
+package ui
+
+import "tagalong.org/tagalong/app/api"
+
+// secondText says what becomes of the promise that what a VM saves is on two devices.
+func secondText(s api.SecondState) string {
+	switch s {
+	case api.SecondWaiting:
+		return t("second.waiting")
+	case api.SecondPaused:
+		return t("second.paused")
+	case api.SecondAlone:
+		return t("second.alone")
+	case api.SecondOffline:
+		return t("second.offline")
+	case api.SecondFilling:
+		return t("second.filling")
+	case api.SecondUncopied:
+		return t("second.uncopied")
+	}
+	return t("second.kept")
+}
+
+// syncButton changes for how many copies a VM's flushes wait; there is none where that can't be done, or makes no difference.
+func (m *index) syncButton(vm *api.VM, moving bool) (button, bool) {
+	if !vm.Here || moving || vm.Conflict != nil || len(m.st.Devices) == 0 && !vm.Spec.Two() {
+		return button{}, false
+	}
+	b := button{Act: act{Verb: verbSync, ID: vm.ID, Sub: api.SyncTwo}, Label: t("button.sync-two"), Enabled: m.up && !m.asked[vm.ID]}
+	if vm.Spec.Two() {
+		b.Act.Sub, b.Label = api.SyncOne, t("button.sync-one")
+	}
+	return b, true
+}

@@ -222,6 +222,17 @@ func mirrorAgainstNone(ctx context.Context, s settings) error {
 		{"mirror/steady-write-p99", "us", both(steady, func(r report) float64 { return r.slowWrite / 1000 })},
 		{"mirror/steady-flush-p99", "us", both(steady, func(r report) float64 { return r.slowFlush / 1000 })},
 	}
+	// What it costs to have flushes wait for a second device (sync = "two"), whose drive is the fast folder here: the trip there and back.
+	waiting := func(devices int) func(context.Context) (sample, error) {
+		return func(ctx context.Context) (sample, error) {
+			if err := us.order(fmt.Sprintf("%s %d", orderSync, devices)); err != nil {
+				return sample{}, err
+			}
+			r, err := fio(ctx, us.socket, s.size, pairs, s.seconds)
+			return sample{rate: r.rate}, errors.Join(err, us.order(orderSync+" 1"))
+		}
+	}
+	cells = append(cells, cell{"mirror/two-" + pairs.String(), "iops", []contender{{name: "two", measure: waiting(2)}, {name: "one", measure: waiting(1)}}})
 	cells[0].contenders[1].aim = 0.8
 	cells[1].contenders[1].most, cells[2].contenders[1].most = 1.15, 1.15
 	if !wanted(s, cells) {

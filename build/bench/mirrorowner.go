@@ -16,17 +16,19 @@ import (
 
 	"tagalong.org/tagalong/app/diskmirror"
 	"tagalong.org/tagalong/app/disknbd"
+	"tagalong.org/tagalong/app/second"
 	"tagalong.org/tagalong/p2p"
 	"tagalong.org/tagalong/p2p/mirror"
 	"tagalong.org/tagalong/vmdisk"
 	"tagalong.org/tagalong/vmdisk/nbd"
 )
 
-// Orders to an owner. The last two have a number of bytes behind them.
+// Orders to an owner. The last three have a number behind them, of bytes or devices.
 const (
 	orderDrain = "drain" // wait until every peer has everything, durably
 	orderPour  = "pour"  // write so much to the disk, and drain
 	orderBare  = "bare"  // send so much over a bare stream to the first peer
+	orderSync  = "sync"  // answer a flush when that many devices have it: 1 or 2
 )
 
 // owner is a device that mirrors its disk, as the product does, to all of its peers.
@@ -35,6 +37,7 @@ type owner struct {
 	host  *p2p.Host
 	peers []string
 	at    int64 // where pour goes on
+	gate  *second.Gate
 }
 
 // mirrorOwner serves a new, full, active disk that is mirrored to its peers, once they have all of it, until its standard input ends.
@@ -50,7 +53,7 @@ func mirrorOwner(ctx context.Context, args []string) error {
 	if err := os.MkdirAll(*dir, 0o700); err != nil {
 		return err
 	}
-	o := &owner{}
+	o := &owner{gate: second.New(func(vmdisk.Elsewhere) second.Why { return second.Held }, func() { log.Warn("A flush waits for a second copy") })}
 	f := fleet{addrs: map[string]string{}}
 	for _, one := range strings.Split(*whom, ",") {
 		id, addr, _ := strings.Cut(one, "@")
@@ -105,7 +108,7 @@ func (o *owner) run(ctx context.Context, cancel context.CancelFunc, wg *sync.Wai
 		o.obey(ctx)
 		cancel()
 	})
-	return (&nbd.Server{Backend: disknbd.Backend{Disk: o.disk}, Log: log}).Serve(ctx, l)
+	return (&nbd.Server{Backend: disknbd.Backend{Disk: o.disk, Second: o.gate.On(o.disk, ctx.Done())}, Log: log}).Serve(ctx, l)
 }
 
 // mirror mirrors to a device, as soon as it is connected, to the end.
@@ -203,6 +206,8 @@ func (o *owner) obey(ctx context.Context) {
 			err = o.drain(ctx)
 		case orderPour:
 			err = o.pour(ctx, n)
+		case orderSync:
+			o.gate.Set(n == 2)
 		case orderBare:
 			err = bare(ctx, o.host, o.peers[0], n)
 		default:

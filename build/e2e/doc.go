@@ -5,7 +5,8 @@
 // on either side while the disk is mirrored, a switch cancelled, a cable cut in the middle of one, and a
 // VM suspended and resumed; nothing is lost in any of them. And three PCs go through what happens when one is out of reach: its VM
 // is taken over, two versions of it meet and the person chooses (one, the other, both), it goes on a journey, a PC is stolen,
-// removed and wiped. What it doesn't: it tells nothing about
+// removed and wiped. A VM that waits for a second copy stands still without one, is suspended and switched all the same, and what it was told
+// survives its owner. What it doesn't: it tells nothing about
 // real networks' speed, or of KVM; what happens when everything goes wrong at once is package chaos's.
 //
 // It needs root, and the tools that build/deps.sh installs: it fails where they are missing.

@@ -26,13 +26,19 @@ const (
 // fleet makes the person's three PCs: the laptop is paired with both others, which come to know each other through it.
 func fleet(t *testing.T) (context.Context, *story.Fleet) {
 	t.Helper()
+	return fleetOf(t, desk, laptop, nas)
+}
+
+// fleetOf makes PCs of which each is paired with the one before.
+func fleetOf(t *testing.T, names ...string) (context.Context, *story.Fleet) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	t.Cleanup(cancel)
 	f, err := story.BeginFleet(ctx, story.Options{
 		Binary: built.binary, Image: built.image, Dir: t.TempDir(), Out: t.Output(),
 		// Two guests run at once here, on processors that are emulated.
 		Rate: console.Rate{Records: 20, Fsync: 4, Mem: 1, Set: 16},
-	}, desk, laptop, nas)
+	}, names...)
 	t.Cleanup(func() {
 		if err := f.Close(); err != nil {
 			t.Error(err)

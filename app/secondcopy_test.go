@@ -248,3 +248,26 @@ func TestSetVM(t *testing.T) {
 		t.Errorf("the old owner has %q", got)
 	}
 }
+
+// Where the only other device is at another site, which gets its changes later, a VM whose flushes wait is mirrored to it all the same.
+func TestTwoAcrossSites(t *testing.T) {
+	all := fleetOf(t, map[string][]string{"home": {"desk"}, "office": {"laptop"}})
+	desk, laptop := all["desk"], all["laptop"]
+	v := desk.create("Work")
+	if err := desk.engine.StartVM(t.Context(), "Work"); err != nil {
+		t.Fatal(err)
+	}
+	desk.write(v.ID, 1, 'a')
+	desk.sameAs(v.ID, laptop)
+	desk.setSync(api.SyncTwo)
+	for i := range 10 {
+		fill := byte('b' + i)
+		done(t, desk.guestFlush(v.ID, 1, fill))
+		if got := laptop.read(v.ID, 1); got != fill {
+			t.Fatalf("flush %d was answered, and the other site has %q instead of %q", i, got, fill)
+		}
+	}
+	if desk.hv.only().get() != hypervisor.StateRunning {
+		t.Error("the VM had to stand still")
+	}
+}

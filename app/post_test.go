@@ -24,13 +24,19 @@ type places map[string]*device
 // fleetOf makes the devices one fleet that has been up for a while: by site, the names of its devices.
 func fleetOf(t *testing.T, sites map[string][]string) places {
 	t.Helper()
+	return fleetThat(t, hasty, sites)
+}
+
+// fleetThat is fleetOf with engines that are prepared so.
+func fleetThat(t *testing.T, prepare func(*Engine), sites map[string][]string) places {
+	t.Helper()
 	all := places{}
 	var first *device
 	var list []*device
 	for _, name := range slices.Sorted(maps.Keys(sites)) {
 		for _, m := range sites[name] {
 			d := newDevice(t, m)
-			d.prepare = hasty
+			d.prepare = prepare
 			d.stop()
 			d.start()
 			all[m], list = d, append(list, d)

@@ -34,7 +34,7 @@ func options(m *vfs.Mem) vmdisk.Options {
 }
 
 // mirrored mirrors from one to the other over the real protocol, until the returned function is called.
-func mirrored(t *testing.T, from, to pc) (stop func()) {
+func mirrored(t testing.TB, from, to pc) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	a, b := wiretest.Pipe(t)
@@ -64,25 +64,53 @@ func mirrored(t *testing.T, from, to pc) (stop func()) {
 	return func() { cancel(); both.Wait() }
 }
 
+// twoPCs are an owner and a device with a whole copy of its disk, to which it mirrors until the function is called.
+func twoPCs(t testing.TB) (desk, laptop pc, stop func()) {
+	t.Helper()
+	var err error
+	desk.mem, laptop.mem = vfs.NewMem(), vfs.NewMem()
+	if desk.disk, err = vmdisk.Create("", vmdisk.ID{1}, powerDisk, options(desk.mem)); err != nil {
+		t.Fatal(err)
+	}
+	if laptop.disk, err = vmdisk.CreateReplica("", vmdisk.ID{1}, powerDisk, options(laptop.mem)); err != nil {
+		t.Fatal(err)
+	}
+	if err := desk.disk.Activate(1); err != nil {
+		t.Fatal(err)
+	}
+	stop = mirrored(t, desk, laptop)
+	awaitCopy(t, desk.disk)
+	return desk, laptop, stop
+}
+
+// BenchmarkFlush is what waiting for a second copy adds to a write and flush, without drives and networks.
+func BenchmarkFlush(b *testing.B) {
+	for _, two := range []bool{false, true} {
+		b.Run(map[bool]string{false: "one", true: "two"}[two], func(b *testing.B) {
+			desk, laptop, stop := twoPCs(b)
+			gate := second.New(func(vmdisk.Elsewhere) second.Why { return second.Held }, func() {})
+			gate.Set(two)
+			guest := disknbd.Backend{Disk: desk.disk, Second: gate.On(desk.disk, nil)}
+			p := bytes.Repeat([]byte{1}, vmdisk.Block)
+			for i := int64(0); b.Loop(); i++ {
+				if err := guest.WriteAt(p, i%powerBlocks*vmdisk.Block, false); err != nil {
+					b.Fatal(err)
+				}
+				if err := guest.Flush(); err != nil {
+					b.Fatal(err)
+				}
+			}
+			stop()
+			_, _ = desk.disk.Close(), laptop.disk.Close()
+		})
+	}
+}
+
 // The promise: what a flush was answered for survives that the owner's device dies for good, and that the power fails on the other one in the same
 // moment. Whatever is under way then may be there or not, in whole epochs.
 func TestAnAnsweredFlushSurvivesTheOwner(t *testing.T) {
 	for seed := range uint64(20) {
-		var desk, laptop pc
-		var err error
-		desk.mem, laptop.mem = vfs.NewMem(), vfs.NewMem()
-		if desk.disk, err = vmdisk.Create("", vmdisk.ID{1}, powerDisk, options(desk.mem)); err != nil {
-			t.Fatal(err)
-		}
-		if laptop.disk, err = vmdisk.CreateReplica("", vmdisk.ID{1}, powerDisk, options(laptop.mem)); err != nil {
-			t.Fatal(err)
-		}
-		if err := desk.disk.Activate(1); err != nil {
-			t.Fatal(err)
-		}
-		stop := mirrored(t, desk, laptop)
-		awaitCopy(t, desk.disk)
-
+		desk, laptop, stop := twoPCs(t)
 		gate := second.New(func(vmdisk.Elsewhere) second.Why { return second.Held }, func() {})
 		gate.Set(true)
 		guest := disknbd.Backend{Disk: desk.disk, Second: gate.On(desk.disk, nil)}
@@ -139,7 +167,7 @@ func TestAnAnsweredFlushSurvivesTheOwner(t *testing.T) {
 }
 
 // awaitCopy waits until the peer has a whole copy.
-func awaitCopy(t *testing.T, d *vmdisk.Store) {
+func awaitCopy(t testing.TB, d *vmdisk.Store) {
 	t.Helper()
 	changed, stop := d.Watch("")
 	defer stop()

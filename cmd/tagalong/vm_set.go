@@ -24,7 +24,8 @@ runs, and go along when it is switched.
   one   on the device that runs it. The others follow, a moment later. If its drive or
         the whole device is lost for good, the last moments may be.
   two   on one other device too. What the VM was told is safe survives the loss of any
-        one device. Each flush takes a trip through the network and a second drive.
+        one device. Each flush takes a trip through the network and a second drive: to
+        another site and back, if no other device is near.
         While no other device has the last writes the VM waits; after 10 seconds it
         stands still, and goes on by itself as soon as one has them. It doesn't wait
         when there is nobody to wait for: alone in the fleet, offline (tagalong

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"tagalong.org/tagalong/app/api"
+	"tagalong.org/tagalong/build/story"
 )
 
 // TestASecondCopy has a VM whose flushes wait for a second copy, in a fleet of two. While the other PC is out of reach the guest stands still, without
@@ -67,7 +68,7 @@ func TestASecondCopy(t *testing.T) {
 	if _, err := f.PC(desk).Run(ctx, "disk", "export", work, file); err != nil {
 		t.Fatal(err)
 	}
-	last, err := checkImage(ctx, file)
+	last, err := story.CheckImage(ctx, file)
 	must(t, err)
 	f.Say("the desk has record %d, %d was durable", last, durable)
 	if last < durable {

@@ -86,7 +86,7 @@ func (e *engine) performForced(a baton.Action) bool {
 func (e *engine) followHistory() bool {
 	e.look = false
 	if f := e.applying; f != nil && e.d.w.saboteur != keepsForeign {
-		if _, owner, _ := e.dir.Owner(vmID); owner != f.owner.id {
+		if term, owner, _ := e.dir.Owner(vmID); !f.push && owner != f.owner.id || f.push && term != f.term {
 			f.closeReplica()
 		}
 	}
@@ -244,7 +244,21 @@ func (w *world) choose(d *device) bool {
 
 // compare finds out what a replica has of the owner's disk, as package p2p/compare does over a stream.
 func (w *world) compare(d, p *device, st vmdisk.ReplicaState) bool {
-	w.note("%s compares with %s at %s", d.id, p.id, st.Position)
+	w.note("%s compares with %s at %s, complete=%v", d.id, p.id, st.Position, st.Complete)
+	var there vmdisk.Reader = p.e.disk
+	if !st.Complete {
+		o, err := p.e.disk.Offer()
+		if err != nil {
+			w.trouble(p, "offer", err)
+			return false
+		}
+		defer func() {
+			if err := o.Close(); err != nil {
+				w.trouble(p, "close what was offered", err)
+			}
+		}()
+		there, st = o, o.State()
+	}
 	c, err := d.e.disk.Compare(p.id, st)
 	if err != nil {
 		w.note("…which can't be done: %v", err)
@@ -269,7 +283,7 @@ func (w *world) compare(d, p *device, st vmdisk.ReplicaState) bool {
 			w.trouble(d, "compare", err)
 			return false
 		}
-		if err := p.e.disk.ReadAt(theirs[:n], from); err != nil {
+		if err := there.ReadAt(theirs[:n], from); err != nil {
 			w.trouble(p, "compare", err)
 			return false
 		}

@@ -67,6 +67,8 @@ type engine struct {
 	outgoing *outgoing
 	incoming *incomingRun
 	feeds    map[string]*mirror
+	pushes   map[string]*mirror
+	reported vmdisk.Position // where the owner was told that this replica is
 	applying *mirror
 	sealed   bool
 	word     *custody.Word
@@ -105,7 +107,7 @@ func (d *device) boot() {
 		w.fail("%s: open the directory: %v", d.id, err)
 		return
 	}
-	e := &engine{d: d, dir: dir, feeds: map[string]*mirror{}}
+	e := &engine{d: d, dir: dir, feeds: map[string]*mirror{}, pushes: map[string]*mirror{}}
 	e.changed, _ = dir.Changed()
 	names, err := d.mem.List()
 	if err == nil && len(names) > 0 {
@@ -472,6 +474,9 @@ func (d *device) stop(loss vfs.Loss) {
 	d.e = nil
 	e.endOutgoing()
 	for _, f := range e.feeds {
+		f.closeOwner()
+	}
+	for _, f := range e.pushes {
 		f.closeOwner()
 	}
 	if e.applying != nil {

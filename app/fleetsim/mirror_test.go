@@ -15,11 +15,14 @@ import (
 type mirror struct {
 	w              *world
 	owner, replica *device
-	feed           *vmdisk.Feed // nil when the owner has closed
+	feed           *vmdisk.Feed // nil when the owner has closed, and of a push
+	src            *source      // of a push that its sender hasn't closed
 	applier        *vmdisk.Applier
 	ops            []op
 	acks           []vmdisk.Position
 	term           uint64
+	push           bool
+	committed      bool // of a push: the replica is the cut
 }
 
 // op is an operation under way, as bytes on a wire.
@@ -35,6 +38,12 @@ func (f *mirror) closeOwner() {
 	if f.feed != nil {
 		f.feed.Close()
 		f.feed, f.acks = nil, nil
+	}
+	if f.src != nil {
+		if err := f.src.cut.Close(); err != nil {
+			f.w.trouble(f.owner, "close a cut", err)
+		}
+		f.src, f.acks = nil, nil
 	}
 }
 
@@ -123,15 +132,8 @@ func (w *world) connect(d, p *device) bool {
 		pe.disk = disk
 	}
 	p.touched = true
-	if before := pe.disk.Info(); before.Hydrating {
-		if pe.machine.State() != baton.Replica {
-			return false
-		}
-		if err := pe.custody().DropStale(); err != nil {
-			w.trouble(p, "drop what is stale", err)
-			return false
-		}
-		p.wentBack(before)
+	if !w.dropsStale(p) {
+		return false
 	}
 	if pe.applying != nil {
 		pe.applying.closeReplica()
@@ -170,6 +172,23 @@ func (w *world) connect(d, p *device) bool {
 	}
 	w.note("the mirror %s→%s begins at %s, complete=%v", d.id, p.id, st.Position, st.Complete)
 	d.e.feeds[p.id] = f
+	return true
+}
+
+// dropsStale has p, which doesn't own the disk any more, go back to what it had; false if it can't be written now.
+func (w *world) dropsStale(p *device) bool {
+	before := p.e.disk.Info()
+	if !before.Hydrating {
+		return true
+	}
+	if p.e.machine.State() != baton.Replica {
+		return false
+	}
+	if err := p.e.custody().DropStale(); err != nil {
+		w.trouble(p, "drop what is stale", err)
+		return false
+	}
+	p.wentBack(before)
 	return true
 }
 
@@ -226,7 +245,16 @@ func (f *mirror) takeAck() bool {
 		return false
 	}
 	f.w.note("%s hears that %s is at %s", f.owner.id, f.replica.id, f.acks[0])
-	f.feed.Acked(f.acks[0])
+	if f.src != nil {
+		// The push has its own end: only of the last word anything follows.
+		if f.acks[0] == f.src.cut.Position() && f.src.stage == 2 && len(f.acks) == 1 && f.committed {
+			f.w.notes(f.owner, f.replica, vmdisk.ReplicaState{Disk: diskID, Complete: true, Position: f.acks[0]})
+			f.closeOwner()
+			return true
+		}
+	} else {
+		f.feed.Acked(f.acks[0])
+	}
 	f.acks = f.acks[1:]
 	return true
 }
@@ -237,7 +265,7 @@ func (w *world) receive(d *device) bool {
 	if f == nil {
 		return false
 	}
-	if w.chance(100) || f.feed == nil && len(f.ops) == 0 {
+	if w.chance(100) || f.feed == nil && f.src == nil && len(f.ops) == 0 {
 		w.note("the mirror %s→%s breaks for %s", f.owner.id, d.id, d.id)
 		f.closeReplica()
 		return true
@@ -263,7 +291,7 @@ func (w *world) receive(d *device) bool {
 func (f *mirror) apply(o op) error {
 	f.w.note("%s applies %d %s", f.replica.id, o.kind, o.pos)
 	if e := f.replica.e; !e.looks() && f.w.saboteur != ignoresTerm {
-		if _, owner, ok := e.dir.Owner(vmID); ok && owner != f.owner.id {
+		if term, owner, ok := e.dir.Owner(vmID); ok && (owner != f.owner.id && !f.push || f.push && term != f.term) {
 			f.w.fail("%s applies what %s writes, and has heard that %s is the owner", f.replica.id, f.owner.id, owner)
 		}
 	}
@@ -280,12 +308,20 @@ func (f *mirror) apply(o op) error {
 			return err
 		}
 	default:
+		if f.push && !f.mayCommit(o.pos) {
+			f.w.note("what was pushed isn't taken by %s", f.replica.id)
+			f.closeReplica()
+			return nil
+		}
 		f.replica.owned = false
 		if f.w.saboteur == acksUnapplied && f.feed != nil {
 			f.feed.Acked(o.pos)
 		}
 		if err := f.applier.Barrier(o.pos); err != nil {
 			return err
+		}
+		if f.committed = f.push; f.push {
+			f.w.acts.pushed++
 		}
 	}
 	f.acks = append(f.acks, o.pos)

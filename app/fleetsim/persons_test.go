@@ -53,9 +53,9 @@ func (w *world) event() {
 	case n < 400:
 		w.some(w.guestActs)
 	case n < 560:
-		w.some(func(d *device) bool { return w.mirrorTo(d, w.pick(w.others(d))) })
+		w.some(func(d *device) bool { return w.bring(d, w.pick(w.others(d))) })
 	case n < 680:
-		w.some(w.receive)
+		w.some(func(d *device) bool { return w.receive(d) || w.report(d) })
 	default:
 		for range 1 + w.rng.IntN(6) {
 			if !w.some(w.ordinary) {
@@ -328,8 +328,9 @@ func (w *world) settle() {
 				moved = true
 			}
 			for _, p := range w.others(d) {
-				moved = w.mirrorTo(d, p) || moved
+				moved = w.bring(d, p) || moved
 				moved = w.receive(p) || moved
+				moved = w.report(p) || moved
 			}
 			if d.e.news {
 				d.e.news = false

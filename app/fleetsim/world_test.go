@@ -31,6 +31,8 @@ type world struct {
 	log      []string
 	err      error
 
+	sites bool // there are two
+
 	queueBytes int64
 	saveEvery  time.Duration
 }
@@ -41,6 +43,7 @@ type acts struct {
 	takeovers, kept, judged, choices, points, compared   int
 	tellings, previews, certain, suspended, resumed      int
 	lacking, hydrated, whole                             int // hand-offs onto copies that weren't whole, blocks, disks
+	pushes, pushed                                       int
 }
 
 func (a *acts) add(b acts) {
@@ -64,6 +67,8 @@ func (a *acts) add(b acts) {
 	a.lacking += b.lacking
 	a.hydrated += b.hydrated
 	a.whole += b.whole
+	a.pushes += b.pushes
+	a.pushed += b.pushed
 }
 
 func (w *world) fail(format string, args ...any) {
@@ -103,6 +108,7 @@ func newWorld(seed uint64, sab saboteur, verbose bool) *world {
 	w := &world{
 		seed: seed, rng: rand.New(rand.NewPCG(seed, 0xf1ee7)), net: network{cut: map[[2]string]bool{}},
 		calm: []int{1, 3, 10}[seed%3], saboteur: sab, verbose: verbose, linear: newLinear(),
+		sites:      seed%7 == 2 || seed%7 == 3,
 		queueBytes: []int64{64 << 20, 48 << 10}[seed/3%2], saveEvery: []time.Duration{30 * time.Second, -1}[seed/6%2],
 	}
 	w.truth = newTruth(w)

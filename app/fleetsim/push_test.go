@@ -1,0 +1,335 @@
+package fleetsim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"tagalong.org/tagalong/app/diskpush"
+	"tagalong.org/tagalong/directory"
+	"tagalong.org/tagalong/directory/baton"
+	"tagalong.org/tagalong/vmdisk"
+	"tagalong.org/tagalong/vmdisk/blockset"
+)
+
+// Some lives have two sites. Between them nothing is mirrored, but to who is about to get the VM; instead whoever has a copy that is whole may
+// push cuts of it to anybody: the scheduler, which only decides when and saves traffic, isn't here.
+
+// source is the sender's end of a push: the operations of a mirror come from a cut.
+type source struct {
+	cut   *vmdisk.Cut
+	todo  *blockset.Set // what is still to be made sure of
+	exact *blockset.Set // what of it is sent without asking
+	st    vmdisk.ReplicaState
+	stage int
+	copy  [16]byte
+}
+
+// far says that two devices are at different sites.
+func (w *world) far(a, b *device) bool { return w.sites && (a.id[0]-b.id[0])%2 != 0 }
+
+// mirrors says whether d, if it is the owner, mirrors to p.
+func (w *world) mirrors(d, p *device) bool {
+	wanted := d.e.outgoing != nil && d.e.outgoing.peer == p.id
+	return !w.far(d, p) || wanted || w.healing && w.seed%2 == 0
+}
+
+// bring moves the replica of p on, by a mirror or a push; false if there is nothing to do.
+func (w *world) bring(d, p *device) bool {
+	if d.e == nil {
+		return false
+	}
+	if w.mirrors(d, p) && d.e.owner() {
+		return w.mirrorTo(d, p)
+	}
+	if f := d.e.feeds[p.id]; f != nil && f.feed != nil {
+		w.note("the mirror %s→%s ends, they are far apart", d.id, p.id)
+		f.closeOwner()
+		return true
+	}
+	return w.sites && w.pushTo(d, p)
+}
+
+// pushTo goes on with a push, or begins one.
+func (w *world) pushTo(d, p *device) bool {
+	f := d.e.pushes[p.id]
+	if f == nil || f.src == nil {
+		return w.beginPush(d, p)
+	}
+	if f.applier == nil && len(f.acks) == 0 {
+		w.note("%s notices that the push %s→%s has ended", d.id, d.id, p.id)
+		f.closeOwner()
+		return true
+	}
+	moved := false
+	for range 1 + w.rng.IntN(12) {
+		if w.chance(120) {
+			w.note("the push %s→%s breaks for %s", d.id, p.id, d.id)
+			f.closeOwner()
+			return true
+		}
+		if f.src == nil || !f.nextOfCut() && !f.takeAck() {
+			break
+		}
+		moved = true
+	}
+	return moved
+}
+
+// history says whether there is one history of the VM, and the position is in it.
+func (e *engine) history(pos vmdisk.Position) bool {
+	heads := e.dir.Heads(vmID)
+	return len(heads) == 1 && e.dir.Relation(heads[0].Hash(), directory.Position(pos)) == directory.RelationBehind
+}
+
+// beginPush opens a stream: each end checks what the engine does.
+func (w *world) beginPush(d, p *device) bool {
+	e, pe := d.e, p.e
+	if e.disk == nil || pe == nil || !w.net.linked(d.id, p.id) || !d.sees[p.id] {
+		return false
+	}
+	term, _, ok := e.dir.Owner(vmID)
+	info := e.disk.Info()
+	owner := e.owner()
+	switch {
+	case !ok, !info.Complete, info.Hydrating:
+		return false
+	case owner && (!info.Active || info.Term != term), !owner && e.machine.State() != baton.Replica:
+		return false
+	}
+	// What the receiver would refuse needs no cut.
+	if pe.disk != nil && !info.Unflushed && pe.disk.ReplicaState().Complete && pe.disk.Position().Compare(e.disk.Position()) >= 0 {
+		return false
+	}
+	cut, err := e.disk.Cut(context.Background())
+	d.touched = true
+	w.look(d)
+	if err != nil {
+		w.trouble(d, "cut", err)
+		return false
+	}
+	f := &mirror{w: w, owner: d, replica: p, term: term, push: true, src: &source{cut: cut}}
+	if !e.history(cut.Position()) || !f.accepted() {
+		f.closeOwner()
+		return false
+	}
+	w.note("the push %s→%s of %s begins at %s, complete=%v", d.id, p.id, cut.Position(), f.src.st.Position, f.src.st.Complete)
+	e.pushes[p.id] = f
+	w.acts.pushes++
+	return true
+}
+
+// accepted opens the receiver's end, and finds out what it lacks.
+func (f *mirror) accepted() bool {
+	w, d, p, cut := f.w, f.owner, f.replica, f.src.cut
+	pe := p.e
+	term, _, ok := pe.dir.Owner(vmID)
+	if !ok || pe.owner() || pe.sealed || term != f.term || !pe.history(cut.Position()) {
+		return false
+	}
+	switch pe.machine.State() {
+	case baton.Replica, baton.Accepting, baton.Loaded:
+	default:
+		return false
+	}
+	if !w.saboteur.mayReceive(pe) {
+		pe.look = true
+		return false
+	}
+	if pe.disk == nil {
+		if _, ok := pe.dir.VM(vmID); !ok {
+			return false
+		}
+		disk, err := vmdisk.CreateReplica("", diskID, diskSize, p.diskOptions())
+		if err != nil {
+			w.trouble(p, "create a replica", err)
+			return false
+		}
+		pe.disk = disk
+	}
+	p.touched = true
+	if !w.dropsStale(p) {
+		return false
+	}
+	if g := pe.applying; g != nil {
+		under := g.feed != nil || g.src != nil || len(g.ops) > 0
+		if under && (!g.push || g.owner != d && (w.healing || w.rng.IntN(4) != 0)) {
+			return false // the owner's mirror is better; another push gives way when it stalls
+		}
+		g.closeReplica()
+	}
+	if p.burnt() {
+		return false
+	}
+	a, err := pe.disk.Apply()
+	if err != nil {
+		w.trouble(p, "apply", err)
+		return false
+	}
+	st := a.State()
+	f.applier = a
+	if st.Position.Term > f.term || st.Complete && st.Position.Compare(cut.Position()) >= 0 {
+		f.closeReplica()
+		return false
+	}
+	pe.applying = f
+	w.notes(d, p, st)
+	if d.burnt() {
+		f.closeReplica()
+		return false
+	}
+	set, exact := diskpush.Lacks(d.e.disk, cut, p.id, st, func() (diskpush.Told, bool) { return d.e.toldOf(p.id) })
+	if set == nil && w.saboteur == guessesEqual && st.Complete {
+		set = blockset.New(diskSize / vmdisk.Block)
+	}
+	held, err := a.Copied()
+	if err != nil {
+		w.trouble(p, "tell what a copy has brought", err)
+		f.closeReplica()
+		return false
+	}
+	s := f.src
+	s.st, s.copy = st, st.Copy
+	at := st.Checkpoint
+	if !st.Complete {
+		at = st.Position
+	}
+	if string(st.Copy[:4]) != "push" || at.Compare(cut.Position()) > 0 {
+		copy(s.copy[:], fmt.Sprintf("push%012d", w.rng.IntN(1e12)))
+		held = blockset.New(diskSize / vmdisk.Block)
+	}
+	s.todo, s.exact = blockset.New(diskSize/vmdisk.Block), blockset.New(diskSize/vmdisk.Block)
+	switch {
+	case set == nil:
+		s.todo.Add(0, diskSize/vmdisk.Block)
+	case exact:
+		s.exact.Or(set)
+		fallthrough
+	default:
+		s.todo.Or(set)
+		s.todo.Or(held)
+		cut.Want(s.todo.Clone())
+	}
+	return true
+}
+
+// toldOf is what d's directory has of what a device's copy lacks.
+func (e *engine) toldOf(device string) (diskpush.Told, bool) {
+	r := e.dir.Replicas(vmID)[device]
+	runs, err := e.dir.StaleSet(vmID, device)
+	if err != nil || !r.Complete || !e.history(vmdisk.Position(r.Of)) {
+		return diskpush.Told{}, false
+	}
+	return diskpush.Told{Position: vmdisk.Position(r.Position), Of: vmdisk.Position(r.Of), Runs: runs}, true
+}
+
+// notes tells d's disk, if it is the owner's, where the replica of p is.
+func (w *world) notes(d, p *device, st vmdisk.ReplicaState) bool {
+	if !d.e.owner() || !st.Complete || d.e.disk == nil {
+		return false
+	}
+	d.touched = true
+	err := d.e.disk.Reached(p.id, st)
+	w.note("%s hears that %s is at %s: %v", d.id, p.id, st.Position, err)
+	if errors.Is(err, vmdisk.ErrFailed) {
+		w.trouble(d, "note where a replica is", err)
+	}
+	return err == nil
+}
+
+// report has p tell the owner where it is; false if there is nothing new.
+func (w *world) report(p *device) bool {
+	pe := p.e
+	if !w.sites || pe == nil || pe.disk == nil || pe.owner() || pe.applying != nil && pe.applying.src == nil {
+		return false
+	}
+	st := pe.disk.ReplicaState()
+	term, owner, ok := pe.dir.Owner(vmID)
+	if !ok || !st.Complete || st.Position == (vmdisk.Position{}) || !pe.history(st.Position) || pe.reported == st.Position {
+		return false
+	}
+	o := w.dev(owner)
+	if o == p || o.e == nil || !w.net.linked(p.id, o.id) || !p.sees[o.id] || w.chance(4) {
+		return false
+	}
+	if at, _, _ := o.e.dir.Owner(vmID); term > at || !w.notes(o, p, st) {
+		return false
+	}
+	pe.reported = st.Position
+	return true
+}
+
+// nextOfCut sends the next operation; false if there is none, or no way.
+func (f *mirror) nextOfCut() bool {
+	s, w := f.src, f.w
+	if len(f.ops) > 24 || f.applier == nil || !w.net.reaches(f.owner.id, f.replica.id) {
+		return false
+	}
+	pos := s.cut.Position()
+	switch {
+	case s.stage == 0:
+		f.ops = append(f.ops, op{kind: vmdisk.OpBegin, copy: s.copy})
+		s.stage = 1
+	case s.stage == 1 && s.todo.Empty():
+		f.ops = append(f.ops, op{kind: vmdisk.OpBarrier, pos: pos})
+		s.stage = 2
+	case s.stage == 1 && w.rng.IntN(8) == 0:
+		f.ops = append(f.ops, op{kind: vmdisk.OpCheckpoint, pos: pos})
+	case s.stage == 1:
+		return f.sendBlock()
+	default:
+		return false
+	}
+	return true
+}
+
+// sendBlock makes sure of the next block: what isn't known to be lacking is sent if it differs.
+func (f *mirror) sendBlock() bool {
+	s, w := f.src, f.w
+	b := s.todo.Next(0, true)
+	s.todo.Remove(b, b+1)
+	off, p, have := b*vmdisk.Block, make([]byte, vmdisk.Block), make([]byte, vmdisk.Block)
+	f.owner.touched = true
+	if err := s.cut.ReadAt(p, off); err != nil {
+		w.note("the push %s→%s lost its cut: %v", f.owner.id, f.replica.id, err)
+		if !errors.Is(err, vmdisk.ErrClosed) && !errors.Is(err, vmdisk.ErrCutLost) {
+			w.trouble(f.owner, "read a cut", err)
+		}
+		f.closeOwner()
+		return true
+	}
+	if !s.exact.Has(b) {
+		// The answer to a question comes after the copy has begun.
+		for _, o := range f.ops {
+			if o.kind == vmdisk.OpBegin {
+				s.todo.Add(b, b+1)
+				return false
+			}
+		}
+		f.replica.touched = true
+		if err := f.applier.ReadAt(have, off); err != nil {
+			w.trouble(f.replica, "read what a copy has brought", err)
+			f.closeReplica()
+			return true
+		}
+		if string(have) == string(p) {
+			return true
+		}
+	}
+	o := op{kind: vmdisk.OpWrite, off: off, len: vmdisk.Block, data: p}
+	if string(p) == string(make([]byte, vmdisk.Block)) {
+		o = op{kind: vmdisk.OpZero, off: off, len: vmdisk.Block}
+	}
+	f.ops = append(f.ops, o)
+	return true
+}
+
+// mayCommit says whether what was pushed may still become the disk.
+func (f *mirror) mayCommit(pos vmdisk.Position) bool {
+	e := f.replica.e
+	if f.w.saboteur == commitsAnything {
+		return true
+	}
+	term, _, ok := e.dir.Owner(vmID)
+	return ok && term == f.term && e.history(pos) && f.w.saboteur.mayReceive(e)
+}

@@ -278,7 +278,7 @@ func (e *Engine) push(ctx context.Context, r *pushRun) (at replica.Position, err
 	err = push.Send(ctx, s, push.Hello{Target: target, Cut: pos}, func(st push.State, holds iter.Seq2[int64, int64]) (push.Work, error) {
 		there := diskpush.State(disk, st)
 		v.noteReplica(disk, r.device, there)
-		lacks, exact := diskpush.Lacks(disk, cut, r.device, there, func() (diskpush.Told, bool) { return v.toldOf(r.device) })
+		lacks, exact := diskpush.Lacks(disk, cut, r.device, there, known{v})
 		return diskpush.Work(disk, cut, lacks, exact, holds), nil
 	}, o)
 	if err == nil {
@@ -291,8 +291,15 @@ func (e *Engine) push(ctx context.Context, r *pushRun) (at replica.Position, err
 	return at, err
 }
 
-// toldOf is what the owner has told of what a device's copy lacks.
-func (v *vm) toldOf(device string) (diskpush.Told, bool) {
+// known is what the directory says of a VM.
+type known struct{ v *vm }
+
+// Has implements diskpush.History.
+func (t known) Has(pos vmdisk.Position) bool { return t.v.e.history(t.v.id, replica.Position(pos)) }
+
+// Told implements diskpush.History.
+func (t known) Told(device string) (diskpush.Told, bool) {
+	v := t.v
 	before := v.e.dir.Replicas(v.id)[device]
 	runs, err := v.e.dir.StaleSet(v.id, device)
 	after := v.e.dir.Replicas(v.id)[device]

@@ -143,7 +143,8 @@ func (d *Store) trod(a, b int64) {
 }
 
 // Since is which blocks were written after pos and before the cut; it may have others too. It is false if that isn't known here: pos is too
-// old, or not of this disk's history. The set is the caller's.
+// old. pos must be of the cut's history, which the caller has to know: a position of another branch would be taken for one of this. The set is the
+// caller's.
 func (c *Cut) Since(pos Position) (*blockset.Set, bool) {
 	d := c.d
 	d.mu.Lock()

@@ -1,8 +1,8 @@
 // Package diskpush lends disks to the push protocol: a cut of a disk that is whole as its source, a replica's applier as its sink; and it finds out
 // what a receiver lacks of a cut, as exactly as that is known here.
 //
-// What is never left out: a block that might differ. Lacks says nothing unless it knows what was written since the very position that the
-// receiver says it is at.
+// What is never left out: a block that might differ. Lacks says nothing unless the receiver is at a position of the VM's history, and it knows
+// what was written since that very one.
 //
 // It closes nothing and decides nothing: whether a push may be, and the ends of disks and streams, are its caller's, the engine.
 //
@@ -31,10 +31,19 @@ func State(disk *vmdisk.Store, s push.State) vmdisk.ReplicaState {
 	}
 }
 
+// History is what the engine knows of a VM beside its disk.
+type History interface {
+	// Has says whether the VM's history, of which there is one only, has that position. Numbers alone don't tell: after a takeover the side that was
+	// given up may have counted on, too.
+	Has(vmdisk.Position) bool
+	// Told is what the owner told of a peer's replica; it is false if nothing is known that holds for this history.
+	Told(peer string) (Told, bool)
+}
+
 // Lacks is which blocks of the cut of disk the replica r of a peer may lack; nil is all of them. exact says that they are those that were written
-// since. told, if not nil, is asked if this disk doesn't know itself; it is false if nothing is known that holds for this disk's history.
-func Lacks(disk *vmdisk.Store, cut *vmdisk.Cut, peer string, r vmdisk.ReplicaState, told func() (Told, bool)) (set *blockset.Set, exact bool) {
-	if !r.Complete {
+// since.
+func Lacks(disk *vmdisk.Store, cut *vmdisk.Cut, peer string, r vmdisk.ReplicaState, h History) (set *blockset.Set, exact bool) {
+	if !r.Complete || !h.Has(r.Position) {
 		return nil, false
 	}
 	// An owner's own word comes first: what is to be repaired there is in it too.
@@ -50,10 +59,10 @@ func Lacks(disk *vmdisk.Store, cut *vmdisk.Cut, peer string, r vmdisk.ReplicaSta
 	if since, ok := cut.Since(r.Position); ok {
 		return since, true
 	}
-	if set != nil || told == nil {
+	if set != nil {
 		return set, false
 	}
-	known, ok := told()
+	known, ok := h.Told(peer)
 	if !ok || known.Position != r.Position || known.Of.Compare(cut.Position()) > 0 {
 		return nil, false
 	}

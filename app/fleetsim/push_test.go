@@ -101,15 +101,21 @@ func (w *world) beginPush(d, p *device) bool {
 	if pe.disk != nil && !info.Unflushed && pe.disk.ReplicaState().Complete && pe.disk.Position().Compare(e.disk.Position()) >= 0 {
 		return false
 	}
-	cut, err := e.disk.Cut(context.Background())
 	d.touched = true
+	if owner && e.disk.Position() == (vmdisk.Position{}) {
+		if _, err := e.disk.Name(); err != nil {
+			w.trouble(d, "name the disk's position", err)
+			return false
+		}
+	}
+	cut, err := e.disk.Cut(context.Background())
 	w.look(d)
 	if err != nil {
 		w.trouble(d, "cut", err)
 		return false
 	}
 	f := &mirror{w: w, owner: d, replica: p, term: term, push: true, src: &source{cut: cut}}
-	if !e.history(cut.Position()) || !f.accepted() {
+	if cut.Position() == (vmdisk.Position{}) || !e.history(cut.Position()) || !f.accepted() {
 		f.closeOwner()
 		return false
 	}
@@ -178,7 +184,7 @@ func (f *mirror) accepted() bool {
 		f.closeReplica()
 		return false
 	}
-	set, exact := diskpush.Lacks(d.e.disk, cut, p.id, st, func() (diskpush.Told, bool) { return d.e.toldOf(p.id) })
+	set, exact := diskpush.Lacks(d.e.disk, cut, p.id, st, told{d.e})
 	if set == nil && w.saboteur == guessesEqual && st.Complete {
 		set = blockset.New(diskSize / vmdisk.Block)
 	}
@@ -213,8 +219,13 @@ func (f *mirror) accepted() bool {
 	return true
 }
 
-// toldOf is what d's directory has of what a device's copy lacks.
-func (e *engine) toldOf(device string) (diskpush.Told, bool) {
+// told is what a device's directory says of the VM.
+type told struct{ e *engine }
+
+func (t told) Has(pos vmdisk.Position) bool { return t.e.history(pos) }
+
+func (t told) Told(device string) (diskpush.Told, bool) {
+	e := t.e
 	r := e.dir.Replicas(vmID)[device]
 	runs, err := e.dir.StaleSet(vmID, device)
 	if err != nil || !r.Complete || !e.history(vmdisk.Position(r.Of)) {

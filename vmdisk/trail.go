@@ -26,15 +26,18 @@ type trailMark struct {
 	pos Position
 	at  time.Time
 	cut bool // a cut was taken there: pushes end and begin at it
+	// own says that all of the span is this disk's guest's: set has every block that was written. What a replica gets may leave out
+	// what is the same at both ends of a push and wasn't between them, so of such a span nothing is known but for its beginning.
+	own bool
 	set *blockset.Set
 }
 
 // reset begins anew at pos.
-func (t *trail) reset(set *blockset.Set, pos Position, now time.Time) {
+func (t *trail) reset(set *blockset.Set, pos Position, now time.Time, own bool) {
 	for _, m := range t.marks {
 		m.set.Reset()
 	}
-	t.marks = append(t.marks[:0], trailMark{pos: pos, at: now, set: set})
+	t.marks = append(t.marks[:0], trailMark{pos: pos, at: now, set: set, own: own})
 }
 
 // present is where what is written now goes; nil if nothing is known.
@@ -55,12 +58,16 @@ func (t *trail) due(now time.Time) bool {
 }
 
 // mark makes a mark where the disk is now, or is about to be. Nothing may be changing it.
-func (t *trail) mark(set func() *blockset.Set, pos Position, now time.Time, cut bool) {
+func (t *trail) mark(set func() *blockset.Set, pos Position, now time.Time, cut, own bool) {
 	if n := len(t.marks); n > 0 && t.marks[n-1].pos == pos {
-		t.marks[n-1].cut = t.marks[n-1].cut || cut
+		m := &t.marks[n-1]
+		m.cut = m.cut || cut
+		if m.set.Empty() {
+			m.own = own
+		}
 		return
 	}
-	t.marks = append(t.marks, trailMark{pos: pos, at: now, cut: cut, set: set()})
+	t.marks = append(t.marks, trailMark{pos: pos, at: now, cut: cut, set: set(), own: own})
 	if len(t.marks) > trailMarks {
 		t.thin(now)
 	}
@@ -86,6 +93,7 @@ func (t *trail) thin(now time.Time) {
 		}
 	}
 	t.marks[worst-1].set.Or(t.marks[worst].set)
+	t.marks[worst-1].own = t.marks[worst-1].own && t.marks[worst].own
 	t.marks[worst].set.Reset()
 	t.marks = append(t.marks[:worst], t.marks[worst+1:]...)
 }
@@ -99,7 +107,7 @@ func (t *trail) between(out *blockset.Set, from, to Position) (since time.Time, 
 			first = i
 		}
 	}
-	if first < 0 {
+	if first < 0 || t.marks[first].pos != from && !t.marks[first].own {
 		return since, false
 	}
 	for _, m := range t.marks[first:] {
@@ -114,7 +122,7 @@ func (t *trail) between(out *blockset.Set, from, to Position) (since time.Time, 
 // it. The caller holds mu.
 func (d *Store) follows(pos Position) {
 	if t := &d.trail; t.at != d.position || len(t.marks) == 0 {
-		t.reset(d.sets.New(d.blocks), pos, d.o.now())
+		t.reset(d.sets.New(d.blocks), pos, d.o.now(), d.active)
 		if pos == d.position {
 			t.at = pos
 		}
@@ -123,13 +131,13 @@ func (d *Store) follows(pos Position) {
 
 // leaves marks a position for a cut that is being taken there. The caller holds mu, and keeps all changes away.
 func (d *Store) leaves(pos Position) {
-	d.trail.mark(func() *blockset.Set { return d.sets.New(d.blocks) }, pos, d.o.now(), true)
+	d.trail.mark(func() *blockset.Set { return d.sets.New(d.blocks) }, pos, d.o.now(), true, d.active)
 }
 
 // marks marks pos if that is due. The caller holds mu, and keeps all changes away.
 func (d *Store) marks(pos Position) {
 	if now := d.o.now(); d.trail.due(now) {
-		d.trail.mark(func() *blockset.Set { return d.sets.New(d.blocks) }, pos, now, false)
+		d.trail.mark(func() *blockset.Set { return d.sets.New(d.blocks) }, pos, now, false, d.active)
 	}
 }
 
@@ -137,8 +145,10 @@ func (d *Store) marks(pos Position) {
 func (d *Store) trod(a, b int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if s := d.trail.present(); s != nil {
-		s.Add(a, b)
+	if n := len(d.trail.marks); n > 0 {
+		m := &d.trail.marks[n-1]
+		m.set.Add(a, b)
+		m.own = false
 	}
 }
 

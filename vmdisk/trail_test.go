@@ -263,3 +263,20 @@ func TestHeat(t *testing.T) {
 		t.Errorf("%d, %d, %d and %d where nothing was written", a, b, c, none)
 	}
 }
+
+// What a replica got may leave out a block that is the same at both ends of a push and wasn't between them: nothing is known of what is between.
+func TestBetweenTheMarksOfAReplicaNothingIsKnown(t *testing.T) {
+	for _, own := range []bool{true, false} {
+		var x trail
+		set := func() *blockset.Set { return blockset.New(trailBlocks) }
+		x.reset(set(), Position{1, 3}, time.Unix(1, 0), own)
+		x.present().Add(5, 6)
+		x.mark(set, Position{3, 79}, time.Unix(2, 0), true, own)
+		if _, ok := x.between(set(), Position{1, 3}, Position{3, 79}); !ok {
+			t.Errorf("own=%v: from a mark on nothing is known", own)
+		}
+		if _, ok := x.between(set(), Position{3, 73}, Position{3, 79}); ok != own {
+			t.Errorf("own=%v: from between two marks on it is known: %v", own, ok)
+		}
+	}
+}

@@ -174,7 +174,7 @@ func (f *mirror) accepted() bool {
 	}
 	st := a.State()
 	f.applier = a
-	if st.Position.Term > f.term || st.Complete && st.Position.Compare(cut.Position()) >= 0 {
+	if st.Position.Term > f.term || cut.Position().Term <= pe.disk.Info().Given || st.Complete && st.Position.Compare(cut.Position()) >= 0 {
 		f.closeReplica()
 		return false
 	}

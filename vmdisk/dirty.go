@@ -195,12 +195,29 @@ func (d *Store) loadPeers(names []string) error {
 	lack := d.lacking()
 	blockset.Share(lack)
 	d.al.each(d.blocks, func(from, to int64) {
-		blockset.AddAll(lack, from, to)
+		d.eachFresh(from, to, func(a, b int64) { blockset.AddAll(lack, a, b) })
 		for _, p := range d.peers {
 			p.changed, p.guessed = true, true
 		}
 	})
 	return nil
+}
+
+// eachFresh calls f for the runs of blocks in [from, to) that aren't stale. A stale one wasn't written since it was known what the peers
+// lack of it: were it said that they lack it, an owner would ask nobody for it.
+func (d *Store) eachFresh(from, to int64, f func(a, b int64)) {
+	y := d.hydration.Load()
+	if y == nil {
+		f(from, to)
+		return
+	}
+	for from < to {
+		stale, end := y.h.Extent(from*Block, to*Block)
+		if !stale {
+			f(from, end/Block)
+		}
+		from = end / Block
+	}
 }
 
 // lacking are the sets of what is still to be sent to each peer. The caller holds d.mu, or is alone.

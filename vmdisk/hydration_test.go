@@ -427,3 +427,37 @@ func TestRollback(t *testing.T) {
 		})
 	}
 }
+
+// After a power cut all of a region that was being written counts as lacking at every peer, but for what is still stale: that was never written, and who
+// had it has it. An owner that took its holder for lacking what it lacks itself would wait for ever.
+func TestAPowerCutLeavesTheHolder(t *testing.T) {
+	g := newLagging(t, 4)
+	g.lack(t)
+	must(t, g.d.SetClean("giver", g.at))
+	must(t, g.d.Activate(2))
+	fresh := g.stale.Next(0, false)
+	must(t, g.d.WriteAt(blockOf(7), fresh*Block, true))
+	g.mem = g.mem.Crash(vfs.LoseUnsynced, 1)
+	_ = g.d.Close()
+	d, err := Open("", hydraOptions(g.mem))
+	must(t, err)
+	defer d.Close()
+	must(t, d.Activate(2))
+	lag, ok := d.Lag("giver")
+	if !ok {
+		t.Fatal("nothing is known of the giver")
+	}
+	defer lag.Release()
+	wrote := false
+	for first, n := range lag.Runs() {
+		for x := int64(first); x < int64(first+n); x++ {
+			wrote = wrote || x == fresh
+			if d.Stale(x*Block, Block) {
+				t.Fatalf("the giver is said to lack block %d, which nobody has written", x)
+			}
+		}
+	}
+	if !wrote {
+		t.Error("the giver isn't said to lack what was written")
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"regexp"
 	"testing/synctest"
 	"time"
 
@@ -20,6 +21,8 @@ import (
 const vmID = "00000000000000000000000000000001"
 
 var diskID = vmdisk.ID{1}
+
+var layerNames = regexp.MustCompile("layer-[0-9a-f]+")
 
 var silent = slog.New(slog.DiscardHandler)
 
@@ -444,7 +447,8 @@ func (e *engine) kill() {
 
 // trouble is an error of a step. Only an injected fault explains it.
 func (w *world) trouble(d *device, what string, err error) {
-	w.note("%s: %s: %v", d.id, what, err)
+	// Layers have random names: the log of a seed must be the same each time.
+	w.note("%s: %s: %s", d.id, what, layerNames.ReplaceAllString(err.Error(), "layer-…"))
 	if !d.excused(err) {
 		w.fail("%s: %s: %v", d.id, what, err)
 	}

@@ -1,0 +1,47 @@
+package ui
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"tagalong.org/tagalong/app/api"
+)
+
+// While the rest of a disk comes, the window says from whom, how far it is, and who mustn't leave; and everything else can be done as ever.
+func TestARestOfADiskThatComes(t *testing.T) {
+	now := time.Now()
+	desk := api.HydrationHolder{Device: "you", DeviceName: "desk", Connected: true, Needed: true}
+	vm := api.VM{ID: "v", Name: "Work", Here: true, Owner: "me", State: api.VMRunning}
+	row := func() vmRow {
+		st := &api.Status{Device: api.Device{ID: "me", Name: "laptop"}, Devices: []api.Device{{ID: "you", Name: "desk", Connected: true}}, VMs: []api.VM{vm}}
+		return newIndex(st, nil, true).vmRow(&st.VMs[0], now)
+	}
+	plain := row()
+	if plain.Bar != nil {
+		t.Fatalf("a whole disk has a bar: %+v", plain.Bar)
+	}
+	vm.Hydration = &api.Hydration{Total: 4 << 30, Remaining: 1 << 30, Rate: 100 << 20, ETA: 10 * time.Second, From: []api.HydrationHolder{desk}}
+	r := row()
+	if r.Bar == nil || r.Bar.Part != 0.75 || !strings.Contains(r.Bar.Title, "desk") || !strings.Contains(r.Bar.Detail, "10 s left") || r.Bar.Cancel.Label != "" {
+		t.Errorf("%+v", r.Bar)
+	}
+	if r.Replica != "Leave desk on until all of the disk is here" || r.Mood != plain.Mood {
+		t.Errorf("%q, mood %v", r.Replica, r.Mood)
+	}
+	if r.Main != plain.Main || r.Switch != plain.Switch || len(r.More) != len(plain.More) {
+		t.Errorf("the buttons are others: %+v", r)
+	}
+	vm.Hydration.Waiting, vm.Hydration.From[0].Connected = true, false
+	if r = row(); r.Mood != moodTrouble || !strings.Contains(r.Replica, "bring desk back") || strings.Contains(r.Bar.Detail, "left") {
+		t.Errorf("nobody is there: %q, %+v", r.Replica, r.Bar)
+	}
+	vm.Hydration.From = nil
+	if r = row(); r.Mood != moodTrouble || !strings.Contains(r.Replica, "nobody") {
+		t.Errorf("nobody is known: %q", r.Replica)
+	}
+	vm.Hydration, vm.Here, vm.Owner, vm.Lending = nil, false, "you", &api.Lending{To: "you", ToName: "desk"}
+	if r = row(); !strings.Contains(r.Replica, "leave this device on") || r.Bar != nil {
+		t.Errorf("it is read here: %q", r.Replica)
+	}
+}

@@ -6,7 +6,7 @@
 //
 // It closes nothing and decides nothing: whether a push may be, and the ends of disks and streams, are its caller's, the engine.
 //
-// To test: go test ./app/diskpush ; with power cuts: go test -run TestPush ./app
+// To test: go test ./app/diskpush ; with power cuts: go test -run TestPush ./app ; between fleets: go test ./app/fleetsim
 package diskpush
 
 import (

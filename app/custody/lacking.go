@@ -122,18 +122,18 @@ func (c Custody) lack(term uint64, giver *Word) (*Word, error) {
 	return giver, err
 }
 
-// given is the transfer by which the device was given the VM, with its giver's consent, in the history of term, if nothing but choices
-// followed.
+// given is the transfer by which the device was given the VM, with its giver's consent, in the history of term, if nothing but choices,
+// and what that device itself kept, followed.
 func (c Custody) given(term uint64, device string) (t directory.SignedTransfer, ok bool) {
 	head, ok := c.Dir.Transfer(c.VM, term)
 	if !ok {
 		return t, false
 	}
 	for _, t := range slices.Backward(c.Dir.Ancestry(head.Hash())) {
-		switch t.Kind {
-		case directory.KindResolved:
-			continue
-		case directory.KindSwitch, directory.KindReturned:
+		switch {
+		case t.Kind == directory.KindResolved, t.Kind == directory.KindKept && t.From == t.To:
+			continue // the same side goes on, on the same disk
+		case t.Kind == directory.KindSwitch, t.Kind == directory.KindReturned:
 			return t, t.To == device
 		}
 		break

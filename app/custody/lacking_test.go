@@ -16,6 +16,7 @@ import (
 
 // given is a VM that a gave to b, at a position that b's copy isn't at.
 type given struct {
+	giver   *directory.Directory
 	t       *testing.T
 	dir     *directory.Directory // b's
 	aID     string
@@ -29,7 +30,7 @@ type given struct {
 // give makes one: both have 1 in block 3, and then a wrote 2 to the blocks 10 to 13.
 func give(t *testing.T) *given {
 	a, b := open(t, "a", "b"), open(t, "b", "a")
-	g := &given{t: t, dir: b, mem: vfs.NewMem(), note: &note{}, state: []byte("state")}
+	g := &given{t: t, giver: a, dir: b, mem: vfs.NewMem(), note: &note{}, state: []byte("state")}
 	g.aID, _ = key("a")
 	bID, _ := key("b")
 	created, err := a.NewCreated(vmID)
@@ -268,5 +269,33 @@ func TestGivenBackBeforeItRan(t *testing.T) {
 			}
 			must(t, c.Disk.Close())
 		}
+	}
+}
+
+// An owner that still lacks blocks may be taken over from, and keep its side: what is stale in it is as it was when it was given, all the same.
+func TestWhatIsKeptWasGiven(t *testing.T) {
+	g := give(t)
+	c := g.open()
+	defer func() { must(t, c.Disk.Close()) }()
+	must(t, c.Keep(g.lacking))
+	must(t, c.Owned(2, g.state))
+	must(t, c.Activate(2, nil))
+	at, ok := c.HandedAt(2)
+	if !ok || at != g.lacking.Position {
+		t.Fatalf("it was given at %v, %v", at, ok)
+	}
+	_, err := g.giver.TakeOver(vmID, g.giver.Heads(vmID)[0].Hash(), directory.Position(g.pos))
+	must(t, err)
+	meet(g.giver, g.dir, g.aID)
+	term, err := c.Kept(g.state)
+	must(t, err)
+	if term <= 2 {
+		t.Fatalf("kept under term %d", term)
+	}
+	if at, ok := c.HandedAt(term); !ok || at != g.lacking.Position {
+		t.Errorf("under what it kept: %v, %v", at, ok)
+	}
+	if _, ok := c.HandedTo(term, g.aID); ok {
+		t.Error("the giver counts as who was given it")
 	}
 }

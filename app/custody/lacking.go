@@ -96,7 +96,7 @@ func (c Custody) kept() (Lacking, error) {
 // lack makes the disk, which isn't active, the one that this device was given in the history of term: at the position of that transfer. What
 // it lacks of it becomes stale. It returns what the giver told of the others: what was kept, or giver. Errors: ErrUntold, and vmdisk's.
 func (c Custody) lack(term uint64, giver *Word) (*Word, error) {
-	t, ok := c.given(term, c.Self)
+	t, ok := c.given(term, c.Self, false)
 	info := c.Disk.Info()
 	if !ok || info.Owned && info.Term >= t.Term {
 		return giver, nil
@@ -122,16 +122,16 @@ func (c Custody) lack(term uint64, giver *Word) (*Word, error) {
 	return giver, err
 }
 
-// given is the transfer by which the device was given the VM, with its giver's consent, in the history of term, if nothing but choices,
-// and what that device itself kept, followed.
-func (c Custody) given(term uint64, device string) (t directory.SignedTransfer, ok bool) {
+// given is the transfer by which the device was given the VM, with its giver's consent, in the history of term, if nothing but choices
+// followed; and, if kept says so, what the device itself kept. (Who keeps what it has was active with it, and is told nothing.)
+func (c Custody) given(term uint64, device string, kept bool) (t directory.SignedTransfer, ok bool) {
 	head, ok := c.Dir.Transfer(c.VM, term)
 	if !ok {
 		return t, false
 	}
 	for _, t := range slices.Backward(c.Dir.Ancestry(head.Hash())) {
 		switch {
-		case t.Kind == directory.KindResolved, t.Kind == directory.KindKept && t.From == t.To:
+		case t.Kind == directory.KindResolved, kept && t.Kind == directory.KindKept && t.From == t.To:
 			continue // the same side goes on, on the same disk
 		case t.Kind == directory.KindSwitch, t.Kind == directory.KindReturned:
 			return t, t.To == device
@@ -148,7 +148,7 @@ func (c Custody) HandedAt(term uint64) (vmdisk.Position, bool) {
 
 // HandedTo is the same of another device that owns the VM under term.
 func (c Custody) HandedTo(term uint64, device string) (vmdisk.Position, bool) {
-	t, ok := c.given(term, device)
+	t, ok := c.given(term, device, true)
 	return vmdisk.Position(t.Position), ok
 }
 

@@ -120,19 +120,7 @@ func (w *world) connect(d, p *device) bool {
 		pe.look = true
 		return false
 	}
-	if pe.disk == nil {
-		if _, ok := pe.dir.VM(vmID); !ok {
-			return false
-		}
-		disk, err := vmdisk.CreateReplica("", diskID, diskSize, p.diskOptions())
-		if err != nil {
-			w.trouble(p, "create a replica", err)
-			return false
-		}
-		pe.disk = disk
-	}
-	p.touched = true
-	if !w.dropsStale(p) {
+	if !w.makesReplica(p) || !w.dropsStale(p) {
 		return false
 	}
 	if pe.applying != nil {
@@ -172,6 +160,24 @@ func (w *world) connect(d, p *device) bool {
 	}
 	w.note("the mirror %s→%s begins at %s, complete=%v", d.id, p.id, st.Position, st.Complete)
 	d.e.feeds[p.id] = f
+	return true
+}
+
+// makesReplica has p make an empty replica if it has none; false if it can't yet.
+func (w *world) makesReplica(p *device) bool {
+	e := p.e
+	if e.disk == nil {
+		if _, ok := e.dir.VM(vmID); !ok {
+			return false
+		}
+		disk, err := vmdisk.CreateReplica("", diskID, diskSize, p.diskOptions())
+		if err != nil {
+			w.trouble(p, "create a replica", err)
+			return false
+		}
+		e.disk = disk
+	}
+	p.touched = true
 	return true
 }
 

@@ -142,19 +142,7 @@ func (f *mirror) accepted() bool {
 		pe.look = true
 		return false
 	}
-	if pe.disk == nil {
-		if _, ok := pe.dir.VM(vmID); !ok {
-			return false
-		}
-		disk, err := vmdisk.CreateReplica("", diskID, diskSize, p.diskOptions())
-		if err != nil {
-			w.trouble(p, "create a replica", err)
-			return false
-		}
-		pe.disk = disk
-	}
-	p.touched = true
-	if !w.dropsStale(p) {
+	if !w.makesReplica(p) || !w.dropsStale(p) {
 		return false
 	}
 	if g := pe.applying; g != nil {

@@ -103,6 +103,14 @@ func (d *Store) EndWaiting() {
 	}
 }
 
+// Pull says whether Hydrate fetches what nobody waits for, until the disk is closed or rolled back; it does at first. What is read is fetched in any
+// case. Without stale blocks it does nothing.
+func (d *Store) Pull(on bool) {
+	if y := d.hydration.Load(); y != nil {
+		y.h.Pull(on)
+	}
+}
+
 // Hydration says how far Hydrate is; ok is false if the disk is whole.
 func (d *Store) Hydration() (p hydrate.Progress, ok bool) {
 	y := d.hydration.Load()

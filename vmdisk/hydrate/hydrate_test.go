@@ -493,3 +493,24 @@ func random(t *testing.T, seed uint64) {
 		t.Errorf("%d fetches at once", s.most)
 	}
 }
+
+// Without the background only what is read comes, with what follows it; with it again, the rest.
+func TestPull(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, s := newDisk(t, all(10_000), Options{}), newSource(t, 10_000)
+		d.h.Pull(false)
+		stop := d.begin(s)
+		got, err := d.read(t.Context(), 5_000, 5_001)
+		must(t, err)
+		time.Sleep(time.Minute)
+		if n := len(s.began()); got[0] != 5_001 || n != 1 {
+			t.Errorf("block 5000 is %d, and %d fetches began", got[0], n)
+		}
+		d.h.Pull(true)
+		time.Sleep(time.Minute)
+		if p := d.h.Progress(); p.Left != 0 {
+			t.Errorf("%d bytes are left", p.Left)
+		}
+		must(t, stop())
+	})
+}

@@ -75,6 +75,7 @@ type Hydrator struct {
 	mu               sync.Mutex
 	plan             *plan
 	running, closed  bool
+	quiet            bool          // the background begins nothing
 	turn             chan struct{} // closed when running changes
 	demand, behind   int           // fetches under way, of each kind
 	fetched, dropped int64         // blocks
@@ -178,6 +179,15 @@ func (h *Hydrator) Drop(off, n int64) {
 	if h.plan.stale.Empty() {
 		h.signal()
 	}
+}
+
+// Pull says whether the background fetches what nobody waits for; it does at first. Without it only what somebody waits for comes, with what
+// follows that, and Run ends only when all of the disk was asked for or written.
+func (h *Hydrator) Pull(on bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.quiet = !on
+	h.signal()
 }
 
 // Left is a copy of the set of stale blocks.

@@ -101,7 +101,10 @@ func (h *Hydrator) next() (j job, ok, idle bool, again time.Duration) {
 		}
 	}
 	room := h.o.Background
-	if h.demand > 0 {
+	switch {
+	case h.quiet:
+		room = 0
+	case h.demand > 0:
 		room = 1
 	}
 	if h.behind < room {

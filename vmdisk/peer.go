@@ -61,9 +61,12 @@ func (p *peer) recall() {
 	p.out.Reset()
 }
 
-// lacks tells the number of bytes that the peer may lack. On a big disk it takes a while to count them: what it returns must be
+// lacks tells the number of bytes that the peer may lack. On a big disk it can take a while to count them: what it returns must be
 // called once, and not with d.mu.
 func (p *peer) lacks() func() int64 {
+	if a, b, c := p.todo.Count(), p.cur.Count(), p.out.Count(); max(a, b, c) == a+b+c { // at most one has any
+		return func() int64 { return (a + b + c) * Block }
+	}
 	todo, cur, out := p.todo.Clone(), p.cur.Clone(), p.out.Clone()
 	return func() int64 {
 		n := blockset.UnionCount(todo, cur, out) * Block

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync"
 
 	"tagalong.org/tagalong/vmdisk"
 	"tagalong.org/tagalong/vmdisk/vfs"
@@ -56,9 +57,14 @@ func fill(p []byte, i int, n uint32) {
 	}
 }
 
+// windowBuffers are for read, which is most of what lives allocate.
+var windowBuffers = sync.Pool{New: func() any { return new([windowSize]byte) }}
+
 // read reads a disk's windows. A sector that isn't whole, or in its place, is an error.
 func read(r vmdisk.Reader) (*content, error) {
-	c, buf := &content{}, make([]byte, windowSize)
+	c, window := &content{}, windowBuffers.Get().(*[windowSize]byte)
+	defer windowBuffers.Put(window)
+	buf := window[:]
 	le := binary.LittleEndian
 	for w, at := range windows {
 		if err := r.ReadAt(buf, at); err != nil {

@@ -5,23 +5,21 @@ import (
 	"math/bits"
 )
 
-// pageChunks is how many chunks share a page of a set's table.
+// pageChunks is how many chunks share a page of a set's table; the last page has as many as the disk has there.
 const pageChunks = 256
-
-type page [pageChunks]*chunk
 
 // Set is a set of the blocks [0, Blocks()). Not safe for concurrent use; looking only (Has, Next, Run, Count) may go on in several
 // goroutines while none changes it.
 type Set struct {
 	blocks int64
-	pages  []*page
+	pages  [][]*chunk
 	n      int64
 	pool   *Pool
 }
 
 // New is an empty set of a disk of that many blocks.
 func New(blocks int64) *Set {
-	return &Set{blocks: blocks, pages: make([]*page, (blocks+ChunkBlocks*pageChunks-1)/(ChunkBlocks*pageChunks))}
+	return &Set{blocks: blocks, pages: make([][]*chunk, (blocks+ChunkBlocks*pageChunks-1)/(ChunkBlocks*pageChunks))}
 }
 
 // chunks is how many chunks the disk has.
@@ -45,7 +43,7 @@ func (m *Set) place(i int64, c *chunk, n int64) {
 		if c == nil {
 			return
 		}
-		p = new(page)
+		p = make([]*chunk, min(pageChunks, m.chunks()-i/pageChunks*pageChunks))
 		m.pages[i/pageChunks] = p
 	}
 	p[i%pageChunks] = c
@@ -57,10 +55,7 @@ func (m *Set) from(i int64) iter.Seq2[int64, *chunk] {
 	return func(yield func(int64, *chunk) bool) {
 		for at := i / pageChunks; at < int64(len(m.pages)); at++ {
 			p := m.pages[at]
-			if p == nil {
-				continue
-			}
-			for j := max(0, i-at*pageChunks); j < pageChunks; j++ {
+			for j := max(0, i-at*pageChunks); j < int64(len(p)); j++ {
 				if c := p[j]; c != nil && !yield(at*pageChunks+j, c) {
 					return
 				}
@@ -98,9 +93,6 @@ func (m *Set) Reset() {
 		return
 	}
 	for _, p := range m.pages {
-		if p == nil {
-			continue
-		}
 		for i, c := range p {
 			c.drop(m.pool, 1)
 			p[i] = nil

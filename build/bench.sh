@@ -23,6 +23,13 @@
 #   push    what a push sends of 1 % scattered 4 KiB writes to a full disk of --mib, knowing what was written and not knowing it, before
 #           compression, and how well it uses a line of 7 Mbit/s and 40 ms (network namespaces, so root; a process at each end, disks
 #           on tmpfs). Absolute figures; with --mib 2048 two minutes
+#   hydrate what a disk gives all of which is stale, as after a switch: read in sequence while the rest is pulled (pull) and without (demand,
+#           for --seconds), and at random (random: the median of 4 KiB reads, in ms), over a path with a round trip of 0, 6, 25 and 80 ms
+#           that carries what the processor can (a proxy on loopback), against what r3map's authors have published and a bare stream of the
+#           same host over the same path in the same run. 4 KiB reads while the rest is pulled over 7 Mbit/s and 40 ms against idle, and how
+#           well that uses the line (network namespaces, so root). And a guest, its processor emulated, that unpacks an archive of small files:
+#           all of its disk stale, the holder behind 1 Gbit/s, with pull and without (unpack-demand, which the thesis measured as 1.56),
+#           against nothing stale, three rounds at most. Times are better when less. Disks on tmpfs; ten minutes with --mib 256
 #   memory  what a 1 TiB disk with three peers and 10 % of its blocks dirty takes, beyond buffers
 #   directory  three devices' directories (processes on this computer, TCP, no encryption, on --scratch): how long until a
 #           change is durable on both others, and what the stale sets of 5 VMs of 1 TiB with 10 % random stale blocks take
@@ -51,7 +58,12 @@ if ! command -v go >/dev/null; then
 	echo "bench.sh: Go is missing: install 1.26 or later from https://go.dev/dl and try again." >&2
 	exit 1
 fi
-./build/deps.sh bench
+groups=bench
+if [ "$1" = hydrate ]; then
+	groups='bench run guest'
+fi
+# shellcheck disable=SC2086 # several words on purpose
+./build/deps.sh $groups
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 CGO_ENABLED=0 go build -tags nogui -o "$folder/bench" ./build/bench

@@ -1,5 +1,5 @@
 #!/bin/bash
-# testguest.sh [--out FILE] [--size 512M] [--refresh] [--desktop]
+# testguest.sh [--out FILE] [--size 512M] [--refresh] [--desktop] [--archive]
 #
 # Builds the disk of the test guest: a raw image that boots from itself under
 # SeaBIOS (partition table, boot loader, Debian's cloud kernel, busybox, and the
@@ -10,6 +10,8 @@
 #             it the path printed is the cached image: don't boot that one.
 # --size      size of the disk, default 512M (with --desktop 8G)
 # --refresh   looks for a newer kernel instead of taking the one in the cache
+# --archive   puts an archive of a few thousand small files, about 40 MB, at
+#             /archive.tar: a part of Go's own source
 # --desktop   builds a Debian with a small desktop instead (see desktop.sh)
 #
 # Images are cached in $TAGALONG_CACHE (default ~/.cache/tagalong-build) and
@@ -21,13 +23,14 @@ say() { echo "testguest.sh: $*" >&2; }
 
 here=$(cd "$(dirname "$0")" && pwd)
 export PATH=$PATH:/usr/sbin:/sbin
-out='' size='' refresh='' desktop=''
+out='' size='' refresh='' desktop='' archive=''
 while [ $# -gt 0 ]; do
 	case $1 in
 	--out) [ $# -gt 1 ] || die "--out needs a file"; out=$2; shift ;;
 	--size) [ $# -gt 1 ] || die "--size needs a size"; size=$2; shift ;;
 	--refresh) refresh=yes ;;
 	--desktop) desktop=yes ;;
+	--archive) archive=yes ;;
 	*) die "unknown option $1 (see the head of this script)" ;;
 	esac
 	shift
@@ -96,8 +99,15 @@ kernel=$(fetch_kernel)
 release=$(ls "$kernel/lib/modules")
 program=$work/guest
 (cd "$here/.." && CGO_ENABLED=0 GOOS=linux GOARCH=amd64 go build -trimpath -buildvcs=false -ldflags '-s -w' -o "$program" ./build/guest)
-key=$( (sha256sum <"$0"; cat "$here"/guest/image/* "$program" "$busybox" "$kernel"/boot/vmlinuz-*; echo "$bytes") | sha256sum | cut -c 1-16)
-image=$cache/testguest-$key.img
+
+# The archive is the same for the same Go.
+prefix=testguest packed=/dev/null
+if [ -n "$archive" ]; then
+	prefix=archiveguest packed=$work/archive.tar
+	tar --sort=name --mtime=@1700000000 --owner=0 --group=0 --numeric-owner -C "$(go env GOROOT)/src" -cf "$packed" crypto internal runtime
+fi
+key=$( (sha256sum <"$0"; cat "$here"/guest/image/* "$program" "$busybox" "$kernel"/boot/vmlinuz-* "$packed"; echo "$bytes") | sha256sum | cut -c 1-16)
+image=$cache/$prefix-$key.img
 
 build() {
 	export SOURCE_DATE_EPOCH=1700000000 E2FSPROGS_FAKE_TIME=1700000000 MTOOLS_SKIP_CHECK=1
@@ -117,6 +127,9 @@ build() {
 	for name in sh mount umount insmod hostname sync; do ln -s busybox "$root/bin/$name"; done
 	ln -s ../bin/busybox "$root/sbin/init"
 	cp "$program" "$root/sbin/tagalong-guest"
+	if [ -n "$archive" ]; then
+		cp "$packed" "$root/archive.tar"
+	fi
 	install -m 644 "$here/guest/image/inittab" "$root/etc/inittab"
 	install -m 755 "$here/guest/image/rc" "$root/etc/rc"
 	install -m 755 "$here/guest/image/rc.down" "$root/etc/rc.down"
@@ -131,7 +144,7 @@ build() {
 	assemble "$work/disk" "$bytes" 48 "$work/boot" "$root"
 
 	# Tests of several versions share the cache; the last few images are kept.
-	find "$cache" -maxdepth 1 -name 'testguest-*.img' -printf '%T@ %p\n' | sort -rn | tail -n +4 | cut -d ' ' -f 2- | xargs -r rm -f
+	find "$cache" -maxdepth 1 -name "$prefix-*.img" -printf '%T@ %p\n' | sort -rn | tail -n +4 | cut -d ' ' -f 2- | xargs -r rm -f
 	mv "$work/disk" "$image"
 }
 

@@ -1,4 +1,4 @@
-// Command bench measures the disk against other people's servers, in the same run on the same computer, and what the directory takes:
+// Command bench measures the disk against other people's servers, in the same run on the same computer, what the directory takes, and what a disk gives that isn't there yet:
 // build/bench.sh builds and runs it and says how to call it.
 //
 // What it guarantees: contenders get the same load, on the same kind of file with the same cache mode, in
@@ -35,12 +35,13 @@ type settings struct {
 
 // benchmarks are the sub-benchmarks by name.
 var benchmarks = map[string]func(ctx context.Context, s settings) error{
-	"nbd":    benchNBD,
-	"flush":  benchFlush,
-	"cut":    benchCut,
-	"memory": benchMemory,
-	"mirror": benchMirror,
-	"push":   benchPush,
+	"nbd":     benchNBD,
+	"flush":   benchFlush,
+	"cut":     benchCut,
+	"memory":  benchMemory,
+	"mirror":  benchMirror,
+	"push":    benchPush,
+	"hydrate": benchHydrate,
 
 	"directory": benchDirectory,
 }
@@ -72,6 +73,10 @@ func run(ctx context.Context, args []string) error {
 		return pushPeer(ctx, args[1:])
 	case "pushowner":
 		return pushOwner(ctx, args[1:])
+	case "hydrateholder":
+		return hydrateHolder(ctx, args[1:])
+	case "hydrateowner":
+		return hydrateOwner(ctx, args[1:])
 	case "mirrorowner":
 		return mirrorOwner(ctx, args[1:])
 	}

@@ -124,6 +124,11 @@ func prepare(d *vmdisk.Store) error {
 	if err := d.Activate(1); err != nil {
 		return err
 	}
+	return refill(d)
+}
+
+// refill fills an active disk with noise.
+func refill(d *vmdisk.Store) error {
 	fill, err := noise()
 	if err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -26,6 +27,7 @@ type commands struct {
 	disk  *diskWitness
 	ram   *ram
 	clock *clock
+	root  string // where the archive is that unpack unpacks
 	tag   string // of the command at hand, to end its answer with
 }
 
@@ -79,6 +81,13 @@ func (c *commands) do(line string) {
 		c.answer("OK stop durable=%d", c.disk.setStopped(true))
 	case "start":
 		c.answer("OK start durable=%d", c.disk.setStopped(false))
+	case "unpack":
+		files, bytes, took, err := unpack(c.root, filepath.Join(c.root, "data", "unpacked"))
+		if err != nil {
+			c.answer("E unpack: %s", strings.ReplaceAll(err.Error(), "\n", "; "))
+			return
+		}
+		c.answer("OK unpack files=%d bytes=%d us=%d", files, bytes, took.Microseconds())
 	case "poweroff":
 		c.answer("OK poweroff durable=%d", c.disk.setStopped(true))
 		if err := powerOff(); err != nil {

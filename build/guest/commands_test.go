@@ -8,6 +8,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -34,7 +36,11 @@ func witnesses(t *testing.T) *commands {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &commands{out: out, disk: disk, ram: ram, clock: newClock(out)}
+	root := t.TempDir()
+	if err := os.Mkdir(filepath.Join(root, "data"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return &commands{out: out, disk: disk, ram: ram, clock: newClock(out), root: root}
 }
 
 // said takes what has been queued.
@@ -64,6 +70,7 @@ func TestCommandsAnswerWithTheirTag(t *testing.T) {
 		{"rate mem=x", "E rate mem=x: not a number\n"},
 		{"rate speed=1", "E rate speed=1: unknown setting\n"},
 		{"rate recs", "E rate recs: not a number\n"},
+		{"unpack #h", "E unpack: tar: exit status 1: tar: can't open '" + c.root + "/archive.tar': No such file or directory;  #h\n"},
 		{"dance now #g", "E unknown command \"dance\" #g\n"},
 	} {
 		c.do(k.line)
@@ -201,5 +208,25 @@ func TestThePowerKeyIsRecognised(t *testing.T) {
 		if err := r.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
 			t.Error(err)
 		}
+	}
+}
+
+func TestUnpack(t *testing.T) {
+	c := witnesses(t)
+	from := t.TempDir()
+	for name, content := range map[string]string{"a": "one", "b": "three"} {
+		if err := os.WriteFile(filepath.Join(from, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if out, err := exec.Command("tar", "-c", "-f", filepath.Join(c.root, archiveName), "-C", from, ".").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	c.do("unpack #1")
+	if got := said(c.out); !strings.HasPrefix(got, "OK unpack files=2 bytes=8 us=") || !strings.HasSuffix(got, " #1\n") {
+		t.Errorf("it said %q", got)
+	}
+	if b, err := os.ReadFile(filepath.Join(c.root, "data", "unpacked", "b")); err != nil || string(b) != "three" {
+		t.Errorf("%q, %v", b, err)
 	}
 }

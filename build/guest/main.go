@@ -21,7 +21,8 @@
 //
 // Commands, one a line, and their answers: status (S …), boot (BOOT …), verify
 // (V ok … or V bad …), ticks (K …), rate recs= fsync= mem= set= (OK …), sync,
-// start, stop, poweroff (OK …); anything else gets E …. If the last word of a
+// start, stop, poweroff, and unpack of the archive in the root folder, if the
+// image has one (OK …); anything else gets E …. If the last word of a
 // command starts with #, its answer ends with that word.
 //
 // Test it with: go test ./build/guest/... (the boot test needs QEMU and what
@@ -82,7 +83,7 @@ func run(ctx context.Context, serial io.ReadWriter, dir string) error {
 	g.Go(func() error { return disk.serve(ctx) })
 	g.Go(func() error { return ram.serve(ctx) })
 	g.Go(func() error { return watchPowerButton(ctx, out) })
-	c := &commands{out: out, disk: disk, ram: ram, clock: clock}
+	c := &commands{out: out, disk: disk, ram: ram, clock: clock, root: "/"}
 	// Reading the line cannot be interrupted, so it isn't waited for: the
 	// process ends with it.
 	lines := make(chan string)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Boot is what the guest found on its disk when it started.
@@ -109,6 +110,24 @@ func (c *Console) StartWriter(ctx context.Context) error {
 // hypervisor does. It returns the newest durable record's number.
 func (c *Console) PowerOff(ctx context.Context) (uint64, error) {
 	return c.durableAfter(ctx, "poweroff")
+}
+
+// Unpacked is what the guest has unpacked from the archive in its image.
+type Unpacked struct {
+	Files int
+	Bytes uint64
+	// Took is by the guest's clock, until everything was durable.
+	Took time.Duration
+}
+
+// Unpack makes the guest unpack the archive that testguest.sh --archive has put into its image. It can do so once.
+func (c *Console) Unpack(ctx context.Context) (Unpacked, error) {
+	text, err := c.Command(ctx, "unpack", "OK unpack")
+	if err != nil {
+		return Unpacked{}, err
+	}
+	f := fields(text)
+	return Unpacked{Files: f.int("files"), Bytes: f.uint("bytes"), Took: time.Duration(f.uint("us")) * time.Microsecond}, f.err
 }
 
 func (c *Console) durableAfter(ctx context.Context, word string) (uint64, error) {

@@ -326,6 +326,8 @@ func (d *Directory) putChunks(from string, list []Chunk) error {
 // wanted leaves in batch what is missing, and adds it up.
 func (d *Directory) wanted(batch map[string][]byte, size *int) {
 	*size = 0
+	d.mu.RLock()
+	defer d.mu.RUnlock()
 	for key, code := range batch {
 		id, _, err := parseChunkKey(key)
 		if s := d.chunks.state[id]; err != nil || s.named == 0 || s.size > 0 {
@@ -353,19 +355,26 @@ func (d *Directory) nonsense(bad []ChunkID) {
 	}
 }
 
+// roomFor says whether size more bytes of chunks may be stored.
+func (d *Directory) roomFor(size int64) bool {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.chunks.bytes+size <= d.chunks.limit
+}
+
 // makeRoom deletes chunks until size more bytes may be stored: first what nothing names, then the oldest sets of the writer that has most.
 // The caller holds write.
 func (d *Directory) makeRoom(size int64) error {
-	if d.chunks.bytes+size <= d.chunks.limit {
+	if d.roomFor(size) {
 		return nil
 	}
 	if err := d.deleteIdle(func(idleChunk) bool { return true }); err != nil {
 		return err
 	}
-	for d.chunks.bytes+size > d.chunks.limit {
+	for !d.roomFor(size) {
 		h := d.oldestOfMost()
 		if h == nil {
-			return fmt.Errorf("%d bytes of stale sets: %w", d.chunks.bytes, ErrFull)
+			return fmt.Errorf("%d more bytes of stale sets: %w", size, ErrFull)
 		}
 		d.log.Warn("A stale set gives way to newer ones", "vm", h.VM, "device", h.Device)
 		d.mu.Lock()
@@ -383,6 +392,8 @@ func (d *Directory) oldestOfMost() *heldReplica {
 	total := map[string]int64{}
 	oldest := map[string]*heldReplica{}
 	most := ""
+	d.mu.RLock()
+	defer d.mu.RUnlock()
 	for _, key := range slices.Sorted(maps.Keys(d.replicas)) {
 		h := d.replicas[key]
 		var bytes int64

@@ -372,6 +372,7 @@ func TestStaleSetsAtOnce(t *testing.T) {
 	b := fresh(t, "b", "a")
 	must(t, a.AddMember(Member{ID: id("b"), Name: "b", PairedAt: time.Unix(1, 0).UTC()}))
 	createBig(t, a, "v", blocks)
+	other := encodeChunk(nil, bitmap{7}, 64)
 	var wg sync.WaitGroup
 	for part, do := range []func(i uint64) error{
 		func(i uint64) error { return a.PutReplica("v", id("b"), ReplicaInfo{}, random(i, blocks, 500)) },
@@ -385,6 +386,12 @@ func TestStaleSetsAtOnce(t *testing.T) {
 		},
 		func(i uint64) error { send(a, b); fetch(t, a, b, 10); return nil },
 		func(i uint64) error { return a.SetCertain("v", Position{1, i % 2}) },
+		func(i uint64) (err error) {
+			for range 50 {
+				err = errors.Join(err, a.PutChunks(id("b"), []Chunk{{chunkID(other), other}})) // which nobody asked for
+			}
+			return err
+		},
 	} {
 		wg.Go(func() {
 			for i := range uint64(60) {

@@ -43,7 +43,7 @@ type Directory struct {
 	wg    sync.WaitGroup
 
 	// write is held over a check and its commit, mu only while memory changes.
-	// Whoever holds write may read the fields below without mu.
+	// Whoever holds write may read the fields below without mu, but for chunks: who reads and pins them doesn't hold write.
 	write   sync.Mutex
 	pending map[string]SignedTransfer // signed by us, unsure whether stored
 

@@ -2,6 +2,8 @@ package directory
 
 import (
 	"context"
+	"crypto/aes"
+	"crypto/cipher"
 	"fmt"
 	"log/slog"
 	"os"
@@ -70,14 +72,15 @@ func (s *space) check() error {
 	return nil
 }
 
-// watch gives the ballast up and makes it again as space comes and goes.
+// watch gives the ballast up and makes it again as space comes and goes. It begins a moment after the store was opened, which has
+// looked at the space: who starts has more urgent things to write.
 func (s *space) watch(ctx context.Context) {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
 	for {
-		s.adjust(ctx)
 		select {
 		case <-tick.C:
+			s.adjust(ctx)
 		case <-ctx.Done():
 			return
 		}
@@ -134,18 +137,16 @@ func (s *space) fill(ctx context.Context) (err error) {
 			_ = os.Remove(half)
 		}
 	}()
-	buf := make([]byte, 1<<20)
-	x := uint64(0x9e3779b97f4a7c15)
+	block, err := aes.NewCipher(make([]byte, 16))
+	if err != nil {
+		return fmt.Errorf("make ballast: %w", err)
+	}
+	noise, buf := cipher.NewCTR(block, make([]byte, block.BlockSize())), make([]byte, 1<<20)
 	for range ballastBytes / len(buf) {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		for i := range buf {
-			x ^= x << 13
-			x ^= x >> 7
-			x ^= x << 17
-			buf[i] = byte(x)
-		}
+		noise.XORKeyStream(buf, buf)
 		if _, err := f.Write(buf); err != nil {
 			return fmt.Errorf("write ballast: %w", err)
 		}

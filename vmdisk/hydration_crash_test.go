@@ -177,9 +177,11 @@ type counted struct {
 	left atomic.Int64
 }
 
-func (c *counted) Fetch(ctx context.Context, off int64, p []byte, demand bool) error {
+func (c *counted) Room() hydrate.Room { return c.src.Room() }
+
+func (c *counted) Fetch(ctx context.Context, w hydrate.Want) error {
 	if c.left.Add(-1) < 0 {
 		return errEnough
 	}
-	return c.src.Fetch(ctx, off, p, demand)
+	return c.src.Fetch(ctx, w)
 }

@@ -24,7 +24,12 @@ type holder struct {
 	fetch func(ctx context.Context, off int64, n int) error
 }
 
-func (h *holder) Fetch(ctx context.Context, off int64, p []byte, _ bool) error {
+func (h *holder) Room() hydrate.Room {
+	return hydrate.Room{Pull: 8 * hydrate.MaxFetch, Ahead: hydrate.MaxFetch, Piece: hydrate.MaxFetch}
+}
+
+func (h *holder) Fetch(ctx context.Context, w hydrate.Want) error {
+	off, p := w.Off, w.P
 	if h.fetch != nil {
 		if err := h.fetch(ctx, off, len(p)); err != nil {
 			return err

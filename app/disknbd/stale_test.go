@@ -7,15 +7,20 @@ import (
 
 	"tagalong.org/tagalong/vmdisk"
 	"tagalong.org/tagalong/vmdisk/blockset"
+	"tagalong.org/tagalong/vmdisk/hydrate"
 	"tagalong.org/tagalong/vmdisk/nbd"
 	"tagalong.org/tagalong/vmdisk/vfs"
 )
 
 type ones struct{}
 
-func (ones) Fetch(_ context.Context, _ int64, p []byte, _ bool) error {
-	for i := range p {
-		p[i] = 1
+func (ones) Room() hydrate.Room {
+	return hydrate.Room{Pull: 8 * hydrate.MaxFetch, Ahead: hydrate.MaxFetch, Piece: hydrate.MaxFetch}
+}
+
+func (ones) Fetch(_ context.Context, w hydrate.Want) error {
+	for i := range w.P {
+		w.P[i] = 1
 	}
 	return nil
 }

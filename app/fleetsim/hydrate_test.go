@@ -13,6 +13,7 @@ import (
 	"tagalong.org/tagalong/directory/baton"
 	"tagalong.org/tagalong/p2p/fetch"
 	"tagalong.org/tagalong/vmdisk"
+	"tagalong.org/tagalong/vmdisk/hydrate"
 )
 
 // slot is what a device keeps of what its giver told it. A write is whole or isn't, and fails when the power has.
@@ -141,9 +142,14 @@ type asked struct {
 	done chan error
 }
 
+// Room implements hydrate.Source.
+func (f *fetches) Room() hydrate.Room {
+	return hydrate.Room{Pull: 8 * hydrate.MaxFetch, Ahead: hydrate.MaxFetch, Piece: hydrate.MaxFetch}
+}
+
 // Fetch implements hydrate.Source.
-func (f *fetches) Fetch(ctx context.Context, off int64, p []byte, _ bool) error {
-	a := &asked{off, p, make(chan error, 1)}
+func (f *fetches) Fetch(ctx context.Context, w hydrate.Want) error {
+	a := &asked{w.Off, w.P, make(chan error, 1)}
 	f.mu.Lock()
 	f.open = append(f.open, a)
 	f.mu.Unlock()

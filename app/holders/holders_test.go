@@ -168,11 +168,11 @@ func (v *device) leave(away bool) {
 // must, through the departure of either, and of the new owner itself.
 func TestHydrate(t *testing.T) {
 	for seed := range uint64(*seeds) {
-		synctest.Test(t, func(t *testing.T) { hydrate(t, seed) })
+		synctest.Test(t, func(t *testing.T) { lives(t, seed) })
 	}
 }
 
-func hydrate(t *testing.T, seed uint64) {
+func lives(t *testing.T, seed uint64) {
 	r := rand.New(rand.NewPCG(seed, 1))
 	o := func() vmdisk.Options { return vmdisk.Options{FS: vfs.NewMem(), BarrierEvery: -1} }
 	want := make([]byte, size)
@@ -223,7 +223,7 @@ func hydrate(t *testing.T, seed uint64) {
 		var ctx context.Context
 		ctx, stop = context.WithCancel(context.Background())
 		run, p := d, pool
-		go func() { ended <- run.Hydrate(ctx, p) }()
+		go func() { ended <- run.Hydrate(ctx, Source{p}) }()
 	}
 	end := func() error {
 		stop()

@@ -103,7 +103,7 @@ func (r *Run) once(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	ended := make(chan error, 1)
-	go func() { ended <- r.o.Disk.Hydrate(ctx, r.pool) }()
+	go func() { ended <- r.o.Disk.Hydrate(ctx, holders.Source{Pool: r.pool}) }()
 	changed, stop := r.o.Net.Watch()
 	defer stop()
 	tick := time.NewTicker(lookEvery)

@@ -50,7 +50,7 @@ func pull(b *testing.B, p *Pool, more func() bool) {
 		wg.Go(func() {
 			buf := make([]byte, MaxWant)
 			for more() {
-				if err := p.Fetch(context.Background(), next.Add(MaxWant)%(testSize-MaxWant), buf, false); err != nil {
+				if err := fetchOne(context.Background(), p, next.Add(MaxWant)%(testSize-MaxWant), buf, false); err != nil {
 					b.Error(err)
 					return
 				}
@@ -115,7 +115,7 @@ func BenchmarkDemand(b *testing.B) {
 			b.ResetTimer()
 			for range b.N {
 				began := time.Now()
-				if err := p.Fetch(context.Background(), testSize-Block, buf, true); err != nil {
+				if err := fetchOne(context.Background(), p, testSize-Block, buf, true); err != nil {
 					b.Fatal(err)
 				}
 				took = append(took, time.Since(began))

@@ -1,6 +1,6 @@
 // Package fetch brings the blocks that an owner lacks after a switch from the devices that hold them: protocol Protocol, two streams
 // a holder, opened by the asker, one for what somebody waits for and one for the background. A Pool is the asker's end for
-// several holders at once (a hydrate.Source, for vmdisk's Store.Hydrate), Serve is a holder's end of one stream.
+// several holders at once (package holders makes it a source for vmdisk's Store.Hydrate), Serve is a holder's end of one stream.
 //
 //	asker                                   holder
 //	Hello{version, VM, disk, size, term, at} ─▶
@@ -56,10 +56,14 @@
 //   - Nearest first: a demand goes to who is expected to answer first (round trip, what it has to do, how long it has been silent). If
 //     the answer takes three times as long as usual another one is asked too, and the first answer counts. The background does that as well, later.
 //   - The background is spread over all holders, in proportion to what each can carry. On its way from each is what fills the path and
-//     some 20 ms more: what waits in a path's buffers delays the demands behind it.
+//     some 20 ms more: what waits in a path's buffers delays the demands behind it. While there are demands it is half a round trip more, but
+//     2 … 20 ms. Room says how much that is in all, and in what pieces; it adapts from 16 KiB to 64 MiB a holder.
+//   - What was begun in the background and becomes urgent is a demand from then on: it doesn't wait for its turn any more, nor for a rate; nothing is asked
+//     for again that is on its way, unless it is late by what a demand takes.
+//   - Pulling is only from whom it is allowed (Allow), as fast as that is allowed; demands and what follows them don't ask.
 //   - Both ends check every number. A peer that breaks the protocol ends its own link, which is tried again after 0.1 … 5 s; one that
 //     doesn't answer for a minute too.
-//   - Memory: an asker has 600 KiB a holder, a holder 1.1 MiB a stream, whatever is asked or sent; an asker with late answers 256 KiB for each.
+//   - Memory: an asker has 600 KiB a holder and its buffers, a holder 1.1 MiB a stream, whatever is asked or sent; an asker with late answers 256 KiB for each.
 //
 // Not guaranteed: that the content is right. A holder is one of the person's own devices; what it lies, or what its drive gives it, is believed.
 // (Streams are authenticated and encrypted; vmdisk's scrub compares replicas afterwards.)

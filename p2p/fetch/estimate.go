@@ -7,6 +7,8 @@ const (
 	mostAsked = 512
 	// fresh is how long it is believed what demands took.
 	fresh = 10 * time.Second
+	// calm is how long after a demand the next one is expected.
+	calm = 250 * time.Millisecond
 	// rateSpan is how much measuring makes a new rate.
 	rateSpan = 500 * time.Millisecond
 )
@@ -18,8 +20,10 @@ type estimate struct {
 	bytes int64  // of demands that are open
 	// heard is when a demand was answered last, or the first of the open ones was asked.
 	heard time.Time
-	took  time.Duration // what a demand takes beside the transfer of its bytes, smoothed
-	last  time.Time     // when took was measured
+	// wanted is when somebody waited for a demand last.
+	wanted time.Time
+	took   time.Duration // what a demand takes beside the transfer of its bytes, smoothed
+	last   time.Time     // when took was measured
 
 	rate  float64   // bytes per second, smoothed; 0 if unknown
 	since time.Time // what came since then isn't in rate yet; zero if nothing is awaited
@@ -34,6 +38,9 @@ func (e *estimate) book(now time.Time, stream int, n int64) {
 	if stream == behind {
 		e.pace.take(n)
 	} else {
+		if n > 0 {
+			e.wanted = now
+		}
 		if e.asked[ahead] == 0 {
 			e.heard = now
 		}
@@ -51,10 +58,13 @@ func (e *estimate) end(now time.Time, stream int, n int64, took time.Duration) {
 	}
 	e.measure(now)
 	if stream == behind {
-		e.pace.give(n, took)
+		e.pace.give(now, n, took, e.tight(now))
 		return
 	}
 	e.bytes -= n
+	if n > 0 {
+		e.wanted = now
+	}
 	if took == 0 {
 		return
 	}
@@ -66,6 +76,9 @@ func (e *estimate) end(now time.Time, stream int, n int64, took time.Duration) {
 	e.took += (beside - e.took) / 4
 	e.last = now
 }
+
+// tight says that somebody waits, or just did: then little may stand before what they want next.
+func (e *estimate) tight(now time.Time) bool { return e.bytes > 0 || now.Sub(e.wanted) < calm }
 
 // measure makes a rate of what came, if that is enough to tell.
 func (e *estimate) measure(now time.Time) {

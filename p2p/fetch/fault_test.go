@@ -33,7 +33,7 @@ func TestHolderDiesAnywhere(t *testing.T) {
 					p := newPool(t, Options{}, holders...)
 					time.Sleep(50 * time.Millisecond)
 					b := make([]byte, n)
-					err := p.Fetch(t.Context(), Block, b, demand)
+					err := fetchOne(t.Context(), p, Block, b, demand)
 					switch {
 					case err == nil:
 						checkOnes(t, b, Block)
@@ -119,7 +119,7 @@ func TestLiars(t *testing.T) {
 				b := make([]byte, 8*Block)
 				for _, demand := range []bool{true, false} {
 					// What it answers in full before it is found out is believed.
-					if err := p.Fetch(t.Context(), 0, b, demand); err != nil {
+					if err := fetchOne(t.Context(), p, 0, b, demand); err != nil {
 						t.Error(err)
 					}
 				}

@@ -47,7 +47,7 @@ func TestFetch(t *testing.T) {
 						n := (1 + r.Int64N(64)) * Block
 						off := r.Int64N((testSize-n)/Block+1) * Block
 						b := make([]byte, n)
-						if err := p.Fetch(t.Context(), off, b, r.IntN(2) == 0); err != nil {
+						if err := fetchOne(t.Context(), p, off, b, r.IntN(2) == 0); err != nil {
 							t.Error(err)
 							return
 						}
@@ -79,7 +79,7 @@ func TestRanges(t *testing.T) {
 	for _, c := range []struct{ off, n int64 }{
 		{-Block, Block}, {1, Block}, {0, 0}, {0, 100}, {0, MaxWant + Block}, {testSize, Block}, {testSize - Block, 2 * Block},
 	} {
-		if err := p.Fetch(t.Context(), c.off, make([]byte, c.n), true); !errors.Is(err, ErrRange) {
+		if err := fetchOne(t.Context(), p, c.off, make([]byte, c.n), true); !errors.Is(err, ErrRange) {
 			t.Errorf("%+v: %v", c, err)
 		}
 	}
@@ -220,7 +220,7 @@ func TestSorry(t *testing.T) {
 			if sorry == errDrive {
 				want = ErrRead
 			}
-			err := p.Fetch(t.Context(), 0, make([]byte, Block), true)
+			err := fetchOne(t.Context(), p, 0, make([]byte, Block), true)
 			if !errors.Is(err, ErrNoHolder) || sorry != ErrOver && !errors.Is(err, want) {
 				t.Error(err)
 			}
@@ -258,7 +258,7 @@ func TestHedge(t *testing.T) {
 			}
 			// The only one that hangs for a minute is hung up on.
 			p.Remove("far")
-			err := p.Fetch(t.Context(), 2<<20, make([]byte, Block), true)
+			err := fetchOne(t.Context(), p, 2<<20, make([]byte, Block), true)
 			if !errors.Is(err, ErrStalled) || !errors.Is(err, ErrNoHolder) {
 				t.Error(err)
 			}
@@ -304,7 +304,7 @@ func TestCancel(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 			b := make([]byte, MaxWant)
 			began := time.Now()
-			if err := p.Fetch(ctx, 0, b, demand); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) != 50*time.Millisecond {
+			if err := fetchOne(ctx, p, 0, b, demand); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) != 50*time.Millisecond {
 				t.Errorf("%v after %v", err, time.Since(began))
 			}
 			cancel()
@@ -341,7 +341,7 @@ func TestPatience(t *testing.T) {
 			if !demand {
 				want *= 30
 			}
-			if err := p.Fetch(t.Context(), 0, make([]byte, Block), demand); !errors.Is(err, ErrNoHolder) || time.Since(began) != want {
+			if err := fetchOne(t.Context(), p, 0, make([]byte, Block), demand); !errors.Is(err, ErrNoHolder) || time.Since(began) != want {
 				t.Errorf("%v after %v", err, time.Since(began))
 			}
 		}
@@ -361,7 +361,7 @@ func TestPatience(t *testing.T) {
 		}
 		// The background doesn't wait for what one of those who are there lacks.
 		began = time.Now()
-		if err := p.Fetch(t.Context(), 0, make([]byte, Block), false); !errors.Is(err, ErrNoHolder) || time.Since(began) != 0 {
+		if err := fetchOne(t.Context(), p, 0, make([]byte, Block), false); !errors.Is(err, ErrNoHolder) || time.Since(began) != 0 {
 			t.Errorf("%v after %v", err, time.Since(began))
 		}
 		// The first comes back by itself.
@@ -372,7 +372,7 @@ func TestPatience(t *testing.T) {
 		checkOnes(t, get(t, p, 0, MaxWant, true), 0)
 		p.Close()
 		o.wg.Wait()
-		if err := p.Fetch(t.Context(), 0, make([]byte, Block), true); !errors.Is(err, ErrClosed) {
+		if err := fetchOne(t.Context(), p, 0, make([]byte, Block), true); !errors.Is(err, ErrClosed) {
 			t.Error(err)
 		}
 		p.Add(h.holder())
@@ -388,7 +388,7 @@ func TestClose(t *testing.T) {
 		p := newPool(t, Options{Patience: time.Hour})
 		p.Add(Holder{Name: "a", Dial: func(ctx context.Context) (Stream, error) { <-ctx.Done(); return nil, ctx.Err() }})
 		done := make(chan error, 1)
-		go func() { done <- p.Fetch(context.Background(), 0, make([]byte, Block), true) }()
+		go func() { done <- fetchOne(context.Background(), p, 0, make([]byte, Block), true) }()
 		synctest.Wait()
 		p.Close()
 		if err := <-done; !errors.Is(err, ErrClosed) {
@@ -403,7 +403,7 @@ func TestJudge(t *testing.T) {
 		old := &holder{name: "a", path: &path{}, disk: ones(), state: State{Complete: true, Position: Position{Term: 3, Barrier: 99}}}
 		p := newPool(t, Options{Patience: 10 * time.Second}, old)
 		p.Add(Holder{Name: "a", Dial: old.dial})
-		if err := p.Fetch(t.Context(), 0, make([]byte, Block), true); !errors.Is(err, ErrNoHolder) {
+		if err := fetchOne(t.Context(), p, 0, make([]byte, Block), true); !errors.Is(err, ErrNoHolder) {
 			t.Error(err)
 		}
 		if i := p.Holders(); !errors.Is(i[0].Err, ErrNotHere) {

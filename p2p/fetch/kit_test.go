@@ -334,10 +334,19 @@ func connected(t testing.TB, p *Pool, n int) {
 	t.Fatalf("%d holders aren't connected: %+v", n, p.Holders())
 }
 
+// fetchOne fetches what is waited for, or isn't.
+func fetchOne(ctx context.Context, p *Pool, off int64, b []byte, demand bool) error {
+	w := Want{Off: off, P: b, Kind: Pull}
+	if demand {
+		w.Kind = Demand
+	}
+	return p.Fetch(ctx, w)
+}
+
 func get(t testing.TB, p *Pool, off, n int64, demand bool) []byte {
 	t.Helper()
 	b := make([]byte, n)
-	if err := p.Fetch(t.Context(), off, b, demand); err != nil {
+	if err := fetchOne(t.Context(), p, off, b, demand); err != nil {
 		t.Fatal(err)
 	}
 	return b

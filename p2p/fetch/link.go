@@ -41,9 +41,10 @@ type member struct {
 	pool   *Pool
 	cancel context.CancelFunc
 	// Under pool.mu:
-	link    *link
-	fetched int64
-	err     error
+	link      *link
+	fetched   int64
+	err       error
+	allowance Allowance
 }
 
 // link is the two streams to a holder, both answered from the same position.

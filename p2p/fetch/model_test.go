@@ -243,7 +243,7 @@ func (o *owner) fetch(r *rand.Rand, demand bool) {
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		buf := make([]byte, (b-a)*Block)
-		err := o.p.Fetch(ctx, a*Block, buf, demand)
+		err := fetchOne(ctx, o.p, a*Block, buf, demand)
 		cancel()
 		if err != nil && !errors.Is(err, ErrNoHolder) {
 			o.t.Errorf("fetch: %v", err)

@@ -3,12 +3,13 @@ package fetch
 import "time"
 
 const (
-	// standing is how long what is asked for in the background may wait in the path's buffers: a demand waits behind it.
-	standing = 20 * time.Millisecond
+	// standing is how long what is asked for in the background may wait in the path's buffers: a demand waits behind it. While
+	// there are demands it is half a round trip, but not less than brief.
+	standing, brief = 20 * time.Millisecond, 2 * time.Millisecond
 	// span is how long the least round trip is believed.
 	span = 10 * time.Second
 
-	firstWindow, leastWindow, mostWindow = 128 << 10, 16 << 10, 16 << 20
+	firstWindow, leastWindow, mostWindow = 128 << 10, 16 << 10, 64 << 20
 	leastPiece                           = 8 << 10
 )
 
@@ -23,6 +24,9 @@ type pace struct {
 
 	least, before time.Duration // the least round trip of this span and of the one before, 0 if there is none
 	began         time.Time     // of this span
+
+	tight bool      // there are demands
+	since time.Time // it is so
 }
 
 // base is the round trip of an idle path.
@@ -48,13 +52,30 @@ func (p *pace) sample(now time.Time, took time.Duration) {
 }
 
 // piece is how much is asked for at once: little enough for a window to be several.
-func (p *pace) piece() int64 {
-	return max(leastPiece, min(MaxWant, p.window/8)) / Block * Block
+func (p *pace) piece(tight bool) int64 {
+	return max(leastPiece, min(MaxWant, p.limit(tight)/8)) / Block * Block
+}
+
+// stands is how long the background may wait in the path's buffers.
+func (p *pace) stands(tight bool) time.Duration {
+	if !tight {
+		return standing
+	}
+	return min(standing, max(brief, p.base()/2))
+}
+
+// limit is how much may be flying now.
+func (p *pace) limit(tight bool) int64 {
+	base := p.base()
+	if base == 0 {
+		return p.window
+	}
+	return max(leastWindow, int64(float64(p.window)*float64(base+p.stands(tight))/float64(base+standing)))
 }
 
 // room says whether n bytes more may be asked for.
-func (p *pace) room(n int64) bool {
-	return p.flying == 0 || !p.dry && p.flying+n <= p.window
+func (p *pace) room(n int64, tight bool) bool {
+	return p.flying == 0 || !p.dry && p.flying+n <= p.limit(tight)
 }
 
 // fill is how full the window would be with n bytes more.
@@ -63,8 +84,11 @@ func (p *pace) fill(n int64) float64 { return float64(p.flying+n) / float64(p.wi
 func (p *pace) take(n int64) { p.flying += n }
 
 // give says that n bytes have arrived after some time; 0 if they haven't.
-func (p *pace) give(n int64, took time.Duration) {
-	full := p.flying+max(n, p.piece()) > p.window
+func (p *pace) give(now time.Time, n int64, took time.Duration, tight bool) {
+	if p.tight != tight {
+		p.tight, p.since = tight, now
+	}
+	full := p.flying+max(n, p.piece(tight)) > p.limit(tight)
 	if p.flying -= n; p.flying == 0 {
 		p.dry = false
 	}
@@ -72,17 +96,26 @@ func (p *pace) give(n int64, took time.Duration) {
 	if took == 0 || base == 0 {
 		return
 	}
-	late := took - base - standing
+	// What was asked for while more might stand before it isn't late by what may now.
+	stands := standing
+	if tight && now.Add(-took).After(p.since) {
+		stands = p.stands(true)
+	} else if tight {
+		full = false
+	}
+	late := took - base - stands
 	switch {
 	case late > 0 && !p.steady:
 		p.steady = true
-		p.window = int64(float64(p.window) * float64(base+standing) / float64(took))
+		p.window = int64(float64(p.window) * float64(base+stands) / float64(took))
+	case late > 0 && took > base+standing:
+		p.window -= n * int64(min(took-base-standing, standing)) / int64(4*standing)
 	case late > 0:
-		p.window -= n * int64(min(late, standing)) / int64(4*standing)
+		// On a short path a little more is no sign of too much.
 	case full && !p.steady:
 		p.window += n
 	case full:
-		p.window += n * int64(-late) / int64(4*standing)
+		p.window += n * int64(-late) / int64(4*stands)
 	}
 	p.window = max(leastWindow, min(mostWindow, p.window))
 }

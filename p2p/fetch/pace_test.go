@@ -22,7 +22,7 @@ func fetchAll(t testing.TB, p *Pool, n int64) time.Duration {
 				if off >= n {
 					return
 				}
-				if err := p.Fetch(t.Context(), off%testSize, b, false); err != nil {
+				if err := fetchOne(t.Context(), p, off%testSize, b, false); err != nil {
 					t.Error(err)
 					return
 				}

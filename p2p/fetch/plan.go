@@ -9,12 +9,26 @@ import (
 	"time"
 )
 
-// request is who fetches a range: for which stream, since when, and who couldn't give it.
+// request is who fetches a range: what for, since when, and who couldn't give it.
 type request struct {
-	stream int
-	turn   uint64 // who came earlier has the lower one
+	kind   Kind
+	urgent <-chan struct{} // closed when it is as good as a Demand; nil is never
+	turn   uint64          // who came earlier has the lower one
 	tried  []*member
 	errs   []error // of tried
+}
+
+// stream is the one on which it is asked for.
+func (r *request) stream() int {
+	if r.kind == Demand {
+		return ahead
+	}
+	return behind
+}
+
+// before orders requests: who is served first.
+func (r *request) before(o *request) int {
+	return cmp.Or(cmp.Compare(o.kind, r.kind), cmp.Compare(r.turn, o.turn))
 }
 
 // without is r after l failed. Its holder isn't asked again, also when it comes back: whoever fetches shall hear of it.
@@ -31,11 +45,12 @@ type waiter struct {
 	got    chan choice // 1-buffered
 }
 
-// choice is whom to ask, for how many bytes; they are booked. Or an error.
+// choice is whom to ask, for how many bytes, as what Kind of fetch; they are booked. Or an error.
 type choice struct {
-	l   *link
-	n   int64
-	err error
+	l    *link
+	n    int64
+	kind Kind
+	err  error
 }
 
 // lack says whether the holder lacks the block at off, and how many bytes after off, at most n, that is so.
@@ -69,11 +84,16 @@ func (p *Pool) pick(r request, off, n int64) (best *link, got int64, reason why)
 			reason = max(reason, failed)
 			continue
 		}
-		c, room := float64(l.usual(now, r.stream, Block)), l.asked[r.stream] < mostAsked
-		if r.stream == behind {
+		if r.kind == Pull && !l.m.allowance.Pull {
+			reason = full
+			continue
+		}
+		stream := r.stream()
+		c, room := float64(l.usual(now, stream, Block)), l.asked[stream] < mostAsked
+		if stream == behind {
 			// All are filled alike: each gives in proportion to its rate.
-			run = min(run, l.pace.piece())
-			c, room = l.pace.fill(run), room && l.pace.room(run)
+			run = min(run, l.pace.piece(l.tight(now)))
+			c, room = l.pace.fill(run), room && l.pace.room(run, l.tight(now))
 		}
 		if !room {
 			reason = full
@@ -86,7 +106,7 @@ func (p *Pool) pick(r request, off, n int64) (best *link, got int64, reason why)
 	if best == nil {
 		return nil, 0, reason
 	}
-	if r.stream == ahead {
+	if r.kind == Demand {
 		// Who is nearer may have what follows.
 		for _, l := range p.links {
 			if lacks, run := l.lack(off, n); lacks && float64(l.usual(now, ahead, Block)) < cost {
@@ -106,9 +126,9 @@ func (p *Pool) tryGrant(w *waiter) bool {
 	l, n, reason := p.pick(w.request, w.off, w.n)
 	switch {
 	case l != nil:
-		l.book(time.Now(), w.stream, n)
-		w.got <- choice{l: l, n: n}
-	case reason == failed, reason == nobody && w.stream == behind && len(p.links) > 0:
+		l.book(time.Now(), w.stream(), n)
+		w.got <- choice{l: l, n: n, kind: w.kind}
+	case reason == failed, reason == nobody && w.kind != Demand && len(p.links) > 0:
 		// The background shall rather go on with what somebody has.
 		w.got <- choice{err: w.nobody()}
 	default:
@@ -119,7 +139,11 @@ func (p *Pool) tryGrant(w *waiter) bool {
 
 // nobody says that the range isn't to be had.
 func (w *waiter) nobody() error {
-	return errors.Join(append([]error{fmt.Errorf("%d bytes at %d: %w", w.n, w.off, ErrNoHolder)}, w.errs...)...)
+	err := fmt.Errorf("%d bytes at %d: %w", w.n, w.off, ErrNoHolder)
+	if len(w.tried) == 0 {
+		err = fmt.Errorf("%w: %w", err, ErrAbsent)
+	}
+	return errors.Join(append([]error{err}, w.errs...)...)
 }
 
 // notify answers those who wait, as far as that can be done now, the oldest first. The caller holds mu.
@@ -128,16 +152,20 @@ func (p *Pool) notify() {
 }
 
 // choose chooses whom to ask for the first of n bytes at off, and for how many, waiting for a holder that has room, or for
-// some time for one that has the bytes. What it returns is booked.
-func (p *Pool) choose(ctx context.Context, r request, off, n int64) (*link, int64, error) {
-	w := &waiter{request: r, off: off, n: n, got: make(chan choice, 1)}
-	p.mu.Lock()
-	at, _ := slices.BinarySearchFunc(p.waiting, w, func(a, b *waiter) int { return cmp.Compare(a.turn, b.turn) })
-	p.waiting = slices.Insert(p.waiting, at, w)
-	p.notify()
-	p.mu.Unlock()
-	wait := p.o.Patience
-	if r.stream == behind {
+// some time for one that has the bytes.
+func (p *Pool) choose(ctx context.Context, r request, off, n int64) choice {
+	if r.kind != Demand {
+		select {
+		case <-r.urgent:
+			r.kind = Demand
+		default:
+		}
+	}
+	w := p.queue(r, off, n)
+	wait, urgent := p.o.Patience, r.urgent
+	if r.kind == Demand {
+		urgent = nil
+	} else {
 		wait *= 30
 	}
 	patience := time.NewTimer(wait)
@@ -145,24 +173,41 @@ func (p *Pool) choose(ctx context.Context, r request, off, n int64) (*link, int6
 	for {
 		select {
 		case c := <-w.got:
-			return c.l, c.n, c.err
+			return c
 		case <-ctx.Done():
-			c := p.leave(w, func() bool { return true })
-			if c.l != nil {
-				p.unbook(c.l, r.stream, c.n)
+			if c := p.leave(w, func() bool { return true }); c.l != nil {
+				p.unbook(c.l, w.stream(), c.n)
 			}
-			return nil, 0, context.Cause(ctx)
+			return choice{err: context.Cause(ctx)}
+		case <-urgent:
+			if c := p.leave(w, func() bool { return true }); c.l != nil {
+				return c
+			}
+			r.kind, urgent, wait = Demand, nil, p.o.Patience
+			w = p.queue(r, off, n)
+			patience.Reset(wait)
 		case <-patience.C:
 			c := p.leave(w, func() bool {
 				_, _, reason := p.pick(r, off, n)
 				return reason != full
 			})
 			if c.l != nil || c.err != nil {
-				return c.l, c.n, c.err
+				return c
 			}
 			patience.Reset(wait)
 		}
 	}
+}
+
+// queue puts somebody in who waits to be served.
+func (p *Pool) queue(r request, off, n int64) *waiter {
+	w := &waiter{request: r, off: off, n: n, got: make(chan choice, 1)}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	at, _ := slices.BinarySearchFunc(p.waiting, w, func(a, b *waiter) int { return a.before(&b.request) })
+	p.waiting = slices.Insert(p.waiting, at, w)
+	p.notify()
+	return w
 }
 
 // leave ends the waiting of w if it wants to go, with an error; if it was answered meanwhile, that is returned.
@@ -197,15 +242,15 @@ func (p *Pool) other(r request, off, n int64) *link {
 	var cost time.Duration
 	now := time.Now()
 	for _, l := range p.links {
-		if lacks, run := l.lack(off, n); lacks || run < n || slices.Contains(r.tried, l.m) || l.asked[r.stream] >= mostAsked {
+		if lacks, run := l.lack(off, n); lacks || run < n || slices.Contains(r.tried, l.m) || l.asked[r.stream()] >= mostAsked {
 			continue
 		}
-		if c := l.usual(now, r.stream, n); best == nil || c < cost {
+		if c := l.usual(now, r.stream(), n); best == nil || c < cost {
 			best, cost = l, c
 		}
 	}
 	if best != nil {
-		best.book(now, r.stream, n)
+		best.book(now, r.stream(), n)
 	}
 	return best
 }

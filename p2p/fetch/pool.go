@@ -20,7 +20,7 @@ type Options struct {
 	Log *slog.Logger
 }
 
-// Pool fetches blocks of one disk from several holders. It is a hydrate.Source. Its methods may be called from any goroutine.
+// Pool fetches blocks of one disk from several holders. Its methods may be called from any goroutine.
 type Pool struct {
 	hello  Hello
 	o      Options
@@ -34,7 +34,8 @@ type Pool struct {
 	closed  bool
 	members map[string]*member
 	links   []*link
-	waiting []*waiter // in the order of their turns
+	waiting []*waiter     // who is served first comes first
+	changed chan struct{} // closed when who is there changes, or what may be pulled from whom
 }
 
 // NewPool is a Pool without holders, for the disk and the position that h names. The caller must Close it. Errors: ErrHello.
@@ -50,7 +51,7 @@ func NewPool(h Hello, o Options) (*Pool, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	p := &Pool{hello: h, o: o, log: o.Log, members: map[string]*member{}}
+	p := &Pool{hello: h, o: o, log: o.Log, members: map[string]*member{}, changed: make(chan struct{})}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	return p, nil
 }
@@ -65,7 +66,7 @@ func (p *Pool) Add(h Holder) {
 	}
 	p.drop(h.Name)
 	ctx, cancel := context.WithCancel(p.ctx)
-	m := &member{Holder: h, pool: p, cancel: cancel}
+	m := &member{Holder: h, pool: p, cancel: cancel, allowance: Allowance{Pull: true}}
 	p.members[h.Name] = m
 	p.wg.Go(func() { m.run(ctx) })
 }
@@ -138,6 +139,7 @@ func (p *Pool) joined(l *link) {
 	}
 	l.m.link, l.m.err = l, nil
 	p.links = append(p.links, l)
+	p.turn()
 	p.log.Info("A holder of stale blocks is there", "device", l.m.Name, "term", l.at.Term, "barrier", l.at.Barrier, "rtt", l.pace.base())
 	p.notify()
 }
@@ -154,6 +156,7 @@ func (p *Pool) unlink(l *link) {
 	if i := slices.Index(p.links, l); i >= 0 {
 		p.links = slices.Delete(p.links, i, i+1)
 		l.m.link = nil
+		p.turn()
 		p.notify()
 	}
 }

@@ -40,6 +40,8 @@ var (
 	ErrStalled = errors.New("fetch: the holder doesn't answer")
 	// ErrNoHolder: nobody who has it is there, or nobody could give it. Passing: holders come back.
 	ErrNoHolder = errors.New("fetch: no holder has it now")
+	// ErrAbsent, with ErrNoHolder: nobody is there who has it. Before somebody comes it is no use to ask again.
+	ErrAbsent = errors.New("fetch: nobody who is there has it")
 	// ErrClosed: the Pool was closed.
 	ErrClosed = errors.New("fetch: closed")
 )

@@ -32,14 +32,29 @@ type source struct {
 	jobs   []job // in the order in which they began
 	now    int   // fetches under way
 	most   int
+	bytes  int64 // under way that didn't begin as a demand
+	peak   int64
+	urged  []job // what began without being waited for, and then was
+	room   Room  // Pull 0 is 8 fetches of MaxFetch
 }
 
 func newSource(t *testing.T, blocks int64) *source {
 	return &source{t: t, latency: 10 * time.Millisecond, flying: blockset.New(blocks)}
 }
 
-func (s *source) Fetch(ctx context.Context, off int64, p []byte, demand bool) error {
-	j := job{off / Block, (off + int64(len(p))) / Block, demand}
+func (s *source) Room() Room {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.room
+	if r == (Room{}) {
+		r = Room{Pull: 8 * MaxFetch, Ahead: MaxFetch, Piece: MaxFetch}
+	}
+	return r
+}
+
+func (s *source) Fetch(ctx context.Context, w Want) error {
+	off, p := w.Off, w.P
+	j := job{off / Block, (off + int64(len(p))) / Block, w.Kind}
 	if off%Block != 0 || len(p)%Block != 0 || len(p) == 0 || len(p) > MaxFetch {
 		s.t.Errorf("fetch of %d bytes at %d", len(p), off)
 	}
@@ -55,17 +70,36 @@ func (s *source) Fetch(ctx context.Context, off int64, p []byte, demand bool) er
 	n := len(s.jobs)
 	s.now++
 	s.most = max(s.most, s.now)
+	if w.Kind != Demand {
+		s.bytes += int64(len(p))
+		s.peak = max(s.peak, s.bytes)
+	}
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.flying.Remove(j.a, j.b)
 		s.now--
+		if w.Kind != Demand {
+			s.bytes -= int64(len(p))
+		}
 	}()
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-time.After(s.latency + s.perByte*time.Duration(len(p))):
+	}
+	select {
+	case <-w.Urgent:
+		if w.Kind != Demand {
+			s.mu.Lock()
+			s.urged = append(s.urged, j)
+			s.mu.Unlock()
+		}
+	default:
+		if w.Kind == Demand {
+			s.t.Errorf("a demand of blocks %d-%d isn't urgent", j.a, j.b)
+		}
 	}
 	if s.fail != nil {
 		if err := s.fail(n, j.a, j.b); err != nil {
@@ -178,4 +212,4 @@ func (d *disk) begin(src Source) (stop func() error) {
 	}
 }
 
-func (j job) String() string { return fmt.Sprintf("%d-%d demand=%v", j.a, j.b, j.demand) }
+func (j job) String() string { return fmt.Sprintf("%d-%d %v", j.a, j.b, j.kind) }

@@ -19,8 +19,6 @@ const (
 	// MaxFetch is the most that is asked of a Source at once, in bytes.
 	MaxFetch = 256 << 10
 
-	minAhead  = 64 << 10
-	aheadTime = 20 * time.Millisecond
 	firstWait = 100 * time.Millisecond
 	lastWait  = 5 * time.Second
 )
@@ -32,18 +30,57 @@ var (
 	ErrGone = errors.New("hydrate: the source is gone")
 	// ErrNoSource: blocks are stale, and for Options.Patience nobody was there to fetch them from. Passing.
 	ErrNoSource = errors.New("hydrate: no source for stale blocks")
+	// ErrAbsent, returned by a Source, says that nobody has these blocks who is there now. They are left alone until the
+	// Source's Room changes; those who wait for them go on waiting.
+	ErrAbsent = errors.New("hydrate: nobody who is there has that")
 	// ErrClosed: the Hydrator was closed.
 	ErrClosed = errors.New("hydrate: closed")
 	// ErrRunning: it is fetching already.
 	ErrRunning = errors.New("hydrate: running already")
 )
 
-// Source is where stale blocks are fetched from: a device that holds the disk as it was at the hand-off.
+// Kind is what a fetch is for.
+type Kind int
+
+const (
+	// Pull: nobody waits for it; the disk shall become whole.
+	Pull Kind = iota
+	// Ahead: a reader who goes on in sequence will want it soon.
+	Ahead
+	// Demand: somebody waits for it.
+	Demand
+)
+
+func (k Kind) String() string { return [...]string{"pull", "ahead", "demand"}[k] }
+
+// Want is what a Source is asked for: to fill P, whole blocks and at most MaxFetch bytes, with what the disk holds at Off.
+type Want struct {
+	Off  int64
+	P    []byte
+	Kind Kind
+	// Urgent is closed when somebody waits for it by now: from then on it is as good as a Demand. Of a Demand it is closed.
+	Urgent <-chan struct{}
+}
+
+// Room is how much is worth asking a Source for at once of what nobody waits for, in bytes: enough to keep it busy, and to have something
+// wait for its turn there. (What waits there waits in vain when somebody else becomes more urgent, so it shouldn't be much more.)
+type Room struct {
+	// Pull and Ahead bound what is in flight of each Kind; 0 is nothing.
+	Pull, Ahead int64
+	// Piece bounds one fetch; at least a Block.
+	Piece int64
+	// Changed is closed when another Room is to be asked for, though no fetch has ended: who is there has changed, or what may be
+	// pulled. It is another one then. nil is never.
+	Changed <-chan struct{}
+}
+
+// Source is where stale blocks are fetched from: a device that holds the disk as it was at the hand-off, or several.
 type Source interface {
-	// Fetch fills p, whole blocks and at most MaxFetch bytes, with what the disk holds at off. demand says that somebody
-	// waits for it: it goes ahead of what isn't. Called from several goroutines at once, never for the same block. p is
-	// the caller's again when Fetch returns; it must return soon after ctx ends.
-	Fetch(ctx context.Context, off int64, p []byte, demand bool) error
+	// Fetch fills w.P. It is called from several goroutines at once, never for the same block. P is the caller's again when
+	// Fetch returns; it must return soon after ctx ends.
+	Fetch(ctx context.Context, w Want) error
+	// Room must not block, nor call the Hydrator.
+	Room() Room
 }
 
 // Sink takes what was fetched.
@@ -56,8 +93,10 @@ type Sink interface {
 
 // Options for a Hydrator. The zero value is good.
 type Options struct {
-	// Demand and Background are how many fetches there are at once of each kind; 0 is 16 and 8.
-	Demand, Background int
+	// Demand is how many fetches there are at once that somebody waits for; 0 is 16.
+	Demand int
+	// Flight bounds the memory of all others, in bytes; 0 is 64 MiB. One of them there always may be.
+	Flight int64
 	// Patience is how long Wait waits without a source; 0 is 10 s.
 	Patience time.Duration
 	// Log gets what happens; nil is silence.
@@ -77,18 +116,35 @@ type Hydrator struct {
 	running, closed  bool
 	quiet            bool          // the background begins nothing
 	turn             chan struct{} // closed when running changes
-	demand, behind   int           // fetches under way, of each kind
+	demand           int           // fetches under way that began as such
+	flights          []*flight     // all that are under way
+	flying           [Demand]int64 // bytes of them, of each other kind
 	fetched, dropped int64         // blocks
 	meter            meter
 	trouble          error // the last fetch's
 	failures         int   // in a row
 	until            time.Time
-	buffers          [][]byte
+}
+
+// flight is a fetch under way.
+type flight struct {
+	job
+	urgent  chan struct{}
+	urged   bool            // urgent is closed
+	changed <-chan struct{} // the Room's as it began
+}
+
+// urge says that somebody waits for it. The caller holds mu.
+func (f *flight) urge() {
+	if !f.urged {
+		f.urged = true
+		close(f.urgent)
+	}
 }
 
 // New is a Hydrator for a disk that lacks the blocks in stale, which stays the caller's.
 func New(stale *blockset.Set, o Options) *Hydrator {
-	o.Demand, o.Background = cmp.Or(max(0, o.Demand), 16), cmp.Or(max(0, o.Background), 8)
+	o.Demand, o.Flight = cmp.Or(max(0, o.Demand), 16), cmp.Or(max(0, o.Flight), 64<<20)
 	o.Patience = cmp.Or(o.Patience, 10*time.Second)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -125,11 +181,20 @@ func (h *Hydrator) Wait(ctx context.Context, off, n int64) error {
 	h.mu.Lock()
 	h.plan.read(a, b)
 	if !h.plan.lacks(a, b) {
+		if h.plan.follows() {
+			h.signal()
+		}
 		h.mu.Unlock()
 		return nil
 	}
 	w := &waiter{a: a, b: b, done: make(chan struct{})}
 	h.plan.waiting = append(h.plan.waiting, w)
+	h.plan.near = b
+	for _, f := range h.flights {
+		if f.a < b && a < f.b && h.plan.lacks(max(a, f.a), min(b, f.b)) {
+			f.urge()
+		}
+	}
 	h.signal()
 	running, turn := h.running, h.turn
 	h.mu.Unlock()
@@ -199,8 +264,9 @@ func (h *Hydrator) Left() *blockset.Set {
 
 // Progress says how far a Hydrator is. Sizes are in bytes.
 type Progress struct {
-	// Total was stale at first, Left still is; Fetched came from the source, Written was written over.
-	Total, Left, Fetched, Written int64
+	// Total was stale at first, Left still is; Fetched came from the source, Written was written over. Absent is what of Left
+	// nobody has who is there, as far as it was asked for.
+	Total, Left, Fetched, Written, Absent int64
 	// Rate is in bytes per second, Remaining how long the rest takes; both are 0 if that isn't known.
 	Rate      float64
 	Remaining time.Duration
@@ -220,6 +286,7 @@ func (h *Hydrator) Progress() Progress {
 	defer h.mu.Unlock()
 	p := Progress{
 		Total: h.total * Block, Left: h.plan.stale.Count() * Block, Fetched: h.fetched * Block, Written: h.dropped * Block,
+		Absent:  h.plan.absent.Count() * Block,
 		Running: h.running, Waiting: len(h.plan.waiting), Err: h.trouble,
 	}
 	if !h.running {

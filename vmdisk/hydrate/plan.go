@@ -12,8 +12,8 @@ const (
 
 // job is one fetch: the blocks [a, b), at most maxBlocks.
 type job struct {
-	a, b   int64
-	demand bool
+	a, b int64
+	kind Kind
 }
 
 // waiter is somebody who needs the blocks [a, b).
@@ -25,20 +25,22 @@ type waiter struct {
 // plan is the order of fetching. Not safe for concurrent use.
 type plan struct {
 	blocks int64
-	// flying blocks are being fetched; failed ones are stale and could not be fetched the last time.
-	stale, flying, failed *blockset.Set
-	waiting               []*waiter // whose turn it is comes first
-	near                  int64     // where the last demand ended
-	heat                  map[int64]int
-	hot                   int64 // the region that is being fetched because of its heat, or -1
-	linear, retry         int64 // where the background goes on
+	// flying blocks are being fetched; failed ones are stale and could not be fetched the last time; absent ones nobody has
+	// who is there.
+	stale, flying, failed, absent *blockset.Set
+	waiting                       []*waiter // whose turn it is comes first
+	near                          int64     // where the last demand ended
+	ahead                         ahead
+	heat                          map[int64]int
+	hot                           int64 // the region that is being fetched because of its heat, or -1
+	linear, retry                 int64 // where the background goes on
 }
 
 func newPlan(stale *blockset.Set) *plan {
 	n := stale.Blocks()
 	return &plan{
-		blocks: n, stale: stale.Clone(), flying: blockset.New(n), failed: blockset.New(n),
-		near: n, heat: map[int64]int{}, hot: -1,
+		blocks: n, stale: stale.Clone(), flying: blockset.New(n), failed: blockset.New(n), absent: blockset.New(n),
+		near: n, ahead: newAhead(), heat: map[int64]int{}, hot: -1,
 	}
 }
 
@@ -47,6 +49,7 @@ func (p *plan) lacks(a, b int64) bool { return p.stale.Next(a, true) < b }
 
 // read counts a read of the blocks [a, b).
 func (p *plan) read(a, b int64) {
+	p.ahead.read(a, b)
 	for r := a / heatBlocks; r*heatBlocks < b; r++ {
 		if _, known := p.heat[r]; known || p.lacks(r*heatBlocks, min(p.blocks, (r+1)*heatBlocks)) {
 			p.heat[r]++
@@ -54,14 +57,18 @@ func (p *plan) read(a, b int64) {
 	}
 }
 
-// free is the first block of [a, b) that is stale and not in flight, b if there is none. failed says which of them: those
-// that failed, or the others.
+// free is the first block of [a, b) that is stale, not in flight and not absent, b if there is none. failed says which of them:
+// those that failed, or the others.
 func (p *plan) free(a, b int64, failed bool) int64 {
 	for a < b {
 		if a = p.stale.Next(a, true); a >= b {
 			break
 		}
 		if x := p.flying.Next(a, false); x > a {
+			a = x
+			continue
+		}
+		if x := p.absent.Next(a, false); x > a {
 			a = x
 			continue
 		}
@@ -76,7 +83,7 @@ func (p *plan) free(a, b int64, failed bool) int64 {
 
 // runEnd is where the run of blocks ends that begins with a, which is free and didn't fail; at most limit.
 func (p *plan) runEnd(a, limit int64) int64 {
-	return min(limit, p.stale.Next(a, false), p.flying.Next(a, true), p.failed.Next(a, true))
+	return min(limit, p.stale.Next(a, false), p.flying.Next(a, true), p.failed.Next(a, true), p.absent.Next(a, true))
 }
 
 func (p *plan) start(j job) (job, bool) {
@@ -84,12 +91,12 @@ func (p *plan) start(j job) (job, bool) {
 	return j, true
 }
 
-// demand is the next fetch for those who wait, with up to ahead blocks of what follows.
-func (p *plan) demand(ahead int64) (job, bool) {
+// demand is the next fetch for those who wait.
+func (p *plan) demand() (job, bool) {
 	for i, w := range p.waiting {
-		j := job{demand: true}
+		j := job{kind: Demand}
 		if j.a = p.free(w.a, w.b, false); j.a < w.b {
-			j.b = p.runEnd(j.a, min(j.a+maxBlocks, max(w.b, j.a+ahead)))
+			j.b = p.runEnd(j.a, min(j.a+maxBlocks, w.b))
 		} else if j.a = p.free(w.a, w.b, true); j.a < w.b {
 			j.b = j.a + 1
 		} else {
@@ -97,28 +104,44 @@ func (p *plan) demand(ahead int64) (job, bool) {
 		}
 		copy(p.waiting[i:], p.waiting[i+1:])
 		p.waiting[len(p.waiting)-1] = w
-		p.near = j.b
 		return p.start(j)
 	}
 	return job{}, false
 }
 
-// background is the next fetch that nobody waits for.
-func (p *plan) background() (job, bool) {
+// follow is the next fetch of what those will want who read on, of up to piece blocks.
+func (p *plan) follow(piece int64) (job, bool) {
+	for _, r := range p.ahead.readers {
+		if j, ok := p.first(max(0, r.next), min(p.blocks, r.end), piece); ok {
+			j.kind = Ahead
+			return p.start(j)
+		}
+	}
+	return job{}, false
+}
+
+// follows says whether something is to be fetched for who has just read.
+func (p *plan) follows() bool {
+	r := p.ahead.readers[0]
+	return p.free(max(0, r.next), min(p.blocks, r.end), false) < min(p.blocks, r.end)
+}
+
+// pull is the next fetch that nobody waits for, of up to piece blocks.
+func (p *plan) pull(piece int64) (job, bool) {
 	for _, in := range [][2]int64{{p.near, p.near + nearBlocks}, {p.near - nearBlocks, p.near}} {
-		if j, ok := p.first(max(0, in[0]), min(p.blocks, in[1])); ok {
+		if j, ok := p.first(max(0, in[0]), min(p.blocks, in[1]), piece); ok {
 			return p.start(j)
 		}
 	}
 	for p.hot >= 0 || p.heatUp() {
-		if j, ok := p.first(p.hot*heatBlocks, min(p.blocks, (p.hot+1)*heatBlocks)); ok {
+		if j, ok := p.first(p.hot*heatBlocks, min(p.blocks, (p.hot+1)*heatBlocks), piece); ok {
 			return p.start(j)
 		}
 		delete(p.heat, p.hot)
 		p.hot = -1
 	}
 	for _, from := range [2]int64{p.linear, 0} {
-		if j, ok := p.first(from, p.blocks); ok {
+		if j, ok := p.first(from, p.blocks, piece); ok {
 			p.linear = j.b
 			return p.start(j)
 		}
@@ -132,11 +155,11 @@ func (p *plan) background() (job, bool) {
 	return job{}, false
 }
 
-func (p *plan) first(a, b int64) (job, bool) {
+func (p *plan) first(a, b, piece int64) (job, bool) {
 	if a = p.free(a, b, false); a >= b {
 		return job{}, false
 	}
-	return job{a: a, b: p.runEnd(a, min(b, a+maxBlocks))}, true
+	return job{a: a, b: p.runEnd(a, min(b, a+piece))}, true
 }
 
 // heatUp chooses the region that was read most often, the first of several.
@@ -160,20 +183,44 @@ func (p *plan) wanted(j job) []job {
 	return out
 }
 
-// end ends a job. If it worked, its blocks are here; else they are to be fetched again.
-func (p *plan) end(j job, worked bool) {
+// landing is how a job ended.
+type landing int
+
+const (
+	arrived landing = iota // its blocks are here
+	missed                 // they are to be fetched again, after all others
+	nowhere                // nobody has them who is there
+	undone                 // they are to be fetched again
+)
+
+// end ends a job.
+func (p *plan) end(j job, how landing) {
 	p.flying.Remove(j.a, j.b)
-	if !worked {
+	switch how {
+	case arrived:
+		p.drop(j.a, j.b)
+	case missed:
 		p.failed.Add(j.a, j.b)
-		return
+	case nowhere:
+		p.absent.Add(j.a, j.b)
 	}
-	p.drop(j.a, j.b)
+}
+
+// awaited says whether somebody waits for one of the blocks [a, b), which are in flight.
+func (p *plan) awaited(a, b int64) bool {
+	for _, w := range p.waiting {
+		if w.a < b && a < w.b && p.lacks(max(a, w.a), min(b, w.b)) {
+			return true
+		}
+	}
+	return false
 }
 
 // drop says that the blocks [a, b) aren't stale any more. It wakes who has all that it waits for.
 func (p *plan) drop(a, b int64) {
 	p.stale.Remove(a, b)
 	p.failed.Remove(a, b)
+	p.absent.Remove(a, b)
 	kept := p.waiting[:0]
 	for _, w := range p.waiting {
 		if w.a < b && a < w.b && !p.lacks(w.a, w.b) {

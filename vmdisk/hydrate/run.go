@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/bits"
+	"slices"
 	"sync"
 	"time"
 )
@@ -16,14 +18,20 @@ func (h *Hydrator) Run(ctx context.Context, src Source, to Sink) error {
 	}
 	ctx, stop := context.WithCancelCause(ctx)
 	var wg sync.WaitGroup
+	var changed <-chan struct{}
 	for ctx.Err() == nil {
-		j, ok, idle, again := h.next()
+		room := src.Room()
+		if room.Changed != changed {
+			changed = room.Changed
+			h.anew()
+		}
+		f, idle, again := h.next(room)
 		if idle {
 			break
 		}
-		if ok {
+		if f != nil {
 			wg.Go(func() {
-				if err := h.fetch(ctx, j, src, to); err != nil {
+				if err := h.fetch(ctx, f, src, to); err != nil {
 					stop(err)
 				}
 			})
@@ -38,6 +46,7 @@ func (h *Hydrator) Run(ctx context.Context, src Source, to Sink) error {
 		case <-h.done:
 			stop(ErrClosed)
 		case <-h.wake:
+		case <-changed:
 		case <-late:
 		}
 	}
@@ -60,6 +69,7 @@ func (h *Hydrator) begin() error {
 		return ErrRunning
 	}
 	h.plan.failed.Reset()
+	h.plan.absent.Reset()
 	h.meter, h.trouble, h.failures, h.until = meter{}, nil, 0, time.Time{}
 	h.turned(true)
 	return nil
@@ -77,61 +87,87 @@ func (h *Hydrator) finish() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.turned(false)
-	h.buffers = nil
 	return h.plan.stale.Empty()
+}
+
+// anew forgets what nobody had, as somebody has come or gone.
+func (h *Hydrator) anew() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.plan.absent.Reset()
 }
 
 // next is the next fetch, if one may begin now. idle says that nothing is stale; again is after which time to ask again, 0
 // when something has happened.
-func (h *Hydrator) next() (j job, ok, idle bool, again time.Duration) {
+func (h *Hydrator) next(room Room) (f *flight, idle bool, again time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.plan.stale.Empty() {
-		return j, false, true, 0
+		return nil, true, 0
 	}
-	now := time.Now()
-	if wait := h.until.Sub(now); wait > 0 {
-		return j, false, false, wait
+	if wait := time.Until(h.until); wait > 0 {
+		return nil, false, wait
 	}
+	j, ok := h.choose(room)
+	if !ok {
+		return nil, false, 0
+	}
+	f = &flight{job: j, urgent: make(chan struct{}), changed: room.Changed}
+	h.flights = append(h.flights, f)
+	if j.kind == Demand {
+		h.demand++
+	} else {
+		h.flying[j.kind] += (j.b - j.a) * Block
+	}
+	if j.kind == Demand || h.plan.awaited(j.a, j.b) {
+		f.urge()
+	}
+	return f, false, 0
+}
+
+// choose is the next fetch. The caller holds mu.
+func (h *Hydrator) choose(room Room) (job, bool) {
 	if h.demand < h.o.Demand {
-		ahead := int64(h.meter.rate(now) * aheadTime.Seconds())
-		if j, ok = h.plan.demand(min(MaxFetch, max(minAhead, ahead)) / Block); ok {
-			h.demand++
-			return j, true, false, 0
+		if j, ok := h.plan.demand(); ok {
+			return j, true
 		}
 	}
-	room := h.o.Background
-	switch {
-	case h.quiet:
-		room = 0
-	case h.demand > 0:
-		room = 1
+	h.plan.ahead.reach(room.Ahead)
+	piece := max(1, min(maxBlocks, room.Piece/Block))
+	all := h.flying[Pull] + h.flying[Ahead]
+	may := func(kind Kind, most int64) bool {
+		n := piece * Block
+		return most > 0 && (h.flying[kind] == 0 || h.flying[kind]+n <= most) && (all == 0 || all+n <= h.o.Flight)
 	}
-	if h.behind < room {
-		if j, ok = h.plan.background(); ok {
-			h.behind++
+	if may(Ahead, room.Ahead) {
+		if j, ok := h.plan.follow(piece); ok {
+			return j, true
 		}
 	}
-	return j, ok, false, 0
+	if !h.quiet && may(Pull, room.Pull) {
+		return h.plan.pull(piece)
+	}
+	return job{}, false
 }
 
 // fetch does one fetch. An error is final.
-func (h *Hydrator) fetch(ctx context.Context, j job, src Source, to Sink) error {
-	buf := h.buffer()
-	err := src.Fetch(ctx, j.a*Block, buf[:(j.b-j.a)*Block], j.demand)
+func (h *Hydrator) fetch(ctx context.Context, f *flight, src Source, to Sink) error {
+	buf := buffer(int(f.b-f.a) * Block)
+	defer release(buf)
+	err := src.Fetch(ctx, Want{Off: f.a * Block, P: *buf, Kind: f.kind, Urgent: f.urgent})
 	final := errors.Is(err, ErrGone)
 	if err == nil {
 		h.mu.Lock()
-		wanted := h.plan.wanted(j)
+		wanted := h.plan.wanted(f.job)
 		h.mu.Unlock()
 		for _, w := range wanted {
-			if err = to.Put(w.a*Block, buf[(w.a-j.a)*Block:(w.b-j.a)*Block]); err != nil {
+			if err = to.Put(w.a*Block, (*buf)[(w.a-f.a)*Block:(w.b-f.a)*Block]); err != nil {
 				final = !passing(err)
 				break
 			}
 		}
 	}
-	h.landed(ctx, j, buf, err)
+	h.landed(ctx, f, err)
 	if final {
 		return err
 	}
@@ -139,23 +175,36 @@ func (h *Hydrator) fetch(ctx context.Context, j job, src Source, to Sink) error 
 }
 
 // landed ends a fetch.
-func (h *Hydrator) landed(ctx context.Context, j job, buf []byte, err error) {
+func (h *Hydrator) landed(ctx context.Context, f *flight, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.buffers = append(h.buffers, buf)
-	if j.demand {
+	h.flights = slices.DeleteFunc(h.flights, func(o *flight) bool { return o == f })
+	if f.kind == Demand {
 		h.demand--
 	} else {
-		h.behind--
+		h.flying[f.kind] -= (f.b - f.a) * Block
 	}
-	before := h.plan.stale.Count()
-	h.plan.end(j, err == nil)
+	how := arrived
+	switch {
+	case errors.Is(err, ErrAbsent):
+		how = nowhere
+		select {
+		case <-f.changed: // somebody has come meanwhile
+			how = undone
+		default:
+		}
+	case err != nil:
+		how = missed
+	}
+	j, before := f.job, h.plan.stale.Count()
+	h.plan.end(j, how)
 	now := time.Now()
 	switch {
 	case err == nil:
 		h.fetched += before - h.plan.stale.Count()
 		h.meter.add(now, (j.b-j.a)*Block)
 		h.trouble, h.failures = nil, 0
+	case how != missed:
 	case ctx.Err() == nil:
 		// What failed together with another one doesn't count again.
 		if !h.until.After(now) {
@@ -170,13 +219,20 @@ func (h *Hydrator) landed(ctx context.Context, j job, buf []byte, err error) {
 	h.signal()
 }
 
-func (h *Hydrator) buffer() []byte {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if n := len(h.buffers); n > 0 {
-		b := h.buffers[n-1]
-		h.buffers = h.buffers[:n-1]
-		return b
+// buffers are of 1, 2, 4 … 64 blocks.
+var buffers [7]sync.Pool
+
+// class is the buffers of at least n bytes.
+func class(n int) int { return bits.Len(uint((n+Block-1)/Block - 1)) }
+
+func buffer(n int) *[]byte {
+	b, _ := buffers[class(n)].Get().(*[]byte)
+	if b == nil {
+		whole := make([]byte, Block<<class(n))
+		b = &whole
 	}
-	return make([]byte, MaxFetch)
+	*b = (*b)[:n]
+	return b
 }
+
+func release(b *[]byte) { buffers[class(len(*b))].Put(b) }

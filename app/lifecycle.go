@@ -378,7 +378,7 @@ func (v *vm) saveRecord() error {
 		return nil
 	}
 	status := v.status()
-	now := gist(status)
+	now := fmt.Sprint(gist(status), v.e.dir.Heeds(v.id))
 	v.mu.Lock()
 	same := v.told == now
 	v.mu.Unlock()

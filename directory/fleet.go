@@ -51,7 +51,7 @@ func (d *Directory) Devices() []Device {
 }
 
 // PutVM writes the record of a VM that this device owns by its chain. Term,
-// Owner and Head are filled in, and At if it is zero. Errors: ErrNotOwner,
+// Owner, Head and Heeds are filled in, and At if it is zero. Errors: ErrNotOwner,
 // ErrInvalid, ErrNoSpace, ErrUnsure, ErrClosed, and Sign's.
 func (d *Directory) PutVM(vm VM) error {
 	d.write.Lock()
@@ -82,7 +82,7 @@ func (d *Directory) putVM(vm VM) error {
 	if head == nil || head.To != d.opt.Self {
 		return ErrNotOwner
 	}
-	vm.Term, vm.Owner, vm.Head = head.Term, d.opt.Self, head.hash
+	vm.Term, vm.Owner, vm.Head, vm.Heeds = head.Term, d.opt.Self, head.hash, d.heeds(head)
 	if vm.At.IsZero() {
 		vm.At = d.now().UTC()
 	}
@@ -150,7 +150,7 @@ func (d *Directory) vm(id string) (VM, bool) {
 		return VM{}, false
 	}
 	vm.Spec = slices.Clone(vm.Spec)
-	vm.Replicas = maps.Clone(vm.Replicas)
+	vm.Replicas, vm.Heeds = maps.Clone(vm.Replicas), slices.Clone(vm.Heeds)
 	if head := d.preferred(id); head != nil {
 		vm.Term, vm.Owner, vm.Head = head.Term, head.To, head.hash
 	}

@@ -230,6 +230,28 @@ func (d *Directory) Choices(vm string) []SignedTransfer {
 	return list
 }
 
+// Heeds returns what PutVM would say of choices beside the preferred history now: see VM. The caller owns it.
+func (d *Directory) Heeds(vm string) []uint64 {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	if head := d.preferred(vm); head != nil {
+		return d.heeds(head)
+	}
+	return nil
+}
+
+func (d *Directory) heeds(head *node) []uint64 {
+	life := newLife(d.isRemoved)
+	var list []uint64
+	for _, n := range d.trees[head.VM].choices {
+		if !head.descends(n) && n.parent != nil && head.descends(n.parent) && life.alive(n) {
+			list = append(list, n.Term)
+		}
+	}
+	slices.Sort(list)
+	return list[max(0, len(list)-maxHeeds):]
+}
+
 // Ancestry returns the transfer and what came before it, oldest first; nil if it
 // is unknown.
 func (d *Directory) Ancestry(head Hash) []SignedTransfer {

@@ -21,6 +21,7 @@ const (
 	maxSite     = 32 << 10 // bytes of what a device says of where it is
 	maxSync     = 4 << 10  // bytes of how a copy gets on
 	maxReplicas = 256      // of one VM
+	maxHeeds    = 64       // of one VM
 	maxTransfer = 4096     // bytes of a transfer's value
 	maxNote     = 2048     // bytes of a note's, or a member's, value
 	maxOver     = 16       // histories given up by one choice
@@ -120,6 +121,9 @@ type VM struct {
 	Written      uint64    `json:"-"`
 	// Checked is the term of the newest choice to repair after which the guest was asked to check its file systems.
 	Checked uint64 `json:"checked,omitempty"`
+	// Heeds are the terms of choices that keep this history but aren't in it, another choice of the same side being preferred: its
+	// owner knows them, and chooses nothing any more that they gave up. At most 64, the newest, rising. PutVM fills it in.
+	Heeds []uint64 `json:"heeds,omitempty"`
 }
 
 // Kind is why a term began.
@@ -229,7 +233,7 @@ func (dev *Device) check() error {
 
 func (vm *VM) check() error {
 	bad := !validVMID(vm.ID) || vm.Term == 0 || vm.Term > maxTerm || !validID(vm.Owner) || vm.DiskBytes < 0 ||
-		len(vm.Name) > maxName || len(vm.State) > maxName || vm.Disk != "" && !validVMID(vm.Disk) || len(vm.Replicas) > maxReplicas
+		len(vm.Name) > maxName || len(vm.State) > maxName || vm.Disk != "" && !validVMID(vm.Disk) || len(vm.Replicas) > maxReplicas || len(vm.Heeds) > maxHeeds
 	for id := range vm.Replicas {
 		bad = bad || !validID(id)
 	}

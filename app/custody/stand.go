@@ -124,7 +124,8 @@ func (c Custody) Heeded(t directory.SignedTransfer) bool {
 }
 
 // hasHeardOf says that the device has shown that it knows the choice t, or is no member any more: it has signed that choice, or one
-// that gave up what came of it, or what came of it was written or followed there.
+// that gave up what came of it, or what came of it was written or followed there. Of a choice beside the one that counts, of the same side,
+// the side's owner says so: nobody else can choose.
 func (c Custody) hasHeardOf(device string, t directory.SignedTransfer) bool {
 	if t.From == device || !c.Dir.IsMember(device) {
 		return true
@@ -143,6 +144,9 @@ func (c Custody) hasHeardOf(device string, t directory.SignedTransfer) bool {
 	}
 	if since {
 		return c.Dir.Replicas(c.VM)[device].Position.Term >= t.Term
+	}
+	if vm.Written == vm.Term && slices.Contains(vm.Heeds, t.Term) {
+		return true
 	}
 	for _, later := range c.Dir.Choices(c.VM) {
 		from := func(h directory.Hash) bool {
@@ -173,7 +177,9 @@ func (c Custody) News(m *baton.Machine) (ev baton.Event, news bool) {
 		return superseded, m.Judging() || c.Stand() == Beyond
 	case baton.Given:
 		return c.newsOfGiven(m, head, superseded)
-	case baton.Taking, baton.Giving:
+	case baton.Giving:
+		return superseded, c.givesInVain(m, head)
+	case baton.Taking:
 		return ev, false // it ends at once, or is tried again
 	default:
 		if head.To == c.Self {
@@ -207,6 +213,9 @@ func (c Custody) newsOfOurs(state baton.State, term uint64, head directory.Signe
 // continues says that the choice head goes on with what a machine at term holds: not with a side of this device's that it has set aside
 // since, after another choice.
 func (c Custody) continues(head directory.SignedTransfer, term uint64) bool {
+	if _, ok := c.Dir.Transfer(c.VM, term); !ok && term > 0 {
+		term-- // a transfer that it couldn't write any more when it was superseded: what it holds is what it would have given
+	}
 	given := false
 	for _, t := range c.Dir.Ancestry(head.Hash()) {
 		// What it had given, and was given back, is what it holds: nobody had it meanwhile.
@@ -229,6 +238,14 @@ func (c Custody) newsOfReplica(term uint64, head directory.SignedTransfer) (ev b
 	pos := directory.Position(c.Disk.Info().Position)
 	ev = baton.Event{Kind: baton.EvChosen, Peer: c.Self, Term: head.Term, Mine: true}
 	return ev, c.Dir.Relation(head.Prev, pos) == directory.RelationBehind
+}
+
+// givesInVain says that what the machine is writing, and tries again, can't be written any more: the VM is another's, and not by this device's hand. As
+// of a taker that sends back what it never ran, and has not heard of a takeover from its giver.
+func (c Custody) givesInVain(m *baton.Machine, head directory.SignedTransfer) bool {
+	return head.To != c.Self && !slices.ContainsFunc(c.Dir.Chain(c.VM), func(t directory.SignedTransfer) bool {
+		return t.From == c.Self && t.Term == m.Term()+1
+	})
 }
 
 // newsOfGiven: what this device gave may have been taken without its hearing of it, or taken over from its taker.

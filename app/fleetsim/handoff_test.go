@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 	"testing/synctest"
 
 	"tagalong.org/tagalong/app/custody"
@@ -90,7 +91,7 @@ func (e *engine) work() bool {
 	}
 	if e.due {
 		e.due = false
-		if vm, ok := e.dir.VM(vmID); ok && e.owner() && vm.Written < e.machine.Term() {
+		if vm, ok := e.dir.VM(vmID); ok && e.owner() && (vm.Written < e.machine.Term() || !slices.Equal(vm.Heeds, e.dir.Heeds(vmID))) {
 			e.d.w.putRecord(e.d)
 			return true
 		}

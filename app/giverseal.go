@@ -97,6 +97,10 @@ func (r *outgoingRun) drain(ctx context.Context, disk *vmdisk.Store, limit time.
 func (r *outgoingRun) tell(ctx context.Context, disk *vmdisk.Store) (vmdisk.Position, error) {
 	v := r.v
 	v.holdBack(r.peer)
+	// Of a term before, it could be one that the taker has given away: of a side of its own that lost to this one.
+	if _, err := disk.Name(); err != nil {
+		return vmdisk.Position{}, fmt.Errorf("name what the disk holds: %w", err)
+	}
 	if err := disk.Seal(); err != nil {
 		return vmdisk.Position{}, fmt.Errorf("seal the disk: %w", err)
 	}

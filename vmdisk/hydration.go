@@ -124,7 +124,8 @@ func (d *Store) Hydration() (p hydrate.Progress, ok bool) {
 // owner's disk at that position has and this one, at its own position, doesn't. That is durable when it returns; an
 // unfinished catch-up is dropped. From then on the disk reads as at that position: a read of a stale block waits until
 // Hydrate has fetched it. It can be activated, and Rollback undoes it. Errors: ErrActive (also if it was active under a term
-// that it has not given away), ErrApplying, ErrIncomplete, ErrHydrating, ErrMalformed, ErrOldPosition, ErrOldTerm.
+// that it has not given away), ErrApplying, ErrIncomplete, ErrHydrating, ErrMalformed, ErrOldPosition. The term of at may be one that this
+// disk has given away: a number may have been given of a side that lost, and who gave this disk the VM knows its history.
 func (d *Store) SetStale(set []byte, at Position) error {
 	d.role.Lock()
 	defer d.role.Unlock()
@@ -201,8 +202,6 @@ func (d *Store) mayLack(at Position) (before Position, err error) {
 		err = ErrIncomplete
 	case at.Compare(d.position) < 0:
 		err = fmt.Errorf("the disk is at %s: %w", d.position, ErrOldPosition)
-	case at != d.position && at.Term <= st.given:
-		err = fmt.Errorf("term %d was given away: %w", st.given, ErrOldTerm)
 	case len(st.layers)+2 > maxLayers:
 		err = fmt.Errorf("%d layers wait to be merged: %w", len(st.layers), ErrRange)
 	}

@@ -53,10 +53,14 @@ func (e *engine) tell(o *outgoing) (vmdisk.Position, error) {
 	if f := e.feeds[o.peer]; f != nil && w.rng.IntN(2) == 0 {
 		f.closeOwner() // what is on its way may still arrive
 	}
+	d.sure = vmdisk.Position{}
+	if _, err := e.disk.Name(); err != nil {
+		return vmdisk.Position{}, err
+	}
 	if err := e.disk.Seal(); err != nil {
 		return vmdisk.Position{}, err
 	}
-	d.sure = vmdisk.Position{}
+	w.look(d)
 	sets, err := e.disk.ExportDirty()
 	pos := e.disk.Position()
 	if err != nil {
@@ -269,7 +273,7 @@ func (d *device) wentBack(before vmdisk.Info) {
 	if d.e.disk == nil || !before.Hydrating {
 		return
 	}
-	if now := d.e.disk.Info(); !now.Hydrating && now.Position == before.Before {
+	if now := d.e.disk.Info(); !now.Hydrating && !now.Active && now.Position == before.Before {
 		d.w.note("%s's disk is again what it was at %s", d.id, now.Position)
 		d.owned, d.last, d.touched = false, now.Position, true
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"tagalong.org/tagalong/app/diskpush"
 	"tagalong.org/tagalong/directory"
@@ -282,45 +283,63 @@ func (f *mirror) nextOfCut() bool {
 	return true
 }
 
-// sendBlock makes sure of the next block: what isn't known to be lacking is sent if it differs.
+// askAtOnce is of how many blocks a push asks at a time whether they differ.
+const askAtOnce = 64
+
+// sendBlock makes sure of the next block that is sent: what isn't known to be lacking is if it differs.
 func (f *mirror) sendBlock() bool {
 	s, w := f.src, f.w
-	b := s.todo.Next(0, true)
-	s.todo.Remove(b, b+1)
-	off, p, have := b*vmdisk.Block, make([]byte, vmdisk.Block), make([]byte, vmdisk.Block)
+	p := make([]byte, vmdisk.Block)
 	f.owner.touched = true
-	if err := s.cut.ReadAt(p, off); err != nil {
-		w.note("the push %s→%s lost its cut: %v", f.owner.id, f.replica.id, err)
-		if !errors.Is(err, vmdisk.ErrClosed) && !errors.Is(err, vmdisk.ErrCutLost) {
-			w.trouble(f.owner, "read a cut", err)
+	for range askAtOnce {
+		b := s.todo.Next(0, true)
+		if b >= diskSize/vmdisk.Block {
+			break
 		}
-		f.closeOwner()
-		return true
-	}
-	if !s.exact.Has(b) {
-		// The answer to a question comes after the copy has begun.
-		for _, o := range f.ops {
-			if o.kind == vmdisk.OpBegin {
-				s.todo.Add(b, b+1)
-				return false
+		if !s.exact.Has(b) && f.begins() {
+			return false // the answer to a question comes after the copy has begun
+		}
+		s.todo.Remove(b, b+1)
+		if err := s.cut.ReadAt(p, b*vmdisk.Block); err != nil {
+			w.note("the push %s→%s lost its cut: %v", f.owner.id, f.replica.id, err)
+			if !errors.Is(err, vmdisk.ErrClosed) && !errors.Is(err, vmdisk.ErrCutLost) {
+				w.trouble(f.owner, "read a cut", err)
+			}
+			f.closeOwner()
+			return true
+		}
+		if !s.exact.Has(b) {
+			same, err := f.same(b, p)
+			if err != nil {
+				w.trouble(f.replica, "read what a copy has brought", err)
+				f.closeReplica()
+				return true
+			}
+			if same {
+				continue
 			}
 		}
-		f.replica.touched = true
-		if err := f.applier.ReadAt(have, off); err != nil {
-			w.trouble(f.replica, "read what a copy has brought", err)
-			f.closeReplica()
-			return true
+		o := op{kind: vmdisk.OpWrite, off: b * vmdisk.Block, len: vmdisk.Block, data: p}
+		if string(p) == string(make([]byte, vmdisk.Block)) {
+			o = op{kind: vmdisk.OpZero, off: b * vmdisk.Block, len: vmdisk.Block}
 		}
-		if string(have) == string(p) {
-			return true
-		}
+		f.ops = append(f.ops, o)
+		break
 	}
-	o := op{kind: vmdisk.OpWrite, off: off, len: vmdisk.Block, data: p}
-	if string(p) == string(make([]byte, vmdisk.Block)) {
-		o = op{kind: vmdisk.OpZero, off: off, len: vmdisk.Block}
-	}
-	f.ops = append(f.ops, o)
 	return true
+}
+
+// begins says that the word that a copy begins hasn't arrived.
+func (f *mirror) begins() bool {
+	return slices.ContainsFunc(f.ops, func(o op) bool { return o.kind == vmdisk.OpBegin })
+}
+
+// same asks the replica whether it has the block already.
+func (f *mirror) same(b int64, p []byte) (bool, error) {
+	f.replica.touched = true
+	have := make([]byte, vmdisk.Block)
+	err := f.applier.ReadAt(have, b*vmdisk.Block)
+	return err == nil && string(have) == string(p), err
 }
 
 // mayCommit says whether what was pushed may still become the disk.

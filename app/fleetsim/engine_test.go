@@ -45,6 +45,8 @@ type device struct {
 	maybe   [sectors][]uint32
 	points  []point
 	lacks   *slot           // what its giver told it
+	// goesBack says that the person has rolled its disk back, which a crash may leave done or not.
+	goesBack bool
 	memory  memory          // of the suspended guest
 	sure    vmdisk.Position // as which the owner has told that its disk stays
 	last    vmdisk.Position // of a replica, when it was looked at last
@@ -326,7 +328,7 @@ func (w *world) activated(d *device) {
 
 // took checks that a new owner begins with what the owner before ended with.
 func (w *world) took(d *device, t directory.SignedTransfer, pos vmdisk.Position) {
-	d.sure = vmdisk.Position{}
+	d.sure, d.goesBack = vmdisk.Position{}, false
 	if t.Kind == directory.KindCreated {
 		d.owned = true
 		return
@@ -498,7 +500,7 @@ func (d *device) stop(loss vfs.Loss) {
 
 // afterCrash checks what a disk that was written here is now, and takes that for what it is.
 func (w *world) afterCrash(d *device) {
-	if d.e.disk == nil || !d.owned {
+	if d.e.disk == nil || !d.owned || d.wentBackInCrash() {
 		return
 	}
 	c, err := d.read()

@@ -130,6 +130,8 @@ func (w *world) act(d *device) {
 		w.shutDown(d)
 	case n < 93:
 		w.suspend(d)
+	case n < 94:
+		w.rollBack(d)
 	case n < 96:
 		if e.owner() && e.disk != nil {
 			if err := e.disk.Save(); err != nil {
@@ -284,6 +286,14 @@ func (w *world) heal() {
 			w.fail("at rest the person can't choose")
 		}
 		return
+	}
+	if _, id, ok := w.devices[0].e.dir.Owner(vmID); ok {
+		if d := w.dev(id); d.e.disk != nil && d.e.disk.Info().Hydrating {
+			if w.waits(d); w.err == nil {
+				w.heal()
+			}
+			return
+		}
 	}
 	w.rest()
 }

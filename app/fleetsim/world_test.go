@@ -43,7 +43,7 @@ type acts struct {
 	takeovers, kept, judged, choices, points, compared   int
 	tellings, previews, certain, suspended, resumed      int
 	lacking, hydrated, whole                             int // hand-offs onto copies that weren't whole, blocks, disks
-	pushes, pushed                                       int
+	pushes, pushed, rollbacks                            int
 }
 
 func (a *acts) add(b acts) {
@@ -69,6 +69,7 @@ func (a *acts) add(b acts) {
 	a.whole += b.whole
 	a.pushes += b.pushes
 	a.pushed += b.pushed
+	a.rollbacks += b.rollbacks
 }
 
 func (w *world) fail(format string, args ...any) {

@@ -96,8 +96,10 @@ func (e *engine) work() bool {
 			return true
 		}
 	}
-	if e.hydrate() {
-		return true
+	if e.hydrates() {
+		if e.d.w.chance(30) && e.d.w.rollBack(e.d) || e.hydrate() {
+			return true
+		}
 	}
 	o, d, w := e.outgoing, e.d, e.d.w
 	if o == nil || o.stage == stageDone {

@@ -182,14 +182,19 @@ func (f *fetches) first() *asked {
 	return a
 }
 
-// hydrate fetches some of what the disk lacks from one of those who have it; false if that can't be now.
-func (e *engine) hydrate() bool {
-	d, w := e.d, e.d.w
-	if e.disk == nil || !e.owner() || d.burnt() {
+// hydrates says that this device is the owner of a disk that lacks blocks.
+func (e *engine) hydrates() bool {
+	if e.disk == nil || !e.owner() || e.d.burnt() {
 		return false
 	}
 	info := e.disk.Info()
-	if !info.Hydrating || !info.Active {
+	return info.Hydrating && info.Active
+}
+
+// hydrate fetches some of what the disk lacks from one of those who have it; false if that can't be now.
+func (e *engine) hydrate() bool {
+	d, w := e.d, e.d.w
+	if !e.hydrates() {
 		return false
 	}
 	for _, p := range w.others(d) {

@@ -130,8 +130,6 @@ func (w *world) act(d *device) {
 		w.shutDown(d)
 	case n < 93:
 		w.suspend(d)
-	case n < 94:
-		w.rollBack(d)
 	case n < 96:
 		if e.owner() && e.disk != nil {
 			if err := e.disk.Save(); err != nil {

@@ -46,6 +46,7 @@ type Directory struct {
 	// Whoever holds write may read the fields below without mu, but for chunks: who reads and pins them doesn't hold write.
 	write   sync.Mutex
 	pending map[string]SignedTransfer // signed by us, unsure whether stored
+	unsure  map[string]bool           // replica records of which it isn't known whether a newer one was stored
 
 	mu      sync.RWMutex
 	closed  bool
@@ -120,6 +121,7 @@ func newDirectory(opt Options) (*Directory, error) {
 		log:       log,
 		now:       time.Now,
 		pending:   map[string]SignedTransfer{},
+		unsure:    map[string]bool{},
 		records:   map[string]Record{},
 		devices:   map[string]Device{},
 		vms:       map[string]map[string]VM{},

@@ -125,11 +125,18 @@ func (d *Directory) signReplica(r replica) error {
 		return err
 	}
 	key := replicaKey(r.VM, r.Device)
-	return d.write1(key, max(d.records[key].Version, r.Term<<32)+1, value)
+	err = d.write1(key, max(d.records[key].Version, r.Term<<32)+1, value)
+	if isUnsure(err) {
+		d.unsure[key] = true
+	} else if err == nil {
+		delete(d.unsure, key)
+	}
+	return err
 }
 
 // SetCertain says that those of the stale sets that this device, the VM's owner, told of are certain that have this Of, and takes it back of
-// all others; with a zero of, of all, which is to be done before the guest may write again. It writes nothing that is so already.
+// all others; with a zero of, of all, which is to be done before the guest may write again. It writes nothing that is
+// known to be so already.
 // Errors: those of PutReplica.
 func (d *Directory) SetCertain(vm string, of Position) error {
 	d.write.Lock()
@@ -142,7 +149,7 @@ func (d *Directory) SetCertain(vm string, of Position) error {
 		}
 		r := h.replica
 		r.Certain = of != Position{} && h.Of == of
-		if r.Certain == h.Certain {
+		if r.Certain == h.Certain && !d.unsure[key] {
 			continue
 		}
 		for _, id := range h.ids {

@@ -237,3 +237,21 @@ func TestPutReplicaRefuses(t *testing.T) {
 		t.Error("the owner is its own replica")
 	}
 }
+
+// TestCertainOrNot: a word that something is certain failed half-way, and is durable. It is taken back before the guest writes, though this
+// directory doesn't know it.
+func TestCertainOrNot(t *testing.T) {
+	store := &memory{m: map[string][]byte{}}
+	a := open(t, store, "a", "b")
+	createBig(t, a, "v", 1000)
+	at := Position{1, 3}
+	must(t, a.PutReplica("v", id("b"), ReplicaInfo{Of: at, Position: at, Complete: true}, runs{}))
+	store.fail = func() (bool, error) { return true, errors.New("half-way") }
+	wantErr(t, a.SetCertain("v", at), ErrUnsure)
+	store.fail = nil
+	must(t, a.SetCertain("v", Position{}))
+	must(t, a.Close())
+	if r := open(t, store, "a", "b").Replicas("v")[id("b")]; r.Certain {
+		t.Fatal("after a restart it is certain what a replica lacks, and the guest writes")
+	}
+}

@@ -489,8 +489,8 @@ func (d *device) stop(loss vfs.Loss) {
 		e.applying.closeReplica()
 	}
 	if e.disk != nil {
-		if e.disk.Position() != d.sure {
-			d.sure = vmdisk.Position{} // the same content may have another name by now, for instance for a replica that attached
+		if e.disk.Position() != d.sure || e.disk.Info().Err != nil {
+			d.sure = vmdisk.Position{} // the same content may have another name by now, for instance for a replica that attached, or be getting it
 		}
 		_ = e.disk.Close() // its files are gone: it only ends its goroutines
 	}

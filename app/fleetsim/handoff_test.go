@@ -97,7 +97,7 @@ func (e *engine) work() bool {
 		}
 	}
 	if e.hydrates() {
-		if e.d.w.chance(30) && e.d.w.rollBack(e.d) || e.hydrate() {
+		if !e.d.w.healing && e.d.w.rng.IntN(8) == 0 && e.d.w.rollBack(e.d) || e.hydrate() {
 			return true
 		}
 	}

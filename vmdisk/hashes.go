@@ -299,7 +299,7 @@ func (h *hashes) erase(regions *blockset.Set) error {
 }
 
 func (h *hashes) eraseSlots(regions *blockset.Set) error {
-	var head, none [slotHeader]byte
+	var head [slotHeader]byte
 	size, err := h.f.Size()
 	if err != nil {
 		return err
@@ -319,7 +319,10 @@ func (h *hashes) eraseSlots(regions *blockset.Set) error {
 			return err
 		}
 		if !isZero(head[:n]) {
-			if _, err := h.f.WriteAt(none[:], slotAt(uint32(r))); err != nil {
+			// All of it: under the header alone the next slot's, of which nothing else may arrive in a power cut, would bring this one back.
+			none := h.room()
+			clear(none)
+			if _, err := h.f.WriteAt(none, slotAt(uint32(r))); err != nil {
 				return err
 			}
 			h.uncount(uint32(r), binary.LittleEndian.Uint64(head[8:]))

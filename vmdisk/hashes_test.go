@@ -53,3 +53,40 @@ func FuzzHashes(f *testing.F) {
 		must(t, h.close())
 	})
 }
+
+// A slot that was erased stays so when a power cut leaves only a part of what was recorded in its place.
+func TestErasedSlotsStayErased(t *testing.T) {
+	id, never := ID{4}, func(uint32) bool { return false }
+	first, second := &slot{data: 1 << 63}, &slot{data: 1 << 63}
+	first.sums[63], second.sums[63] = [unitSum]byte{1}, [unitSum]byte{2}
+	torn := 0
+	for seed := range uint64(64) {
+		m := vfs.NewMem()
+		h, err := openHashes(m, id, regionSize)
+		must(t, err)
+		record := func(s *slot) {
+			_, err := h.done(h.watch(0), never, s)
+			must(t, err)
+		}
+		record(first)
+		must(t, h.sync())
+		gone := blockset.New(1)
+		gone.Add(0, 1)
+		must(t, h.forget(gone))
+		record(second)
+		h, err = openHashes(m.Crash(vfs.LoseSome, seed), id, regionSize)
+		must(t, err)
+		s, part, err := h.read(0)
+		must(t, err)
+		if s != nil && s.sums != second.sums {
+			t.Fatalf("seed %d: an erased slot came back", seed)
+		}
+		if part {
+			torn++
+		}
+		must(t, h.close())
+	}
+	if torn == 0 {
+		t.Error("no power cut tore a slot")
+	}
+}

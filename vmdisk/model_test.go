@@ -365,13 +365,14 @@ func (m *model) converge() {
 		if i == m.owner {
 			continue
 		}
-		for n := 0; !d.feed.Progress().Complete; n++ {
+		for n := 0; d.feed == nil || !d.feed.Progress().Complete; n++ {
+			if n > 100 {
+				m.fatal("%s never gets complete: %+v", d.name, d.disk.Info())
+			}
+			m.connect(d) // it may have left to merge its layers
 			m.pump(d, 100)
 			m.settleAcks(d)
 			m.clock = m.clock.Add(touchEvery)
-			if n > 100 {
-				m.fatal("%s never gets complete: %+v", d.name, d.feed.Progress())
-			}
 		}
 	}
 	m.flush()

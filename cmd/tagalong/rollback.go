@@ -102,6 +102,9 @@ func hydrationLines(vm api.VM) []string {
 	switch {
 	case h.Waiting && needed != "":
 		lines = append(lines, fmt.Sprintf("What isn't here waits: bring %s back, or roll back: tagalong vm rollback %s", needed, shellWord(vm.Name)))
+	case h.Waiting && len(h.From) > 0:
+		could := holderNames(h.From, func(api.HydrationHolder) bool { return true })
+		lines = append(lines, fmt.Sprintf("What isn't here waits for one of those who may have it: %s. Bring one back, or roll back: tagalong vm rollback %s", could, shellWord(vm.Name)))
 	case h.Waiting:
 		lines = append(lines, fmt.Sprintf("What isn't here waits: nobody who has it is there. You may roll back: tagalong vm rollback %s", shellWord(vm.Name)))
 	case needed != "":

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"tagalong.org/tagalong/app/api"
+	"tagalong.org/tagalong/app/durable"
 	"tagalong.org/tagalong/app/handover"
 	"tagalong.org/tagalong/app/hypervisor"
 	"tagalong.org/tagalong/app/limits"
@@ -89,11 +91,12 @@ type Engine struct {
 	following sync.Mutex
 
 	// guarded by mu
-	mu      sync.Mutex
-	vms     map[string]*vm
-	links   map[string]*link // by device
-	jobs    []*job
-	pairing *pairingRun
+	mu       sync.Mutex
+	vms      map[string]*vm
+	unopened map[string]*api.Error // VMs on this device that couldn't be opened, and why
+	links    map[string]*link      // by device
+	jobs     []*job
+	pairing  *pairingRun
 	// standing is who is in the fleet and who left it, as the network was last told; announced where this device said that it
 	// listens.
 	standing  map[string]string
@@ -134,7 +137,7 @@ func open(opt Options) (_ *Engine, err error) {
 		return nil, &api.Error{Code: api.CodeEngineRunning, Sentence: "Another Tagalong engine already runs on " + opt.DataDir + ".",
 			Next: "Use that one (tagalong status), or give this one a directory of its own with --data."}
 	}
-	e := &Engine{opt: opt, log: opt.Log, name: opt.Name, lock: lock, handover: handover.Usual, vms: map[string]*vm{}, links: map[string]*link{}, recordDue: make(chan struct{}, 1), replicasDue: make(chan struct{}, 1)}
+	e := &Engine{opt: opt, log: opt.Log, name: opt.Name, lock: lock, handover: handover.Usual, vms: map[string]*vm{}, unopened: map[string]*api.Error{}, links: map[string]*link{}, recordDue: make(chan struct{}, 1), replicasDue: make(chan struct{}, 1)}
 	e.courtesy = newCourtesy(e.guestRequests)
 	e.recording = e.newRecordPace()
 	e.post = post{times: postal.Usual, began: time.Now(), due: make(chan struct{}, 1), runs: map[pushKey]*pushRun{}, reports: map[string]report{}}
@@ -260,6 +263,7 @@ func (e *Engine) serve(ctx context.Context, ready func()) error {
 	group.Go(func() error { return e.postChanges(ctx) })
 	group.Go(func() error { return e.followLimits(ctx) })
 	group.Go(func() error { return e.scrub(ctx) })
+	group.Go(func() error { return e.reopenVMs(ctx) })
 	group.Go(func() error {
 		server := api.NewServer(e, e.log.With("part", "api"))
 		return server.Serve(ctx, listener)
@@ -280,7 +284,10 @@ func (e *Engine) announce() bool {
 	d := directory.Device{ID: e.host.ID(), Name: e.name, Addrs: e.host.Addrs(), AppVersion: e.opt.Version, At: time.Now(), Site: e.sites.said()}
 	d.Since, d.Offline = e.offlineSince()
 	at := slices.Sorted(slices.Values(d.Addrs))
-	if err := e.dir.PutDevice(d); err != nil {
+	switch err := e.dir.PutDevice(d); {
+	case errors.Is(err, directory.ErrNoSpace):
+		return false // the directory has said that the disk is full
+	case err != nil:
 		e.log.Error("Writing this device's record failed", "error", err)
 		return false
 	}
@@ -341,7 +348,11 @@ func (e *Engine) listenAddrs() ([]string, error) {
 }
 
 func (e *Engine) rememberPort() {
-	if err := os.WriteFile(e.portFile(), fmt.Appendln(nil, e.host.Port()), 0o600); err != nil {
+	port := fmt.Appendln(nil, e.host.Port())
+	if b, err := os.ReadFile(e.portFile()); err == nil && bytes.Equal(b, port) {
+		return
+	}
+	if err := durable.Write(e.portFile(), port); err != nil {
 		e.log.Warn("Remembering the port failed", "error", err)
 	}
 }

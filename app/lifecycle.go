@@ -311,6 +311,9 @@ func (e *Engine) applyRecords() {
 		}
 	}
 	for _, r := range e.dir.VMs() {
+		if why := e.unopened[r.ID]; why != nil && why.Code == api.CodeSpace {
+			continue // it has a state of its own, which is read when there is room
+		}
 		if e.vms[r.ID] == nil && r.Owner != e.host.ID() && validVMID(r.ID) {
 			e.vms[r.ID] = e.newVM(r.ID, baton.NewReplica(baton.Config{}), nil, nil, nil)
 		}
@@ -352,7 +355,7 @@ func (e *Engine) saveRecords() {
 		if !v.owner() {
 			continue
 		}
-		if err := v.saveRecord(); err != nil {
+		if err := v.saveRecord(); err != nil && !errors.Is(err, directory.ErrNoSpace) { // of a full disk the directory tells once
 			e.log.Warn("Writing a VM's record failed", "vm", v.id, "error", err)
 		}
 	}

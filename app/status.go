@@ -37,6 +37,9 @@ func (e *Engine) Status(ctx context.Context) (*api.Status, error) {
 	pairing := e.pairing
 	s.Leaving = e.leaving
 	e.mu.Unlock()
+	if err := e.dir.Room(); err != nil {
+		s.Problem = errFullDisk(err)
+	}
 	s.Offline = e.offlineStatus()
 	s.Sync = e.syncStatus()
 	s.Device.Offline = s.Offline.On
@@ -46,11 +49,11 @@ func (e *Engine) Status(ctx context.Context) (*api.Status, error) {
 		s.Pairing = &p
 	}
 	for _, r := range e.records() {
-		v := e.vm(r.ID)
-		if v == nil {
-			continue
+		if v := e.vm(r.ID); v != nil {
+			s.VMs = append(s.VMs, v.status())
+		} else if why := e.whyUnopened(r.ID); why != nil {
+			s.VMs = append(s.VMs, e.unopenedStatus(r, why))
 		}
-		s.VMs = append(s.VMs, v.status())
 	}
 	sort.Slice(s.VMs, func(i, j int) bool { return s.VMs[i].Name < s.VMs[j].Name })
 	return s, nil

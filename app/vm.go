@@ -366,11 +366,7 @@ func (e *Engine) openVMs() error {
 		if !validVMID(id) {
 			continue
 		}
-		if err := e.openVM(id); err != nil {
-			// One broken VM must not keep the others from their owner.
-			e.log.Error("Opening a VM failed", "vm", id, "error", err)
-			e.tell("vm.broken", nil, fmt.Sprintf("A VM (%s) couldn't be opened: %v", id, err))
-		}
+		e.openOrNote(id)
 	}
 	return nil
 }
@@ -523,9 +519,13 @@ func (e *Engine) find(name string) (*vm, error) {
 		return nil, &api.Error{Code: api.CodeUsage, Sentence: "There are several VMs.", Next: "Say which one; tagalong vm list shows them."}
 	case len(found) > 1:
 		return nil, &api.Error{Code: api.CodeConflict, Sentence: fmt.Sprintf("Several VMs are called %q.", name), Next: "Use the VM's ID (tagalong vm list --json)."}
-	default:
-		return nil, errNoSuchVM(name, known)
 	}
+	for _, r := range e.records() {
+		if why := e.whyUnopened(r.ID); why != nil && (r.ID == name || r.Name == name) {
+			return nil, e.unopenedStatus(r, why).Problem
+		}
+	}
+	return nil, errNoSuchVM(name, known)
 }
 
 func (e *Engine) vm(id string) *vm {

@@ -139,6 +139,9 @@ func newDirectory(opt Options) (*Directory, error) {
 }
 
 func (d *Directory) open() error {
+	d.space.spare.Lock()
+	defer d.space.spare.Unlock()
+	defer d.space.settled()
 	if err := d.space.prepare(); err != nil {
 		return err
 	}
@@ -219,8 +222,12 @@ func (d *Directory) Close() error {
 		d.stop()
 	}
 	d.wg.Wait()
+	closeStore := d.store.Close
+	if d.space != nil {
+		closeStore = func() error { return d.space.around(d.store.Close) }
+	}
 	d.reads.Lock()
-	err := d.store.Close()
+	err := closeStore()
 	d.reads.Unlock()
 	if d.lock != nil {
 		err = errors.Join(err, d.lock.Unlock())
@@ -229,6 +236,24 @@ func (d *Directory) Close() error {
 		return fmt.Errorf("directory: close: %w", err)
 	}
 	return nil
+}
+
+// Room says whether there is room to write anything: nil, or ErrNoSpace.
+func (d *Directory) Room() error {
+	if d.space == nil {
+		return nil
+	}
+	return d.space.check()
+}
+
+// WithSpare runs fn, which needs a few MiB on the directory's file system. If that is full, what is kept there for opening the directory
+// is given up for as long as fn runs; it shrinks by what fn leaves behind, so fn is for what is done a few times, to come up on a full disk.
+// It returns what fn does.
+func (d *Directory) WithSpare(fn func() error) error {
+	if d.space == nil {
+		return fn()
+	}
+	return d.space.around(fn)
 }
 
 // commit stores the entries durably, then changes memory. The caller holds

@@ -100,7 +100,9 @@
 //
 // The store under it dies of a full disk, so this package keeps a ballast file
 // of 16 MiB, refuses writes with [ErrNoSpace] while less than 64 MiB are free,
-// and gives the ballast up when less than 16 MiB are.
+// and gives the ballast up when less than 16 MiB are. For opening and closing it needs room besides: a spare of 48 MiB is given up for
+// that on a disk that others have filled to the last byte, and taken again from what is left. So it opens on such a disk, again and
+// again, unless somebody else takes the room in these seconds: then [Open] returns ErrNoSpace.
 //
 // # How to test it
 //

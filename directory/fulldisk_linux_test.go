@@ -43,9 +43,42 @@ func TestFullDisk(t *testing.T) {
 	must(t, d.SetLocal("k", []byte("after")))
 	must(t, d.Close())
 
-	fill(t, rest, 1<<20)
+	// Closed and full to the last byte, and again while it is open, it opens all the same: as often as one likes.
+	d, err = Open(opts("a", filepath.Join(mnt, "dir")))
+	must(t, err)
+	d.space.spare.Lock()
+	must(t, d.space.keepSpare(t.Context()))
+	d.space.spare.Unlock()
+	for range 2 {
+		must(t, d.SetLocal("k", []byte("after"))) // what is to be stored for good when it is closed
+		brim(t, rest)
+		must(t, d.Close())
+		brim(t, rest)
+		d, err = Open(opts("a", filepath.Join(mnt, "dir")))
+		must(t, err)
+		brim(t, rest)
+		if b, err := d.Local("k"); err != nil || string(b) != "after" {
+			t.Fatalf("%q, %v", b, err)
+		}
+		wantErr(t, d.Room(), ErrNoSpace)
+		wantErr(t, d.SetLocal("k", []byte("never")), ErrNoSpace)
+		had := spareSize(t, d.space)
+		must(t, d.WithSpare(func() error { return os.WriteFile(filepath.Join(mnt, "needed"), make([]byte, minOpen), 0o600) }))
+		must(t, os.Remove(filepath.Join(mnt, "needed")))
+		d.space.spare.Lock()
+		must(t, d.space.keepSpare(t.Context()))
+		d.space.spare.Unlock()
+		if has := spareSize(t, d.space); has < had {
+			t.Fatalf("the spare shrank from %d to %d", had, has)
+		}
+		must(t, os.Remove(rest))
+	}
+	must(t, d.Close())
+
+	// Without its spare it can't, and says so.
 	_ = os.Remove(d.space.path())
-	fill(t, rest, 1<<20)
+	must(t, os.Remove(d.space.sparePath()))
+	brim(t, rest)
 	_, err = Open(opts("a", filepath.Join(mnt, "dir")))
 	wantErr(t, err, ErrNoSpace)
 	must(t, os.Remove(rest))
@@ -54,7 +87,22 @@ func TestFullDisk(t *testing.T) {
 	if b, err := d.Local("k"); err != nil || string(b) != "after" {
 		t.Fatalf("%q, %v", b, err)
 	}
+	must(t, d.Room())
 	must(t, d.Close())
+}
+
+func spareSize(t *testing.T, s *space) int64 {
+	t.Helper()
+	st, err := os.Stat(s.sparePath())
+	must(t, err)
+	return st.Size()
+}
+
+// brim fills the disk to the last byte, as far as what is there doesn't give up more.
+func brim(t *testing.T, path string) {
+	t.Helper()
+	fill(t, path, 1<<20)
+	fill(t, path, 4<<10)
 }
 
 func exists(path string) bool {

@@ -134,5 +134,8 @@ func shots(now time.Time) map[string]shot {
 	})
 	with("empty", func(st *api.Status) { st.VMs, st.Devices = nil, st.Devices[:1] })
 	with("no-hypervisor", func(st *api.Status) { st.Hypervisor = api.Hypervisor{} })
+	for name, change := range syncScenes(now) {
+		with(name, change)
+	}
 	return m
 }

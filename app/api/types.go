@@ -23,7 +23,9 @@ type Status struct {
 	// Leaving is set while something that follows from this device's removal from the fleet couldn't be done. It is tried again
 	// every few seconds, and after a restart.
 	Leaving *Leaving `json:"leaving,omitempty"`
-	DataDir string   `json:"data_dir"`
+	// Problem is set while this device as a whole needs the person: a full disk.
+	Problem *Error `json:"problem,omitempty"`
+	DataDir string `json:"data_dir"`
 }
 
 // Leaving says what couldn't be done of what follows for a device that isn't in its fleet any more.
@@ -118,6 +120,8 @@ type VM struct {
 	Lending   *Lending   `json:"lending,omitempty"`
 	// Problem is set while something needs the person: a full disk, a lost hypervisor.
 	Problem *Error `json:"problem,omitempty"`
+	// Unopened says that its disk here couldn't be opened; Problem says why. Of its state only what its record says is known.
+	Unopened bool `json:"unopened,omitempty"`
 	// Conflict is set while there are two histories of it.
 	Conflict *Conflict `json:"conflict,omitempty"`
 	// Orphan says that its owner was removed from the fleet: it can only be taken over.

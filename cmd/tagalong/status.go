@@ -40,6 +40,9 @@ func (c *cli) showStatus(st *api.Status) {
 	if l := st.Leaving; l != nil {
 		o.say("%s", l.Text)
 	}
+	if p := st.Problem; p != nil {
+		o.say("%s %s", p.Sentence, p.Next)
+	}
 	if st.Offline.On || st.Offline.Job != "" {
 		o.say("%s", offlineWords(st, time.Now()))
 	}

@@ -1,0 +1,121 @@
+package app
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"tagalong.org/tagalong/app/api"
+	"tagalong.org/tagalong/app/hypervisor"
+)
+
+// A device whose disk others have filled to the last byte starts, says so, and has the VM that runs there; nothing is lost when there is space.
+func TestAFullDiskKeepsNoEngineFromStarting(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Fatal("this test mounts a small file system: run it as root")
+	}
+	a := newDevice(t, "desk")
+	a.stop()
+	if err := unix.Mount("tmpfs", a.dir, "tmpfs", 0, "size=300m,mode=700"); err != nil {
+		t.Fatalf("this test mounts a small file system: %v", err)
+	}
+	t.Cleanup(func() {
+		a.stop()
+		if err := unix.Unmount(a.dir, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	a.reserve = 100 << 20
+	a.start()
+	v := a.create("Work")
+	if err := a.engine.StartVM(t.Context(), "Work"); err != nil {
+		t.Fatal(err)
+	}
+	a.write(v.ID, 0, 'x')
+	b := newDevice(t, "laptop")
+	pair(t, a, b)
+	b.create("Play")
+	b.live("Play")
+	// As the directory makes it once it has been open for a while.
+	if err := os.WriteFile(filepath.Join(a.dir, "directory", "spare"), make([]byte, 48<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	rest := filepath.Join(a.dir, "rest")
+	a.prepare = func(*Engine) { brim(t, rest) }
+	for range 2 {
+		brim(t, rest)
+		a.stop()
+		_ = os.Remove(filepath.Join(a.dir, "directory", "ballast"))
+		brim(t, rest)
+		a.start()
+		brim(t, rest)
+		st, err := a.engine.Status(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st.Problem == nil || st.Problem.Code != api.CodeSpace || st.Problem.Next == "" {
+			t.Errorf("the person is told %+v", st.Problem)
+		}
+		until(t, "the VM that runs", func() bool { w, ok := a.vm("Work"); return ok && w.State == api.VMRunning && w.Problem == nil })
+		if got := a.read(v.ID, 0); got != 'x' {
+			t.Fatalf("it holds %q", got)
+		}
+	}
+
+	// Where nobody left room for the disk either, the VM is shown all the same, with why; and it is opened when there is some.
+	a.stop()
+	brim(t, rest)
+	a.prepare = func(*Engine) {
+		if err := os.Remove(filepath.Join(a.dir, "directory", "spare")); err != nil {
+			t.Error(err)
+		}
+		brim(t, rest)
+	}
+	a.start()
+	w, ok := a.vm("Work")
+	if !ok || !w.Unopened || !w.Here || w.Problem == nil || w.Problem.Code != api.CodeSpace {
+		t.Fatalf("shown is %+v", w)
+	}
+	a.engine.applyRecords()
+	if w, ok := a.vm("Play"); !ok || !w.Unopened || w.Here || w.OwnerName != "laptop" {
+		t.Errorf("a copy is shown as %+v", w)
+	}
+	var e *api.Error
+	if err := a.engine.StopVM(t.Context(), "Work", true); !errors.As(err, &e) || e.Code != api.CodeSpace {
+		t.Errorf("to stop it says %v", err)
+	}
+	if err := os.Remove(rest); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the VM to be open", func() bool { w, ok := a.vm("Work"); return ok && !w.Unopened && w.State == api.VMRunning })
+	if got := a.read(v.ID, 0); got != 'x' {
+		t.Fatalf("it holds %q", got)
+	}
+	a.write(v.ID, 1, 'y')
+	until(t, "all to be well", func() bool { st, err := a.engine.Status(t.Context()); return err == nil && st.Problem == nil })
+	b.live("Play")
+	if got := a.hv.only().get(); got != hypervisor.StateRunning {
+		t.Errorf("its guest is %v", got)
+	}
+}
+
+// brim fills the file system to the last byte.
+func brim(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for _, piece := range []int{1 << 20, 4 << 10} {
+		for err = nil; err == nil; {
+			_, err = f.Write(make([]byte, piece))
+		}
+		if !errors.Is(err, unix.ENOSPC) {
+			t.Fatal(err)
+		}
+	}
+}

@@ -38,6 +38,7 @@ type Cut struct {
 	kept  *blockset.Set   // it was overwritten, and its content is kept
 	holes *blockset.Set   // it was overwritten, and was all zeros
 	slots map[int64]int32 // the blocks of kept that are in memory; the others are in the file
+	solid [2]int64        // the bytes of the disk, from and to, that were found to be no hole last
 	err   error           // final
 }
 
@@ -190,6 +191,10 @@ func (c *Cut) readScratch(p []byte, off int64) error {
 	return readFull(c.file, p, off)
 }
 
+// solidAhead is how far is looked for a hole, in bytes, where there was none before: to find the next one a file system goes through all that it keeps of
+// what lies between, so that to ask anew for each part of a full disk takes the square of its size. That there is no hole is a safe answer for ever.
+const solidAhead = 1 << 30
+
 // Extents is Reader.Extents. It ends before what was released. Errors are those of ReadAt.
 func (c *Cut) Extents(off, n int64) ([]Extent, error) {
 	out, err := c.extents(off, n)
@@ -214,6 +219,7 @@ func (c *Cut) extents(off, n int64) (out []Extent, err error) {
 	for stop := off + n; off < stop && len(out) < maxExtents; {
 		c.mu.Lock()
 		w, end, err := c.find(off/Block, (stop+Block-1)/Block)
+		solid := c.solid
 		c.mu.Unlock()
 		if err != nil {
 			return out, err
@@ -223,12 +229,24 @@ func (c *Cut) extents(off, n int64) (out []Extent, err error) {
 			add(run, w == nowhere)
 			continue
 		}
-		there, err := c.d.Extents(off, run)
+		if off >= solid[0] && off < solid[1] {
+			add(min(run, solid[1]-off), false)
+			continue
+		}
+		ask := run
+		if off == solid[1] {
+			ask = max(run, min(solidAhead, c.d.size-off))
+		}
+		there, err := c.d.Extents(off, ask)
 		if err != nil {
 			return out, err
 		}
+		if !there[0].Hole {
+			solid = [2]int64{off, off + there[0].Len}
+		}
 		// What was a hole may have been written since: it still was one for the cut, but only as far as the disk has it.
 		c.mu.Lock()
+		c.solid = solid
 		if c.err == nil {
 			end = within(c.left, off/Block, end, false)
 		}

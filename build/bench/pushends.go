@@ -203,7 +203,16 @@ func (o *pusher) push(ctx context.Context, blindly bool, stats *push.Stats) erro
 		if blindly {
 			return diskpush.Work(o.disk, cut, nil, false, holds), nil
 		}
-		lacks, exact := diskpush.Lacks(o.disk, cut, o.peer, diskpush.State(o.disk, st), nil)
+		lacks, exact := diskpush.Lacks(o.disk, cut, o.peer, diskpush.State(o.disk, st), alone{})
 		return diskpush.Work(o.disk, cut, lacks, exact, holds), nil
 	}, push.Options{Stats: stats})
 }
+
+// alone is the history of a disk that nobody else has ever written, and of whose copies nothing is told.
+type alone struct{}
+
+// Has implements diskpush.History.
+func (alone) Has(vmdisk.Position) bool { return true }
+
+// Told implements diskpush.History.
+func (alone) Told(string) (diskpush.Told, bool) { return diskpush.Told{}, false }

@@ -41,7 +41,7 @@
 // block, a newer cut supersedes an unfinished one without sending again what is equal in both, and the next postmaster goes on where one died. Held may
 // say too much: that costs sums.
 //
-// Of these blocks zeros go as runs (not at all where the receiver has nothing but zeros), holes aren't read; others are asked about first if the sums cost
+// Of these blocks zeros go as runs (not at all where the receiver has nothing but zeros), holes of 64 KiB and more aren't read; others are asked about first if the sums cost
 // less than the content that they are likely to save (asking, in rules.go; what is likely is learned from the answers), by the region and by
 // 64 KiB before block by block where few will differ; the rest is sent in batches of at most 64 blocks of a region, compressed at the level that gets
 // most content through the link as measured (choice, in codec.go), or raw. With exact dirty sets and fresh content hardly anything is asked. Regions go in

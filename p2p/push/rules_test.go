@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
@@ -281,5 +282,46 @@ func TestWindow(t *testing.T) {
 	}
 	if w.ack(now, w.sent+1) || w.ack(now, w.got-1) {
 		t.Error("an impossible acknowledgement was taken")
+	}
+}
+
+// An end that is held up now and then, and says then at once what came meanwhile, isn't taken for a faster link.
+func TestWindowOfAnEndThatIsHeldUp(t *testing.T) {
+	const trip = 40 * time.Millisecond
+	rate := 875e3
+	type packet struct {
+		end int64
+		at  time.Duration
+	}
+	for _, held := range []time.Duration{5 * time.Millisecond, 20 * time.Millisecond, 40 * time.Millisecond} {
+		r := rand.New(rand.NewPCG(uint64(held), 3))
+		var w window
+		var queue []packet
+		now, busy, stalled, sum, looks := time.Duration(0), time.Duration(0), time.Duration(0), 0.0, 0.0
+		for now < 60*time.Second {
+			for w.room() >= 4096 {
+				w.send(now, 4096)
+				busy = max(busy, now) + time.Duration(4096/rate*1e9)
+				queue = append(queue, packet{w.sent, busy + trip})
+			}
+			now = max(now, queue[0].at, stalled)
+			if r.IntN(20) == 0 {
+				stalled = now + time.Duration(r.Int64N(int64(held)))
+				continue
+			}
+			if !w.ack(now, queue[0].end) {
+				t.Fatal("an acknowledgement is refused")
+			}
+			queue = queue[1:]
+			if sum += float64(w.limit()); !w.draining {
+				looks++
+			}
+		}
+		holds := rate * trip.Seconds()
+		if mean := sum / looks; mean > 2.2*holds+2*ackEvery {
+			t.Errorf("held up for up to %v: a window of %.0f where the link holds %.0f", held, mean, holds)
+		}
+		use := float64(w.got) / 60 / rate
+		t.Logf("held up for up to %v: use %.3f, window %.0f of %.0f", held, use, sum/looks, holds)
 	}
 }

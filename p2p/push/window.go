@@ -8,8 +8,10 @@ const (
 	maxWindow   = 16 << 20
 	// leastTrip is the shortest way that is counted with, so that what the ends take for their work fits in.
 	leastTrip = 10 * time.Millisecond
-	// forget is for how long a measured rate or trip is believed at least; at most it is twice that.
-	forget = 10 * time.Second
+	// forget is for how long a measured trip is believed at least, forgetRate for how long a rate; at most it is twice that. A rate is found out all the
+	// time, if one is kept up to; a trip only while little is on its way.
+	forget     = 10 * time.Second
+	forgetRate = 2 * time.Second
 	// flatRounds is after how many trips without a rate that is higher by a quarter the link is known.
 	flatRounds = 3
 )
@@ -23,8 +25,10 @@ type window struct {
 	marks     []mark // sent and not acknowledged, in order
 	got       int64
 	gotAt     time.Duration
+	gotSent   time.Duration // when the last of what was got had been sent
 	sent      int64
 	rate      [2]float64       // bytes a second: the most of this period, and of the last
+	rated     time.Duration    // when this one began
 	trip      [2]time.Duration // the least
 	period    time.Duration    // when this one began
 	full      float64          // the rate that the last faster round brought
@@ -40,6 +44,7 @@ type mark struct {
 	at         time.Duration
 	got        int64
 	gotAt      time.Duration
+	gotSent    time.Duration
 	full       bool // as much was on its way as was allowed
 }
 
@@ -80,14 +85,14 @@ func (w *window) room() int64 { return w.limit() - (w.sent - w.got) }
 // send notes that n bytes are sent now.
 func (w *window) send(now time.Duration, n int64) {
 	if w.sent == w.got {
-		w.gotAt = now // nothing was on its way: a new measure begins
+		w.gotAt, w.gotSent = now, now // nothing was on its way: a new measure begins
 	}
 	if w.draining && w.drainedAt < 0 {
 		w.drainedAt = w.sent
 	}
 	begin := w.sent
 	w.sent += n
-	w.marks = append(w.marks, mark{w.sent, begin, now, w.got, w.gotAt, w.room() <= 0})
+	w.marks = append(w.marks, mark{w.sent, begin, now, w.got, w.gotAt, w.gotSent, w.room() <= 0})
 }
 
 // ack notes that the receiver has got the first n bytes of all. It says false if it can't have.
@@ -107,16 +112,22 @@ func (w *window) ack(now time.Duration, n int64) bool {
 		return true
 	}
 	m := w.marks[i-1]
+	w.gotSent = m.at
 	w.marks = append(w.marks[:0], w.marks[i:]...)
 	if now-w.period >= forget {
 		w.period = now
-		w.rate, w.trip = [2]float64{0, w.rate[0]}, [2]time.Duration{0, w.trip[0]}
+		w.trip = [2]time.Duration{0, w.trip[0]}
 		w.draining, w.drainedAt = true, -1
+	}
+	if now-w.rated >= forgetRate && w.rate[0] > 0 {
+		w.rated = now
+		w.rate = [2]float64{0, w.rate[0]}
 	}
 	if trip := now - m.at; trip > 0 && (w.trip[0] == 0 || trip < w.trip[0]) {
 		w.trip[0] = trip
 	}
-	if span := now - m.gotAt; span > 0 {
+	// Acknowledgements that were held up come faster than the link is: what they are for wasn't sent faster (the idea is BBR's, too).
+	if span := max(now-m.gotAt, m.at-m.gotSent); span > 0 {
 		// Who had nothing to send measures himself, and not the link.
 		if rate := float64(n-m.got) / span.Seconds(); m.full && !w.draining || rate > w.speed() {
 			w.rate[0] = max(w.rate[0], rate)

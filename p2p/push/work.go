@@ -427,10 +427,14 @@ func (x *sender) flushZeros(ctx context.Context) error {
 	return nil
 }
 
-// read loads the blocks of a region, without its holes, and says which of them aren't zeros.
+// read loads the blocks of a region, without its longer holes, and says which of them aren't zeros.
 func (x *sender) read(r int64, s set) (data set, err error) {
 	start := r * Region
 	for a, b := range s.runs() {
+		if b-a < unitBlocks {
+			data.fill(a, b) // to read so little takes less than to ask where its holes are
+			continue
+		}
 		for off, end := int64(a)*Block, int64(b)*Block; off < end; {
 			ext, err := x.work.Source.Extents(start+off, end-off)
 			if err != nil {

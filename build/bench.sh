@@ -20,9 +20,10 @@
 #           pairs, and 99th percentiles at a steady 15 MB/s, against the same disk unmirrored (the owner's disk on --scratch,
 #           the peers' on tmpfs), also when a flush waits for one of them (sync = "two") against when not; what one mirror carries
 #           against a bare stream of the same host. Up to eight images on tmpfs
-#   push    what a push sends of 1 % scattered 4 KiB writes to a full disk of --mib, knowing what was written and not knowing it, before
-#           compression, and how well it uses a line of 7 Mbit/s and 40 ms (network namespaces, so root; a process at each end, disks
-#           on tmpfs). Absolute figures; with --mib 2048 two minutes
+#   push    what a push sends of 1 % scattered 4 KiB writes to a full disk of --mib, knowing what was written (exact) and not knowing it
+#           (sums), before compression, against what rsync -B 4096 sends; how well it uses a line of 7 Mbit/s and 40 ms (of what TCP
+#           can carry over it); and how much longer somebody waits meanwhile who asks for a block (network namespaces, so root; a
+#           process at each end, disks on tmpfs, four images in all). With --mib 2048 three minutes
 #   hydrate what a disk gives all of which is stale, as after a switch: read in sequence while the rest is pulled (pull) and without (demand,
 #           for --seconds), and at random (random: the median of 4 KiB reads, in ms), over a path with a round trip of 0, 6, 25 and 80 ms
 #           that carries what the processor can (a proxy on loopback), against what r3map's authors have published and a bare stream of the

@@ -36,6 +36,7 @@ packages_of() {
 		nbdkit is the other server to compare with
 		fio makes the load
 		libnbd-bin copies disks over the wire
+		rsync is what a push is compared with
 	LIST
 	guest) cat <<-'LIST' ;;
 		busybox-static is the test guest's user land

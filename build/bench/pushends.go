@@ -42,7 +42,12 @@ func pushPeer(ctx context.Context, args []string) error {
 		return err
 	}
 	var disk *vmdisk.Store // made by the first stream; there is one at a time
+	owner := make(chan string, 1)
 	host.Handle(push.Protocol, func(ctx context.Context, s p2p.Stream) {
+		select {
+		case owner <- s.Peer():
+		default:
+		}
 		var applier *vmdisk.Applier
 		err := push.Receive(ctx, s, func(h push.Hello) (push.Replica, push.State, error) {
 			var err error
@@ -73,7 +78,7 @@ func pushPeer(ctx context.Context, args []string) error {
 	served := make(chan error, 1)
 	go func() { served <- host.Serve(ctx) }()
 	fmt.Printf("%s@/ip4/%s/tcp/%d\n", host.ID(), *at, host.Port())
-	_, err = io.Copy(io.Discard, os.Stdin)
+	err = probe(ctx, host, owner)
 	cancel()
 	if serr := <-served; !errors.Is(serr, context.Canceled) {
 		err = errors.Join(err, serr)
@@ -83,6 +88,52 @@ func pushPeer(ctx context.Context, args []string) error {
 		err = errors.Join(err, disk.Close())
 	}
 	return err
+}
+
+// askProtocol is a stream on which each byte is answered with a block.
+const askProtocol = "/tagalong/bench/ask/1"
+
+// probe asks the owner for a block for each line on the standard input, and says how long it took, in seconds, until that ends.
+func probe(ctx context.Context, host *p2p.Host, owner <-chan string) error {
+	var s p2p.Stream
+	p := make([]byte, vmdisk.Block)
+	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+		if s == nil {
+			var err error
+			if s, err = host.Open(ctx, <-owner, askProtocol); err != nil {
+				return err
+			}
+			defer s.Reset()
+		}
+		began := time.Now()
+		if _, err := s.Write(p[:1]); err != nil {
+			return err
+		}
+		if _, err := io.ReadFull(s, p); err != nil {
+			return err
+		}
+		fmt.Printf("%.6f\n", time.Since(began).Seconds())
+	}
+	return nil
+}
+
+// serveBlock answers with blocks of noise.
+func serveBlock(s p2p.Stream) error {
+	defer s.Reset()
+	fill, err := noise()
+	if err != nil {
+		return err
+	}
+	p := make([]byte, vmdisk.Block)
+	for {
+		if _, err := io.ReadFull(s, p[:1]); err != nil {
+			return err
+		}
+		fill(p)
+		if _, err := s.Write(p); err != nil {
+			return err
+		}
+	}
 }
 
 // Orders to a pusher, each followed by a number.
@@ -100,7 +151,7 @@ type pusher struct {
 }
 
 // pushOwner has a new, full, active disk, and carries out the orders on its standard input until that ends. It answers each with a line: what went over the
-// stream both ways, and of that the content, in bytes, and how long it took, in seconds.
+// stream both ways, what of that went there, and the content, in bytes, and how long it took, in seconds.
 func pushOwner(ctx context.Context, args []string) error {
 	fs := flag.NewFlagSet("bench pushowner", flag.ExitOnError)
 	dir, at := fs.String("dir", "", "for what it keeps"), fs.String("at", "127.0.0.1", "its IPv4 address")
@@ -121,6 +172,11 @@ func pushOwner(ctx context.Context, args []string) error {
 	if o.host, err = newHostAt(*dir, *at, fleet{addrs: map[string]string{id: addr}}, log); err != nil {
 		return errors.Join(err, o.disk.Close())
 	}
+	o.host.Handle(askProtocol, func(_ context.Context, s p2p.Stream) {
+		if err := serveBlock(s); err != nil {
+			log.Info("A stream of questions ended", "error", err)
+		}
+	})
 	ctx, cancel := context.WithCancel(ctx)
 	served := make(chan error, 1)
 	go func() { served <- o.host.Serve(ctx) }()
@@ -156,7 +212,7 @@ func (o *pusher) obey(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		fmt.Printf("%d %d %.3f\n", stats.Sent.Load()+stats.Received.Load(), stats.Content.Load(), time.Since(began).Seconds())
+		fmt.Printf("%d %d %d %.3f\n", stats.Sent.Load()+stats.Received.Load(), stats.Sent.Load(), stats.Content.Load(), time.Since(began).Seconds())
 	}
 	return nil
 }

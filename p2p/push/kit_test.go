@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/zeebo/blake3"
 	"go.uber.org/goleak"
@@ -146,7 +147,8 @@ type replicaDisk struct {
 
 	stable  map[int64][]byte // of the layer, or of the content
 	calls   int
-	failAt  int // the call from which on all fail; 0 is never
+	failAt  int           // the call from which on all fail; 0 is never
+	slow    time.Duration // a checkpoint takes so long
 	written int64
 }
 
@@ -251,6 +253,7 @@ func (d *replicaDisk) Zero(off, n int64) error {
 }
 
 func (d *replicaDisk) Checkpoint(pos push.Position) error {
+	time.Sleep(d.slow)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err := d.call(); err != nil {

@@ -15,23 +15,31 @@ const (
 	minPiece = 4 << 10
 )
 
-// link is the sender's stream with what bounds it: who writes waits for the pace and the window. write is for one goroutine; the other methods are
-// for any.
+// link is the sender's stream with what bounds it. write hands over what is to be sent, while what was handed over before waits for the pace and the
+// window: so the link isn't idle while the next is read and summed up. serve sends; write is for one goroutine; the other methods are for any.
 type link struct {
 	s     Stream
 	pace  Pace // may be nil
 	stats *Stats
 	begun time.Time
 
-	mu   sync.Mutex
-	cond *sync.Cond // something below changed, or what the receiver said
-	win  window
-	safe int64 // how much of what was sent is durable
-	err  error // final
+	mu      sync.Mutex
+	cond    *sync.Cond // something below changed, or what the receiver said
+	win     window
+	pending []byte // to be sent
+	written int64  // how much of the stream was handed over
+	sending bool   // what was taken from it isn't sent yet
+	closed  bool   // nothing more will be handed over
+	safe    int64  // how much of what was sent is durable
+	err     error  // final
+	served  chan struct{}
 }
 
+// maxPending is how much may have been handed over and not be sent, in bytes: some 150 ms of a home's uplink. One frame more fits in any case.
+const maxPending = 128 << 10
+
 func newLink(s Stream, pace Pace, stats *Stats) *link {
-	l := &link{s: s, pace: pace, stats: stats, begun: time.Now()}
+	l := &link{s: s, pace: pace, stats: stats, begun: time.Now(), served: make(chan struct{})}
 	l.cond = sync.NewCond(&l.mu)
 	return l
 }
@@ -65,56 +73,99 @@ func (l *link) speed() float64 {
 	return l.win.speed()
 }
 
-// sent is how much was sent so far, in bytes, and how much of it is durable.
-func (l *link) sent() (sent, safe int64) {
+// place is how much was handed over so far, in bytes of the stream, and how much of that is durable.
+func (l *link) place() (written, safe int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.win.sent, l.safe
+	return l.written, l.safe
 }
 
-// write sends p, as fast as it may.
-func (l *link) write(ctx context.Context, p []byte) error {
-	for len(p) > 0 {
-		n, err := l.wait(len(p))
-		if err != nil {
+// write hands p over to be sent. It waits while much is.
+func (l *link) write(p []byte) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for l.err == nil && len(l.pending) >= maxPending {
+		l.sleep(false)
+	}
+	if l.err != nil {
+		return l.err
+	}
+	l.pending = append(l.pending, p...)
+	l.written += int64(len(p))
+	l.cond.Broadcast()
+	return nil
+}
+
+// end says that nothing more will be handed over: serve ends when all is sent.
+func (l *link) end() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
+	l.cond.Broadcast()
+}
+
+// serve sends what is handed over, as fast as it may, until end or fail. Then served is closed.
+func (l *link) serve(ctx context.Context) error {
+	defer close(l.served)
+	var buf []byte
+	for {
+		p, err := l.wait(buf[:0])
+		if err != nil || len(p) == 0 {
 			return err
 		}
 		if l.pace != nil {
-			if err := l.pace.Wait(ctx, int64(n)); err != nil {
+			if err := l.pace.Wait(ctx, int64(len(p))); err != nil {
 				return fmt.Errorf("wait for the pace: %w", err)
 			}
 		}
 		l.mu.Lock()
-		l.win.send(time.Since(l.begun), int64(n))
+		l.win.send(time.Since(l.begun), int64(len(p)))
 		l.mu.Unlock()
 		within(l.s.SetWriteDeadline)
-		m, err := l.s.Write(p[:n])
-		l.stats.Sent.Add(int64(m))
+		n, err := l.s.Write(p)
+		l.stats.Sent.Add(int64(n))
 		if err != nil {
 			return fmt.Errorf("write: %w", err)
 		}
-		p = p[n:]
+		l.mu.Lock()
+		l.sending = false
+		l.cond.Broadcast()
+		l.mu.Unlock()
+		buf = p
 	}
-	return nil
 }
 
-// wait waits for room in the window, and says how much of n bytes to write.
-func (l *link) wait(n int) (int, error) {
+// wait waits until there is something to be sent and room for it in the window, and returns it, appended to p: nothing at the end.
+func (l *link) wait(p []byte) ([]byte, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for l.err == nil {
-		piece := min(n, maxPiece, max(minPiece, int(l.win.limit()/4)))
-		if l.win.room() >= int64(piece) || l.win.sent == l.win.got {
-			return piece, nil
+		n := min(len(l.pending), int(l.win.piece()))
+		switch {
+		case n > 0 && (l.win.room() >= int64(n) || l.win.sent == l.win.got):
+			p = append(p, l.pending[:n]...)
+			l.pending = l.pending[:copy(l.pending, l.pending[n:])]
+			l.sending = true
+			l.cond.Broadcast()
+			return p, nil
+		case n == 0 && l.closed:
+			return nil, nil
+		case n == 0:
+			l.cond.Wait()
+		default:
+			l.sleep(true)
 		}
-		l.sleep()
 	}
-	return 0, l.err
+	return nil, l.err
 }
 
-// sleep waits until something changes. The receiver must say something meanwhile; otherwise it may be silent, as the pace may be very slow. The caller
-// holds mu.
-func (l *link) sleep() {
+// sleep waits until something changes. If that can only be the receiver's word (for the window, or once all is sent) it must come in time; otherwise the
+// receiver may be silent, as the pace may be very slow. The caller holds mu.
+func (l *link) sleep(forWindow bool) {
+	if !forWindow && (len(l.pending) > 0 || l.sending) {
+		l.cond.Wait()
+		return
+	}
 	within(l.s.SetReadDeadline)
 	l.cond.Wait()
 	_ = l.s.SetReadDeadline(time.Time{})

@@ -146,6 +146,7 @@ func TestALinkIsKeptFull(t *testing.T) {
 		work func(r *rand.Rand) (*replicaDisk, push.Work)
 	}{
 		"content": {sevenMbit, 40 * time.Millisecond, written(size, 20*mib/block)},
+		"drive":   {sevenMbit, 40 * time.Millisecond, slowly(written(size, 20*mib/block))},
 		"far":     {sevenMbit, 200 * time.Millisecond, written(size, 32*mib/block)},
 		"near":    {1e6, 2 * time.Millisecond, written(size, 20*mib/block)},
 		"fast":    {6e6, 40 * time.Millisecond, written(8*size, 40*mib/block)},
@@ -189,6 +190,15 @@ func written(size, n int64) func(r *rand.Rand) (*replicaDisk, push.Work) {
 			cut.here[x] = noise(uint64(x))
 		}
 		return newReplica(old, at(1)), push.Work{Source: &source{content: cut, lacks: lacks}, Exact: true}
+	}
+}
+
+// slowly is a push to a drive that takes its time to make something durable.
+func slowly(of func(r *rand.Rand) (*replicaDisk, push.Work)) func(r *rand.Rand) (*replicaDisk, push.Work) {
+	return func(r *rand.Rand) (*replicaDisk, push.Work) {
+		d, w := of(r)
+		d.slow = 150 * time.Millisecond
+		return d, w
 	}
 }
 

@@ -13,13 +13,7 @@ import (
 	"tagalong.org/tagalong/p2p/replica"
 )
 
-const (
-	readBuffer = 64 << 10
-	// ackEvery is after how many bytes the receiver says that it got them. The smallest window less the smallest piece has room for it.
-	ackEvery = 4 << 10
-	// paceEvery is after how long it says that of what it has read and may take only now.
-	paceEvery = 100 * time.Millisecond
-)
+const readBuffer = 64 << 10
 
 // Receive takes the cut that the sender at the other end of s pushes. open gets its Hello, already checked for sense, and returns the replica and its
 // state, or an error to refuse (a *Refusal chooses what the sender is told); it may have been called also if Receive fails. Receive returns nil when
@@ -30,23 +24,22 @@ func Receive(ctx context.Context, s Stream, open func(Hello) (Replica, State, er
 	if stats == nil {
 		stats = new(Stats)
 	}
-	in := &meter{r: s, stats: stats}
+	in := newIntake(s, stats)
 	br := bufio.NewReaderSize(in, readBuffer)
 	h, rep, st, err := replica.Receive(ctx, s, br, func(h Hello) (Replica, State, error) { return consider(h, open) })
 	if err != nil {
 		return fmt.Errorf("push: receive hello: %w", err)
 	}
-	if rep.Pace != nil {
-		in.wait = func(n int64) error { return rep.Pace.Wait(ctx, n) }
-	}
+	in.pace = rep.Pace
+	defer in.close()
 	done := replica.ResetWith(ctx, s)
 	x := &receiver{s: s, br: br, in: in, frames: &reader{r: br, size: h.Size}, size: h.Size, cut: h.Cut, sink: rep.Sink, index: rep.Index, stats: stats, saved: time.Now()}
-	err = x.run(st)
+	err = x.run(ctx, st)
 	if cause := done(); cause != nil {
 		return fmt.Errorf("push: receive: %w", cause)
 	}
 	if err != nil {
-		in.ack = nil // the last words are the last
+		in.hush() // the last words are the last
 		replica.GiveUp(ctx, s, br, appendFail(nil, failureOf(err)))
 		return fmt.Errorf("push: receive: %w", err)
 	}
@@ -76,58 +69,10 @@ func consider(h Hello, open func(Hello) (Replica, State, error)) (Replica, State
 	return rep, st, nil
 }
 
-// meter counts what is read, as fast as it may come, and acknowledges it once there is whom to tell.
-type meter struct {
-	r     io.Reader
-	stats *Stats
-	wait  func(n int64) error // for the pace; nil is none
-	got   uint64
-	acked uint64
-	told  time.Time    // when that was; kept only with a pace
-	ack   func() error // nil: nothing is counted yet
-}
-
-func (m *meter) Read(p []byte) (int, error) {
-	n, err := m.r.Read(p)
-	if m.ack == nil || n == 0 {
-		return n, err
-	}
-	m.stats.Received.Add(int64(n))
-	if late := m.take(n); late != nil {
-		err = errors.Join(err, late)
-	}
-	return n, err
-}
-
-// take counts n bytes more. With a pace it does so bit by bit: the sender goes on as it hears of them, and must hear something now and then.
-func (m *meter) take(n int) error {
-	for n > 0 {
-		part := n
-		if m.wait != nil {
-			part = min(n, ackEvery)
-			if err := m.wait(int64(part)); err != nil {
-				return fmt.Errorf("wait for the pace: %w", err)
-			}
-		}
-		n -= part
-		m.got += uint64(part)
-		if m.got-m.acked < ackEvery || m.wait != nil && n > 0 && time.Since(m.told) < paceEvery {
-			continue
-		}
-		if err := m.ack(); err != nil {
-			return err
-		}
-		if m.wait != nil {
-			m.told = time.Now()
-		}
-	}
-	return nil
-}
-
 type receiver struct {
 	s      Stream
 	br     *bufio.Reader
-	in     *meter
+	in     *intake
 	frames *reader
 	size   int64
 	cut    Position
@@ -136,13 +81,11 @@ type receiver struct {
 	sums   *summer
 	expand expander
 	stats  *Stats
-	safe   uint64
 	dirty  int64 // bytes of content that aren't durable
 	saved  time.Time
 	broken bool // the sink failed
 	buf    []byte
 	out    []byte
-	note   []byte
 }
 
 // failed is an error of the sink.
@@ -154,8 +97,8 @@ func (x *receiver) failed(what string, err error) error {
 	return fmt.Errorf("%s: %w", what, err)
 }
 
-func (x *receiver) run(st State) error {
-	if err := x.begin(st); err != nil {
+func (x *receiver) run(ctx context.Context, st State) error {
+	if err := x.begin(ctx, st); err != nil {
 		return err
 	}
 	err := x.copy()
@@ -167,7 +110,7 @@ func (x *receiver) run(st State) error {
 }
 
 // begin tells what is held, and begins the copy.
-func (x *receiver) begin(st State) error {
+func (x *receiver) begin(ctx context.Context, st State) error {
 	x.out = append(x.out[:0], byte(tagHeld), 0)
 	if x.index != nil {
 		x.out[1] = flagIndex
@@ -180,10 +123,10 @@ func (x *receiver) begin(st State) error {
 		}
 	}
 	x.out = h.appendTo(x.out)
-	if err := x.say(x.out); err != nil {
+	if err := x.in.say(x.out); err != nil {
 		return err
 	}
-	x.in.ack = x.acknowledge
+	x.in.start(ctx)
 	b, err := x.frames.begin()
 	if err != nil {
 		return fmt.Errorf("read the beginning: %w", err)
@@ -299,7 +242,7 @@ func (x *receiver) answer(f *frame) error {
 	}
 	x.stats.Same.Add(int64(f.set.count()-need.count()) * Block)
 	x.out = appendNeed(x.out[:0], f.region, &need, blocksOf(x.size, f.region))
-	return x.say(x.out)
+	return x.in.say(x.out)
 }
 
 // find looks for a block elsewhere, and puts it where it belongs.
@@ -316,15 +259,12 @@ func (x *receiver) find(off int64, sum [32]byte) (bool, error) {
 	return true, x.failed("write", x.sink.Write(off, p))
 }
 
-// place is how much of the stream was dealt with. Between two frames only.
-func (x *receiver) place() uint64 { return x.in.got - uint64(x.br.Buffered()) }
-
 func (x *receiver) checkpoint() error {
 	if err := x.failed("checkpoint", x.sink.Checkpoint(x.cut)); err != nil {
 		return err
 	}
-	x.dirty, x.saved, x.safe = 0, time.Now(), x.place()
-	return x.acknowledge()
+	x.dirty, x.saved = 0, time.Now()
+	return x.in.saved(x.br.Buffered())
 }
 
 func (x *receiver) commit() error {
@@ -332,21 +272,5 @@ func (x *receiver) commit() error {
 		return err
 	}
 	x.dirty = 0
-	return x.say([]byte{byte(tagDone)})
-}
-
-func (x *receiver) acknowledge() error {
-	x.in.acked = x.in.got
-	x.note = appendAck(x.note[:0], x.in.got, x.safe)
-	return x.say(x.note)
-}
-
-func (x *receiver) say(p []byte) error {
-	within(x.s.SetWriteDeadline)
-	n, err := x.s.Write(p)
-	x.stats.Sent.Add(int64(n))
-	if err != nil {
-		return fmt.Errorf("write to the sender: %w", err)
-	}
-	return nil
+	return x.in.say([]byte{byte(tagDone)})
 }

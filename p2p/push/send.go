@@ -95,7 +95,12 @@ func send(ctx context.Context, s Stream, h Hello, open Open, o Options) error {
 			cancel(err)
 		}
 	})
-	if err := x.run(ctx, b.appendTo(nil)); err != nil {
+	wg.Go(func() {
+		if err := x.link.serve(ctx); err != nil {
+			cancel(err)
+		}
+	})
+	if err := x.run(b.appendTo(nil)); err != nil {
 		cancel(err)
 	}
 	wg.Wait()

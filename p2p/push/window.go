@@ -16,7 +16,7 @@ const (
 	flatRounds = 3
 )
 
-// window decides how many bytes may be on their way at once: half as much again as the link holds. Less would leave it idle at times, more
+// window decides how many bytes may be on their way at once: a quarter more than the link holds, and 8 KiB. Less would leave it idle at times, more
 // would only wait in front of it, and with it whatever a person waits for. What the link holds is its rate times its trip, both measured from
 // what the receiver says to have got (the idea is BBR's). The trip is only seen when nothing waits; so from time to time little is sent for one trip.
 //
@@ -45,7 +45,7 @@ type mark struct {
 	got        int64
 	gotAt      time.Duration
 	gotSent    time.Duration
-	full       bool // as much was on its way as was allowed
+	full       bool // hardly more could have been on its way
 }
 
 // limit is how many bytes may be on their way.
@@ -56,15 +56,25 @@ func (w *window) limit() int64 {
 	}
 	holds := rate * max(trip, leastTrip).Seconds()
 	if w.draining {
-		return max(int64(holds/2), minWindow/4)
+		return min(max(int64(holds/2), minWindow/4), maxWindow/2)
 	}
-	gain := 1.5
+	gain := 1.25
 	if w.flat < flatRounds {
 		gain = 3 // the rate is only what was sent; there may be room for much more
 	}
 	// Acknowledgements come late by up to ackEvery, and the receiver may be slow by as much.
 	return min(max(int64(gain*holds)+2*ackEvery, minWindow), maxWindow)
 }
+
+// took notes how long a byte's way there and the word of it took.
+func (w *window) took(trip time.Duration) {
+	if trip > 0 && (w.trip[0] == 0 || trip < w.trip[0]) {
+		w.trip[0] = trip
+	}
+}
+
+// piece is the most to be written at once.
+func (w *window) piece() int64 { return min(maxPiece, max(minPiece, w.limit()/8)) }
 
 // speed of the link in bytes a second; 0 is unknown.
 func (w *window) speed() float64 { return max(w.rate[0], w.rate[1]) }
@@ -92,7 +102,7 @@ func (w *window) send(now time.Duration, n int64) {
 	}
 	begin := w.sent
 	w.sent += n
-	w.marks = append(w.marks, mark{w.sent, begin, now, w.got, w.gotAt, w.gotSent, w.room() <= 0})
+	w.marks = append(w.marks, mark{w.sent, begin, now, w.got, w.gotAt, w.gotSent, w.room() < w.piece()})
 }
 
 // ack notes that the receiver has got the first n bytes of all. It says false if it can't have.
@@ -107,6 +117,9 @@ func (w *window) ack(now time.Duration, n int64) bool {
 	i := 0
 	for i < len(w.marks) && w.marks[i].end <= n {
 		i++
+	}
+	if i < len(w.marks) && w.marks[i].begin < n {
+		w.took(now - w.marks[i].at) // the beginning of a long write is there before its end
 	}
 	if i == 0 {
 		return true
@@ -123,9 +136,7 @@ func (w *window) ack(now time.Duration, n int64) bool {
 		w.rated = now
 		w.rate = [2]float64{0, w.rate[0]}
 	}
-	if trip := now - m.at; trip > 0 && (w.trip[0] == 0 || trip < w.trip[0]) {
-		w.trip[0] = trip
-	}
+	w.took(now - m.at)
 	// Acknowledgements that were held up come faster than the link is: what they are for wasn't sent faster (the idea is BBR's, too).
 	if span := max(now-m.gotAt, m.at-m.gotSent); span > 0 {
 		// Who had nothing to send measures himself, and not the link.
@@ -137,8 +148,8 @@ func (w *window) ack(now time.Duration, n int64) bool {
 		w.roundEnds = w.sent
 		if rate := w.speed(); rate >= 1.25*w.full {
 			w.full, w.flat = rate, 0
-		} else {
-			w.flat++
+		} else if w.flat++; w.flat == flatRounds {
+			w.draining, w.drainedAt = true, -1 // what was sent to find the rate out waits on the way, and hides how long that is
 		}
 	}
 	if w.draining && w.drainedAt >= 0 && m.begin >= w.drainedAt {

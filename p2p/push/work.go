@@ -1,9 +1,6 @@
 package push
 
-import (
-	"context"
-	"fmt"
-)
+import "fmt"
 
 // maxAsked is how many sums may wait for their answers. At 16 bytes each this fills the longest way that there is to fill.
 const maxAsked = 1 << 16
@@ -96,11 +93,11 @@ func (x *sender) committed() error {
 }
 
 // run sends all there is to send.
-func (x *sender) run(ctx context.Context, begin []byte) error {
+func (x *sender) run(begin []byte) error {
 	if err := x.plan(); err != nil {
 		return err
 	}
-	if err := x.link.write(ctx, begin); err != nil {
+	if err := x.link.write(begin); err != nil {
 		return err
 	}
 	for {
@@ -110,13 +107,13 @@ func (x *sender) run(ctx context.Context, begin []byte) error {
 		case err != nil:
 			return err
 		case what == stepAnswer:
-			err = x.resolve(ctx, q)
+			err = x.resolve(q)
 		case what == stepRegion:
 			r := int64(x.regions[0])
 			x.regions = x.regions[1:]
-			err = x.region(ctx, r)
+			err = x.region(r)
 		default:
-			return x.end(ctx)
+			return x.end()
 		}
 		if err != nil {
 			return err
@@ -125,7 +122,7 @@ func (x *sender) run(ctx context.Context, begin []byte) error {
 }
 
 func (x *sender) safe() int64 {
-	_, safe := x.link.sent()
+	_, safe := x.link.place()
 	return safe
 }
 
@@ -153,27 +150,29 @@ func (x *sender) next() (question, step, error) {
 		case len(x.asked) == 0:
 			return question{}, stepEnd, nil
 		}
-		x.link.sleep()
+		x.link.sleep(false)
 	}
 	return question{}, stepEnd, x.link.err
 }
 
 // end commits the cut.
-func (x *sender) end(ctx context.Context) error {
-	if err := x.flushZeros(ctx); err != nil {
+func (x *sender) end() error {
+	if err := x.flushZeros(); err != nil {
 		return err
 	}
 	x.link.mu.Lock()
 	x.commit = true
 	x.link.mu.Unlock()
-	if err := x.link.write(ctx, []byte{byte(tagCommit)}); err != nil {
+	if err := x.link.write([]byte{byte(tagCommit)}); err != nil {
 		return err
 	}
 	if err := x.await(); err != nil {
 		return err
 	}
-	sent, _ := x.link.sent()
-	x.release(sent)
+	all, _ := x.link.place()
+	x.release(all)
+	x.link.end()
+	<-x.link.served
 	if err := x.link.s.CloseWrite(); err != nil {
 		return fmt.Errorf("close write side: %w", err)
 	}
@@ -184,7 +183,7 @@ func (x *sender) await() error {
 	x.link.mu.Lock()
 	defer x.link.mu.Unlock()
 	for x.link.err == nil && !x.ended {
-		x.link.sleep()
+		x.link.sleep(false)
 	}
 	return x.link.err
 }
@@ -260,7 +259,7 @@ func (x *sender) wanted(r int64) (all, holds set, err error) {
 }
 
 // region begins with a region.
-func (x *sender) region(ctx context.Context, r int64) error {
+func (x *sender) region(r int64) error {
 	all, holds, err := x.wanted(r)
 	if err != nil {
 		return err
@@ -273,7 +272,7 @@ func (x *sender) region(ctx context.Context, r int64) error {
 	if x.blank {
 		zeros = zeros.and(&holds)
 	}
-	if err := x.zero(ctx, r, &zeros); err != nil {
+	if err := x.zero(r, &zeros); err != nil {
 		return err
 	}
 	fresh := classGuessed
@@ -290,9 +289,9 @@ func (x *sender) region(ctx context.Context, r int64) error {
 		}
 		kind, ok := x.asking.first(part.class, part.set.count(), x.cost())
 		if ok {
-			err = x.ask(ctx, question{region: r, class: part.class, kind: kind, set: part.set})
+			err = x.ask(question{region: r, class: part.class, kind: kind, set: part.set})
 		} else {
-			err = x.content(ctx, r, part.set)
+			err = x.content(r, part.set)
 		}
 		if err != nil {
 			return err
@@ -317,12 +316,12 @@ func (x *sender) settled(r int64) {
 		x.late = append(x.late, finished{region: r, bytes: b.bytes})
 		return
 	}
-	sent, _ := x.link.sent()
+	sent, _ := x.link.place()
 	x.ready = append(x.ready, finished{r, b.bytes, sent})
 }
 
 // resolve goes on with an answer.
-func (x *sender) resolve(ctx context.Context, q question) error {
+func (x *sender) resolve(q question) error {
 	n, need := q.set.count(), q.need.count()
 	x.asking.learn(q.class, q.kind, n, need)
 	x.stats.Same.Add(int64(n-need) * Block)
@@ -332,14 +331,14 @@ func (x *sender) resolve(ctx context.Context, q question) error {
 		}
 		finer, ok := x.asking.finer(q.class, q.kind, need, x.cost())
 		if ok {
-			if err := x.ask(ctx, question{region: q.region, class: q.class, kind: finer, set: q.need}); err != nil {
+			if err := x.ask(question{region: q.region, class: q.class, kind: finer, set: q.need}); err != nil {
 				return err
 			}
 		} else {
 			if q.kind.group() > 1 {
 				x.asking.learn(q.class, askBlocks, need, need)
 			}
-			if err := x.content(ctx, q.region, q.need); err != nil {
+			if err := x.content(q.region, q.need); err != nil {
 				return err
 			}
 		}
@@ -349,7 +348,7 @@ func (x *sender) resolve(ctx context.Context, q question) error {
 }
 
 // ask asks about blocks that are in buf.
-func (x *sender) ask(ctx context.Context, q question) error {
+func (x *sender) ask(q question) error {
 	x.out = appendAsk(x.out[:0], q.kind, q.region, &q.set, blocksOf(x.size, q.region))
 	for rest := q.set; !rest.empty(); {
 		group := rest.take(q.kind.group())
@@ -363,11 +362,11 @@ func (x *sender) ask(ctx context.Context, q question) error {
 	x.asked = append(x.asked, q)
 	x.waiting += q.sums()
 	x.link.mu.Unlock()
-	return x.link.write(ctx, x.out)
+	return x.link.write(x.out)
 }
 
 // content sends blocks that are in buf.
-func (x *sender) content(ctx context.Context, r int64, s set) error {
+func (x *sender) content(r int64, s set) error {
 	for !s.empty() {
 		part := s.take(batchBlocks)
 		x.batch = x.gather(x.batch[:0], &part)
@@ -377,7 +376,7 @@ func (x *sender) content(ctx context.Context, r int64, s set) error {
 		}
 		x.out = appendData(x.out[:0], codec, r, &part, blocksOf(x.size, r), body)
 		x.stats.Content.Add(int64(len(x.batch)))
-		if err := x.link.write(ctx, x.out); err != nil {
+		if err := x.link.write(x.out); err != nil {
 			return err
 		}
 	}
@@ -393,14 +392,14 @@ func (x *sender) gather(b []byte, s *set) []byte {
 }
 
 // zero sends zero blocks, or keeps them for those that may follow.
-func (x *sender) zero(ctx context.Context, r int64, s *set) error {
+func (x *sender) zero(r int64, s *set) error {
 	for a, b := range s.runs() {
 		next := run{r*regionBlocks + int64(a), r*regionBlocks + int64(b)}
 		if next.a == x.zeros.b && x.zeros.a < x.zeros.b {
 			x.zeros.b = next.b
 			continue
 		}
-		if err := x.flushZeros(ctx); err != nil {
+		if err := x.flushZeros(); err != nil {
 			return err
 		}
 		x.zeros = next
@@ -408,17 +407,17 @@ func (x *sender) zero(ctx context.Context, r int64, s *set) error {
 	return nil
 }
 
-func (x *sender) flushZeros(ctx context.Context) error {
+func (x *sender) flushZeros() error {
 	if x.zeros.a == x.zeros.b {
 		return nil
 	}
 	x.out = appendZero(x.out[:0], x.zeros)
 	x.stats.Zeroed.Add((x.zeros.b - x.zeros.a) * Block)
 	x.zeros = run{}
-	if err := x.link.write(ctx, x.out); err != nil {
+	if err := x.link.write(x.out); err != nil {
 		return err
 	}
-	sent, _ := x.link.sent()
+	sent, _ := x.link.place()
 	for _, f := range x.late {
 		f.end = sent
 		x.ready = append(x.ready, f)

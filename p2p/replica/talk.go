@@ -77,7 +77,11 @@ func ResetWith(ctx context.Context, s wire.Stream) (done func() error) {
 	})
 	return func() error {
 		if stop() {
-			return nil
+			if ctx.Err() == nil {
+				return nil
+			}
+			_ = s.Reset() // it has ended, and its reset had not begun
+			return context.Cause(ctx)
 		}
 		<-reset
 		return context.Cause(ctx)

@@ -83,11 +83,18 @@ func (s *memory) Load(fn func(string, []byte) error) error {
 
 func (s *memory) Close() error { return nil }
 
+// keys are those that key has made, by name: making one again for each look at an ID was a tenth of all time.
+var keys sync.Map
+
 // key returns the device of a name: its ID and its key.
 func key(name string) (string, ed25519.PrivateKey) {
-	seed := sha256.Sum256([]byte(name))
-	k := ed25519.NewKeyFromSeed(seed[:])
-	return hex.EncodeToString(k.Public().(ed25519.PublicKey)), k
+	k, ok := keys.Load(name)
+	if !ok {
+		seed := sha256.Sum256([]byte(name))
+		k, _ = keys.LoadOrStore(name, ed25519.NewKeyFromSeed(seed[:]))
+	}
+	private := k.(ed25519.PrivateKey)
+	return hex.EncodeToString(private.Public().(ed25519.PublicKey)), private
 }
 
 func verify(id string, msg, sig []byte) error {

@@ -185,21 +185,22 @@ func encodeValue[T any](v T) ([]byte, error) {
 }
 
 func decodeValue[T any](b []byte) (T, error) {
+	var v versioned[T]
+	err := json.Unmarshal(b, &v)
+	if err == nil && v.Schema == schema {
+		return v.Body, nil
+	}
+	var zero T
 	var head struct {
 		Schema int `json:"schema"`
 	}
-	var v versioned[T]
 	if err := json.Unmarshal(b, &head); err != nil {
-		return v.Body, fmt.Errorf("decode: %w: %w", ErrInvalid, err)
-	}
-	if head.Schema != schema {
-		return v.Body, fmt.Errorf("decode schema %d: %w", head.Schema, ErrVersion)
-	}
-	if err := json.Unmarshal(b, &v); err != nil {
-		var zero T
 		return zero, fmt.Errorf("decode: %w: %w", ErrInvalid, err)
 	}
-	return v.Body, nil
+	if head.Schema != schema { // the body may well be unreadable then
+		return zero, fmt.Errorf("decode schema %d: %w", head.Schema, ErrVersion)
+	}
+	return zero, fmt.Errorf("decode: %w: %w", ErrInvalid, err)
 }
 
 func validID(id string) bool   { return validName(id, maxID) }

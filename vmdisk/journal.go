@@ -266,6 +266,13 @@ func (j *journal) snapshot() *state {
 	return j.st.clone()
 }
 
+// terms are the highest term of the present state, and those that the disk was activated under and given away last.
+func (j *journal) terms() (newest, activated, given uint64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.st.newest(), j.st.activated, j.st.given
+}
+
 func (j *journal) close() error {
 	j.syncMu.Lock()
 	defer j.syncMu.Unlock()

@@ -449,13 +449,13 @@ func (d *Store) Info() Info {
 	i.Allocated, _ = d.stack.allocated() // 0 if that can't be told
 	d.rd.RUnlock()
 	i.Recorded = d.hashes.bytes()
-	st := d.j.snapshot()
+	newest, activated, given := d.j.terms()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	i.Complete, i.Active, i.Fenced, i.Applying = d.complete, d.active, d.fenced, d.applier != nil
 	i.Position, i.Unflushed, i.Err, i.NeedsCheck = d.position, d.unflushed(), d.err, d.doubt
-	i.Term, i.Given = max(st.newest(), d.position.Term), st.given
-	i.Owned = st.owned() && st.activated == i.Term
+	i.Term, i.Given = max(newest, d.position.Term), given
+	i.Owned = activated > given && activated == i.Term
 	if y := d.hydration.Load(); y != nil {
 		i.Hydrating, i.Stale, i.Before = true, y.h.Progress().Left, y.before
 		i.Written = y.written.Present() * Block

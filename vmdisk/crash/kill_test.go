@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"runtime/debug"
 	"strings"
 	"testing"
 
@@ -29,6 +30,8 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(4)
 	}
+	// Each crash point leaves two worlds of garbage, and little else is on the heap.
+	debug.SetGCPercent(400)
 	goleak.VerifyTestMain(m)
 }
 

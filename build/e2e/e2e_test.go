@@ -79,6 +79,7 @@ func play(t *testing.T, o story.Options) *story.Result {
 // TestThereAndBack is the path of the first light: pair, find each other, boot, mirror, switch live, switch back. Before it
 // switches, the disk is exported from under the guest.
 func TestThereAndBack(t *testing.T) {
+	t.Parallel()
 	r := play(t, story.Options{BeforeSwitches: exported})
 	if len(r.Switches) != 2 || r.Switches[0].To == r.Switches[1].To {
 		t.Fatalf("it didn't go there and back: %+v", r.Switches)
@@ -92,8 +93,10 @@ func TestThereAndBack(t *testing.T) {
 
 // TestEngineKilledWhileMirroring kills either engine in the middle; the VM goes on, and nothing is lost.
 func TestEngineKilledWhileMirroring(t *testing.T) {
+	t.Parallel()
 	for _, victim := range []string{"desk", "laptop"} {
 		t.Run(victim, func(t *testing.T) {
+			t.Parallel()
 			r := play(t, story.Options{Mirroring: func(_ context.Context, s *story.Story) error { return s.KillEngine(victim) }})
 			if r.Restarts == 0 {
 				t.Error("no engine died: nothing was tested")
@@ -105,6 +108,7 @@ func TestEngineKilledWhileMirroring(t *testing.T) {
 // TestTroubledSwitches cancels one switch, cuts the cable in the middle of another, suspends and
 // resumes the VM, and then switches as if nothing had been.
 func TestTroubledSwitches(t *testing.T) {
+	t.Parallel()
 	r := play(t, story.Options{BeforeSwitches: func(ctx context.Context, s *story.Story) error {
 		for _, trouble := range []func(context.Context, *story.Story) error{cancelled, cut, suspended} {
 			if err := trouble(ctx, s); err != nil {
@@ -197,6 +201,7 @@ func suspended(ctx context.Context, s *story.Story) error {
 // TestAnIdleGuest switches a guest that does next to nothing: it converges at once, which must not keep it from
 // being stopped by its giver.
 func TestAnIdleGuest(t *testing.T) {
+	t.Parallel()
 	r := play(t, story.Options{Switches: 4, Rate: console.Rate{Records: 2, Fsync: 1, Mem: 0, Set: 1}})
 	if len(r.Switches) != 4 {
 		t.Fatalf("%d switches", len(r.Switches))

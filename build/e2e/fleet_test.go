@@ -112,6 +112,7 @@ func takeOver(ctx context.Context, t *testing.T, f *story.Fleet, on string) *api
 // TestTakenOver loses the owner of a stopped VM. Another PC takes it over knowing that nothing is missing, and when the owner is
 // back it follows by itself, though engines are killed.
 func TestTakenOver(t *testing.T) {
+	t.Parallel()
 	ctx, f := fleet(t)
 	must(t, f.Make(ctx, desk, work))
 	wrote(ctx, t, f, booted(ctx, t, f, desk, work, 0))
@@ -236,6 +237,7 @@ func branch(ctx context.Context, t *testing.T, f *story.Fleet, asked, owner stri
 
 // TestTwoHistories makes conflicts, and takes the ways out of them, with engines killed while the choice is carried out.
 func TestTwoHistories(t *testing.T) {
+	t.Parallel()
 	ctx, f := fleet(t)
 	must(t, f.Make(ctx, desk, work))
 	c := booted(ctx, t, f, desk, work, 0)
@@ -311,6 +313,7 @@ func restorePoint(ctx context.Context, t *testing.T, f *story.Fleet, on string, 
 
 // TestJourney takes the VM along, and back; then a PC is stolen.
 func TestJourney(t *testing.T) {
+	t.Parallel()
 	ctx, f := fleet(t)
 	must(t, f.Make(ctx, desk, work))
 	c := booted(ctx, t, f, desk, work, 0)

@@ -14,6 +14,7 @@ import (
 // seeing an error, and goes on by itself; suspending it doesn't wait for the flush under way; it moves as any other; and what it had been told is
 // durable is there when its owner is gone for good.
 func TestASecondCopy(t *testing.T) {
+	t.Parallel()
 	ctx, f := fleetOf(t, desk, laptop)
 	must(t, f.Make(ctx, desk, work))
 	c := booted(ctx, t, f, desk, work, 0)

@@ -6,12 +6,14 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"tagalong.org/tagalong/app/api"
 	"tagalong.org/tagalong/app/custody"
 	"tagalong.org/tagalong/app/durable"
 	"tagalong.org/tagalong/app/holders"
 	"tagalong.org/tagalong/app/hydrating"
+	"tagalong.org/tagalong/app/limits"
 	"tagalong.org/tagalong/directory/baton"
 	"tagalong.org/tagalong/p2p"
 	"tagalong.org/tagalong/p2p/fetch"
@@ -25,6 +27,26 @@ type hydrateRun struct {
 	*hydrating.Run
 	cancel context.CancelFunc
 	done   chan struct{}
+	hold   holdWish
+}
+
+// holdWish keeps a person's wish to have it now open while something comes of it.
+type holdWish struct {
+	mu  sync.Mutex
+	end func() // nil while nothing does
+}
+
+// set says whether something comes.
+func (h *holdWish) set(l *limits.Limits, vm string, on bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch {
+	case on && h.end == nil:
+		h.end = l.Hold(vm)
+	case !on && h.end != nil:
+		h.end()
+		h.end = nil
+	}
 }
 
 // hydrateSoon begins to fetch what the disk lacks, if it lacks something, this device owns the VM, and nothing does so yet.
@@ -43,18 +65,24 @@ func (v *vm) hydrateSoon() {
 		v.log.Error("The disk lacks blocks, and the history doesn't say of which position", "term", info.Term)
 		return
 	}
-	r, err := hydrating.New(hydrating.Options{
-		Disk: v.disk, Net: fetchNet{v.e}, Log: v.log, Waits: v.tellNobody,
+	ctx, cancel := context.WithCancel(v.e.ctx)
+	run := &hydrateRun{cancel: cancel, done: make(chan struct{})}
+	var err error
+	run.Run, err = hydrating.New(hydrating.Options{
+		Disk: v.disk, Net: fetchNet{v.e}, Log: v.log, Allow: v.mayPull, Waits: func(could []string) {
+			run.hold.set(v.e.limits, v.id, could == nil)
+			v.tellNobody(could)
+		},
 		Hello: fetch.Hello{
 			Target: fetch.Target{VM: v.id, Disk: fetch.ID(v.disk.ID()), Size: v.disk.Size(), Term: info.Term}, At: fetch.Position(at),
 		},
 	})
 	if err != nil {
 		v.log.Error("What the disk lacks can't be fetched", "error", err)
+		cancel()
 		return
 	}
-	ctx, cancel := context.WithCancel(v.e.ctx)
-	run := &hydrateRun{Run: r, cancel: cancel, done: make(chan struct{})}
+	run.hold.set(v.e.limits, v.id, true)
 	v.hydrate = run
 	v.e.hub.publish(api.Event{Kind: "vm.hydrating", VM: v.id, Text: v.nameLocked() + " runs here; the rest of its disk is on its way."})
 	v.e.spawn(func() { v.runHydrate(ctx, run) })
@@ -62,6 +90,7 @@ func (v *vm) hydrateSoon() {
 
 func (v *vm) runHydrate(ctx context.Context, run *hydrateRun) {
 	err := run.Serve(ctx)
+	run.hold.set(v.e.limits, v.id, false)
 	v.mu.Lock()
 	v.hydrate = nil
 	v.mu.Unlock()
@@ -89,6 +118,14 @@ func (v *vm) whole() {
 	v.e.tell("vm.whole", v, "All of "+v.name()+" is on this device now.")
 	v.e.saveRecordSoon()
 	v.syncFeeds()
+}
+
+// mayPull says what may be fetched from a device though the guest doesn't wait for it: what of other sites, as pushes may.
+func (v *vm) mayPull(device string) fetch.Allowance {
+	if !v.e.fromAfar(device) {
+		return fetch.Allowance{Pull: true}
+	}
+	return fetch.Allowance{Pull: v.e.limits.Allowance(v.id).May, Pace: v.e.limits.Pace(limits.Down)}
 }
 
 // stopHydrate ends the fetching and waits for its end.

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"tagalong.org/tagalong/app/api"
 	"tagalong.org/tagalong/app/holders"
@@ -29,7 +30,28 @@ func (v *vm) hydration() *api.Hydration {
 		Since: api.Position(disk.Info().Before), From: v.hydrationFrom(disk, run),
 	}
 	h.Waiting = run == nil || run.Waiting()
+	if run == nil {
+		return h
+	}
+	s := run.Survey()
+	h.Nobodys = s.Nobodys
+	if s.Held == s.Left && s.Nobodys < s.Left {
+		if a := v.e.limits.Allowance(v.id); !a.May {
+			h.Paused = a.Sentence(time.Now())
+		}
+	}
 	return h
+}
+
+// pulls says that the rest of the disk comes here, or would if it were allowed.
+func (v *vm) pulls() bool {
+	if v == nil {
+		return false
+	}
+	v.mu.Lock()
+	run := v.hydrate
+	v.mu.Unlock()
+	return run != nil && !run.Waiting()
 }
 
 // hydrationFrom are those that have what is lacking, and those that answer.
@@ -48,6 +70,11 @@ func (v *vm) hydrationFrom(disk *vmdisk.Store, run *hydrateRun) []api.HydrationH
 			f.Device, f.Connected, f.Rate, f.Fetched = h.Name, h.Connected, int64(h.Rate), h.Fetched
 			f.Needed = f.Needed || len(whole) == 0 && h.Connected
 			from[h.Name] = f
+		}
+		for _, device := range run.Survey().Helpers {
+			f := from[device]
+			f.Device, f.Helps = device, true
+			from[device] = f
 		}
 	}
 	out := slices.Collect(maps.Values(from))
@@ -75,11 +102,25 @@ func (v *vm) waitsText(could []string) string {
 		names = append(names, v.e.deviceName(device))
 	}
 	slices.Sort(names)
-	text := fmt.Sprintf("%s waits for what isn't on this device yet.", v.name())
-	if len(names) > 0 {
-		text += fmt.Sprintf(" It is on %s: bring it back, or roll back (tagalong vm rollback).", strings.Join(names, " and on "))
+	text := fmt.Sprintf("%s waits for what isn't on this device yet", v.name())
+	if h := v.hydration(); h != nil && h.Nobodys > 0 {
+		text += fmt.Sprintf(": %s that no device has that can be reached now", sayBytes(h.Nobodys))
 	}
-	return text
+	if len(names) > 0 {
+		return text + fmt.Sprintf(". It is on %s: bring it back, or roll back (tagalong vm rollback).", strings.Join(names, " and on "))
+	}
+	return text + "."
+}
+
+// couldHelp are the devices that have what nobody has who is there.
+func (v *vm) couldHelp() []string {
+	v.mu.Lock()
+	run := v.hydrate
+	v.mu.Unlock()
+	if run == nil {
+		return holders.Whole(v.currentDisk())
+	}
+	return run.Survey().Helpers
 }
 
 // wholeFirst refuses what needs all of the disk here.
@@ -90,7 +131,7 @@ func (v *vm) wholeFirst() error {
 	}
 	next := "Wait until it is: tagalong status shows how far it is."
 	if h.Waiting {
-		next = v.waitsText(holders.Whole(v.currentDisk()))
+		next = v.waitsText(v.couldHelp())
 	}
 	return &api.Error{Code: api.CodeBusy, Sentence: fmt.Sprintf("Not all of %s is on this device yet: %s are still on their way.", v.name(), sayBytes(h.Remaining)), Next: next}
 }

@@ -134,7 +134,9 @@ func (e *Engine) stepPost(ctx context.Context, under *sync.WaitGroup) {
 	defer p.mu.Unlock()
 	orders, served := p.machine.Tick(in)
 	for _, vm := range served {
-		e.limits.Served(vm, wishes[vm])
+		if !e.vm(vm).pulls() { // else it is served when the disk is whole, and what was written is elsewhere
+			e.limits.Served(vm, wishes[vm])
+		}
 	}
 	for _, o := range orders {
 		key := pushKey{o.VM, o.Device}

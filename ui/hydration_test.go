@@ -32,9 +32,18 @@ func TestARestOfADiskThatComes(t *testing.T) {
 	if r.Main != plain.Main || r.Switch != plain.Switch || len(r.More) != len(plain.More) {
 		t.Errorf("the buttons are others: %+v", r)
 	}
+	vm.Hydration.Paused = "This connection is metered."
+	if r = row(); !strings.Contains(r.Bar.Title, "only as it is read. This connection") || strings.Contains(r.Bar.Detail, "left") || r.Mood != plain.Mood {
+		t.Errorf("held back: %+v", r.Bar)
+	}
+	vm.Hydration.Paused = ""
 	vm.Hydration.Waiting, vm.Hydration.From[0].Connected = true, false
 	if r = row(); r.Mood != moodTrouble || !strings.Contains(r.Replica, "bring desk back") || strings.Contains(r.Bar.Detail, "left") {
 		t.Errorf("nobody is there: %q, %+v", r.Replica, r.Bar)
+	}
+	vm.Hydration.From = append(vm.Hydration.From, api.HydrationHolder{Device: "it", DeviceName: "tower", Helps: true})
+	if r = row(); !strings.Contains(r.Replica, "bring tower back") {
+		t.Errorf("another one has it: %q", r.Replica)
 	}
 	vm.Hydration.From = nil
 	if r = row(); r.Mood != moodTrouble || !strings.Contains(r.Replica, "nobody") {

@@ -66,7 +66,7 @@ func (m *index) vmRow(vm *api.VM, now time.Time) vmRow {
 	r.Switch = m.switchButton(vm, r.Bar != nil)
 	r.Main, r.More = m.controls(vm, r.Bar != nil)
 	m.extras(vm, &r)
-	m.hydration(vm, &r)
+	m.hydration(vm, &r, now)
 	return r
 }
 

@@ -111,6 +111,15 @@ func (d *Store) Pull(on bool) {
 	}
 }
 
+// Lacking is a copy of the set of stale blocks; nil if the disk is whole.
+func (d *Store) Lacking() *blockset.Set {
+	y := d.hydration.Load()
+	if y == nil {
+		return nil
+	}
+	return y.h.Left()
+}
+
 // Hydration says how far Hydrate is; ok is false if the disk is whole.
 func (d *Store) Hydration() (p hydrate.Progress, ok bool) {
 	y := d.hydration.Load()

@@ -16,6 +16,10 @@ type Hydration struct {
 	// Waiting says that none of them is there: what the guest reads of the rest waits. Reads is how many of its reads wait now.
 	Waiting bool `json:"waiting"`
 	Reads   int  `json:"reads"`
+	// Nobodys is how much of Remaining nobody has who is there now.
+	Nobodys int64 `json:"nobodys,omitempty"`
+	// Paused is why nothing comes but what the guest reads, "" if that isn't so: what the person set about syncing holds it back.
+	Paused string `json:"paused,omitempty"`
 	// Since is the position to which a rollback would go.
 	Since Position `json:"since"`
 }
@@ -27,6 +31,8 @@ type HydrationHolder struct {
 	// Connected says that it answers. Needed says that the rest isn't known to be anywhere else: it mustn't be switched off yet.
 	Connected bool `json:"connected"`
 	Needed    bool `json:"needed"`
+	// Helps says that it isn't there, and has some of what nobody has who is.
+	Helps bool `json:"helps,omitempty"`
 	// Rate is in bytes a second; Fetched came from it.
 	Rate    int64 `json:"rate"`
 	Fetched int64 `json:"fetched"`

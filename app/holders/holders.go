@@ -17,7 +17,6 @@ import (
 
 	"tagalong.org/tagalong/p2p/fetch"
 	"tagalong.org/tagalong/vmdisk"
-	"tagalong.org/tagalong/vmdisk/blockset"
 )
 
 // ErrUnknown: it isn't known what the device lacks, or it isn't where it is known for.
@@ -61,10 +60,7 @@ func Judge(d *vmdisk.Store, device string) func(fetch.State) (fetch.Lacks, error
 		if at := vmdisk.Position(st.Position); at != lag.Acked || at.Compare(lag.Of) > 0 {
 			return nil, fmt.Errorf("the device is at %s, known is what it lacked at %s: %w", at, lag.Acked, ErrUnknown)
 		}
-		set := blockset.New(d.Size() / vmdisk.Block)
-		for first, n := range lag.Runs() {
-			set.Add(int64(first), int64(first+n))
-		}
+		set := lagging(d, lag)
 		if set.Empty() {
 			return nil, nil
 		}

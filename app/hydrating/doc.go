@@ -3,7 +3,8 @@
 // that it owns and whose disk isn't whole.
 //
 // Guaranteed: a device is asked as soon as it is connected, and not when it isn't; after one that could help has come, what failed before is tried at
-// once; where nobody can help the guest's reads wait, and who is needed is said once. A Run keeps nothing: another one, after a restart,
+// once; what nobody has who is there holds nothing else up, several who have parts are as good as one who has all; where nobody can help the guest's
+// reads wait, and who is needed is said once. What Options.Allow forbids isn't pulled, but what the guest reads comes. A Run keeps nothing: another one, after a restart,
 // goes on with what the disk knows.
 //
 // Not guaranteed: that anybody comes. The person may wait, or roll back (vmdisk.Store.Rollback, once the Run has ended).

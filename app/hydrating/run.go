@@ -16,6 +16,8 @@ import (
 const (
 	// lookEvery is how often it is looked who is there, besides being told.
 	lookEvery = 250 * time.Millisecond
+	// surveyEvery is how long it is believed where what is lacking is.
+	surveyEvery = time.Second
 	// alone is how long there may be no holder before that is said: connections come and go.
 	alone = 2 * time.Second
 	// troublePause is how long a disk that couldn't take what was fetched is left alone.
@@ -42,8 +44,10 @@ type Options struct {
 	Hello fetch.Hello
 	Net   Net
 	Log   *slog.Logger
-	// Waits, if not nil, is called when no holder has been there for a while, with the devices that could help, and with nil when
-	// one is there again. It must not block.
+	// Allow, if not nil, says what may be pulled from a device; nil is everything. It is asked often, and must not block.
+	Allow func(device string) fetch.Allowance
+	// Waits, if not nil, is called when for a while nobody has been there who has some of what is lacking, or of what the guest reads, with the
+	// devices that could help, and with nil when that is over. It must not block.
 	Waits func(could []string)
 }
 
@@ -57,6 +61,8 @@ type Run struct {
 
 	mu      sync.Mutex
 	waiting bool
+	survey  holders.Survey
+	looked  time.Time // when survey was made; zero is anew
 }
 
 // New is a Run that hasn't begun. Serve must be called. Errors: fetch.ErrHello.
@@ -111,11 +117,12 @@ func (r *Run) once(ctx context.Context) error {
 	lonely := time.Now()
 	for {
 		news := r.look()
-		if len(r.there) > 0 {
+		p, lacks := r.o.Disk.Hydration()
+		if s := r.Survey(); len(r.there) > 0 && s.Nobodys < s.Left && p.Blocked == 0 {
 			lonely = time.Now()
 		}
-		r.wait(len(r.there) == 0 && time.Since(lonely) >= alone)
-		if p, lacks := r.o.Disk.Hydration(); lacks && news && p.Err != nil {
+		r.wait(time.Since(lonely) >= alone)
+		if lacks && news && p.Err != nil {
 			cancel(errAgain)
 		}
 		if r.o.Disk.Info().Term != r.o.Hello.Term {
@@ -145,6 +152,9 @@ func (r *Run) look() (news bool) {
 				Dial: func(ctx context.Context) (fetch.Stream, error) { return r.o.Net.Open(ctx, device) },
 			})
 		}
+		if r.o.Allow != nil {
+			r.pool.Allow(device, r.o.Allow(device))
+		}
 	}
 	for device := range r.known {
 		if !now[device] {
@@ -158,6 +168,11 @@ func (r *Run) look() (news bool) {
 			answers[h.Name] = true
 			news = news || !r.there[h.Name]
 		}
+	}
+	if news || len(answers) != len(r.there) {
+		r.mu.Lock()
+		r.looked = time.Time{}
+		r.mu.Unlock()
 	}
 	r.there = answers
 	return news
@@ -176,14 +191,33 @@ func (r *Run) wait(on bool) {
 		r.o.Waits(nil)
 		return
 	}
-	could := holders.Whole(r.o.Disk)
+	could := r.Survey().Helpers
 	if could == nil {
 		could = []string{}
 	}
 	r.o.Waits(could)
 }
 
-// Waiting says that no holder has been there for a while.
+// Survey says where what is lacking is, as of a second ago at most.
+func (r *Run) Survey() holders.Survey {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if now := time.Now(); now.Sub(r.looked) >= surveyEvery {
+		var there, pull []string
+		for _, h := range r.pool.Holders() {
+			if h.Connected {
+				there = append(there, h.Name)
+				if h.Pulled {
+					pull = append(pull, h.Name)
+				}
+			}
+		}
+		r.survey, r.looked = holders.Look(r.o.Disk, there, pull), now
+	}
+	return r.survey
+}
+
+// Waiting says that for a while nobody has been there who has some of what is lacking, or of what the guest reads.
 func (r *Run) Waiting() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -260,6 +260,21 @@ func (l *Limits) Begin(vm string) (end func()) {
 	})
 }
 
+// Hold says that something else than a push is under way that a wish for the VM opens, until end is called (once or more). The wish
+// doesn't lapse meanwhile.
+func (l *Limits) Hold(vm string) (end func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	began := time.Now()
+	l.wishes.hold(vm)
+	return sync.OnceFunc(func() {
+		l.mu.Lock()
+		l.wishes.release(vm, began, time.Now())
+		l.mu.Unlock()
+		l.refresh()
+	})
+}
+
 // Pause holds all pushes back until then, or, if that is zero, until Resume. It ends wishes that are open.
 func (l *Limits) Pause(until time.Time) error {
 	return l.change(func(w *will) error {

@@ -24,10 +24,11 @@ type wishes struct {
 	asked  map[string]wish   // by VM, or all
 	served map[string]uint64 // by VM: up to which number; kept while there is a wish for all
 	under  map[string]int    // pushes under way, by VM
+	held   map[string]int    // what else is under way, by VM
 }
 
 func newWishes() wishes {
-	return wishes{asked: map[string]wish{}, served: map[string]uint64{}, under: map[string]int{}}
+	return wishes{asked: map[string]wish{}, served: map[string]uint64{}, under: map[string]int{}, held: map[string]int{}}
 }
 
 func (w *wishes) ask(vm string, now time.Time) {
@@ -59,10 +60,24 @@ func (w *wishes) serve(vm string, gen uint64) {
 
 func (w *wishes) begin(vm string) { w.under[vm]++ }
 
+func (w *wishes) hold(vm string) { w.held[vm]++ }
+
+func (w *wishes) release(vm string, began, now time.Time) {
+	if w.held[vm]--; w.held[vm] <= 0 {
+		delete(w.held, vm)
+	}
+	w.renew(vm, began, now)
+}
+
 func (w *wishes) end(vm string, began, now time.Time) {
 	if w.under[vm]--; w.under[vm] <= 0 {
 		delete(w.under, vm)
 	}
+	w.renew(vm, began, now)
+}
+
+// renew keeps wishes open for another try after something that took long.
+func (w *wishes) renew(vm string, began, now time.Time) {
 	if now.Sub(began) < longRound {
 		return
 	}
@@ -80,14 +95,16 @@ func (w *wishes) rounds() (n int) {
 	return n
 }
 
-// busy says that a push is under way for a wish.
+// busy says that something is under way for a wish.
 func (w *wishes) busy(of string, x wish) bool {
 	if of != all {
-		return w.under[of] > 0
+		return w.under[of] > 0 || w.held[of] > 0
 	}
-	for vm := range w.under {
-		if x.gen > w.served[vm] {
-			return true
+	for _, busy := range []map[string]int{w.under, w.held} {
+		for vm := range busy {
+			if x.gen > w.served[vm] {
+				return true
+			}
 		}
 	}
 	return false

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -91,17 +92,24 @@ func hydrationLines(vm api.VM) []string {
 	if from := holderNames(h.From, func(x api.HydrationHolder) bool { return x.Connected }); from != "" {
 		text += " from " + from
 	}
-	if h.Rate > 0 && !h.Waiting {
+	if h.Rate > 0 && !h.Waiting && h.Paused == "" {
 		text += ", " + size(h.Rate) + "/s"
 	}
-	if h.ETA > 0 {
+	if h.ETA > 0 && h.Paused == "" {
 		text += ", " + h.ETA.Round(time.Second).String() + " left"
 	}
 	lines := []string{text + "."}
+	if h.Paused != "" && !h.Waiting {
+		lines = append(lines, h.Paused+" What the VM reads comes all the same; the rest with: tagalong sync now")
+	}
+	helps := holderNames(h.From, func(x api.HydrationHolder) bool { return x.Helps })
+	if h.Nobodys > 0 && helps != "" {
+		lines = append(lines, fmt.Sprintf("%s of it are on no device that can be reached now, but on %s.", size(h.Nobodys), helps))
+	}
 	needed := holderNames(h.From, func(x api.HydrationHolder) bool { return x.Needed })
 	switch {
-	case h.Waiting && needed != "":
-		lines = append(lines, fmt.Sprintf("What isn't here waits: bring %s back, or roll back: tagalong vm rollback %s", needed, shellWord(vm.Name)))
+	case h.Waiting && cmp.Or(helps, needed) != "":
+		lines = append(lines, fmt.Sprintf("What isn't here waits: bring %s back, or roll back: tagalong vm rollback %s", cmp.Or(helps, needed), shellWord(vm.Name)))
 	case h.Waiting && len(h.From) > 0:
 		could := holderNames(h.From, func(api.HydrationHolder) bool { return true })
 		lines = append(lines, fmt.Sprintf("What isn't here waits for one of those who may have it: %s. Bring one back, or roll back: tagalong vm rollback %s", could, shellWord(vm.Name)))

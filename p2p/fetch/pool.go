@@ -104,6 +104,8 @@ func (p *Pool) Close() {
 type HolderInfo struct {
 	Name      string
 	Connected bool
+	// Pulled says that it may be pulled from.
+	Pulled bool
 	// Position that it answers from, the round trip to it and its rate in bytes per second, if it is Connected.
 	Position  Position
 	RoundTrip time.Duration
@@ -120,7 +122,7 @@ func (p *Pool) Holders() []HolderInfo {
 	defer p.mu.Unlock()
 	var out []HolderInfo
 	for _, m := range p.members {
-		i := HolderInfo{Name: m.Name, Fetched: m.fetched, Err: m.err}
+		i := HolderInfo{Name: m.Name, Fetched: m.fetched, Err: m.err, Pulled: m.allowance.Pull}
 		if l := m.link; l != nil {
 			i.Connected, i.Position, i.RoundTrip, i.Rate = true, l.at, l.pace.base(), l.rate
 		}

@@ -270,9 +270,9 @@ type Progress struct {
 	// Rate is in bytes per second, Remaining how long the rest takes; both are 0 if that isn't known.
 	Rate      float64
 	Remaining time.Duration
-	// Running says that there is a source, Waiting how many reads wait for it.
-	Running bool
-	Waiting int
+	// Running says that there is a source, Waiting how many reads wait for it, Blocked how many of them for what is Absent.
+	Running          bool
+	Waiting, Blocked int
 	// Err is why the last fetch failed, if it did.
 	Err error
 }
@@ -288,6 +288,11 @@ func (h *Hydrator) Progress() Progress {
 		Total: h.total * Block, Left: h.plan.stale.Count() * Block, Fetched: h.fetched * Block, Written: h.dropped * Block,
 		Absent:  h.plan.absent.Count() * Block,
 		Running: h.running, Waiting: len(h.plan.waiting), Err: h.trouble,
+	}
+	for _, w := range h.plan.waiting {
+		if h.plan.absent.Next(w.a, true) < w.b {
+			p.Blocked++
+		}
 	}
 	if !h.running {
 		return p

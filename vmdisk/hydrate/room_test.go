@@ -116,7 +116,7 @@ func TestAbsent(t *testing.T) {
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		p := d.h.Progress()
-		if p.Left < 2_000*Block || p.Left > 2_200*Block || p.Absent != p.Left || p.Waiting != 1 || p.Err != nil {
+		if p.Left < 2_000*Block || p.Left > 2_200*Block || p.Absent != p.Left || p.Waiting != 1 || p.Blocked != 1 || p.Err != nil {
 			t.Errorf("%+v", p)
 		}
 		if tries := len(s.began()); tries > 250 {

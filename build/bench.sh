@@ -26,10 +26,10 @@
 #           process at each end, disks on tmpfs, four images in all). With --mib 2048 three minutes
 #   hydrate what a disk gives all of which is stale, as after a switch: read in sequence while the rest is pulled (pull) and without (demand,
 #           for --seconds), and at random (random: the median of 4 KiB reads, in ms), over a path with a round trip of 0, 6, 25 and 80 ms
-#           that carries what the processor can (a proxy on loopback), against what r3map's authors have published and a bare stream of the
-#           same host over the same path in the same run. 4 KiB reads while the rest is pulled over 7 Mbit/s and 40 ms against idle, and how
+#           that carries what the processor can (a proxy on loopback), against what r3map's authors have published, and over the same path in
+#           the same run a bare stream of the same host (bare-stream) and one whose content is stored and read (kept-stream): what the processor allows. 4 KiB reads while the rest is pulled over 7 Mbit/s and 40 ms against idle, and how
 #           well that uses the line (network namespaces, so root). And a guest, its processor emulated, that unpacks an archive of small files:
-#           all of its disk stale, the holder behind 1 Gbit/s, with pull and without (unpack-demand, which the thesis measured as 1.56),
+#           all of its disk stale, the holder behind 1 Gbit/s, with pull (unpack-pull) and without (unpack-demand, which the thesis measured as 1.56),
 #           against nothing stale, three rounds at most. Times are better when less. Disks on tmpfs; ten minutes with --mib 256
 #   memory  what a 1 TiB disk with three peers and 10 % of its blocks dirty takes, beyond buffers
 #   directory  three devices' directories (processes on this computer, TCP, no encryption, on --scratch): how long until a

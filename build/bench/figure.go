@@ -13,7 +13,7 @@ import (
 type sample struct {
 	// rate is what the cell's unit says, such as requests a second.
 	rate float64
-	// cpu is the server's processor time for each request, in microseconds; 0 if there is no server. Unlike the rate it
+	// cpu is the server's processor time for each request, or what the cell says, in microseconds; 0 if there is no server. Unlike the rate it
 	// means something on a busy computer too.
 	cpu float64
 }

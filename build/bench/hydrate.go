@@ -69,7 +69,7 @@ func benchCurve(ctx context.Context, s settings) (err error) {
 		return err
 	}
 	defer owner.stop()
-	c.owner = owner
+	c.holder, c.owner = holder, owner
 	return compare(ctx, s, c.cells(s))
 }
 
@@ -102,8 +102,8 @@ func (g given) owner(dir, blank string, size int64, more ...string) []string {
 
 // curve is a holder and who takes from it over a way.
 type curve struct {
-	path  *path
-	owner *server
+	path          *path
+	holder, owner *server
 }
 
 func (c *curve) cells(s settings) (cells []cell) {
@@ -113,16 +113,24 @@ func (c *curve) cells(s settings) (cells []cell) {
 				return c.rate(trip, fmt.Sprint(orderSequential, " ", pull, " ", length.Milliseconds()))
 			}
 		}
-		stream := contender{name: "bare-stream", measure: func(context.Context) (sample, error) { return c.rate(trip, fmt.Sprint(orderCarry, " ", s.size)) }}
+		stream := func(name string, kept int) contender {
+			return contender{name: name, measure: func(context.Context) (sample, error) {
+				return c.rate(trip, fmt.Sprint(orderCarry, " ", s.size, " ", kept))
+			}}
+		}
 		constant := func(rate, aim float64) contender {
 			return contender{name: "r3map-published", aim: aim, measure: func(context.Context) (sample, error) { return sample{rate: rate}, nil }}
 		}
 		name := fmt.Sprintf("hydrate/%s-%dms", "%s", trip.Milliseconds())
-		pull := cell{name: fmt.Sprintf(name, "pull"), unit: "MB/s", contenders: []contender{{name: "ours", measure: reads(1, 0)}, stream}}
+		pull := cell{name: fmt.Sprintf(name, "pull"), unit: "MB/s", contenders: []contender{
+			{name: "ours", measure: reads(1, 0)}, stream("bare-stream", 0), stream("kept-stream", 1),
+		}}
 		if p := published[trip].pull; p > 0 {
 			pull.contenders = append(pull.contenders, constant(p, 1))
 		}
-		demand := cell{name: fmt.Sprintf(name, "demand"), unit: "MB/s", contenders: []contender{{name: "ours", measure: reads(0, s.seconds)}, stream}}
+		demand := cell{name: fmt.Sprintf(name, "demand"), unit: "MB/s", contenders: []contender{
+			{name: "ours", measure: reads(0, s.seconds)}, stream("bare-stream", 0),
+		}}
 		if p := published[trip].demand; p > 0 {
 			demand.contenders[1] = constant(p, 1)
 		}
@@ -139,15 +147,17 @@ func (c *curve) cells(s settings) (cells []cell) {
 	return cells
 }
 
-// rate has the owner do something at a round trip, and is how fast that went, in MB/s.
+// rate has the owner do something at a round trip, and is how fast that went, in MB/s, and what processor time it took both ends for each MB.
 func (c *curve) rate(trip time.Duration, order string) (sample, error) {
 	c.path.roundTrip.Store(int64(trip))
 	var n int64
 	var seconds float64
+	before := c.owner.cpu() + c.holder.cpu()
 	if err := c.owner.ask(order, &n, &seconds); err != nil {
 		return sample{}, err
 	}
-	return sample{rate: float64(n) / 1e6 / seconds}, nil
+	mb := float64(n) / 1e6
+	return sample{rate: mb / seconds, cpu: (c.owner.cpu() + c.holder.cpu() - before) / mb}, nil
 }
 
 // latency is how long a random read takes, the median in milliseconds. One that is faster than the way wasn't stale, or went another way.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -9,6 +10,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 
 	"tagalong.org/tagalong/app/holders"
 	"tagalong.org/tagalong/p2p"
@@ -66,6 +69,11 @@ func hydrateHolder(ctx context.Context, args []string) (err error) {
 			log.Warn("A bare stream ended", "error", err)
 		}
 	})
+	host.Handle(keptProtocol, func(_ context.Context, s p2p.Stream) {
+		if err := keep(s, filepath.Join(*dir, "kept")); err != nil {
+			log.Warn("A stream wasn't kept", "error", err)
+		}
+	})
 	stop, err := profiled(*profile)
 	if err != nil {
 		return errors.Join(err, host.Close())
@@ -79,6 +87,43 @@ func hydrateHolder(ctx context.Context, args []string) (err error) {
 	cancel()
 	<-served // its word is that of ctx
 	return errors.Join(err, host.Close())
+}
+
+// keptProtocol is as bareProtocol, but what comes is stored, and read once.
+const keptProtocol = "/tagalong/bench/kept/1"
+
+// keep is the other end of it: the least that anybody does who hydrates a disk and reads it.
+func keep(s p2p.Stream, file string) (err error) {
+	r := bufio.NewReaderSize(s, 128<<10)
+	text, err := r.ReadString('\n')
+	if err != nil {
+		return err
+	}
+	n, err := strconv.ParseInt(strings.TrimSpace(text), 10, 64)
+	if err != nil {
+		return err
+	}
+	f, err := os.Create(file)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close(), os.Remove(file)) }()
+	p := make([]byte, 256<<10)
+	for off := int64(0); off < n; {
+		got, err := io.ReadFull(r, p[:min(n-off, int64(len(p)))])
+		if err != nil {
+			return err
+		}
+		if _, err := f.WriteAt(p[:got], off); err != nil {
+			return err
+		}
+		if _, err := f.ReadAt(p[:got], off); err != nil {
+			return err
+		}
+		off += int64(got)
+	}
+	_, err = s.Write([]byte{1})
+	return err
 }
 
 // giveAway fills a new disk after another device has got an empty copy of it, and gives it to that one, which lacks all of it then.

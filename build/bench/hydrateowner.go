@@ -29,8 +29,9 @@ const (
 	orderRandom     = "random"     // pull, how often, milliseconds of rest after each: read 4 KiB that are stale. Answer: median and 99th percentile in seconds
 	orderServe      = "serve"      // 1 if all is there: serve the disk, which fetches only what is read. Answer: bytes stale
 	orderPull       = "pull"       // of the disk that is served: fetch the rest too. Answer: bytes stale
+	orderLeft       = "left"       // of the disk that is served. Answer: bytes stale
 	orderEnd        = "end"        // serve it no more. Answer: bytes stale
-	orderCarry      = "carry"      // bytes: send so many over a bare stream. Answer: bytes, seconds
+	orderCarry      = "carry"      // bytes, 1 to have them stored and read: send so many over a bare stream. Answer: bytes, seconds
 )
 
 // hydrator is a device that was given a disk of which it has nothing, again and again.
@@ -105,8 +106,10 @@ func (h *hydrator) obey(ctx context.Context) (err error) {
 			answer, err = h.random(ctx, n[0] == 1, int(n[1]), time.Duration(n[2])*time.Millisecond)
 		case orderServe:
 			answer, err = h.serve(ctx, n[0] == 1)
-		case orderPull:
-			h.serving.disk.Pull(true)
+		case orderPull, orderLeft:
+			if words[0] == orderPull {
+				h.serving.disk.Pull(true)
+			}
 			answer = fmt.Sprint(h.serving.disk.Info().Stale)
 		case orderEnd:
 			answer = fmt.Sprint(h.serving.disk.Info().Stale)
@@ -115,7 +118,7 @@ func (h *hydrator) obey(ctx context.Context) (err error) {
 			err = stop()
 		case orderCarry:
 			began := time.Now()
-			err = bare(ctx, h.host, h.peer, n[0])
+			err = bareOf(ctx, h.host, h.peer, map[int64]string{0: bareProtocol, 1: keptProtocol}[n[1]], n[0])
 			answer = fmt.Sprint(n[0], time.Since(began).Seconds())
 		default:
 			err = errors.New("unknown order")

@@ -148,13 +148,18 @@ func swallow(s p2p.Stream) error {
 
 // bare sends n bytes over one stream to a device, and waits until they are there.
 func bare(ctx context.Context, host *p2p.Host, device string, n int64) error {
+	return bareOf(ctx, host, device, bareProtocol, n)
+}
+
+// bareOf is bare of a protocol that is as bareProtocol on the wire.
+func bareOf(ctx context.Context, host *p2p.Host, device, protocol string, n int64) error {
 	fill, err := noise()
 	if err != nil {
 		return err
 	}
 	p := make([]byte, 1<<20)
 	fill(p)
-	s, err := host.Open(ctx, device, bareProtocol)
+	s, err := host.Open(ctx, device, protocol)
 	if err != nil {
 		return err
 	}

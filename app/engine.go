@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"tagalong.org/tagalong/app/api"
+	"tagalong.org/tagalong/app/blockindex"
 	"tagalong.org/tagalong/app/durable"
 	"tagalong.org/tagalong/app/handover"
 	"tagalong.org/tagalong/app/hypervisor"
@@ -84,6 +85,7 @@ type Engine struct {
 	heralding   *heralding
 	limits      *limits.Limits // of pushes to and from other sites
 	post        post
+	blocks      blockindex.Index // what pushes may find here
 	announcing  sync.Mutex // held while this device's own record is written
 
 	notes sync.Mutex // held over a change of a note of a saved memory
@@ -180,6 +182,7 @@ func open(opt Options) (_ *Engine, err error) {
 	e.heralding = openHeralding(filepath.Join(opt.DataDir, "told.json"), e.log)
 	e.heralding.copies, e.heralding.publish = e.heraldCopies, e.publishSync
 	e.openLimits()
+	e.openBlocks()
 	if err := e.loadOffline(); err != nil {
 		return nil, err
 	}
@@ -225,6 +228,7 @@ func (e *Engine) serve(ctx context.Context, ready func()) error {
 		listener.Close()
 		return err
 	}
+	defer e.keepBlocks()
 	// The network first: its handlers live as long as their connections, and start things of ours.
 	defer e.closeVMs()
 	defer e.group.Wait()

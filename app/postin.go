@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
 
 	"tagalong.org/tagalong/app/api"
+	"tagalong.org/tagalong/app/blockindex"
 	"tagalong.org/tagalong/app/diskmirror"
 	"tagalong.org/tagalong/app/diskpush"
 	"tagalong.org/tagalong/app/limits"
@@ -35,6 +37,8 @@ func (e *Engine) handlePush(ctx context.Context, s p2p.Stream) {
 	run := &applyRun{owner: s.Peer(), push: true, cancel: cancel, done: make(chan struct{})}
 	var v *vm
 	var applier *vmdisk.Applier
+	var look *blockindex.Look
+	defer func() { look.Close() }()
 	err := push.Receive(ctx, s, func(h push.Hello) (push.Replica, push.State, error) {
 		var err error
 		if v, err = e.pushedTo(s.Peer(), h); err != nil {
@@ -49,6 +53,10 @@ func (e *Engine) handlePush(ctx context.Context, s p2p.Stream) {
 			return push.Replica{}, push.State{}, err
 		}
 		taken := push.Replica{Sink: sink}
+		if look = e.blocks.Look(!applier.State().Complete, e.peek); look != nil {
+			taken.Index = look
+		}
+		sink.Seen = func(off int64, p []byte) { e.blocks.Learn(v.id, off, p) }
 		if run.afar {
 			taken.Pace = e.limits.Pace(limits.Down)
 		}
@@ -58,6 +66,32 @@ func (e *Engine) handlePush(ctx context.Context, s p2p.Stream) {
 	v.endApplying(run, applier)
 	e.ownersStreamEnded(ctx, s, push.Protocol, err)
 	e.post.soon()
+}
+
+// openBlocks takes up what this device knew of where which content is.
+func (e *Engine) openBlocks() {
+	if err := e.blocks.Load(e.blocksFile()); err != nil {
+		e.log.Warn("Where which content is on this device has to be learned anew", "error", err)
+	}
+}
+
+// keepBlocks keeps it.
+func (e *Engine) keepBlocks() {
+	if err := e.blocks.Save(e.blocksFile()); err != nil {
+		e.log.Warn("Where which content is on this device is forgotten", "error", err)
+	}
+}
+
+func (e *Engine) blocksFile() string { return filepath.Join(e.opt.DataDir, "blocks") }
+
+// peek reads what a VM's disk has here, if there is one.
+func (e *Engine) peek(vm string, p []byte, off int64) error {
+	if v := e.vm(vm); v != nil {
+		if disk := v.currentDisk(); disk != nil {
+			return disk.Peek(p, off)
+		}
+	}
+	return errNoCut
 }
 
 // pushedTo checks, by this device's own directory, that the device may push that cut, and finds or makes the replica.

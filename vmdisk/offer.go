@@ -90,6 +90,10 @@ func (d *Store) peek(p []byte, off int64) error {
 	return d.troubled("read", d.stack.readAt(p, off))
 }
 
+// Peek fills p from off with what is here, be it the disk's content or not: of a disk that isn't whole, or lacks blocks, it may be anything. It waits for
+// nothing and fetches nothing. For who knows by its hash what he looks for. Errors: ErrRange, ErrClosed, those of the files.
+func (d *Store) Peek(p []byte, off int64) error { return d.peek(p, off) }
+
 // peekExtents is Extents of what is there, whole or not.
 func (d *Store) peekExtents(off, n int64) ([]Extent, error) {
 	if err := d.bounds(off, n); err != nil {

@@ -61,6 +61,7 @@ type scrubber struct {
 	busy   func(region uint32) bool
 	// held does one read, with the file kept open and in place.
 	held func(read func() error) error
+	seen func(off int64, p []byte) // is shown what was read; may be nil
 	o    ScrubOptions
 
 	res Scrub
@@ -85,7 +86,7 @@ func (d *Store) Scrub(ctx context.Context, o ScrubOptions) (Scrub, error) {
 
 // scrubber reads the disk's base.raw.
 func (d *Store) scrubber(o ScrubOptions) *scrubber {
-	return &scrubber{buf: make([]byte, hashUnit), sum: blake3.New(), base: d.stack.base, size: d.size, hashes: d.hashes, busy: d.al.has, o: o, held: func(read func() error) error {
+	return &scrubber{buf: make([]byte, hashUnit), sum: blake3.New(), base: d.stack.base, size: d.size, hashes: d.hashes, busy: d.al.has, seen: d.o.Seen, o: o, held: func(read func() error) error {
 		d.rd.RLock()
 		defer d.rd.RUnlock()
 		d.mu.Lock()
@@ -246,6 +247,9 @@ func (s *scrubber) read(ctx context.Context, r uint32) (found slot, whole uint64
 		if !isZero(s.buf[:n]) {
 			found.data |= 1 << u
 			found.sums[u] = s.hash(s.buf[:n])
+			if s.seen != nil {
+				s.seen(off, s.buf[:n])
+			}
 		}
 	}
 	return found, whole, bad, nil

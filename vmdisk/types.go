@@ -105,6 +105,9 @@ type Options struct {
 	// Record paces the reading for the hashes that this disk records by itself of what has been quiet for some minutes (Scrub, Recorded); nil
 	// is not to record any by itself.
 	Record Pace
+	// Seen, if not nil, is shown what this disk reads of itself to record hashes, or to scrub: whole blocks at off. It must be quick, and p is its own only
+	// while it runs. It may be called from several goroutines, and what it sees may have been overwritten by then.
+	Seen func(off int64, p []byte)
 	// Log gets what happens; nil is silence.
 	Log *slog.Logger
 

@@ -134,11 +134,12 @@ func (h heat) Heat(region int64) uint64 {
 }
 
 // Sink is a replica. May, if not nil, is asked before what came becomes the disk: its error ends the push, and the replica stays what it was. Reached,
-// if not nil, is called when the replica is the cut, durably.
+// if not nil, is called when the replica is the cut, durably; Seen, if not nil, with what came, whole blocks at off.
 type Sink struct {
 	*vmdisk.Applier
 	May     func() error
 	Reached func()
+	Seen    func(off int64, p []byte)
 	held    *blockset.Set
 }
 
@@ -159,6 +160,15 @@ func (s *Sink) Held() iter.Seq2[int64, int64] {
 			}
 		}
 	}
+}
+
+// Write implements push.Sink.
+func (s *Sink) Write(off int64, p []byte) error {
+	err := s.Applier.Write(off, p)
+	if err == nil && s.Seen != nil {
+		s.Seen(off, p)
+	}
+	return err
 }
 
 // Checkpoint implements push.Sink.

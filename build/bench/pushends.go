@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"tagalong.org/tagalong/app/blockindex"
 	"tagalong.org/tagalong/app/diskmirror"
 	"tagalong.org/tagalong/app/diskpush"
 	"tagalong.org/tagalong/p2p"
@@ -42,6 +43,7 @@ func pushPeer(ctx context.Context, args []string) error {
 		return err
 	}
 	var disk *vmdisk.Store // made by the first stream; there is one at a time
+	var index blockindex.Index
 	owner := make(chan string, 1)
 	host.Handle(push.Protocol, func(ctx context.Context, s p2p.Stream) {
 		select {
@@ -49,6 +51,8 @@ func pushPeer(ctx context.Context, args []string) error {
 		default:
 		}
 		var applier *vmdisk.Applier
+		var look *blockindex.Look
+		defer func() { look.Close() }()
 		err := push.Receive(ctx, s, func(h push.Hello) (push.Replica, push.State, error) {
 			var err error
 			if disk == nil {
@@ -61,7 +65,16 @@ func pushPeer(ctx context.Context, args []string) error {
 				return push.Replica{}, push.State{}, err
 			}
 			sink, err := diskpush.NewSink(applier)
-			return push.Replica{Sink: sink}, push.State(diskmirror.State(applier.State())), err
+			if err != nil {
+				return push.Replica{}, push.State{}, err
+			}
+			sink.Seen = func(off int64, p []byte) { index.Learn("bench", off, p) }
+			r := push.Replica{Sink: sink}
+			look = index.Look(!applier.State().Complete, func(_ string, p []byte, off int64) error { return disk.Peek(p, off) })
+			if look != nil {
+				r.Index = look
+			}
+			return r, push.State(diskmirror.State(applier.State())), nil
 		}, nil)
 		if applier != nil {
 			err = errors.Join(err, applier.Close())

@@ -96,7 +96,9 @@ type asking struct {
 
 const (
 	// foundAtFirst is for an index that nobody asked yet.
-	foundAtFirst = 0.2
+	foundAtFirst = 0.05
+	// learnFound is after how many blocks what was assumed of the index counts nothing any more: to ask it costs twice as much.
+	learnFound = 256
 	// learnBlocks is after how many blocks what was assumed before counts nothing any more.
 	learnBlocks = 2048
 	// tryEvery is how often something is asked though it isn't worth it, so as to see when it would be.
@@ -165,15 +167,16 @@ func (a *asking) learn(c class, k kind, n, needed int) {
 		return
 	}
 	weight, got := min(1, float64(n)/learnBlocks), 1-float64(needed)/float64(n)
+	soon := min(1, float64(n)/learnFound)
 	if k == askWide && a.same[c] < got {
 		// It may be either. What was likely at its place stays so; the rest is the index's.
 		if a.same[c] < 1 {
-			a.found += weight * ((got-a.same[c])/(1-a.same[c]) - a.found)
+			a.found += soon * ((got-a.same[c])/(1-a.same[c]) - a.found)
 		}
 		return
 	}
 	if k == askWide {
-		a.found += weight * (0 - a.found)
+		a.found += soon * (0 - a.found)
 	}
 	a.same[c] += weight * (got - a.same[c])
 }

@@ -66,17 +66,18 @@ func (d *Store) barrier() error {
 // the queues. What is before is then made durable; the barriers leave the queues only after that.
 func (d *Store) runRound(r *round) error {
 	for {
-		rerr := d.reserveNumbers()
+		spare := r.spare()
+		rerr := d.reserveNumbers(spare)
 		d.gate.Lock()
 		d.mu.Lock()
-		if rerr == nil && d.active && d.err == nil && d.counter >= d.reserved {
+		if rerr == nil && d.active && d.err == nil && d.counter+spare >= d.reserved {
 			d.mu.Unlock()
 			d.gate.Unlock()
 			continue // checkpoints took the numbers meanwhile
 		}
 		pos, wrote, fresh, err := d.cut(r, rerr)
 		if r.cut != nil && err == nil && d.active {
-			r.taken, r.cutErr = true, d.addCut(r.cut, pos)
+			r.taken, r.cutErr = true, d.cutFor(r.cut, pos)
 		}
 		d.mu.Unlock()
 		d.gate.Unlock()
@@ -140,11 +141,15 @@ func (d *Store) cut(r *round, rerr error) (pos Position, wrote, fresh bool, err 
 		return pos, false, false, ErrClosed
 	case !d.active:
 		return pos, false, false, nil
-	case rerr != nil && d.counter >= d.reserved:
+	case rerr != nil && d.counter+r.spare() >= d.reserved:
 		return pos, false, false, rerr
 	}
 	wrote, pos = d.wrote, d.position
 	needed := d.naming && pos.Term != d.term
+	if r.cut != nil && r.cut.feed != nil && r.cut.feed.mayCut() {
+		needed = true
+		d.counter += r.spare() // the barrier's number is above those of the checkpoints on the way to it
+	}
 	fresh, d.naming = wrote || needed, false
 	for _, p := range d.peers {
 		f := p.feed
@@ -192,11 +197,11 @@ func (d *Store) fail(what string, err error) error {
 	return d.err
 }
 
-// reserveNumbers makes sure, durably, that enough barrier numbers are reserved.
-func (d *Store) reserveNumbers() error {
+// reserveNumbers makes sure, durably, that enough barrier numbers are reserved, and so many more.
+func (d *Store) reserveNumbers(more uint64) error {
 	d.mu.Lock()
-	active, need := d.active && d.err == nil, d.reserved < d.counter+reserveRoom
-	upTo := d.counter + reserveStep
+	active, need := d.active && d.err == nil, d.reserved < d.counter+reserveRoom+more
+	upTo := d.counter + reserveStep + more
 	d.mu.Unlock()
 	if !active || !need {
 		return nil

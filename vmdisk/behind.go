@@ -80,3 +80,11 @@ func (s *standing) wait(now time.Time, due bool) time.Duration {
 func (s *standing) comeBack(now time.Time) {
 	s.behind, s.since, s.calm, s.back = false, time.Time{}, time.Time{}, now
 }
+
+// comeBack ends being behind. The caller holds d.mu.
+func (f *Feed) comeBack(now time.Time) {
+	f.p.standing.comeBack(now)
+	f.beginQueueing()
+	f.touching, f.live = false, f.p.todo.Empty() && !f.needBarrier
+	f.signal()
+}

@@ -267,3 +267,76 @@ func TestDrainOfOneThatIsBehind(t *testing.T) {
 		}
 	})
 }
+
+// TestWideOverload has a guest that writes all over the disk twice as fast as a peer takes, for minutes: whatever is copied has changed by the time that all
+// is. The replica gets on all the same, a barrier after the other; the guest never waits, and nothing is kept once it has rested.
+func TestWideOverload(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const size, lasts = 1 << 20, time.Minute
+		const whole = size * 2 * time.Microsecond // how long the peer takes for all of the disk
+		m := vfs.NewMem()
+		o := quiet(m)
+		o.QueueBytes = 128 << 10
+		d, r, f, a := pairOf(t, size, o, merging(vfs.NewMem()))
+		ctx, cancel := context.WithCancel(t.Context())
+		var peer sync.WaitGroup
+		defer peer.Wait()
+		defer cancel()
+		peer.Go(func() {
+			for {
+				op, err := f.Next(ctx)
+				if err != nil {
+					return
+				}
+				if op.Kind == OpWrite {
+					time.Sleep(time.Duration(op.Len) * 2 * time.Microsecond) // 0.5 MB/s
+				}
+				ack, err := feedTo(a, op)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				f.Acked(ack)
+			}
+		})
+		w := stamped{d: d}
+		var worst time.Duration
+		for began := time.Now(); time.Since(began) < lasts; {
+			for range 25 {
+				at := time.Now()
+				w.write(t, int64(len(w.times)*7%(size/Block)))
+				if time.Since(at) > 0 {
+					t.Fatal("the guest waited")
+				}
+				time.Sleep(4 * time.Millisecond) // 1 MB/s
+			}
+			must(t, d.Flush())
+			synctest.Wait()
+			g := f.Progress()
+			if g.Queued > o.QueueBytes {
+				t.Fatalf("%d bytes are queued", g.Queued)
+			}
+			if at, some := w.lacking(t, r, size/Block); some {
+				if g.Since.IsZero() || g.Since.After(at) {
+					t.Fatalf("what is lacking is said to be of %s, and is of %s", g.Since, at)
+				}
+				worst = max(worst, time.Since(g.Since))
+			}
+		}
+		// One pass without a cut, and two with, of which the first is still to come when the second begins.
+		if worst > 3*whole {
+			t.Errorf("its replica was %s old; all of the disk takes %s", worst, whole)
+		}
+		time.Sleep(3*whole + calmFirst)
+		synctest.Wait()
+		if g := f.Progress(); g.Phase != Live || !g.Complete || !g.Since.IsZero() || g.Remaining != 0 {
+			t.Errorf("after a rest: %+v", g)
+		}
+		if string(content(t, r)) != string(content(t, d)) {
+			t.Error("the replica differs")
+		}
+		if open := d.cuts.open.Load(); open != nil {
+			t.Errorf("%d cuts are open still", len(*open))
+		}
+	})
+}

@@ -26,6 +26,8 @@ type Cut struct {
 	d      *Store
 	pos    Position
 	number uint64
+	feed   *Feed  // whose it is, if it is a feed's
+	spare  uint64 // how many barrier numbers that needs before pos
 
 	// io is held for reading by those who use the scratch file, and for writing to make and to remove it.
 	io   sync.RWMutex
@@ -48,11 +50,7 @@ var _ Reader = (*Cut)(nil)
 // since the last one, at that), of any other complete disk at its position. The caller must Close it. ctx only says whether to
 // begin. Errors: ErrClosed, ErrFailed, ErrIncomplete, ErrHydrating.
 func (d *Store) Cut(ctx context.Context) (*Cut, error) {
-	c := &Cut{
-		d: d, left: blockset.New(d.blocks), kept: blockset.New(d.blocks), holes: blockset.New(d.blocks),
-		slots: map[int64]int32{},
-	}
-	c.left.Add(0, d.blocks)
+	c := d.newCut()
 	err := ctx.Err()
 	for taken := false; err == nil && !taken; {
 		if taken, err = d.cutOwned(c); err == nil && !taken {
@@ -63,6 +61,16 @@ func (d *Store) Cut(ctx context.Context) (*Cut, error) {
 		return nil, fmt.Errorf("cut: %w", errors.Join(err, c.Close()))
 	}
 	return c, nil
+}
+
+// newCut is a cut that isn't taken yet.
+func (d *Store) newCut() *Cut {
+	c := &Cut{
+		d: d, left: blockset.New(d.blocks), kept: blockset.New(d.blocks), holes: blockset.New(d.blocks),
+		slots: map[int64]int32{},
+	}
+	c.left.Add(0, d.blocks)
+	return c
 }
 
 // cutOwned takes a cut of an active disk; it says false if the disk isn't active.

@@ -16,7 +16,7 @@
 //   - The owner knows, for each peer, a superset of the blocks that the peer lacks: through crashes, lost
 //     connections and hand-offs. Where it can't know it copies everything, or what a comparison leaves.
 //   - A peer that can't keep up is behind: what is written costs a bit, and it gets what it lacks, as blocks, and a barrier whenever little is
-//     left. It is fed every write again when it has everything or has kept up for a while (standing), so that it doesn't go back and
+//     left. However much and wherever the guest writes, it gets on: what one pass over it leaves comes from cuts, at whose barriers it is. It is fed every write again when it has everything or has kept up for a while (standing), so that it doesn't go back and
 //     forth. How much a peer lacks, and how old that is at most, can be asked at any time (Progress).
 //   - The guest never waits for a peer. Memory is bounded: a queue per peer (Options.QueueBytes) and
 //     sets of blocks (package blockset: at most 32 MiB a TiB and peer, and for three peers of 1 TiB that lack a random tenth

@@ -16,7 +16,9 @@ const (
 // Feed is the stream of operations for one peer. Next is for one goroutine at a time; the others may be called
 // from anywhere.
 //
-// While much is left to be copied, Next reads the dirty blocks itself and writes only set bits. When little is left
+// While much is left to be copied, Next reads the dirty blocks itself and writes only set bits. If much is left still when it has copied as much as
+// there was, the guest may be the faster one: what is left then comes from a cut, at whose barrier the replica is, and so on with cuts
+// (feedcut.go). When little is left
 // (4 MiB), writes are queued and what is left goes through the same queue, so that the order of
 // operations on a block is that of the disk. A barrier is queued only when nothing is left to
 // be copied: then the peer is live. If the queue overflows, all of it becomes dirty bits again, and the peer is behind: what
@@ -54,6 +56,9 @@ type Feed struct {
 	emitted      Position // newest barrier or checkpoint that Next returned
 	cursor       int64
 	unsaved      int64 // bytes copied since the last barrier or checkpoint
+	pass         copyPass
+	cut          *Cut      // what is sent comes from
+	spare        [2]uint64 // barrier numbers for checkpoints before that cut's barrier: the next, and the first that isn't
 }
 
 // signal wakes Next and all watchers of the peer. The caller holds d.mu.
@@ -135,7 +140,7 @@ func (f *Feed) pushBarrier(pos Position, r *round, at time.Time) {
 
 // ready says that barriers may be queued: the peer lacks nothing but what is in the queue. The caller holds d.mu.
 func (f *Feed) ready() bool {
-	return f.queueing && f.p.todo.Empty() && (!f.d.fenced || f.draining > 0)
+	return f.queueing && f.p.todo.Empty() && f.p.kept.Empty() && (!f.d.fenced || f.draining > 0)
 }
 
 // overflow makes the whole queue dirty bits again. The caller holds d.mu.
@@ -263,22 +268,36 @@ func (f *Feed) decide(copied bool) (op *Op, do func() (*Op, error), wait <-chan 
 // it begins queueing instead. The caller holds d.mu.
 func (f *Feed) catchUp() (op *Op, do func() (*Op, error)) {
 	d, p := f.d, f.p
-	left, begun := p.todo.Count()*Block, p.copy != [16]byte{}
 	f.asleep = false
+	if f.cut != nil {
+		if f.draining == 0 {
+			return f.cutUp()
+		}
+		f.dropCut() // nothing is written any more: the disk itself is sooner there
+	}
+	left, begun := p.todo.Count()*Block, p.copy != [16]byte{}
 	switch {
 	case !begun && max(left, f.unsaved) > d.o.checkpointEvery:
 		return f.beginCopy(), nil
 	case begun && f.firstBarrier == (Position{}) && f.unsaved >= d.o.checkpointEvery:
 		if d.counter >= d.reserved {
-			return nil, func() (*Op, error) { return nil, d.reserveNumbers() }
+			return nil, func() (*Op, error) { return nil, d.reserveNumbers(0) }
 		}
-		return f.checkpoint(), nil
+		d.counter++
+		return f.checkpoint(d.counter), nil
 	}
 	much, now := left > d.o.attachBelow, d.o.now()
 	p.standing.look(now, much)
+	f.pass.look(left, much)
 	switch {
+	case f.pass.over() && f.mayCut():
+		return f.beginCut(left, begun)
 	case !much && f.mayQueue(now, left):
 		f.beginQueueing()
+		if left == 0 && !f.needBarrier { // after a cut that nothing was written since
+			f.live = true
+			d.notify(p.name)
+		}
 		return nil, nil
 	case left > 0:
 		return nil, f.copyRun
@@ -307,14 +326,6 @@ func (f *Feed) mayQueue(now time.Time, left int64) bool {
 	return true
 }
 
-// comeBack ends being behind. The caller holds d.mu.
-func (f *Feed) comeBack(now time.Time) {
-	f.p.standing.comeBack(now)
-	f.beginQueueing()
-	f.touching, f.live = false, f.p.todo.Empty() && !f.needBarrier
-	f.signal()
-}
-
 func (f *Feed) pop() *Op {
 	op := f.queue.pop()
 	f.queued -= op.cost()
@@ -339,10 +350,9 @@ func (f *Feed) beginCopy() *Op {
 	return &Op{Kind: OpBegin, Copy: f.p.copy}
 }
 
-// checkpoint lets a copy be resumed from here. The caller holds d.mu and knows that a number is reserved.
-func (f *Feed) checkpoint() *Op {
-	f.d.counter++
-	pos := Position{f.d.term, f.d.counter}
+// checkpoint lets a copy be resumed from here; number is a reserved one. The caller holds d.mu.
+func (f *Feed) checkpoint(number uint64) *Op {
+	pos := Position{f.d.term, number}
 	f.p.flip(pos)
 	f.emitted, f.floor, f.sent, f.unsaved = pos, pos, false, 0
 	return &Op{Kind: OpCheckpoint, Pos: pos}
@@ -398,6 +408,7 @@ func (f *Feed) copyRun() (*Op, error) {
 	p.cur.Add(a, b)
 	f.needBarrier, f.sent = true, true
 	f.unsaved += op.cost()
+	f.pass.left -= op.Len
 	return op, nil
 }
 
@@ -473,6 +484,7 @@ func (f *Feed) close() {
 		op.Release()
 	}
 	f.stopQueueing()
+	f.dropCut()
 	f.p.recall()
 	f.p.age.passed = nil
 	f.p.feed, f.p.changed = nil, true

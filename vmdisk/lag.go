@@ -31,7 +31,7 @@ func (d *Store) Lag(peer string) (lag *Lag, ok bool) {
 		return nil, false
 	}
 	lag = &Lag{Acked: p.acked, Of: d.position, Settled: !d.unflushed(), Guessed: p.guessed}
-	for _, s := range []*blockset.Set{p.todo, p.cur, p.out, p.ticked} {
+	for _, s := range []*blockset.Set{p.todo, p.kept, p.cur, p.out, p.ticked} {
 		if !s.Empty() {
 			lag.parts = append(lag.parts, s.Clone())
 		}

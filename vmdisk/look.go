@@ -141,7 +141,7 @@ func (l *Look) reached(peer string, a, b int64) (there, written bool, err error)
 		return false, false, fmt.Errorf("look: %s: %w", peer, ErrDetached)
 	}
 	there = p.acked != Position{}
-	for _, lacks := range []*blockset.Set{p.todo, p.cur, p.out} {
+	for _, lacks := range []*blockset.Set{p.todo, p.kept, p.cur, p.out} {
 		there = there && lacks.Next(a, true) >= b
 	}
 	if p.copy != [16]byte{} {

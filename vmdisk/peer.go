@@ -9,12 +9,13 @@ import (
 
 // peer is what the owner knows of one peer's replica. Guarded by Store.mu.
 //
-// The peer lacks at most todo ∪ cur ∪ out, if it has what of the copy it acknowledged. todo is still to be sent; cur and out were sent or are in
-// the feed's queue: those in out before the barrier or checkpoint tag, those in cur perhaps later.
+// The peer lacks at most todo ∪ kept ∪ cur ∪ out, if it has what of the copy it acknowledged. todo is still to be sent; kept too, as the feed's cut has
+// it; cur and out were sent or are in the feed's queue: those in out before the barrier or checkpoint tag, those in cur perhaps later.
 // An acknowledgement of tag clears out, and so never a bit that was set again since.
 type peer struct {
 	name           string
 	todo, cur, out *blockset.Set
+	kept           *blockset.Set // empty while the feed has no cut
 	tag            Position
 	acked          Position
 	// copy is the unfinished copy, zero if there is none; mark is its last checkpoint that the peer acknowledged, and ticked has the
@@ -43,7 +44,7 @@ type peer struct {
 
 // newPeer is a peer that lacks nothing. The caller holds d.mu, as for all that changes sets.
 func (d *Store) newPeer(name string) *peer {
-	return &peer{name: name, todo: d.sets.New(d.blocks), cur: d.sets.New(d.blocks), out: d.sets.New(d.blocks), ticked: d.sets.New(d.blocks), changed: true}
+	return &peer{name: name, todo: d.sets.New(d.blocks), cur: d.sets.New(d.blocks), out: d.sets.New(d.blocks), kept: d.sets.New(d.blocks), ticked: d.sets.New(d.blocks), changed: true}
 }
 
 // flip starts a new generation at pos, if the peer has acknowledged the last.
@@ -55,20 +56,22 @@ func (p *peer) flip(pos Position) {
 
 // recall makes everything that is under way something to be sent again.
 func (p *peer) recall() {
-	p.todo.Or(p.cur)
-	p.todo.Or(p.out)
-	p.cur.Reset()
-	p.out.Reset()
+	for _, s := range []*blockset.Set{p.cur, p.out, p.kept} {
+		p.todo.Or(s)
+		s.Reset()
+	}
 }
 
 // lacks tells the number of bytes that the peer may lack. On a big disk it can take a while to count them: what it returns must be
 // called once, and not with d.mu.
 func (p *peer) lacks() func() int64 {
-	if a, b, c := p.todo.Count(), p.cur.Count(), p.out.Count(); max(a, b, c) == a+b+c { // at most one has any
-		return func() int64 { return (a + b + c) * Block }
+	if a, b, c, k := p.todo.Count(), p.cur.Count(), p.out.Count(), p.kept.Count(); max(a, b, c, k) == a+b+c+k { // at most one has any
+		return func() int64 { return (a + b + c + k) * Block }
 	}
-	todo, cur, out := p.todo.Clone(), p.cur.Clone(), p.out.Clone()
+	todo, cur, out, kept := p.todo.Clone(), p.cur.Clone(), p.out.Clone(), p.kept.Clone()
 	return func() int64 {
+		todo.Or(kept)
+		kept.Reset()
 		n := blockset.UnionCount(todo, cur, out) * Block
 		todo.Reset()
 		cur.Reset()
@@ -77,12 +80,15 @@ func (p *peer) lacks() func() int64 {
 	}
 }
 
-func (p *peer) clean() bool { return p.todo.Empty() && p.cur.Empty() && p.out.Empty() }
+func (p *peer) clean() bool {
+	return p.todo.Empty() && p.kept.Empty() && p.cur.Empty() && p.out.Empty()
+}
 
 // everything says that the peer may lack all of the disk.
 func (p *peer) everything() {
 	p.cur.Reset()
 	p.out.Reset()
+	p.kept.Reset()
 	p.todo.Add(0, p.todo.Blocks())
 	p.acked, p.guessed, p.changed = Position{}, true, true
 	p.age = age{} // nobody knows
@@ -119,6 +125,7 @@ func (p *peer) beginCopy() {
 // dirty is a copy of all that the peer may lack, to be Reset when it isn't needed any more.
 func (p *peer) dirty() *blockset.Set {
 	m := p.todo.Clone()
+	m.Or(p.kept)
 	m.Or(p.cur)
 	m.Or(p.out)
 	return m

@@ -15,6 +15,8 @@ import (
 const (
 	// mergeBlocks is what one step of a merge copies: a write that overlaps waits for it.
 	mergeBlocks = MaxOp / Block
+	// mergeHole is that of a hole, of which nothing is read or written, in blocks.
+	mergeHole = (1 << 30) / Block
 	// mergeSync is how much is merged before base.raw is synced, so that no flush finds much to do, in blocks.
 	mergeSync = (64 << 20) / Block
 	// mergeRest is how little must be left for writers to be stopped, in blocks.
@@ -43,11 +45,19 @@ func (m *merge) count() int64 {
 	return m.left.Count()
 }
 
-// next is the next run to be copied.
+// next is the next run to be copied: all hole, or short.
 func (m *merge) next(from int64) (a, b int64, ok bool) {
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.left.Run(from, mergeBlocks)
+	a, b, ok = m.left.Run(from, mergeHole)
+	m.mu.Unlock()
+	if short := a + mergeBlocks; ok && b > short {
+		if data, err := m.l.NextData(a * Block); err == nil && data > short*Block {
+			b = min(b, data/Block)
+		} else {
+			b = short
+		}
+	}
+	return a, b, ok
 }
 
 // take says which of the blocks from a on, before b, are left, and takes them off.
@@ -158,7 +168,7 @@ func (d *Store) mergePass(ctx context.Context, m *merge) error {
 		if !ok || a < from {
 			break // round
 		}
-		if err := d.o.Background.Wait(ctx, (b-a)*Block); err != nil {
+		if err := d.o.Background.Wait(ctx, min(b-a, mergeBlocks)*Block); err != nil {
 			return err
 		}
 		if err := d.broken(); err != nil {
@@ -201,6 +211,10 @@ func (d *Store) mergeRun(m *merge, a, b int64) (err error) {
 	d.hashes.touch(off, n)
 	if data, err := m.l.NextData(off); err == nil && data >= off+n {
 		return d.stack.base.Punch(off, n)
+	}
+	if n > mergeBlocks*Block { // it was a hole when it was looked at
+		m.again(a+mergeBlocks, b)
+		b, n = a+mergeBlocks, mergeBlocks*Block
 	}
 	buf := newBuffer(int(n))
 	defer buf.release()

@@ -56,7 +56,9 @@ func TestPipeCopiesBothWays(t *testing.T) {
 					t.Errorf("giver writes: %v", err)
 				}
 			})
+			answered := make(chan struct{})
 			wg.Go(func() {
+				defer close(answered)
 				_, err := taker.Write(back)
 				if err != nil {
 					t.Errorf("taker writes: %v", err)
@@ -69,6 +71,7 @@ func TestPipeCopiesBothWays(t *testing.T) {
 				}
 				// Only now does the taker end its direction: the half-close
 				// before must not have ended both.
+				<-answered
 				if err := taker.CloseWrite(); err != nil {
 					t.Errorf("taker ends: %v", err)
 				}

@@ -225,7 +225,12 @@ func newSyncLimit(c *cli) *cobra.Command {
 		Use:   "limit [--up RATE|none] [--down RATE|none]",
 		Short: "Limit how fast it goes",
 		Long: `Limit how fast changes go to other sites (up) and come from them (down), all together. Rates
-are a second: 500KB/s or 2M, in binary units, or 8Mbit/s, as lines are sold. At least 1KB/s.`,
+are a second: 500KB/s or 2M, in binary units, or 8Mbit/s, as lines are sold. At least 1KB/s.
+
+A limit is this device's own, and the devices at both ends keep theirs: what is sent from here goes
+no faster than "up" here and "down" there. But which device of a site sends to the others, its
+postmaster, may change (tagalong devices shows it), so set "up" on each device of a site that shares
+a line, and "down" too. Mirroring within a site isn't limited.`,
 		Example: "  tagalong sync limit --up 500KB/s --down none\n  tagalong sync limit --up 2Mbit/s",
 		Args:    between(0, 0),
 	}

@@ -3,7 +3,6 @@ package holders
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"tagalong.org/tagalong/p2p/fetch"
 	"tagalong.org/tagalong/vmdisk/hydrate"
@@ -15,8 +14,8 @@ type Source struct{ Pool *fetch.Pool }
 // Fetch implements hydrate.Source.
 func (s Source) Fetch(ctx context.Context, w hydrate.Want) error {
 	err := s.Pool.Fetch(ctx, fetch.Want{Off: w.Off, P: w.P, Kind: kinds[w.Kind], Urgent: w.Urgent})
-	if errors.Is(err, fetch.ErrAbsent) {
-		err = fmt.Errorf("%w: %w", hydrate.ErrAbsent, err)
+	if some := new(fetch.AbsentError); errors.As(err, &some) {
+		err = &hydrate.AbsentError{Off: some.Off, Len: some.Len, Err: err}
 	}
 	return err
 }

@@ -9,5 +9,5 @@
 //
 // Not guaranteed: that anybody comes. The person may wait, or roll back (vmdisk.Store.Rollback, once the Run has ended).
 //
-// Tested with the engine: go test -race ./app -run "Whole|Fetched|Giver|Holder|Owner"
+// To test: go test -race ./app/hydrating ; with the engine: go test -race ./app -run "Whole|Fetched|Giver|Holder|Owner|Limits"
 package hydrating

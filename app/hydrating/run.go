@@ -133,6 +133,9 @@ func (r *Run) once(ctx context.Context) error {
 			if cause := context.Cause(ctx); err != nil && cause != nil {
 				return cause
 			}
+			if err == nil {
+				r.wait(false)
+			}
 			return err
 		case <-changed:
 		case <-tick.C:

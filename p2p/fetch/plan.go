@@ -71,7 +71,17 @@ const (
 	full   why = 2 // somebody has it, and has enough to do
 )
 
-// pick chooses whom to ask for the first of n bytes at off, and for how many. The caller holds mu.
+// absent is how many of the n bytes at off, of which nobody has the first block, nobody has. The caller holds mu.
+func (p *Pool) absent(off, n int64) int64 {
+	for _, l := range p.links {
+		if lacks, run := l.lack(off, n); lacks {
+			n = min(n, run)
+		}
+	}
+	return n
+}
+
+// pick chooses whom to ask for the first of n bytes at off, and for how many; if that is nobody, how many none of them has. The caller holds mu.
 func (p *Pool) pick(r request, off, n int64) (best *link, got int64, reason why) {
 	var cost float64
 	now, later := time.Now(), n
@@ -104,7 +114,7 @@ func (p *Pool) pick(r request, off, n int64) (best *link, got int64, reason why)
 		}
 	}
 	if best == nil {
-		return nil, 0, reason
+		return nil, p.absent(off, n), reason
 	}
 	if r.kind == Demand {
 		// Who is nearer may have what follows.
@@ -130,19 +140,19 @@ func (p *Pool) tryGrant(w *waiter) bool {
 		w.got <- choice{l: l, n: n, kind: w.kind}
 	case reason == failed, reason == nobody && w.kind != Demand && len(p.links) > 0:
 		// The background shall rather go on with what somebody has.
-		w.got <- choice{err: w.nobody()}
+		w.got <- choice{err: w.nobody(n)}
 	default:
 		return false
 	}
 	return true
 }
 
-// nobody says that the range isn't to be had.
-func (w *waiter) nobody() error {
-	err := fmt.Errorf("%d bytes at %d: %w", w.n, w.off, ErrNoHolder)
+// nobody says that the range isn't to be had; n bytes of it nobody has.
+func (w *waiter) nobody(n int64) error {
 	if len(w.tried) == 0 {
-		err = fmt.Errorf("%w: %w", err, ErrAbsent)
+		return &AbsentError{w.off, n}
 	}
+	err := fmt.Errorf("%d bytes at %d: %w", w.n, w.off, ErrNoHolder)
 	return errors.Join(append([]error{err}, w.errs...)...)
 }
 
@@ -223,7 +233,7 @@ func (p *Pool) leave(w *waiter, gone func() bool) choice {
 		return choice{}
 	}
 	p.waiting = slices.DeleteFunc(p.waiting, func(o *waiter) bool { return o == w })
-	return choice{err: w.nobody()}
+	return choice{err: w.nobody(p.absent(w.off, w.n))}
 }
 
 // unbook takes back what l won't be asked for.

@@ -2,6 +2,7 @@ package fetch
 
 import (
 	"errors"
+	"fmt"
 	"sync/atomic"
 
 	"tagalong.org/tagalong/p2p/replica"
@@ -40,11 +41,21 @@ var (
 	ErrStalled = errors.New("fetch: the holder doesn't answer")
 	// ErrNoHolder: nobody who has it is there, or nobody could give it. Passing: holders come back.
 	ErrNoHolder = errors.New("fetch: no holder has it now")
-	// ErrAbsent, with ErrNoHolder: nobody is there who has it. Before somebody comes it is no use to ask again.
+	// ErrAbsent, in an AbsentError: nobody is there who has it. Before somebody comes it is no use to ask again.
 	ErrAbsent = errors.New("fetch: nobody who is there has it")
 	// ErrClosed: the Pool was closed.
 	ErrClosed = errors.New("fetch: closed")
 )
+
+// AbsentError is an ErrNoHolder and an ErrAbsent for Len bytes at Off of what was wanted: others of it may be had.
+type AbsentError struct{ Off, Len int64 }
+
+func (e *AbsentError) Error() string {
+	return fmt.Sprintf("%d bytes at %d: %v: %v", e.Len, e.Off, ErrNoHolder, ErrAbsent)
+}
+
+// Unwrap says what it is.
+func (e *AbsentError) Unwrap() []error { return []error{ErrNoHolder, ErrAbsent} }
 
 // Stream is the connection to the peer.
 type Stream = wire.Stream

@@ -30,8 +30,8 @@ var (
 	ErrGone = errors.New("hydrate: the source is gone")
 	// ErrNoSource: blocks are stale, and for Options.Patience nobody was there to fetch them from. Passing.
 	ErrNoSource = errors.New("hydrate: no source for stale blocks")
-	// ErrAbsent, returned by a Source, says that nobody has these blocks who is there now. They are left alone until the
-	// Source's Room changes; those who wait for them go on waiting.
+	// ErrAbsent, returned by a Source, says that nobody has these blocks who is there now, or, as an AbsentError, some of them. They
+	// are left alone until the Source's Room changes; those who wait for them go on waiting.
 	ErrAbsent = errors.New("hydrate: nobody who is there has that")
 	// ErrClosed: the Hydrator was closed.
 	ErrClosed = errors.New("hydrate: closed")
@@ -73,6 +73,17 @@ type Room struct {
 	// pulled. It is another one then. nil is never.
 	Changed <-chan struct{}
 }
+
+// AbsentError is an ErrAbsent for Len bytes at Off, whole blocks, of what was wanted.
+type AbsentError struct {
+	Off, Len int64
+	Err      error
+}
+
+func (e *AbsentError) Error() string { return fmt.Sprintf("%d bytes at %d: %v", e.Len, e.Off, e.Err) }
+
+// Unwrap says that it is an ErrAbsent, and why.
+func (e *AbsentError) Unwrap() []error { return []error{ErrAbsent, e.Err} }
 
 // Source is where stale blocks are fetched from: a device that holds the disk as it was at the hand-off, or several.
 type Source interface {

@@ -202,7 +202,16 @@ func (p *plan) end(j job, how landing) {
 	case missed:
 		p.failed.Add(j.a, j.b)
 	case nowhere:
-		p.absent.Add(j.a, j.b)
+		p.missing(j.a, j.b)
+	}
+}
+
+// missing notes that nobody has the blocks [a, b), as far as they are still stale.
+func (p *plan) missing(a, b int64) {
+	for a = p.stale.Next(a, true); a < b; a = p.stale.Next(a, true) {
+		end := min(b, p.stale.Next(a, false))
+		p.absent.Add(a, end)
+		a = end
 	}
 }
 

@@ -197,6 +197,13 @@ func (h *Hydrator) landed(ctx context.Context, f *flight, err error) {
 		how = missed
 	}
 	j, before := f.job, h.plan.stale.Count()
+	if some := new(AbsentError); how == nowhere && errors.As(err, &some) {
+		a, b := blocks(some.Off, some.Len)
+		if a, b = max(a, j.a), min(b, j.b); a < b {
+			h.plan.missing(a, b)
+			how = undone // the others may be had
+		}
+	}
 	h.plan.end(j, how)
 	now := time.Now()
 	switch {
@@ -204,7 +211,7 @@ func (h *Hydrator) landed(ctx context.Context, f *flight, err error) {
 		h.fetched += before - h.plan.stale.Count()
 		h.meter.add(now, (j.b-j.a)*Block)
 		h.trouble, h.failures = nil, 0
-	case how != missed:
+	case how == nowhere, how == undone:
 	case ctx.Err() == nil:
 		// What failed together with another one doesn't count again.
 		if !h.until.After(now) {

@@ -180,5 +180,5 @@ func (v *vm) tellFindings(r *verify.Result, skipped map[string]error, now time.T
 	if len(found.Findings) > 1 {
 		text = found.Sentence + " See it with: tagalong verify " + v.name()
 	}
-	v.e.tell("vm.damage", v, text)
+	v.e.hub.publish(api.Event{Kind: "vm.damage", VM: v.id, Text: text, Damage: found})
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -270,5 +271,36 @@ func TestTwoAcrossSites(t *testing.T) {
 	}
 	if desk.hv.only().get() != hypervisor.StateRunning {
 		t.Error("the VM had to stand still")
+	}
+}
+
+// Who takes a VM over reads before that it would stand still for want of a second copy, and how it goes on.
+func TestATakeoverTellsThatItWouldStandStill(t *testing.T) {
+	a, b, _ := twoDevices(t)
+	a.setSync(api.SyncTwo)
+	a.create("Play")
+	until(t, "both copies", func() bool {
+		w, _ := b.vm("Work")
+		p, ok := b.vm("Play")
+		return ok && w.Spec.Two() && b.engine.vm(p.ID).currentDisk() != nil && b.engine.vm(p.ID).currentDisk().Info().Complete
+	})
+	a.stop()
+	until(t, "it to be away", func() bool { return !b.engine.linked(a.engine.host.ID()) })
+	warned := func(vm string) bool {
+		got, err := b.engine.Takeover(t.Context(), vm)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.ContainsFunc(got.Warnings, func(w api.Warning) bool {
+			return w.Code == api.WarnSecond && strings.Contains(w.Text, `tagalong vm set "Work" --sync one`)
+		})
+	}
+	if !warned("Work") || warned("Play") {
+		t.Errorf("warned of Work: %v, of Play: %v", warned("Work"), warned("Play"))
+	}
+	c := newDevice(t, "attic")
+	pair(t, b, c)
+	if warned("Work") {
+		t.Error("warned though another device is there")
 	}
 }

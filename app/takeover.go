@@ -205,10 +205,32 @@ func (v *vm) takeoverWarnings(t *api.Takeover) []api.Warning {
 	case !t.Certain:
 		say(api.WarnLacksSince, "This copy had everything when %s last told; what was written after that is missing.", t.OwnerName)
 	}
+	if v.wouldStandStill() {
+		say(api.WarnSecond, "%s is set to wait for a second copy when it saves, and no other device that could have one is connected: it will stand still here until one is, or until you say: tagalong vm set %q --sync one", t.VMName, t.VMName)
+	}
 	if t.Better != nil {
 		say(api.WarnBetter, "%s has a newer copy: take it over there, if you can.", t.Better.DeviceName)
 	}
 	return w
+}
+
+// wouldStandStill says that the VM is to wait for a second copy, and nobody is there who could have one.
+func (v *vm) wouldStandStill() bool {
+	r, ok := v.record()
+	if spec, err := specOf(r); !ok || err != nil || !spec.Two() {
+		return false
+	}
+	others := 0
+	for _, m := range v.e.dir.Members() {
+		if m.ID == v.e.host.ID() {
+			continue
+		}
+		if v.e.linked(m.ID) {
+			return false
+		}
+		others++
+	}
+	return others > 0 // alone it doesn't wait
 }
 
 func sayTime(at time.Time) string {

@@ -37,12 +37,12 @@ func TestHowFarACopyIsBehind(t *testing.T) {
 		r    api.Replica
 		want string
 	}{
-		{api.Replica{State: api.ReplicaLive, Remaining: 4 << 10, Since: now.Add(-2 * time.Second)}, "4 KiB behind · at most 2 s old"},
-		{api.Replica{State: api.ReplicaBehind, Remaining: 8 << 20}, "catching up, 8 MiB to go"},
-		{api.Replica{State: api.ReplicaBehind, Remaining: 8 << 20, Overrun: now, Since: now.Add(-40 * time.Second)}, "can't keep up, 8 MiB to go · at most 40 s old"},
-		{api.Replica{State: api.ReplicaPushing, Remaining: 8 << 20, Rate: 1 << 20, ETA: 8 * time.Second}, "receiving, 8 MiB to go · 1 MiB/s · 8 s left"},
-		{api.Replica{State: api.ReplicaWaiting, Remaining: 8 << 20, Since: now.Add(-40 * time.Second)}, "8 MiB behind, waits for the next push · at most 40 s old"},
-		{api.Replica{State: api.ReplicaBehind, Remaining: 8 << 20, Silent: true, At: now.Add(-5 * time.Minute)}, "unknown; 5 minutes ago it was 8 MiB behind"},
+		{api.Replica{State: api.ReplicaLive, Remaining: 4 << 10, Since: now.Add(-2 * time.Second)}, "behind by 4 KiB · at most 2 s old"},
+		{api.Replica{State: api.ReplicaBehind, Remaining: 8 << 20}, "catching up, behind by 8 MiB"},
+		{api.Replica{State: api.ReplicaBehind, Remaining: 8 << 20, Blocks: 2048, Overrun: now, Since: now.Add(-40 * time.Second)}, "can't keep up, behind by 8 MiB (2048 blocks) · at most 40 s old"},
+		{api.Replica{State: api.ReplicaPushing, Remaining: 8 << 20, Rate: 1 << 20, ETA: 8 * time.Second}, "gets a push, behind by 8 MiB · 1 MiB/s · 8 s left"},
+		{api.Replica{State: api.ReplicaWaiting, Remaining: 8 << 20, Blocks: 1, Since: now.Add(-40 * time.Second)}, "waits for a push, behind by 8 MiB (1 block) · at most 40 s old"},
+		{api.Replica{State: api.ReplicaBehind, Remaining: 8 << 20, Silent: true, At: now.Add(-5 * time.Minute)}, "unknown; 5 minutes ago it was behind by 8 MiB"},
 		{api.Replica{State: api.ReplicaCopying, Silent: true, At: now}, "unknown"},
 		{api.Replica{State: api.ReplicaLive, Silent: true, At: now, Heard: now.Add(-5 * time.Minute)}, "last heard 5 minutes ago"},
 	} {

@@ -25,7 +25,7 @@ type deviceCard struct {
 func newDeviceCard(remove, leave func(deviceRow)) *deviceCard {
 	c := &deviceCard{light: newDot(theme.ColorNameDisabled),
 		name:   text("", theme.SizeNameText, widget.MediumImportance, true),
-		state:  text("", theme.SizeNameCaptionText, widget.LowImportance, false),
+		state:  caption("", widget.LowImportance),
 		copies: container.New(layout.NewCustomPaddedVBoxLayout(-6))}
 	c.remove = widget.NewButtonWithIcon("", theme.CancelIcon(), func() { remove(c.row) })
 	c.leave = widget.NewButtonWithIcon("", theme.LogoutIcon(), func() { leave(c.row) })
@@ -52,7 +52,7 @@ func (c *deviceCard) set(r deviceRow) {
 	show(c.leave, r.CanLeave)
 	c.copies.RemoveAll()
 	for _, cp := range r.Copies {
-		c.copies.Add(text(shorten(cp.VM)+": "+cp.Text, theme.SizeNameCaptionText, copyImportance(cp.Mood), false))
+		c.copies.Add(caption(shorten(cp.VM)+": "+cp.Text, copyImportance(cp.Mood)))
 		if cp.Part >= 0 {
 			b := newBar()
 			b.set(cp.Part)

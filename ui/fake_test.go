@@ -23,6 +23,7 @@ type fakeEngine struct {
 	joined   *api.Pairing
 	takeover api.Takeover
 	history  []api.HistoryEntry
+	rollback api.Rollback
 }
 
 func newFakeEngine(st *api.Status) *fakeEngine {
@@ -185,10 +186,14 @@ func (f *fakeEngine) PinDevice(_ context.Context, req api.PinDevice) error {
 	return f.note("pin-device %s site=%q", req.Device, req.Site)
 }
 func (f *fakeEngine) Rollback(_ context.Context, vm string) (*api.Rollback, error) {
-	return &api.Rollback{}, f.note("rollback? %s", vm)
+	err := f.note("rollback? %s", vm)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	r := f.rollback
+	return &r, err
 }
 func (f *fakeEngine) RollBack(_ context.Context, req api.RollBackVM) error {
-	return f.note("roll-back %s", req.VM)
+	return f.note("roll-back %s %s", req.VM, req.Token)
 }
 func (f *fakeEngine) SetSync(context.Context, api.SetSync) error { return f.note("set-sync") }
 func (f *fakeEngine) SyncNow(_ context.Context, req api.SyncNow) error {

@@ -36,6 +36,7 @@ type news struct {
 	Status *api.Status
 	Err    *api.Error
 	Sync   *api.SyncNews
+	Damage *api.Verification // that one in the background found
 }
 
 // follower reads the engine's status whenever it may have changed, for ever. It starts the engine
@@ -168,8 +169,8 @@ func (f *follower) stay(ctx context.Context, st *api.Status) error {
 			} else {
 				seen = ev.Seq
 			}
-			if ev.Sync != nil {
-				f.tell(news{Link: linkUp, Sync: ev.Sync})
+			if ev.Sync != nil || ev.Damage != nil {
+				f.tell(news{Link: linkUp, Sync: ev.Sync, Damage: ev.Damage})
 			}
 			timer.Reset(max(0, minGap-time.Since(last)))
 		case <-f.readAgain:

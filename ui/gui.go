@@ -45,6 +45,8 @@ type Client interface {
 	PauseSync(ctx context.Context, req api.PauseSync) error
 	ResumeSync(ctx context.Context) error
 	SyncNow(ctx context.Context, req api.SyncNow) error
+	Rollback(ctx context.Context, vm string) (*api.Rollback, error)
+	RollBack(ctx context.Context, req api.RollBackVM) error
 }
 
 var _ Client = (*api.Client)(nil)
@@ -79,7 +81,9 @@ type gui struct {
 	pair   *pairDialog // nil when closed
 	points *pointsDialog
 	before *api.Status // what notices were last made from
-	work   sync.WaitGroup
+	// troubled is when the person was last notified of each trouble.
+	troubled map[string]time.Time
+	work     sync.WaitGroup
 }
 
 // hear takes news of the engine in.
@@ -91,9 +95,21 @@ func (g *gui) hear(n news) {
 			g.notify(note)
 		}
 	}
+	if n.Damage != nil {
+		g.notify(damageNote(n.Damage))
+	}
 	if n.Status != nil {
 		for _, note := range notices(g.before, n.Status) {
 			g.notify(note)
+		}
+		for _, x := range troubles(g.before, n.Status) {
+			if now := g.now(); g.troubled[x.about].IsZero() || now.Sub(g.troubled[x.about]) >= troubleRest {
+				g.notify(x.note)
+				if g.troubled == nil {
+					g.troubled = map[string]time.Time{}
+				}
+				g.troubled[x.about] = now
+			}
 		}
 		g.state.Status, g.before = n.Status, n.Status
 	}
@@ -154,6 +170,8 @@ func (g *gui) do(a act) {
 		g.askFor(a.ID, func(ctx context.Context) error { return c.SetVM(ctx, api.SetVM{VM: a.ID, Sync: a.Sub}) })
 	case verbTake:
 		g.openTake(a.ID)
+	case verbRollback:
+		g.openRollback(a.ID)
 	case verbChoose:
 		g.openChoice(a)
 	case verbPoints:

@@ -38,17 +38,33 @@ func TestARestOfADiskThatComes(t *testing.T) {
 	}
 	vm.Hydration.Paused = ""
 	vm.Hydration.Waiting, vm.Hydration.From[0].Connected = true, false
-	if r = row(); r.Mood != moodTrouble || !strings.Contains(r.Replica, "bring desk back") || strings.Contains(r.Bar.Detail, "left") {
-		t.Errorf("nobody is there: %q, %+v", r.Replica, r.Bar)
+	offered := func(r vmRow, where button) bool {
+		return where.Act == act{Verb: verbRollback, ID: "v"} && where.Enabled && r.Mood == moodTrouble && r.Problem != nil
+	}
+	if r = row(); !offered(r, r.Take) || !strings.Contains(r.Problem.Text, "Switch on or connect desk,") || strings.Contains(r.Bar.Detail, "left") || strings.Contains(r.Problem.Title, "Work waits") {
+		t.Errorf("nobody is there: %+v, %+v", r.Problem, r.Bar)
+	}
+	vm.Hydration.Reads = 1
+	if r = row(); !offered(r, r.Take) || !strings.Contains(r.Problem.Title, "Work waits") {
+		t.Errorf("its guest reads it: %+v", r.Problem)
 	}
 	vm.Hydration.From = append(vm.Hydration.From, api.HydrationHolder{Device: "it", DeviceName: "tower", Helps: true})
-	if r = row(); !strings.Contains(r.Replica, "bring tower back") {
-		t.Errorf("another one has it: %q", r.Replica)
+	if r = row(); !strings.Contains(r.Problem.Text, "Switch on or connect tower,") {
+		t.Errorf("another one has it: %+v", r.Problem)
 	}
 	vm.Hydration.From = nil
-	if r = row(); r.Mood != moodTrouble || !strings.Contains(r.Replica, "nobody") {
-		t.Errorf("nobody is known: %q", r.Replica)
+	if r = row(); !offered(r, r.Take) || !strings.Contains(r.Problem.Text, "No device that can be reached") {
+		t.Errorf("nobody is known: %+v", r.Problem)
 	}
+	vm.State = api.VMStopped
+	if r = row(); r.Main.Act.Verb != verbStart || !offered(r, r.Take) {
+		t.Errorf("it can't be started, or not rolled back: %+v, %+v", r.Main, r.Take)
+	}
+	vm.Problem = &api.Error{Sentence: "Something else."}
+	if r = row(); r.Problem.Title != "Something else." || !strings.Contains(r.Replica, "waits") {
+		t.Errorf("two troubles: %+v, %q", r.Problem, r.Replica)
+	}
+	vm.State, vm.Problem = api.VMRunning, nil
 	vm.Hydration, vm.Here, vm.Owner, vm.Lending = nil, false, "you", &api.Lending{To: "you", ToName: "desk"}
 	if r = row(); !strings.Contains(r.Replica, "leave this device on") || r.Bar != nil {
 		t.Errorf("it is read here: %q", r.Replica)

@@ -44,8 +44,6 @@ func (m *index) vmRow(vm *api.VM, now time.Time) vmRow {
 		} else {
 			r.Replica = t("replica.missing")
 		}
-	} else if vm.Second != nil {
-		r.Replica = secondText(vm.Second.State)
 	}
 	r.Bar = m.switchBar(vm)
 	if r.Bar != nil {
@@ -66,6 +64,7 @@ func (m *index) vmRow(vm *api.VM, now time.Time) vmRow {
 	r.Switch = m.switchButton(vm, r.Bar != nil)
 	r.Main, r.More = m.controls(vm, r.Bar != nil)
 	m.extras(vm, &r)
+	m.second(vm, &r)
 	m.hydration(vm, &r, now)
 	return r
 }
@@ -78,7 +77,7 @@ func (m *index) extras(vm *api.VM, r *vmRow) {
 			r.Take = button{Act: act{Verb: verbTake, ID: vm.ID}, Label: t("button.take"), Enabled: ok}
 		}
 	}
-	if b, ok := m.syncButton(vm, r.Bar != nil); ok {
+	if b, ok := m.syncButton(vm, r.Bar != nil); ok && (vm.Second == nil || vm.Second.State != api.SecondPaused) {
 		r.More = append(r.More, b)
 	}
 	if r.Points != "" {
@@ -111,6 +110,9 @@ func (m *index) where(vm *api.VM, now time.Time) string {
 		return t("where.journey", "Device", vm.OwnerName)
 	case vm.Offline && !vm.Here:
 		return t("where.journey-since", "Device", vm.OwnerName, "Ago", ago(vm.OfflineSince, now))
+	}
+	if vm.Unopened {
+		return t("where.unopened")
 	}
 	if vm.State == api.VMUnknown || (!vm.Here && !m.connected(vm.Owner)) {
 		seen := ""
@@ -223,6 +225,8 @@ func (m *index) switchButton(vm *api.VM, moving bool) button {
 	switch {
 	case vm.Conflict != nil:
 		b.Hint = t("hint.conflict")
+	case vm.Unopened:
+		b.Hint = t("where.unopened")
 	case vm.Here:
 		b.Hint = t("hint.here")
 	case moving:
@@ -280,6 +284,9 @@ func (m *index) controls(vm *api.VM, moving bool) (button, []button) {
 
 // job is the bar of long work; false when it has ended well and there is nothing to tell.
 func (m *index) job(j *api.Job) (progress, bool) {
+	if v := j.Verification; j.Done && v != nil && len(v.Findings) > 0 {
+		return verified(v), true
+	}
 	if j.Done && j.Error == nil || j.ID == m.st.Offline.Job {
 		return progress{}, false // a preparation has a place of its own
 	}
@@ -293,6 +300,15 @@ func (m *index) job(j *api.Job) (progress, bool) {
 	p.Part, p.Detail = flow(j.Bytes, j.Total, j.Rate, j.ETA)
 	p.Cancel = button{Act: act{Verb: verbDrop, ID: j.ID}, Label: t("button.cancel"), Enabled: m.up && !m.asked[j.ID]}
 	return p, true
+}
+
+// verified tells of a verification that found something: what was repaired is worth a look at the drive, too.
+func verified(v *api.Verification) progress {
+	p := progress{Title: t("verified.repaired", "VM", v.VMName), Detail: t("verified.repaired.text"), Part: -2, Over: true}
+	if open := openFinding(v); open != nil || v.MoreFindings > 0 {
+		p.Title, p.Detail = t("verified.open", "VM", v.VMName), t("verified.open.text", "VM", v.VMName)
+	}
+	return p
 }
 
 // jobTitles says what a job does, and what it could not do.

@@ -279,6 +279,8 @@ func warningText(x *api.Takeover, w api.Warning) string {
 		return t("warn.lacks-more", "Device", x.OwnerName, "Size", size(missing))
 	case api.WarnLacksSince:
 		return t("warn.lacks-since", "Device", x.OwnerName)
+	case api.WarnSecond:
+		return t("warn.second", "VM", x.VMName)
 	case api.WarnBetter:
 		if x.Better != nil {
 			return t("warn.better", "Device", x.Better.DeviceName)

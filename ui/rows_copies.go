@@ -22,7 +22,7 @@ func copyOf(r *api.Replica, connected bool, now time.Time) copyRow {
 	case api.ReplicaLive:
 		switch {
 		case r.Remaining > 0:
-			c.Text = t("copy.behind", "Size", size(r.Remaining)) + lackAge(r, now)
+			c.Text = t("copy.behind", "Size", lacks(r)) + lackAge(r, now)
 		case r.Heard.IsZero() || now.Sub(r.Heard) > api.SilentAfter:
 			c.Text = t("copy.live-old", "Ago", ago(r.Heard, now))
 			c.Mood = moodOff
@@ -43,11 +43,11 @@ func copyOf(r *api.Replica, connected bool, now time.Time) copyRow {
 		c.Mood = moodBusy
 		c.Part, c.Text = copyFlow(r, "copy.pushing", now)
 	case api.ReplicaWaiting:
-		c.Text = t("copy.waiting", "Size", size(r.Remaining)) + lackAge(r, now)
+		c.Text = t("copy.waiting", "Size", lacks(r)) + lackAge(r, now)
 	default:
 		c.Mood = moodOff
 		if r.Remaining > 0 {
-			c.Text = t("copy.away-behind", "Size", size(r.Remaining)) + lackAge(r, now)
+			c.Text = t("copy.away-behind", "Size", lacks(r)) + lackAge(r, now)
 		} else {
 			c.Text = t("copy.away", "Ago", ago(r.Heard, now))
 		}
@@ -66,6 +66,14 @@ func silentCopy(r *api.Replica, now time.Time) string {
 	return t("copy.live-old", "Ago", ago(r.Heard, now))
 }
 
+// lacks is how much a replica lacks: bytes, and blocks if they are known.
+func lacks(r *api.Replica) string {
+	if r.Blocks == 0 {
+		return size(r.Remaining)
+	}
+	return tn("copy.blocks", int(r.Blocks), "Size", size(r.Remaining))
+}
+
 // lackAge is how old what a replica lacks is, after a text about that; nothing if that isn't known.
 func lackAge(r *api.Replica, now time.Time) string {
 	if r.Since.IsZero() {
@@ -79,7 +87,7 @@ func copyFlow(r *api.Replica, key string, now time.Time) (float64, string) {
 	if done, left := float64(max(0, r.Copied)), float64(max(0, r.Remaining)); done+left > 0 {
 		part = done / (done + left)
 	}
-	text := t(key, "Size", size(r.Remaining)) + lackAge(r, now)
+	text := t(key, "Size", lacks(r)) + lackAge(r, now)
 	if r.Rate > 0 {
 		text += " · " + rate(r.Rate)
 	}

@@ -74,7 +74,7 @@ func newVMCard(do doer) *vmCard {
 		name:    text("", theme.SizeNameSubHeadingText, widget.MediumImportance, true),
 		where:   text("", theme.SizeNameText, widget.MediumImportance, false),
 		detail:  text("", theme.SizeNameCaptionText, widget.LowImportance, false),
-		replica: text("", theme.SizeNameCaptionText, widget.LowImportance, false),
+		replica: caption("", widget.LowImportance),
 		toHere:  newActButton(do, widget.HighImportance),
 		take:    newActButton(do, widget.MediumImportance),
 		main:    newActButton(do, widget.HighImportance),
@@ -161,7 +161,7 @@ type progressBox struct {
 func newProgressBox(do doer) *progressBox {
 	p := &progressBox{
 		title:  text("", theme.SizeNameText, widget.HighImportance, true),
-		detail: text("", theme.SizeNameCaptionText, widget.MediumImportance, false),
+		detail: caption("", widget.MediumImportance),
 		bar:    newBar(),
 		cancel: newActButton(do, widget.MediumImportance),
 	}

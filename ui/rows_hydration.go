@@ -24,6 +24,9 @@ func (m *index) hydration(vm *api.VM, r *vmRow, now time.Time) {
 		if h.Waiting || h.Paused != "" {
 			perSecond, left = 0, 0
 		}
+		if h.Waiting {
+			r.Bar.Title = t("hydration.title-waits")
+		}
 		if !h.Waiting && h.Paused != "" {
 			why := h.Paused
 			if s := m.st.Sync; s != nil && !s.May {
@@ -37,14 +40,31 @@ func (m *index) hydration(vm *api.VM, r *vmRow, now time.Time) {
 	if helps := deviceNames(h.From, func(x api.HydrationHolder) bool { return x.Helps }); h.Waiting && len(helps) > 0 {
 		needed = helps
 	}
-	switch {
-	case h.Waiting && len(needed) > 0:
-		r.Replica, r.Mood = t("hydration.waits", "Devices", list(needed), "VM", vm.Name), moodTrouble
-	case h.Waiting:
-		r.Replica, r.Mood = t("hydration.waits-nobody", "VM", vm.Name), moodTrouble
-	case len(needed) > 0:
+	if h.Waiting {
+		m.offerRollback(vm, r, needed)
+	} else if len(needed) > 0 {
 		r.Replica = t("hydration.needed", "Devices", list(needed))
 	}
+}
+
+// offerRollback says that the rest of a disk doesn't come, from whom it would, and what can be done: wait, or roll back.
+func (m *index) offerRollback(vm *api.VM, r *vmRow, needed []string) {
+	r.Mood = moodTrouble
+	p := &message{Title: t("hydration.rest-waits", "VM", vm.Name), Trouble: true}
+	if vm.Hydration.Reads > 0 {
+		p.Title = t("hydration.waits", "VM", vm.Name)
+	}
+	if len(needed) > 0 {
+		p.Text = t("hydration.waits-for", "Devices", list(needed))
+	} else {
+		p.Text = t("hydration.waits-nobody")
+	}
+	if r.Problem == nil {
+		r.Problem = p
+	} else {
+		r.Replica = p.Title
+	}
+	r.Take = button{Act: act{Verb: verbRollback, ID: vm.ID}, Label: t("button.rollback"), Enabled: m.up && !m.asked[vm.ID]}
 }
 
 func deviceNames(holders []api.HydrationHolder, chosen func(api.HydrationHolder) bool) []string {

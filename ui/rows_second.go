@@ -7,8 +7,6 @@ func secondText(s api.SecondState) string {
 	switch s {
 	case api.SecondWaiting:
 		return t("second.waiting")
-	case api.SecondPaused:
-		return t("second.paused")
 	case api.SecondAlone:
 		return t("second.alone")
 	case api.SecondOffline:
@@ -19,6 +17,24 @@ func secondText(s api.SecondState) string {
 		return t("second.uncopied")
 	}
 	return t("second.kept")
+}
+
+// second says what becomes of a VM's second copy. One that stands still for want of it has a way out as its button.
+func (m *index) second(vm *api.VM, r *vmRow) {
+	if vm.Second == nil || !vm.Here || vm.Conflict != nil {
+		return
+	}
+	r.Replica = secondText(vm.Second.State)
+	switch vm.Second.State {
+	case api.SecondWaiting:
+		r.Mood = moodBusy
+	case api.SecondPaused:
+		r.Problem = &message{Title: t("second.paused", "VM", vm.Name), Text: t("second.paused.text"), Trouble: true}
+		r.Replica, r.Mood = "", moodTrouble
+		if b, ok := m.syncButton(vm, r.Bar != nil); ok {
+			r.Main = b
+		}
+	}
 }
 
 // syncButton changes for how many copies a VM's flushes wait; there is none where that can't be done, or makes no difference.

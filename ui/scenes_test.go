@@ -1,5 +1,3 @@
-//go:build linux && !ci
-
 package ui
 
 import (

@@ -3,6 +3,7 @@ package ui
 import (
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 
 	"fyne.io/fyne/v2/container"
@@ -47,9 +48,22 @@ func (m *index) sync(now time.Time) *syncRow {
 	}
 	r.Text = syncText(s, now)
 	if s.Asked {
-		r.Text, r.Now = t("sync.asked"), button{}
+		r.Title, r.Text, r.Now = t("sync.once"), t("sync.asked"), button{}
+	} else if s.May {
+		r.Text = strings.TrimSpace(r.Text + rates(s))
 	}
 	return r
+}
+
+// rates are how fast it may go, if that is limited.
+func rates(s *api.Sync) (text string) {
+	if s.Up > 0 {
+		text += " " + t("sync.up", "Rate", rate(s.Up))
+	}
+	if s.Down > 0 {
+		text += " " + t("sync.down", "Rate", rate(s.Down))
+	}
+	return text
 }
 
 // syncText says why it is so.

@@ -24,6 +24,7 @@ func TestSyncRow(t *testing.T) {
 	}{
 		{api.Sync{May: true}, "", verbPause, false},
 		{api.Sync{May: true, Why: "limited"}, "With the limit that you set.", verbPause, false},
+		{api.Sync{May: true, Why: "limited", Up: 500 << 10, Down: 1 << 20}, "With the limit that you set. Up: 500 KiB/s. Down: 1 MiB/s.", verbPause, false},
 		{api.Sync{May: true, Why: "on-battery"}, "Slowly, to save the battery.", verbPause, false},
 		{api.Sync{May: true, Why: "slow-times", Until: soon}, "The schedule has a limit until " + soon.Local().Format("15:04") + ".", verbPause, false},
 		{api.Sync{Why: "paused", Paused: true}, "Paused.", verbUnpause, true},
@@ -33,7 +34,7 @@ func TestSyncRow(t *testing.T) {
 		{api.Sync{Why: "looking"}, "It isn't known yet whether this connection is metered.", verbPause, true},
 		{api.Sync{Why: "low-battery", Percent: 7, Settings: battery}, "The battery is at 7 %, below 30 %.", verbPause, true},
 		{api.Sync{Why: "new", Text: "Of a newer engine."}, "Of a newer engine.", verbPause, true},
-		{api.Sync{Why: "metered", Asked: true}, "You asked for it now: this once it goes anyway.", verbPause, false},
+		{api.Sync{Why: "metered", Asked: true}, "You asked for it now.", verbPause, false},
 	} {
 		r := withSync(c.sync).Sync
 		if r == nil || r.Text != c.text || r.Main.Act.Verb != c.main || !r.Main.Enabled || r.Held == c.sync.May || (r.Now.Label != "") != c.again {

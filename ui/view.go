@@ -44,35 +44,36 @@ const (
 type verb string
 
 const (
-	verbSwitch  verb = "switch"
-	verbCancel  verb = "cancel"
-	verbDrop    verb = "drop-job"
-	verbStart   verb = "start"
-	verbStop    verb = "stop"
-	verbForce   verb = "force"
-	verbSuspend verb = "suspend"
-	verbResume  verb = "resume"
-	verbSync    verb = "sync" // Sub is how many copies a flush waits for
-	verbEngine  verb = "engine"
-	verbDismiss verb = "dismiss"
-	verbPair    verb = "pair"
-	verbCreate  verb = "create"
-	verbOpen    verb = "open"
-	verbClose   verb = "close"
-	verbQuit    verb = "quit"
-	verbTake    verb = "take"    // tell what a takeover may cost
-	verbChoose  verb = "choose"  // tell what a resolution does
-	verbPoints  verb = "points"  // list restore points
-	verbLook    verb = "look"    // open one
-	verbUnlook  verb = "unlook"  // close it
-	verbDelete  verb = "delete"  // delete it
-	verbHistory verb = "history" // draw a VM's
-	verbOffline verb = "offline"
-	verbOnline  verb = "online"
-	verbNow     verb = "now" // go offline without what isn't here
-	verbPause   verb = "pause-sync"
-	verbUnpause verb = "resume-sync"
-	verbSyncNow verb = "sync-now"
+	verbSwitch   verb = "switch"
+	verbCancel   verb = "cancel"
+	verbDrop     verb = "drop-job"
+	verbStart    verb = "start"
+	verbStop     verb = "stop"
+	verbForce    verb = "force"
+	verbSuspend  verb = "suspend"
+	verbResume   verb = "resume"
+	verbSync     verb = "sync" // Sub is how many copies a flush waits for
+	verbEngine   verb = "engine"
+	verbDismiss  verb = "dismiss"
+	verbPair     verb = "pair"
+	verbCreate   verb = "create"
+	verbOpen     verb = "open"
+	verbClose    verb = "close"
+	verbQuit     verb = "quit"
+	verbTake     verb = "take"    // tell what a takeover may cost
+	verbChoose   verb = "choose"  // tell what a resolution does
+	verbPoints   verb = "points"  // list restore points
+	verbLook     verb = "look"    // open one
+	verbUnlook   verb = "unlook"  // close it
+	verbDelete   verb = "delete"  // delete it
+	verbHistory  verb = "history" // draw a VM's
+	verbOffline  verb = "offline"
+	verbOnline   verb = "online"
+	verbNow      verb = "now" // go offline without what isn't here
+	verbPause    verb = "pause-sync"
+	verbUnpause  verb = "resume-sync"
+	verbSyncNow  verb = "sync-now"
+	verbRollback verb = "rollback" // tell what it may cost
 )
 
 // offlineID stands for disconnected mode among the IDs of things that are asked for.
@@ -109,6 +110,7 @@ type progress struct {
 	Detail string
 	Part   float64
 	Cancel button
+	Over   bool // there is nothing to follow any more
 }
 
 // vmRow is one VM.
@@ -125,7 +127,7 @@ type vmRow struct {
 	More    []button // the rest
 	Bar     *progress
 	Problem *message
-	// Take is shown in place of Switch where the owner can't be asked.
+	// Take is shown in place of Switch: to take over where the owner can't be asked, to roll back where the rest of the disk doesn't come.
 	Take      button
 	Conflict  *conflictRow
 	Points    string // how many restore points, "" for none
@@ -205,6 +207,9 @@ func viewOf(s state, now time.Time) view {
 	if v.Banner == nil {
 		v.Banner = leavingMessage(st.Leaving)
 	}
+	if v.Banner == nil && st.Problem != nil {
+		v.Banner = problemMessage(st.Problem)
+	}
 	if v.Banner == nil {
 		v.Banner = hypervisorMessage(st.Hypervisor)
 	}
@@ -279,6 +284,14 @@ func hypervisorMessage(h api.Hypervisor) *message {
 	return nil
 }
 
+// problemMessage says what is wrong with this device as a whole.
+func problemMessage(e *api.Error) *message {
+	if e.Code == api.CodeSpace {
+		return &message{Title: t("full.title"), Text: t("full.text"), Trouble: true}
+	}
+	return errorMessage(e)
+}
+
 func errorMessage(e *api.Error) *message {
 	return &message{Title: e.Sentence, Text: e.Next, Trouble: true}
 }
@@ -309,8 +322,10 @@ func summary(s state, v view) (mood, string) {
 	if v.Offline != nil && !v.Offline.On {
 		return moodBusy, v.Offline.Tray
 	}
-	if len(v.Jobs) > 0 {
-		return moodBusy, v.Jobs[0].Title
+	for _, j := range v.Jobs {
+		if !j.Over {
+			return moodBusy, j.Title
+		}
 	}
 	if v.Banner != nil && v.Banner.Trouble {
 		return moodTrouble, v.Banner.Title

@@ -91,7 +91,7 @@ func TestSecondCopy(t *testing.T) {
 		}).VMs[0]
 	}
 	offers := func(r vmRow) (to string) {
-		for _, b := range r.More {
+		for _, b := range append([]button{r.Main}, r.More...) {
 			if b.Act.Verb == verbSync && b.Enabled {
 				to += b.Act.Sub
 			}
@@ -104,10 +104,17 @@ func TestSecondCopy(t *testing.T) {
 	said := map[string]bool{}
 	for _, s := range []api.SecondState{api.SecondKept, api.SecondWaiting, api.SecondPaused, api.SecondAlone, api.SecondOffline, api.SecondFilling, api.SecondUncopied} {
 		r := row(api.SyncTwo, &api.SecondCopy{State: s})
-		if r.Replica == "" || said[r.Replica] || offers(r) != api.SyncOne {
-			t.Errorf("%s: %q, offers %q", s, r.Replica, offers(r))
+		text := r.Replica
+		if s == api.SecondPaused { // it stands still: the way out is the card's button
+			if text != "" || r.Problem == nil || r.Problem.Text == "" || r.Mood != moodTrouble || r.Main.Act.Verb != verbSync {
+				t.Fatalf("%+v", r)
+			}
+			text = r.Problem.Title
 		}
-		said[r.Replica] = true
+		if text == "" || said[text] || offers(r) != api.SyncOne {
+			t.Errorf("%s: %q, offers %q", s, text, offers(r))
+		}
+		said[text] = true
 	}
 	there := viewWith(func(s *state) { s.Status.VMs[0].Here = false }).VMs[0]
 	if offers(there) != "" {

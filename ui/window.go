@@ -69,8 +69,8 @@ func newMainWindow(a fyne.App, do doer, remove, leave func(deviceRow)) *mainWind
 
 	left := container.NewBorder(heading(t("head.vms"), m.create), nil, nil, nil,
 		container.NewVScroll(container.NewVBox(m.banner.panel, m.notice.panel, m.offline.panel, m.vmBox, m.jobBox, m.empty.panel)))
-	m.right = container.New(column{devicesWidth}, container.NewBorder(heading(t("head.devices"), m.pair), nil, nil, nil,
-		container.NewVScroll(container.NewVBox(m.devBox, m.alone, m.sync.panel))))
+	m.right = container.New(column{devicesWidth}, container.NewBorder(heading(t("head.devices"), m.pair), m.sync.panel, nil, nil,
+		container.NewVScroll(container.NewVBox(m.devBox, m.alone))))
 	body := container.NewBorder(nil, nil, nil, m.right, left)
 	m.win.SetContent(container.NewBorder(head, nil, nil, nil, container.New(layout.NewCustomPaddedLayout(0, 6, 8, 8), body)))
 	for _, key := range []fyne.KeyName{fyne.KeyW, fyne.KeyQ} {

@@ -54,6 +54,7 @@ const (
 	WarnLacksMore   WarningCode = "lacks-more"   // the copy lacked Missing when the owner last told, and may lack more
 	WarnLacksSince  WarningCode = "lacks-since"  // the copy had everything when the owner last told
 	WarnBetter      WarningCode = "better"       // Better has a newer copy
+	WarnSecond      WarningCode = "second"       // it waits for a second copy, and no device that could have one is connected: it would stand still
 )
 
 // TakeOverVM takes a VM over after the person has read a Takeover. The VM isn't started.

@@ -316,6 +316,8 @@ type Event struct {
 	Job    *Job      `json:"job,omitempty"`
 	// Sync is set with "sync.begun" and its like: what to notify the person of, once. There is none of what it isn't for.
 	Sync *SyncNews `json:"sync,omitempty"`
+	// Damage is set with "vm.damage": what a verification in the background found.
+	Damage *Verification `json:"damage,omitempty"`
 }
 
 // CreateVM asks for a new VM with an empty disk, or with a copy of a raw image when Image is set.

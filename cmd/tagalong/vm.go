@@ -207,6 +207,9 @@ func stateWords(vm api.VM) string {
 	if vm.Conflict != nil {
 		return "two versions"
 	}
+	if vm.Unopened {
+		return "can't be opened"
+	}
 	if vm.Switch == nil || vm.Switch.Phase.Ended() {
 		return string(vm.State)
 	}

@@ -221,12 +221,26 @@ func (l *life) overtaken(n *node) bool {
 }
 
 // unused says that n gave the VM to a device which then took it over itself, from the same owner and with all that n gave, or kept all
-// of that from somebody's takeover, without having heard of n. Nobody ever had it under n, and nobody will.
+// of that from somebody's takeover, without having heard of n. Nobody ever had it under n, and nobody will. So it is if that device took it over from
+// an owner before, with less: then what n gave must have been kept by somebody else.
 func (t *tree) unused(n *node, l *life) bool {
 	if !n.Kind.consented() || n.parent == nil {
 		return false
 	}
-	return slices.ContainsFunc(n.parent.children, func(c *node) bool {
-		return (c.Kind == KindTakeover || c.Kind == KindKept) && l.alive(c) && c.To == n.To && t.within(c.Position, n.Position) == RelationBehind
-	})
+	kept := false
+	for _, c := range n.parent.children {
+		if (c.Kind != KindTakeover && c.Kind != KindKept) || !l.alive(c) || t.within(c.Position, n.Position) != RelationBehind {
+			continue
+		}
+		if c.To == n.To {
+			return true
+		}
+		kept = kept || c.Kind == KindKept
+	}
+	for p := n.parent; kept && p != nil; p = p.parent {
+		if slices.ContainsFunc(p.children, func(c *node) bool { return c.Kind == KindTakeover && c.To == n.To && l.alive(c) && !n.descends(c) }) {
+			return true
+		}
+	}
+	return false
 }

@@ -139,6 +139,10 @@ func TestHeads(t *testing.T) {
 		"all by removed":            {"t takeover p b 1/5\nu takeover p c 1/9\nr resolved t c 1/9 u", "b c", "p"},
 		"a kept that was chosen":    {"t takeover p b 1/5\nk kept p c 1/9\nr resolved k b 1/9 t", "c", "r"},
 		"kept from two takeovers":   {"t takeover p b 1/5\nu takeover p c 1/6\nk kept p a 1/9", "", "t|u k"},
+		"unused, with less":         {"q switch p c 1/3\ns switch q b q/5\nt takeover p b 1/1", "", "t s"},
+		"unused, and kept":          {"q switch p c 1/3\ns switch q b q/5\nt takeover p b 1/1\nk kept q c q/5", "", "t k"},
+		"unused, part of it kept":   {"q switch p c 1/3\ns switch q b q/5\nt takeover p b 1/1\nk kept q c q/4", "", "t s k"},
+		"used, and kept":            {"q switch p c 1/3\ns switch q b q/5\nt takeover p d 1/1\nk kept q c q/5", "", "t s k"},
 		"several kept, one is void": {"t takeover p b 1/5\nk kept p a 1/9", "a b", "p"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -258,6 +258,7 @@ func (e *engine) perform(a baton.Action) {
 		e.persisted(a.Term, e.custody().Owned(a.Term, a.State))
 	case baton.ActActivateDisk:
 		e.seal()
+		w.saboteur.activating(e, a.Term)
 		word := e.word
 		e.word = nil
 		if err := e.carry(a.Term, func() error { return e.custody().Activate(a.Term, word) }); err != nil {

@@ -245,7 +245,12 @@ func (e *engine) hydrateFrom(p *device) bool {
 		if a == nil {
 			break
 		}
-		a.done <- w.answer(lent, lacks, a)
+		err := w.answer(lent, w.saboteur.lacks(lacks), a)
+		was := slices.Clone(a.p)
+		w.writesMeanwhile(d)
+		a.done <- err
+		synctest.Wait()
+		w.saboteur.answered(d, a, was)
 	}
 	synctest.Wait()
 	cancel()
@@ -263,12 +268,25 @@ func (e *engine) hydrateFrom(p *device) bool {
 	return now.Stale < before || !now.Hydrating
 }
 
+// writesMeanwhile lets the guest write whole blocks while some are on their way, perhaps the same: what it writes stays.
+func (w *world) writesMeanwhile(d *device) {
+	if w.healing || w.rng.IntN(3) != 0 || d.guest == nil || d.guest.kind != running || d.guest.flight != nil || d.e.disk.Info().Fenced {
+		return
+	}
+	if r := w.newRequest(); !d.stuck(r) {
+		w.guestWrites(d, r)
+	}
+}
+
 // answer answers what is asked for, if the holder has all of it.
 func (w *world) answer(lent *holders.Lent, lacks fetch.Lacks, a *asked) error {
 	for off := a.off; lacks != nil && off < a.off+int64(len(a.p)); off += vmdisk.Block {
 		if no, _ := lacks(off); no {
 			return fetch.ErrNoHolder
 		}
+	}
+	if w.saboteur == wholeEarly && w.rng.IntN(4) == 0 {
+		return nil
 	}
 	return lent.ReadAt(a.p, a.off)
 }

@@ -270,7 +270,7 @@ func (f *mirror) nextOfCut() bool {
 	case s.stage == 0:
 		f.ops = append(f.ops, op{kind: vmdisk.OpBegin, copy: s.copy})
 		s.stage = 1
-	case s.stage == 1 && s.todo.Empty():
+	case s.stage == 1 && (s.todo.Empty() || w.saboteur == commitsHalf && w.rng.IntN(8) == 0):
 		f.ops = append(f.ops, op{kind: vmdisk.OpBarrier, pos: pos})
 		s.stage = 2
 	case s.stage == 1 && w.rng.IntN(8) == 0:
@@ -315,7 +315,7 @@ func (f *mirror) sendBlock() bool {
 				f.closeReplica()
 				return true
 			}
-			if same {
+			if same || w.saboteur == leavesOut && w.rng.IntN(8) == 0 {
 				continue
 			}
 		}

@@ -1,11 +1,14 @@
 package fleetsim
 
 import (
+	"bytes"
 	"testing"
 
 	"tagalong.org/tagalong/app/custody"
 	"tagalong.org/tagalong/directory/baton"
+	"tagalong.org/tagalong/p2p/fetch"
 	"tagalong.org/tagalong/vmdisk"
+	"tagalong.org/tagalong/vmdisk/blockset"
 )
 
 // saboteur breaks one rule on purpose, in what stands between the real parts, to prove that the simulator would notice.
@@ -33,6 +36,12 @@ const (
 	renamesUntold   saboteur = "a disk gets another position, and its saved memory doesn't know"
 	guessesEqual    saboteur = "what a replica lacks isn't known, and nothing is pushed"
 	staysCertain    saboteur = "what was certain isn't taken back when the guest starts"
+	lendsOld        saboteur = "a holder serves a block of an older position"
+	wholeEarly      saboteur = "a disk that hydrates counts itself whole too early"
+	tellsFewer      saboteur = "a taker is told fewer blocks than its copy lacks"
+	overwritesNewer saboteur = "a fetched block overwrites what was written meanwhile"
+	leavesOut       saboteur = "a push leaves out a block that differs"
+	commitsHalf     saboteur = "half of a cut is committed"
 )
 
 func (s saboteur) given(e *engine, g custody.Giving) error {
@@ -82,6 +91,40 @@ func (s saboteur) sent(f *mirror, pos vmdisk.Position) {
 	}
 }
 
+// lacks is what a holder is believed to lack.
+func (s saboteur) lacks(known fetch.Lacks) fetch.Lacks {
+	if s == lendsOld {
+		return nil
+	}
+	return known
+}
+
+// answered is called when what was fetched for a has been taken in: was is the holder's.
+func (s saboteur) answered(d *device, a *asked, was []byte) {
+	if s == overwritesNewer {
+		_ = d.e.disk.WriteAt(was, a.off, false)
+	}
+}
+
+// activating is called before a taker's disk becomes active under term.
+func (s saboteur) activating(e *engine, term uint64) {
+	t, ok := e.dir.Transfer(vmID, term)
+	if s != tellsFewer || !ok || e.disk == nil {
+		return
+	}
+	_, sets, _ := bytes.Cut(e.d.lacks.b, []byte{'\n'})
+	b, at, err := e.disk.StaleIn(sets, e.d.id)
+	if err != nil || at != vmdisk.Position(t.Position) || at == e.disk.Position() {
+		return
+	}
+	set, err := blockset.Decode(b, diskSize/vmdisk.Block)
+	if err == nil && !set.Empty() {
+		first := set.Next(0, true)
+		set.Remove(first, first+1)
+		_ = e.disk.SetStale(set.AppendTo(nil), at)
+	}
+}
+
 // stepped is called after each event of the machine.
 func (s saboteur) stepped(e *engine, ev baton.Event) {
 	switch {
@@ -102,6 +145,7 @@ var sabotages = []struct {
 	{signsNothing, 18}, {receivesAll, 133}, {runsOn, 28}, {setsNothing, 20}, {takesUnwritten, 6},
 	{acksUnapplied, 1713}, {comparesNothing, 6}, {yieldsNothing, 6},
 	{alwaysCertain, 1}, {staysCertain, 12}, {renamesUntold, 22}, {keepsForeign, 91}, {guessesEqual, 17},
+	{lendsOld, 94}, {wholeEarly, 8}, {tellsFewer, 4}, {overwritesNewer, 4}, {leavesOut, 1}, {commitsHalf, 1},
 }
 
 // TestSabotageIsNoticed breaks one rule at a time: a defect of that kind must be found, or the simulator proves nothing.

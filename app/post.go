@@ -206,6 +206,9 @@ func (v *vm) postal(devices []postal.Device) (out postal.VM, ok bool) {
 		if owner && info.Unflushed {
 			out.At.Barrier++ // as its next barrier will be, or earlier
 		}
+		if owner && info.Position == (vmdisk.Position{}) {
+			out.At = postal.Position{Term: info.Term, Barrier: 1} // what it was created with has no position yet: a push names it
+		}
 	}
 	for _, f := range feeds {
 		f.mu.Lock()

@@ -13,6 +13,7 @@ import (
 	"tagalong.org/tagalong/app/custody"
 	"tagalong.org/tagalong/directory"
 	"tagalong.org/tagalong/directory/baton"
+	"tagalong.org/tagalong/p2p/site"
 	"tagalong.org/tagalong/vmdisk"
 	"tagalong.org/tagalong/vmdisk/vfs"
 )
@@ -35,8 +36,13 @@ type device struct {
 	fuse    fuse
 	sees    map[string]bool // which connections its engine believes in
 	powered bool
-	guest   *guest
-	e       *engine // nil while it doesn't run
+	// What the sites and the schedulers go by: the first two survive the engine.
+	says          site.Record
+	mirrored      bool // its copy came by the owner's mirror
+	paused, asked bool // by the person
+	facts         site.Facts
+	guest         *guest
+	e             *engine // nil while it doesn't run
 
 	// What the disk must be: now is what was written, durable what a power cut leaves at least, of each sector that or one of maybe.
 	owned   bool // it was written here since it was last a replica
@@ -44,14 +50,14 @@ type device struct {
 	durable content
 	maybe   [sectors][]uint32
 	points  []point
-	lacks   *slot           // what its giver told it
+	lacks   *slot // what its giver told it
 	// goesBack says that the person has rolled its disk back, which a crash may leave done or not.
 	goesBack bool
-	memory  memory          // of the suspended guest
-	sure    vmdisk.Position // as which the owner has told that its disk stays
-	last    vmdisk.Position // of a replica, when it was looked at last
-	touched bool            // something may have changed since it was looked at
-	calls   int             // of the disk's files, then
+	memory   memory          // of the suspended guest
+	sure     vmdisk.Position // as which the owner has told that its disk stays
+	last     vmdisk.Position // of a replica, when it was looked at last
+	touched  bool            // something may have changed since it was looked at
+	calls    int             // of the disk's files, then
 }
 
 // engine is what runs on a device that is up. It does what package app does, without its goroutines.
@@ -73,6 +79,7 @@ type engine struct {
 	incoming *incomingRun
 	feeds    map[string]*mirror
 	pushes   map[string]*mirror
+	post     *postOffice
 	reported vmdisk.Position // where the owner was told that this replica is
 	applying *mirror
 	sealed   bool
@@ -112,7 +119,7 @@ func (d *device) boot() {
 		w.fail("%s: open the directory: %v", d.id, err)
 		return
 	}
-	e := &engine{d: d, dir: dir, feeds: map[string]*mirror{}, pushes: map[string]*mirror{}}
+	e := &engine{d: d, dir: dir, feeds: map[string]*mirror{}, pushes: map[string]*mirror{}, post: newPostOffice(d)}
 	e.changed, _ = dir.Changed()
 	names, err := d.mem.List()
 	if err == nil && len(names) > 0 {

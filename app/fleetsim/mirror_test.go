@@ -6,6 +6,7 @@ import (
 	"slices"
 	"testing/synctest"
 
+	"tagalong.org/tagalong/app/postal"
 	"tagalong.org/tagalong/directory/baton"
 	"tagalong.org/tagalong/vmdisk"
 )
@@ -21,8 +22,10 @@ type mirror struct {
 	ops            []op
 	acks           []vmdisk.Position
 	term           uint64
-	push           bool
-	committed      bool // of a push: the replica is the cut
+	// Of a push:
+	push, onward bool
+	committed    bool          // the replica is the cut
+	result       postal.Result // how it ends, if it ends now
 }
 
 // op is an operation under way, as bytes on a wire.
@@ -44,6 +47,7 @@ func (f *mirror) closeOwner() {
 			f.w.trouble(f.owner, "close a cut", err)
 		}
 		f.src, f.acks = nil, nil
+		f.pushEnded()
 	}
 }
 
@@ -255,6 +259,7 @@ func (f *mirror) takeAck() bool {
 		// The push has its own end: only of the last word anything follows.
 		if f.acks[0] == f.src.cut.Position() && f.src.stage == 2 && len(f.acks) == 1 && f.committed {
 			f.w.notes(f.owner, f.replica, vmdisk.ReplicaState{Disk: diskID, Complete: true, Position: f.acks[0]})
+			f.result = postal.Result{Reached: postal.Position(f.acks[0])}
 			f.closeOwner()
 			return true
 		}
@@ -326,6 +331,7 @@ func (f *mirror) apply(o op) error {
 		if err := f.applier.Barrier(o.pos); err != nil {
 			return err
 		}
+		f.replica.mirrored = !f.push
 		if f.committed = f.push; f.push {
 			f.w.acts.pushed++
 		}

@@ -44,7 +44,7 @@ func (w *world) event() {
 	case n < 180:
 		w.tell(d)
 	case n < 210:
-		w.pass(time.Duration(w.rng.IntN(4000)) * time.Millisecond)
+		w.pass(time.Duration(w.rng.IntN([]int{4000, 15000}[min(w.sites/2, 1)])) * time.Millisecond)
 		w.tick()
 	case n < 222:
 		w.some(w.tellReplicas)
@@ -52,6 +52,8 @@ func (w *world) event() {
 		w.some(w.reads)
 	case n < 400:
 		w.some(w.guestActs)
+	case n < 415 && w.sites > 1:
+		w.some(w.tickPost)
 	case n < 560:
 		w.some(func(d *device) bool { return w.bring(d, w.pick(w.others(d))) })
 	case n < 680:
@@ -130,6 +132,10 @@ func (w *world) act(d *device) {
 		w.shutDown(d)
 	case n < 93:
 		w.suspend(d)
+	case n < 94 && w.sites > 1:
+		d.paused = !d.paused
+	case n < 95 && w.sites > 1:
+		d.asked = true
 	case n < 96:
 		if e.owner() && e.disk != nil {
 			if err := e.disk.Save(); err != nil {
@@ -244,6 +250,9 @@ func (w *world) heal() {
 	w.healing = true
 	clear(w.net.cut)
 	for _, d := range w.devices {
+		d.paused = false
+	}
+	for _, d := range w.devices {
 		if d.e != nil && d.fuse.lit {
 			w.crash(d, false)
 		}
@@ -293,6 +302,7 @@ func (w *world) heal() {
 			return
 		}
 	}
+	w.firstCopies()
 	w.rest()
 }
 
@@ -343,6 +353,9 @@ func (w *world) settle() {
 			if d.e.news {
 				d.e.news = false
 				w.tell(d)
+				moved = true
+			}
+			if w.sites > 1 && w.tickPost(d) {
 				moved = true
 			}
 			w.after()
@@ -444,6 +457,7 @@ func (w *world) lastWrite(d *device) {
 		w.settle()
 		w.pass(time.Second) // a feed may wait for a barrier that is due
 	}
+	w.everywhere(d)
 	if w.err != nil {
 		return
 	}

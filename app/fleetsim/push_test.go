@@ -7,14 +7,15 @@ import (
 	"slices"
 
 	"tagalong.org/tagalong/app/diskpush"
+	"tagalong.org/tagalong/app/postal"
 	"tagalong.org/tagalong/directory"
 	"tagalong.org/tagalong/directory/baton"
 	"tagalong.org/tagalong/vmdisk"
 	"tagalong.org/tagalong/vmdisk/blockset"
 )
 
-// Some lives have two sites. Between them nothing is mirrored, but to who is about to get the VM; instead whoever has a copy that is whole may
-// push cuts of it to anybody: the scheduler, which only decides when and saves traffic, isn't here.
+// Some lives have two or three sites. Between them nothing is mirrored, but to who is about to get the VM; instead cuts are pushed, when post_test.go's
+// schedulers say so.
 
 // source is the sender's end of a push: the operations of a mirror come from a cut.
 type source struct {
@@ -27,12 +28,12 @@ type source struct {
 }
 
 // far says that two devices are at different sites.
-func (w *world) far(a, b *device) bool { return w.sites && (a.id[0]-b.id[0])%2 != 0 }
+func (w *world) far(a, b *device) bool { return w.site(a) != w.site(b) }
 
 // mirrors says whether d, if it is the owner, mirrors to p.
 func (w *world) mirrors(d, p *device) bool {
 	wanted := d.e.outgoing != nil && d.e.outgoing.peer == p.id
-	return !w.far(d, p) || wanted || w.healing && w.seed%2 == 0
+	return !w.far(d, p) || wanted
 }
 
 // bring moves the replica of p on, by a mirror or a push; false if there is nothing to do.
@@ -48,14 +49,14 @@ func (w *world) bring(d, p *device) bool {
 		f.closeOwner()
 		return true
 	}
-	return w.sites && w.pushTo(d, p)
+	return w.pushTo(d, p)
 }
 
-// pushTo goes on with a push, or begins one.
+// pushTo goes on with a push.
 func (w *world) pushTo(d, p *device) bool {
 	f := d.e.pushes[p.id]
 	if f == nil || f.src == nil {
-		return w.beginPush(d, p)
+		return false
 	}
 	if f.applier == nil && len(f.acks) == 0 {
 		w.note("%s notices that the push %s→%s has ended", d.id, d.id, p.id)
@@ -83,73 +84,80 @@ func (e *engine) history(pos vmdisk.Position) bool {
 	return len(heads) == 1 && e.dir.Relation(heads[0].Hash(), directory.Position(pos)) == directory.RelationBehind
 }
 
-// beginPush opens a stream: each end checks what the engine does.
-func (w *world) beginPush(d, p *device) bool {
+// beginPush opens a stream: each end checks what the engine does. If there is nothing to do now it says why.
+func (w *world) beginPush(d, p *device) (*mirror, postal.Result) {
 	e, pe := d.e, p.e
-	if e.disk == nil || pe == nil || !w.net.linked(d.id, p.id) || !d.sees[p.id] {
-		return false
+	busy := postal.Result{Busy: true}
+	if e.disk == nil || pe == nil || d.burnt() || p.burnt() || !w.net.linked(d.id, p.id) || !d.sees[p.id] {
+		return nil, busy
 	}
 	term, _, ok := e.dir.Owner(vmID)
 	info := e.disk.Info()
 	owner := e.owner()
 	switch {
 	case !ok, !info.Complete, info.Hydrating:
-		return false
+		return nil, busy
 	case owner && (!info.Active || info.Term != term), !owner && e.machine.State() != baton.Replica:
-		return false
-	}
-	// What the receiver would refuse needs no cut.
-	if pe.disk != nil && !info.Unflushed && pe.disk.ReplicaState().Complete && pe.disk.Position().Compare(e.disk.Position()) >= 0 {
-		return false
+		return nil, busy
 	}
 	d.touched = true
 	if owner && e.disk.Position() == (vmdisk.Position{}) {
 		if _, err := e.disk.Name(); err != nil {
 			w.trouble(d, "name the disk's position", err)
-			return false
+			return nil, busy
 		}
 	}
 	cut, err := e.disk.Cut(context.Background())
 	w.look(d)
 	if err != nil {
 		w.trouble(d, "cut", err)
-		return false
+		return nil, busy
 	}
-	f := &mirror{w: w, owner: d, replica: p, term: term, push: true, src: &source{cut: cut}}
-	if cut.Position() == (vmdisk.Position{}) || !e.history(cut.Position()) || !f.accepted() {
+	f := &mirror{w: w, owner: d, replica: p, term: term, push: true, src: &source{cut: cut}, result: postal.Result{Failed: true}}
+	if cut.Position() == (vmdisk.Position{}) || !e.history(cut.Position()) {
 		f.closeOwner()
-		return false
+		return nil, busy
+	}
+	if !f.accepted() {
+		f.closeOwner()
+		return nil, f.result
 	}
 	w.note("the push %s→%s of %s begins at %s, complete=%v", d.id, p.id, cut.Position(), f.src.st.Position, f.src.st.Complete)
 	e.pushes[p.id] = f
 	w.acts.pushes++
-	return true
+	return f, postal.Result{}
 }
 
-// accepted opens the receiver's end, and finds out what it lacks.
+// accepted opens the receiver's end, and finds out what it lacks. If it is refused, f.result says how.
 func (f *mirror) accepted() bool {
 	w, d, p, cut := f.w, f.owner, f.replica, f.src.cut
 	pe := p.e
+	busy := func() bool { f.result = postal.Result{Busy: true}; return false }
 	term, _, ok := pe.dir.Owner(vmID)
-	if !ok || pe.owner() || pe.sealed || term != f.term || !pe.history(cut.Position()) {
+	switch {
+	case !ok, f.term > term, len(pe.dir.Heads(vmID)) != 1, p.paused && w.far(d, p):
+		return busy()
+	case f.term < term, !pe.history(cut.Position()):
 		return false
+	case pe.owner(), pe.sealed:
+		return busy()
 	}
 	switch pe.machine.State() {
 	case baton.Replica, baton.Accepting, baton.Loaded:
 	default:
-		return false
+		return busy()
 	}
 	if !w.saboteur.mayReceive(pe) {
 		pe.look = true
-		return false
+		return busy()
 	}
-	if !w.makesReplica(p) || !w.dropsStale(p) {
-		return false
+	if !w.makesReplica(p) || !w.dropsStale(p) || cut.Position().Term <= pe.disk.Info().Given {
+		return busy()
 	}
 	if g := pe.applying; g != nil {
 		under := g.feed != nil || g.src != nil || len(g.ops) > 0
 		if under && (!g.push || g.owner != d && (w.healing || w.rng.IntN(4) != 0)) {
-			return false // the owner's mirror is better; another push gives way when it stalls
+			return busy() // the owner's mirror is better; another push gives way when it stalls
 		}
 		g.closeReplica()
 	}
@@ -163,7 +171,11 @@ func (f *mirror) accepted() bool {
 	}
 	st := a.State()
 	f.applier = a
-	if st.Position.Term > f.term || cut.Position().Term <= pe.disk.Info().Given || st.Complete && st.Position.Compare(cut.Position()) >= 0 {
+	if newer := st.Complete && st.Position.Compare(cut.Position()) >= 0; newer || st.Position.Term > f.term {
+		if newer {
+			f.result = postal.Result{Reached: postal.Position(cut.Position())}
+		}
+		w.notes(d, p, st)
 		f.closeReplica()
 		return false
 	}
@@ -240,7 +252,7 @@ func (w *world) notes(d, p *device, st vmdisk.ReplicaState) bool {
 // report has p tell the owner where it is; false if there is nothing new.
 func (w *world) report(p *device) bool {
 	pe := p.e
-	if !w.sites || pe == nil || pe.disk == nil || pe.owner() || pe.applying != nil && pe.applying.src == nil {
+	if w.sites < 2 || pe == nil || pe.disk == nil || pe.owner() || pe.applying != nil && pe.applying.src == nil {
 		return false
 	}
 	st := pe.disk.ReplicaState()
@@ -324,6 +336,7 @@ func (f *mirror) sendBlock() bool {
 			o = op{kind: vmdisk.OpZero, off: b * vmdisk.Block, len: vmdisk.Block}
 		}
 		f.ops = append(f.ops, o)
+		w.crosses(f.owner, f.replica, b)
 		break
 	}
 	return true

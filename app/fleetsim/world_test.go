@@ -9,6 +9,7 @@ import (
 
 	"tagalong.org/tagalong/directory"
 	"tagalong.org/tagalong/directory/baton"
+	"tagalong.org/tagalong/p2p/site"
 	"tagalong.org/tagalong/vmdisk"
 	"tagalong.org/tagalong/vmdisk/vfs"
 )
@@ -31,7 +32,9 @@ type world struct {
 	log      []string
 	err      error
 
-	sites bool // there are two
+	sites   int // 0: one
+	began   time.Time
+	crossed map[crossing]int // blocks that were pushed into other sites
 
 	queueBytes int64
 	saveEvery  time.Duration
@@ -104,19 +107,43 @@ func (w *world) others(d *device) []*device {
 
 func (w *world) pick(list []*device) *device { return list[w.rng.IntN(len(list))] }
 
-// newWorld makes a fleet of 2 to 6 devices; the first creates the VM.
-func newWorld(seed uint64, sab saboteur, verbose bool) *world {
+// barrenWorld has no devices yet.
+func barrenWorld(seed uint64, sab saboteur, verbose bool) *world {
 	w := &world{
 		seed: seed, rng: rand.New(rand.NewPCG(seed, 0xf1ee7)), net: network{cut: map[[2]string]bool{}},
 		calm: []int{1, 3, 10}[seed%3], saboteur: sab, verbose: verbose, linear: newLinear(),
-		sites:      seed%7 == 2 || seed%7 == 3,
+		sites: []int{0, 0, 2, 3, 0, 0, 0}[seed%7],
+		began: time.Now(), crossed: map[crossing]int{},
 		queueBytes: []int64{64 << 20, 48 << 10}[seed/3%2], saveEvery: []time.Duration{30 * time.Second, -1}[seed/6%2],
 	}
 	w.truth = newTruth(w)
-	n := 2 + []int{0, 1, 0, 1, 2, 0, 1, 3, 1, 4}[seed%10]
+	return w
+}
+
+// newWorld makes a fleet of 2 to 6 devices.
+func newWorld(seed uint64, sab saboteur, verbose bool) *world {
+	w := barrenWorld(seed, sab, verbose)
+	w.populate(2 + []int{0, 1, 0, 1, 2, 0, 1, 3, 1, 4}[seed%10])
+	if seed%5 > 0 { // else even the first copy is made under bad luck
+		w.settle()
+		if w.sites > 1 {
+			w.pass(20 * time.Second)
+			w.settle()
+		}
+	}
+	w.start(w.devices[0])
+	w.healing = false
+	return w
+}
+
+// populate makes a fleet of n devices that know each other, in good luck; the first creates the VM.
+func (w *world) populate(n int) {
 	for i := range n {
 		d := &device{w: w, id: string(rune('a' + i)), mem: vfs.NewMem(), sees: map[string]bool{}, powered: true}
 		d.lacks = &slot{d: d}
+		d.facts = site.Facts{
+			Power: []site.Power{site.Mains, site.Battery}[(w.seed/11+uint64(i))%2], Link: []site.Link{site.Wired, site.Wireless}[(w.seed/5+uint64(i))%2], Up: w.began,
+		}
 		d.records = &records{d: d, durable: map[string][]byte{}}
 		w.devices = append(w.devices, d)
 	}
@@ -134,12 +161,6 @@ func newWorld(seed uint64, sab saboteur, verbose bool) *world {
 			w.notice(d, p)
 		}
 	}
-	if seed%5 > 0 { // else even the first copy is made under bad luck
-		w.settle()
-	}
-	w.start(w.devices[0])
-	w.healing = false
-	return w
 }
 
 func (w *world) must(d *device, err error) {
@@ -295,8 +316,16 @@ func (w *world) close() {
 
 // pass lets time go by.
 func (w *world) pass(d time.Duration) {
+	for ; w.sites > 1 && d > time.Second; d -= time.Second {
+		time.Sleep(time.Second)
+		synctest.Wait()
+		w.second()
+	}
 	time.Sleep(d)
 	synctest.Wait()
+	if w.sites > 1 {
+		w.second()
+	}
 }
 
 func isForced(k directory.Kind) bool {

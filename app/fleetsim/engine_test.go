@@ -11,6 +11,7 @@ import (
 
 	"github.com/zeebo/blake3"
 	"tagalong.org/tagalong/app/custody"
+	"tagalong.org/tagalong/app/second"
 	"tagalong.org/tagalong/directory"
 	"tagalong.org/tagalong/directory/baton"
 	"tagalong.org/tagalong/p2p/site"
@@ -80,6 +81,8 @@ type engine struct {
 	feeds    map[string]*mirror
 	pushes   map[string]*mirror
 	post     *postOffice
+	gate     *second.Gate
+	ended    chan struct{}
 	reported vmdisk.Position // where the owner was told that this replica is
 	applying *mirror
 	sealed   bool
@@ -119,7 +122,8 @@ func (d *device) boot() {
 		w.fail("%s: open the directory: %v", d.id, err)
 		return
 	}
-	e := &engine{d: d, dir: dir, feeds: map[string]*mirror{}, pushes: map[string]*mirror{}, post: newPostOffice(d)}
+	e := &engine{d: d, dir: dir, feeds: map[string]*mirror{}, pushes: map[string]*mirror{}, post: newPostOffice(d), ended: make(chan struct{})}
+	e.gate = newGate(e)
 	e.changed, _ = dir.Changed()
 	names, err := d.mem.List()
 	if err == nil && len(names) > 0 {
@@ -419,6 +423,7 @@ func (w *world) goOn(d *device) {
 	if g.kind == loaded {
 		w.acts.teleports++
 	}
+	d.e.gate.Runs()
 	g.kind, g.attempt, g.term = running, "", info.Term
 	if g.flight != nil {
 		w.guestWrites(d, nil)
@@ -486,6 +491,10 @@ func (d *device) stop(loss vfs.Loss) {
 		return
 	}
 	d.e = nil
+	close(e.ended)
+	if d.guest != nil {
+		d.guest.flushing = nil // it is sent again
+	}
 	e.endOutgoing()
 	for _, f := range e.feeds {
 		f.closeOwner()

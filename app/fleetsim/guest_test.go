@@ -102,6 +102,8 @@ type guest struct {
 	term uint64 // under which it last ran
 	// flight is the request that was not answered: the hypervisor sends it again.
 	flight *request
+	// flushing is a flush that waits for a second copy; the guest does nothing else meanwhile.
+	flushing *flushing
 }
 
 // sees says whether a disk is what the guest knows to have written. What was not answered may be there or not.
@@ -221,6 +223,10 @@ func (w *world) wrote(d *device, term uint64) {
 func (w *world) guestFlushes(d *device) {
 	if d.guest.flight != nil {
 		w.guestWrites(d, nil)
+		return
+	}
+	if w.two {
+		w.flushTwice(d)
 		return
 	}
 	if err := d.e.disk.Flush(); err != nil {

@@ -137,7 +137,10 @@ func (e *engine) work() bool {
 			failed("the guest doesn't run")
 			return true
 		}
-		d.guest.kind = standing
+		_ = e.gate.Stop(func() error {
+			d.guest.kind = standing
+			return nil
+		})
 		o.stage = stageFence
 	case stageFence:
 		w.note("%s fences its disk", d.id)

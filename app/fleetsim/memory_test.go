@@ -76,7 +76,7 @@ func (d *device) suspended() bool { return d.memory.note != nil }
 // suspend is the person's: the guest's memory is written, and its hypervisor ends.
 func (w *world) suspend(d *device) {
 	g, e := d.guest, d.e
-	if g == nil || g.kind != running || g.flight != nil || !e.owner() || !e.resting() || len(e.dir.Heads(vmID)) != 1 {
+	if g == nil || g.kind != running || g.flight != nil || g.flushing != nil || !e.owner() || !e.resting() || len(e.dir.Heads(vmID)) != 1 {
 		return
 	}
 	if info := e.disk.Info(); !info.Active || info.Fenced {

@@ -165,6 +165,7 @@ func (w *world) start(d *device) {
 		return
 	}
 	w.note("%s's VM starts", d.id)
+	e.gate.Runs()
 	d.guest = &guest{kind: running, view: d.now, term: info.Term}
 }
 
@@ -196,7 +197,7 @@ func (w *world) guestActs(d *device) bool {
 	if d.guest == nil || d.guest.kind != running || d.e.disk == nil {
 		return false
 	}
-	if info := d.e.disk.Info(); !info.Active || info.Fenced {
+	if info := d.e.disk.Info(); !info.Active || info.Fenced || d.guest.flushing != nil {
 		return false
 	}
 	if w.rng.IntN(4) == 0 {

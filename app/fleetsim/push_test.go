@@ -33,7 +33,7 @@ func (w *world) far(a, b *device) bool { return w.site(a) != w.site(b) }
 // mirrors says whether d, if it is the owner, mirrors to p.
 func (w *world) mirrors(d, p *device) bool {
 	wanted := d.e.outgoing != nil && d.e.outgoing.peer == p.id
-	return !w.far(d, p) || wanted
+	return !w.far(d, p) || wanted || w.two && !w.someoneNear(d)
 }
 
 // bring moves the replica of p on, by a mirror or a push; false if there is nothing to do.

@@ -41,6 +41,7 @@ const (
 	tellsFewer      saboteur = "a taker is told fewer blocks than its copy lacks"
 	overwritesNewer saboteur = "a fetched block overwrites what was written meanwhile"
 	leavesOut       saboteur = "a push leaves out a block that differs"
+	answersAlone    saboteur = "a flush is answered though only its owner has it"
 	commitsHalf     saboteur = "half of a cut is committed"
 )
 
@@ -145,7 +146,7 @@ var sabotages = []struct {
 	{signsNothing, 18}, {receivesAll, 133}, {runsOn, 28}, {setsNothing, 20}, {takesUnwritten, 6},
 	{acksUnapplied, 1713}, {comparesNothing, 6}, {yieldsNothing, 6},
 	{alwaysCertain, 1}, {staysCertain, 12}, {renamesUntold, 22}, {keepsForeign, 91}, {guessesEqual, 17},
-	{lendsOld, 94}, {wholeEarly, 8}, {tellsFewer, 4}, {overwritesNewer, 4}, {leavesOut, 1}, {commitsHalf, 1},
+	{lendsOld, 94}, {wholeEarly, 8}, {tellsFewer, 4}, {overwritesNewer, 4}, {leavesOut, 1}, {commitsHalf, 1}, {answersAlone, 1},
 }
 
 // TestSabotageIsNoticed breaks one rule at a time: a defect of that kind must be found, or the simulator proves nothing.

@@ -32,7 +32,8 @@ type world struct {
 	log      []string
 	err      error
 
-	sites   int // 0: one
+	sites   int  // 0: one
+	two     bool // flushes wait for a second copy
 	began   time.Time
 	crossed map[crossing]int // blocks that were pushed into other sites
 
@@ -46,7 +47,7 @@ type acts struct {
 	takeovers, kept, judged, choices, points, compared   int
 	tellings, previews, certain, suspended, resumed      int
 	lacking, hydrated, whole                             int // hand-offs onto copies that weren't whole, blocks, disks
-	pushes, pushed, rollbacks                            int
+	pushes, pushed, rollbacks, twice                     int
 }
 
 func (a *acts) add(b acts) {
@@ -73,6 +74,7 @@ func (a *acts) add(b acts) {
 	a.pushes += b.pushes
 	a.pushed += b.pushed
 	a.rollbacks += b.rollbacks
+	a.twice += b.twice
 }
 
 func (w *world) fail(format string, args ...any) {
@@ -113,6 +115,7 @@ func barrenWorld(seed uint64, sab saboteur, verbose bool) *world {
 		seed: seed, rng: rand.New(rand.NewPCG(seed, 0xf1ee7)), net: network{cut: map[[2]string]bool{}},
 		calm: []int{1, 3, 10}[seed%3], saboteur: sab, verbose: verbose, linear: newLinear(),
 		sites: []int{0, 0, 2, 3, 0, 0, 0}[seed%7],
+		two:   seed%9 == 4,
 		began: time.Now(), crossed: map[crossing]int{},
 		queueBytes: []int64{64 << 20, 48 << 10}[seed/3%2], saveEvery: []time.Duration{30 * time.Second, -1}[seed/6%2],
 	}
@@ -299,6 +302,7 @@ func (w *world) contact(d *device) {
 func (w *world) after() {
 	synctest.Wait()
 	for _, d := range w.devices {
+		w.answered(d)
 		if d.burnt() {
 			w.crash(d, d.fuse.host)
 		}

@@ -171,7 +171,7 @@ func (w *world) apart(d *device) (n int) {
 
 // firstCopies waits until all have a replica: a push to a device that has none begins when somebody acts as postmaster.
 func (w *world) firstCopies() {
-	for range 120 {
+	for range 40 {
 		if !slices.ContainsFunc(w.devices, func(d *device) bool { return d.e.disk == nil || !d.e.disk.ReplicaState().Complete }) {
 			return
 		}

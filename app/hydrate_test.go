@@ -120,7 +120,10 @@ func TestSwitchOntoACopyThatIsntWhole(t *testing.T) {
 	go func() { read <- laptop.read(v.ID, 50) }()
 	until(t, "a read that waits", func() bool { return laptop.hydration().Reads == 1 })
 
-	// What it can't do meanwhile.
+	// What it can't do meanwhile. The giver's side of the switch may end a little later.
+	if s := desk.ended("Work"); s.Phase != api.PhaseDone {
+		t.Fatalf("the giver's switch: %s %v", s.Phase, s.Error)
+	}
 	var refused *api.Error
 	if _, err := desk.engine.Switch(t.Context(), api.SwitchVM{VM: "Work"}); err != nil {
 		t.Fatal(err)

@@ -62,16 +62,18 @@ func (v *vm) hydrationFrom(disk *vmdisk.Store, run *hydrateRun) []api.HydrationH
 		from[device] = api.HydrationHolder{Device: device, Needed: len(whole) == 1}
 	}
 	if run != nil {
+		survey := run.Survey()
+		some := survey.Nobodys < survey.Left // somebody who is there has some of it
 		for _, h := range run.Holders() {
 			f, has := from[h.Name]
-			if !has && !h.Connected && h.Fetched == 0 {
+			if !has && h.Fetched == 0 && !(h.Connected && some) {
 				continue
 			}
 			f.Device, f.Connected, f.Rate, f.Fetched = h.Name, h.Connected, int64(h.Rate), h.Fetched
 			f.Needed = f.Needed || len(whole) == 0 && h.Connected
 			from[h.Name] = f
 		}
-		for _, device := range run.Survey().Helpers {
+		for _, device := range survey.Helpers {
 			f := from[device]
 			f.Device, f.Helps = device, true
 			from[device] = f

@@ -246,6 +246,7 @@ func (e *Engine) serve(ctx context.Context, ready func()) error {
 	e.host.Handle(told.Protocol, e.handleTold)
 	e.host.Handle(mend.Protocol, e.handleMend)
 	e.host.Handle(verify.Protocol, e.handleVerify)
+	e.host.Handle(verify.ProtocolV1, e.handleVerify)
 	e.host.Handle(farewell.Protocol, e.handleFarewell)
 	e.host.Handle(compare.ProtocolV1, e.handleCompare)
 	// What the record said of where this device is held before it was off.

@@ -73,7 +73,7 @@ func (v *vm) wholeRound(r *api.Verification) {
 	s := v.scrubbed()
 	s.From, s.Equal, s.Ended = 0, nil, time.Now()
 	for _, c := range r.Copies {
-		if c.Missing == "" && c.Equal+c.Busy == r.Read {
+		if c.Missing == "" && c.Equal+c.Busy+c.Behind == r.Read {
 			s.Verified[c.Device] = r.Started
 		}
 	}
@@ -143,7 +143,7 @@ func (v *vm) scrubSpan(ctx context.Context, now time.Time) error {
 	}
 	equal := map[string]bool{}
 	for device, c := range r.Copies {
-		equal[device] = c.Err == nil && c.Equal+c.Busy == r.Read && (from == 0 || s.Equal[device])
+		equal[device] = c.Through(r.Read) && (from == 0 || s.Equal[device])
 	}
 	s.Equal, s.From = equal, next
 	if next >= size {

@@ -4,12 +4,13 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
-	"syscall"
+	"time"
 
 	"tagalong.org/tagalong/app/diskmirror"
+	"tagalong.org/tagalong/app/diskverify"
+	"tagalong.org/tagalong/app/limits"
 	"tagalong.org/tagalong/p2p"
 	"tagalong.org/tagalong/p2p/mend"
 	"tagalong.org/tagalong/p2p/replica"
@@ -17,68 +18,22 @@ import (
 	"tagalong.org/tagalong/vmdisk"
 )
 
-// driveError marks what the drive says, so that it is told from a disk that was closed, or isn't what it was.
-func driveError(err error) error {
-	if errors.Is(err, syscall.EIO) && !errors.Is(err, vmdisk.ErrFailed) && !errors.Is(err, vmdisk.ErrClosed) {
-		return fmt.Errorf("%w: %w", verify.ErrUnreadable, err)
-	}
-	return err
-}
-
-// verified lends a disk to the protocol, and lets guests go first.
-type verified struct {
-	extents
-	disk *vmdisk.Store
-}
-
-func (x verified) ReadAt(p []byte, off int64) error { return driveError(x.extents.ReadAt(p, off)) }
-
-func (x verified) Extents(off, n int64) ([]verify.Extent, error) {
-	out, err := x.extents.Extents(off, n)
-	return out, driveError(err)
-}
-
-func (x verified) Recorded(off int64) ([16]byte, bool, error) { return x.disk.Recorded(off) }
-
-func (x verified) Position() verify.Position { return verify.Position(x.disk.Position()) }
-
-// verifiedOwner lends an owner's disk.
-type verifiedOwner struct{ verified }
-
-func (x verifiedOwner) Look() (verify.Look, error) {
-	l, err := x.disk.Look()
-	if err != nil {
-		return nil, err
-	}
-	return verifyLook{l}, nil
-}
-
-func (x verifiedOwner) Resend(device string, ranges [][2]int64) error {
-	return x.disk.Resend(device, ranges)
-}
-
-func (x verifiedOwner) Mend(p []byte, off int64) error { return x.disk.Mend(p, off) }
-
-// verifyLook says in the protocol's terms that a copy isn't fed.
-type verifyLook struct{ *vmdisk.Look }
-
-func (l verifyLook) Reached(ctx context.Context, device string, off, n int64) (bool, error) {
-	there, err := l.Look.Reached(ctx, device, off, n)
-	if errors.Is(err, vmdisk.ErrDetached) {
-		err = fmt.Errorf("%w: %w", verify.ErrDetached, err)
-	}
-	return there, err
-}
-
 // handleVerify serves an owner that wants to know whether this device's replica is what its disk is. The replica is only read.
 func (e *Engine) handleVerify(ctx context.Context, s p2p.Stream) {
 	defer s.Reset()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	err := verify.Serve(ctx, s, func(h verify.Hello) (verify.Replica, verify.State, error) {
+	stream := &struct{ verify.Stream }{s}
+	err := verify.Serve(ctx, stream, func(h verify.Hello) (verify.Replica, verify.State, error) {
 		v, err := e.replicaFor(s.Peer(), h.Target)
 		if err != nil {
 			return nil, verify.State{}, err
+		}
+		if far := e.afar(ctx, s, s.Peer(), v.id); far != nil {
+			if err := far.may(); err != nil {
+				return nil, verify.State{}, &replica.Refusal{Code: replica.RefuseBusy, Text: err.Error()}
+			}
+			stream.Stream = far
 		}
 		disk := v.currentDisk()
 		if disk == nil {
@@ -88,7 +43,11 @@ func (e *Engine) handleVerify(ctx context.Context, s p2p.Stream) {
 		if !state.Complete {
 			return nil, diskmirror.State(state), &replica.Refusal{Code: replica.RefuseBusy, Text: "the first copy hasn't ended"}
 		}
-		return verified{e.politely(ctx, disk), disk}, diskmirror.State(state), nil
+		may := func() error {
+			_, err := e.replicaFor(s.Peer(), h.Target)
+			return err
+		}
+		return diskverify.NewReplica(ctx, disk, e.courtesy.Wait, may), diskmirror.State(state), nil
 	})
 	e.ownersStreamEnded(ctx, s, verify.Protocol, err)
 }
@@ -99,12 +58,18 @@ type verifying struct {
 	overwrite bool
 	pace      func(ctx context.Context, n int64) error // of reading this device's disk, beside courtesy's; nil: none
 	next      func(off int64, r *verify.Result) error
+	only      func(device string) bool // whose copies to compare; nil: all
 }
 
 // errNotCompared is why a device's copy wasn't compared at all; its text is for the person, after the device's name.
 var errNotCompared = errors.New("isn't up to date now")
 
-// verify compares the owner's disk with all copies that are live, and repairs what is proven to be damaged. One runs at a time for a VM. The
+// forbiddenError is that of a copy at another site, which isn't to be compared now by what the person set about syncing; its text is for the person.
+type forbiddenError struct{ sentence string }
+
+func (e forbiddenError) Error() string { return e.sentence }
+
+// verify compares the owner's disk with all copies, and repairs what is proven to be damaged. One runs at a time for a VM. The
 // result counts, as far as it goes, beside an error; skipped says which devices' copies weren't compared at all, and why.
 func (v *vm) verify(ctx context.Context, w verifying) (r *verify.Result, skipped map[string]error, err error) {
 	select {
@@ -117,14 +82,20 @@ func (v *vm) verify(ctx context.Context, w verifying) (r *verify.Result, skipped
 	if disk == nil {
 		return nil, nil, errVMClosed
 	}
-	lent := v.e.politely(ctx, disk)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	wait := v.e.courtesy.Wait
 	if w.pace != nil {
-		polite := lent.wait
-		lent.wait = func(n int64) error { return errors.Join(w.pace(ctx, n), polite(n)) }
+		wait = func(ctx context.Context, n int64) error {
+			return errors.Join(w.pace(ctx, n), v.e.courtesy.Wait(ctx, n))
+		}
 	}
+	heard := func(device string, at vmdisk.Position) {
+		v.noteReplica(disk, device, vmdisk.ReplicaState{Disk: disk.ID(), Complete: true, Position: at})
+	}
+	lent := diskverify.NewOwner(ctx, disk, wait, known{v}.Has, heard)
 	o := verify.Options{
-		Disk: verifiedOwner{verified{lent, disk}}, Size: disk.Size(), Copies: map[string]verify.Copy{}, Overwrite: w.overwrite, From: w.from, Next: w.next,
-		Fetch: v.fetchPiece,
+		Disk: lent, Size: disk.Size(), Copies: map[string]verify.Copy{}, Overwrite: w.overwrite, From: w.from, Next: w.next, Fetch: v.fetchPiece,
 	}
 	_, _ = rand.Read(o.Key[:]) // never fails
 	skipped = map[string]error{}
@@ -132,7 +103,10 @@ func (v *vm) verify(ctx context.Context, w verifying) (r *verify.Result, skipped
 	feeds := maps.Clone(v.feeds)
 	v.mu.Unlock()
 	for _, device := range slices.Sorted(maps.Keys(feeds)) {
-		s, err := feeds[device].openVerify(ctx, o.Key)
+		if w.only != nil && !w.only(device) {
+			continue
+		}
+		s, err := feeds[device].openVerify(ctx, disk, o.Key, lent)
 		if err != nil {
 			skipped[device] = err
 			continue
@@ -144,17 +118,79 @@ func (v *vm) verify(ctx context.Context, w verifying) (r *verify.Result, skipped
 	return r, skipped, err
 }
 
-// openVerify begins to speak with a device whose copy is live.
-func (f *feedRun) openVerify(ctx context.Context, key verify.Key) (*verify.Session, error) {
-	if !f.progress().live {
-		return nil, errNotCompared
+// openVerify begins to speak with a device that has a copy of the disk.
+func (f *feedRun) openVerify(ctx context.Context, disk *vmdisk.Store, key verify.Key, lent *diskverify.Owner) (*verify.Session, error) {
+	e, at := f.v.e, f.progress().phase
+	if at != vmdisk.Live && at != vmdisk.Detached {
+		return nil, errNotCompared // it is about to be
 	}
-	_, target, s, err := f.open(ctx, verify.Protocol)
+	if far := e.afar(ctx, nil, f.device, f.v.id); far != nil {
+		if err := far.may(); err != nil {
+			return nil, err
+		}
+	}
+	hello := verify.Hello{
+		Target: replica.Target{VM: f.v.id, Disk: replica.ID(disk.ID()), Size: disk.Size(), Term: disk.Info().Term}, Key: key,
+	}
+	s, err := e.host.Open(ctx, f.device, verify.Protocol)
+	if errors.Is(err, p2p.ErrProtocol) {
+		hello.Version = 1
+		s, err = e.host.Open(ctx, f.device, verify.ProtocolV1)
+	}
 	if err != nil {
 		return nil, err
 	}
-	x, _, err := verify.Open(ctx, s, verify.Hello{Target: target, Key: key})
-	return x, err
+	stream := verify.Stream(s)
+	if far := e.afar(ctx, s, f.device, f.v.id); far != nil {
+		stream = far
+	}
+	x, there, err := verify.Open(ctx, stream, hello)
+	if err != nil {
+		return nil, err
+	}
+	if at == vmdisk.Detached {
+		lent.Heard(f.device, there.Position)
+	}
+	return x, nil
+}
+
+// afar is a stream to a device at another site: what the person set about syncing counts for it.
+type afar struct {
+	verify.Stream
+	ctx    context.Context
+	limits *limits.Limits
+	vm     string
+}
+
+// afar is the stream to a device, if that is at another site.
+func (e *Engine) afar(ctx context.Context, s verify.Stream, device, vm string) *afar {
+	if !e.fromAfar(device) {
+		return nil
+	}
+	return &afar{s, ctx, e.limits, vm}
+}
+
+// may says why nothing may go there now, if so.
+func (a *afar) may() error {
+	if now := a.limits.Allowance(a.vm); !now.May {
+		return forbiddenError{now.Sentence(time.Now())}
+	}
+	return nil
+}
+
+func (a *afar) Write(p []byte) (int, error) {
+	if err := errors.Join(a.may(), a.limits.Pace(limits.Up).Wait(a.ctx, int64(len(p)))); err != nil {
+		return 0, err
+	}
+	return a.Stream.Write(p)
+}
+
+func (a *afar) Read(p []byte) (int, error) {
+	n, err := a.Stream.Read(p)
+	if err == nil {
+		err = a.limits.Pace(limits.Down).Wait(a.ctx, int64(n))
+	}
+	return n, err
 }
 
 // errNobodyHas: no device has a piece.

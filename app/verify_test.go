@@ -4,12 +4,10 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -273,20 +271,5 @@ func TestTheBackgroundVerificationGoesOn(t *testing.T) {
 	}
 	if s := owner.engine.vm(id).scrubbed(); len(s.Verified) != 1 || !s.Verified[other.engine.host.ID()].Equal(began) {
 		t.Errorf("%+v, began %v", s, began)
-	}
-}
-
-func TestDriveErrorsAreTold(t *testing.T) {
-	for err, want := range map[error]bool{
-		&os.PathError{Op: "read", Err: syscall.EIO}: true,
-		errors.Join(vmdisk.ErrFailed, syscall.EIO):  false,
-		vmdisk.ErrClosed: false,
-	} {
-		if got := errors.Is(driveError(err), verify.ErrUnreadable); got != want {
-			t.Errorf("%v: %v", err, got)
-		}
-	}
-	if driveError(nil) != nil {
-		t.Error("an error out of nothing")
 	}
 }

@@ -52,8 +52,6 @@ func (e *Engine) VerifyVM(_ context.Context, req api.VerifyVM) (*api.Job, error)
 // explainVerify is an error of a verification in words.
 func explainVerify(name string, err error) error {
 	switch {
-	case errors.Is(err, vmdisk.ErrHydrating):
-		return errConflict("Not all of "+name+" is on this device yet.", "Verify it when it is: tagalong vm show "+name)
 	case errors.Is(err, vmdisk.ErrInactive), errors.Is(err, vmdisk.ErrClosed), errors.Is(err, errVMClosed):
 		return errConflict(name+" was moved or closed meanwhile.", "Verify it on the device that has it now: tagalong verify "+name)
 	}
@@ -67,7 +65,7 @@ func (v *vm) verification(r *verify.Result, skipped map[string]error, began time
 		Copies: []api.VerifiedCopy{}, Findings: []api.VerifyFinding{}, MoreFindings: r.MoreFindings,
 	}
 	for device, c := range r.Copies {
-		x := api.VerifiedCopy{Device: device, DeviceName: v.e.deviceName(device), Equal: c.Equal, Busy: c.Busy}
+		x := api.VerifiedCopy{Device: device, DeviceName: v.e.deviceName(device), Equal: c.Equal, Busy: c.Busy, Behind: c.Behind}
 		if c.Err != nil {
 			x.Missing, x.Until = notCompared(c.Err), c.Until
 			v.log.Info("A copy dropped out of a verification", "device", device, "off", c.Until, "error", c.Err)
@@ -96,10 +94,13 @@ func (v *vm) verification(r *verify.Result, skipped map[string]error, began time
 
 // notCompared says, after a device's name, why its copy wasn't compared.
 func notCompared(err error) string {
+	var forbidden forbiddenError
 	switch {
 	case errors.Is(err, errNotCompared), errors.Is(err, verify.ErrDetached), errors.Is(err, verify.ErrBehind):
 		return errNotCompared.Error()
-	case errors.Is(err, p2p.ErrProtocol):
+	case errors.As(err, &forbidden):
+		return "is at another site, and not compared now: " + forbidden.sentence
+	case errors.Is(err, p2p.ErrProtocol), errors.Is(err, verify.ErrVersion):
 		return "has an older version of Tagalong"
 	case errors.Is(err, p2p.ErrNotConnected), errors.Is(err, p2p.ErrConnLost):
 		return "can't be reached"

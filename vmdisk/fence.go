@@ -84,6 +84,7 @@ func (d *Store) activate(term uint64) error {
 	d.ends = d.j.snapshot().ends
 	d.term, d.active, d.fenced, d.pristine = term, true, false, true
 	d.counter = max(d.counter, pos.Barrier)
+	d.treads()
 	d.reconsider()
 	return nil
 }

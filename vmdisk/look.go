@@ -11,7 +11,9 @@ import (
 // that a peer has (Reached), and that isn't Written afterwards, the disk and the peer's replica were the same all the while from the
 // one call to the other, whatever was written elsewhere: if the two were read in between and differ, one of them is damaged.
 //
-// A Look follows the disk of one owner's term; methods may be called from any goroutine. Memory: a block set.
+// Of a peer that nothing feeds (Standing) the same holds for what it doesn't lack.
+//
+// A Look follows the disk of one owner's term, also while that hydrates; methods may be called from any goroutine. Memory: a block set.
 type Look struct {
 	d *Store
 	// Guarded by d.mu.
@@ -20,11 +22,11 @@ type Look struct {
 }
 
 // Look begins one, which the caller must Close, and makes a barrier, so that peers are told soon of what was written before. Errors:
-// ErrInactive, ErrHydrating, ErrFailed, ErrClosed.
+// ErrInactive, ErrFailed, ErrClosed.
 func (d *Store) Look() (*Look, error) {
 	l := &Look{d: d}
 	d.mu.Lock()
-	err := d.owned()
+	err := d.acting()
 	if err == nil {
 		l.written = d.sets.New(d.blocks)
 		if d.looks == nil {
@@ -44,8 +46,8 @@ func (d *Store) Look() (*Look, error) {
 	return l, nil
 }
 
-// owned says why this isn't an owner's whole disk, if it isn't. The caller holds d.mu.
-func (d *Store) owned() error {
+// acting says why this isn't an owner's disk, if it isn't. The caller holds d.mu.
+func (d *Store) acting() error {
 	switch {
 	case d.err != nil:
 		return d.err
@@ -53,10 +55,17 @@ func (d *Store) owned() error {
 		return ErrClosed
 	case !d.active:
 		return ErrInactive
-	case d.hydration.Load() != nil:
-		return ErrHydrating
 	}
 	return nil
+}
+
+// owned says why this isn't an owner's whole disk, if it isn't. The caller holds d.mu.
+func (d *Store) owned() error {
+	err := d.acting()
+	if err == nil && d.hydration.Load() != nil {
+		err = ErrHydrating
+	}
+	return err
 }
 
 // Close ends the look. It may be called more than once.
@@ -97,7 +106,7 @@ func (l *Look) Written(off, n int64) (bool, error) {
 
 // has is Written for who holds d.mu.
 func (l *Look) has(a, b int64) (bool, error) {
-	err := l.d.owned()
+	err := l.d.acting()
 	if l.ended {
 		err = ErrClosed
 	}

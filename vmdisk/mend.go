@@ -10,11 +10,22 @@ import (
 const MendUnit = hashUnit
 
 // Recorded is the first 16 bytes of the BLAKE3 hash that is recorded of the unit at off, a multiple of MendUnit. ok is false if none
-// counts now. Zeros have the hash of zeros. Errors: ErrRange, those of the file of hashes.
+// counts now: where a layer has something, or a block is stale, it isn't of what is read there. Zeros have the hash of zeros. Errors: ErrRange,
+// those of the file of hashes.
 func (d *Store) Recorded(off int64) (sum [16]byte, ok bool, err error) {
+	d.rd.RLock()
+	defer d.rd.RUnlock()
+	return d.recorded(off)
+}
+
+// recorded is Recorded for who holds rd.
+func (d *Store) recorded(off int64) (sum [16]byte, ok bool, err error) {
 	n, err := d.unitAt(off)
 	if err != nil {
 		return sum, false, fmt.Errorf("recorded: %w", err)
+	}
+	if d.covered(off, n) {
+		return sum, false, nil
 	}
 	r, u := uint32(off/regionSize), int(off%regionSize/hashUnit)
 	look := d.hashes.watch(r)
@@ -33,6 +44,20 @@ func (d *Store) Recorded(off int64) (sum [16]byte, ok bool, err error) {
 	return s.sums[u], true, nil
 }
 
+// covered says that some of n bytes at off isn't read from base.raw, or can't be read yet. The caller holds rd.
+func (d *Store) covered(off, n int64) bool {
+	if d.Stale(off, n) {
+		return true
+	}
+	a, b := off/Block, (off+n+Block-1)/Block
+	for _, l := range d.stack.layers {
+		if has, to := l.Run(a, b); has || to < b {
+			return true
+		}
+	}
+	return false
+}
+
 // unitAt is how long the unit at off is.
 func (d *Store) unitAt(off int64) (int64, error) {
 	if off < 0 || off >= d.size || off%hashUnit != 0 {
@@ -42,7 +67,7 @@ func (d *Store) unitAt(off int64) (int64, error) {
 }
 
 // Mend puts p in the place of the unit at off, durably, if that is what was recorded there and nobody has written to the region since. For the guest and the
-// peers nothing changes: it is what the disk has always been. Errors: ErrNotRecorded, ErrMerging (layers above), ErrRange, ErrClosed,
+// peers nothing changes: it is what the disk has always been. Errors: ErrNotRecorded, ErrMerging (a layer has something there, or it is stale), ErrRange, ErrClosed,
 // ErrIncomplete, those of the files.
 func (d *Store) Mend(p []byte, off int64) error {
 	if err := d.mend(p, off); err != nil {
@@ -68,10 +93,10 @@ func (d *Store) mend(p []byte, off int64) error {
 	if err := d.mayRead(); err != nil {
 		return err
 	}
-	if len(d.stack.layers) > 0 {
+	if d.covered(off, n) {
 		return ErrMerging
 	}
-	want, ok, err := d.Recorded(off)
+	want, ok, err := d.recorded(off)
 	if err != nil {
 		return err
 	}

@@ -129,6 +129,14 @@ func (d *Store) follows(pos Position) {
 	}
 }
 
+// treads says that from here on all that is written is this disk's guest's: what a peer lacks is known from its first barrier on, whoever brings it there. The
+// caller holds mu.
+func (d *Store) treads() {
+	if t := &d.trail; len(t.marks) > 0 && t.at == d.position {
+		t.mark(func() *blockset.Set { return d.sets.New(d.blocks) }, d.position, d.o.now(), false, true)
+	}
+}
+
 // leaves marks a position for a cut that is being taken there. The caller holds mu, and keeps all changes away.
 func (d *Store) leaves(pos Position) {
 	d.trail.mark(func() *blockset.Set { return d.sets.New(d.blocks) }, pos, d.o.now(), true, d.active)
@@ -233,7 +241,12 @@ func (d *Store) reached(name string, r ReplicaState) error {
 	written := blockset.New(d.blocks)
 	// What was written after the last barrier is in the last span.
 	since, ok := d.trail.between(written, r.Position, Position{^uint64(0), 0})
-	if ok && d.trail.at == d.position {
+	ok = ok && d.trail.at == d.position
+	if r.Position == d.position && !d.unflushed() {
+		written.Reset() // it is where this disk is, whatever the trail knows
+		ok = true
+	}
+	if ok {
 		// What is to be sent again because it is damaged there counts as written before: a comparison finds it again.
 		for x := int64(0); x < d.blocks; {
 			a := written.Next(x, false)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -277,6 +278,42 @@ func TestBetweenTheMarksOfAReplicaNothingIsKnown(t *testing.T) {
 		}
 		if _, ok := x.between(set(), Position{3, 73}, Position{3, 79}); ok != own {
 			t.Errorf("own=%v: from between two marks on it is known: %v", own, ok)
+		}
+	}
+}
+
+// A copy that somebody else than this owner brought to one of its positions lacks at most what was written since the last mark, also in an owner's first span; and
+// nothing, if it is where the disk is.
+func TestReachedInTheFirstSpan(t *testing.T) {
+	for _, before := range []bool{false, true} {
+		d := newDisk(t, forkSize, Options{FS: vfs.NewMem(), BarrierEvery: -1, SaveEvery: -1})
+		term := uint64(4)
+		must(t, d.Activate(term))
+		if before {
+			// It was another's for a while.
+			must(t, d.WriteAt(blockOf(1), 3*Block, true))
+			must(t, d.Fence())
+			must(t, d.Give(term))
+			term = 6
+			must(t, d.Activate(term))
+		}
+		must(t, d.WriteAt(blockOf(2), 5*Block, true))
+		for _, want := range [][]int64{nil, {5, 7}} {
+			must(t, d.Reached("b", ReplicaState{Disk: d.ID(), Complete: true, Position: d.Position()}))
+			if want != nil {
+				at := d.Position()
+				must(t, d.WriteAt(blockOf(2), 7*Block, true))
+				must(t, d.Reached("c", ReplicaState{Disk: d.ID(), Complete: true, Position: at}))
+			}
+			name := map[bool]string{true: "b", false: "c"}[want == nil]
+			lag, ok := d.Lag(name)
+			if !ok || lag.Guessed {
+				t.Fatalf("%+v, %v", lag, ok)
+			}
+			if got := lacks(d, name); !slices.Equal(got, want) {
+				t.Errorf("it lacks %v, not %v", got, want)
+			}
+			lag.Release()
 		}
 	}
 }

@@ -34,9 +34,11 @@ type Verification struct {
 type VerifiedCopy struct {
 	Device     string `json:"device"`
 	DeviceName string `json:"device_name"`
-	// Equal is the same as the VM's disk now. Busy was written by the VM too often to tell.
-	Equal int64 `json:"equal_bytes"`
-	Busy  int64 `json:"busy_bytes"`
+	// Equal is the same as the VM's disk now. Busy was written by the VM too often to tell. Behind is what the copy doesn't have yet, or what isn't on this
+	// device yet: it can't be compared.
+	Equal  int64 `json:"equal_bytes"`
+	Busy   int64 `json:"busy_bytes"`
+	Behind int64 `json:"behind_bytes,omitempty"`
 	// Missing is why it wasn't compared, or not farther than Until.
 	Missing string `json:"missing,omitempty"`
 	Until   int64  `json:"until,omitempty"`

@@ -8,7 +8,6 @@ import (
 	"io"
 
 	"tagalong.org/tagalong/p2p/replica"
-	"tagalong.org/tagalong/p2p/wire"
 )
 
 // kind is a frame's type byte.
@@ -22,7 +21,6 @@ const (
 	kindZeros   kind = 0x81
 	kindSum     kind = 0x82
 	kindTags    kind = 0x83
-	kindFail    kind = 0x84
 	kindMiddle  kind = 0x85
 )
 
@@ -68,8 +66,8 @@ func readAsk(r *bufio.Reader, regions int64, version int) (ask, error) {
 	if a.kind < kindRegions || a.kind > kindPart || version == 1 && a.kind > kindBlocks {
 		return ask{}, fmt.Errorf("frame type 0x%02x from the owner: %w", b[0], ErrProtocol)
 	}
-	if _, err := io.ReadFull(r, b[1:a.size()]); err != nil {
-		return ask{}, wire.CutShort(err)
+	if err := replica.ReadFull(r, b[1:a.size()]); err != nil {
+		return ask{}, err
 	}
 	a.first = int64(binary.BigEndian.Uint32(b[1:]))
 	if a.kind == kindPart {
@@ -101,24 +99,18 @@ func appendZeros(b []byte, count int64) []byte {
 
 func appendSum(b []byte, s sum) []byte { return append(append(b, byte(kindSum)), s[:]...) }
 
-func appendFail(b []byte, text string) []byte {
-	text = replica.Clip(text)
-	b = binary.BigEndian.AppendUint16(append(b, byte(kindFail)), uint16(len(text)))
-	return append(b, text...)
-}
-
 // read reads the next answer to a question, of which left regions are open; blocks is how many the next of them has.
 func (f *answer) read(r *bufio.Reader, of ask, left int64, blocks int) error {
-	t, err := r.ReadByte()
+	t, err := replica.ReadType(r, ErrReplica, ErrProtocol)
 	if err != nil {
-		return wire.CutShort(err)
+		return err
 	}
 	f.count = 0
 	switch k := kind(t); {
 	case k == kindZeros && of.kind != kindPart:
 		var b [4]byte
-		if _, err := io.ReadFull(r, b[:]); err != nil {
-			return wire.CutShort(err)
+		if err := replica.ReadFull(r, b[:]); err != nil {
+			return err
 		}
 		f.count = int64(binary.BigEndian.Uint32(b[:]))
 		if f.count == 0 || f.count > left {
@@ -126,67 +118,38 @@ func (f *answer) read(r *bufio.Reader, of ask, left int64, blocks int) error {
 		}
 		return nil
 	case k == kindSum && of.kind == kindRegions:
-		_, err := io.ReadFull(r, f.sum[:])
-		return wire.CutShort(err)
+		return replica.ReadFull(r, f.sum[:])
 	case k == kindMiddle && of.kind == kindLeaves:
 		return f.readLeaves(r, blocks)
 	case k == kindTags && (of.kind == kindBlocks || of.kind == kindPart):
 		return f.readTags(r, of.leaves, blocks)
-	case k == kindFail:
-		return readFail(r)
 	default:
 		return fmt.Errorf("frame type 0x%02x from the replica: %w", t, ErrProtocol)
 	}
 }
 
-func (f *answer) readLeaves(r *bufio.Reader, blocks int) error {
+func (f *answer) readLeaves(r *bufio.Reader, blocks int) (err error) {
 	var b [8]byte
-	if _, err := io.ReadFull(r, b[:]); err != nil {
-		return wire.CutShort(err)
+	if err := replica.ReadFull(r, b[:]); err != nil {
+		return err
 	}
 	f.leaves = leafMask(binary.BigEndian.Uint64(b[:]))
 	if have := (blocks + leafBlocks - 1) / leafBlocks; have < regionLeaves && f.leaves>>have != 0 {
 		return fmt.Errorf("leaves %#x of a region of %d: %w", uint64(f.leaves), have, ErrProtocol)
 	}
-	return f.readSums(r, f.leaves.count())
+	f.tags, err = replica.ReadSums(r, f.tags[:0], f.leaves.count())
+	return err
 }
 
-func (f *answer) readTags(r *bufio.Reader, leaves leafMask, blocks int) error {
-	if _, err := io.ReadFull(r, f.data[:]); err != nil {
-		return wire.CutShort(err)
+func (f *answer) readTags(r *bufio.Reader, leaves leafMask, blocks int) (err error) {
+	if err := replica.ReadFull(r, f.data[:]); err != nil {
+		return err
 	}
 	for x := range regionBlocks {
 		if f.data.has(x) && (x >= blocks || !leaves.has(x/leafBlocks)) {
 			return fmt.Errorf("block %d of a region of %d, leaves %#x: %w", x, blocks, uint64(leaves), ErrProtocol)
 		}
 	}
-	return f.readSums(r, f.data.count())
-}
-
-func (f *answer) readSums(r *bufio.Reader, n int) error {
-	f.tags = f.tags[:0]
-	for range n {
-		var s sum
-		if _, err := io.ReadFull(r, s[:]); err != nil {
-			return wire.CutShort(err)
-		}
-		f.tags = append(f.tags, s)
-	}
-	return nil
-}
-
-func readFail(r *bufio.Reader) error {
-	var b [2]byte
-	if _, err := io.ReadFull(r, b[:]); err != nil {
-		return wire.CutShort(err)
-	}
-	n := int(binary.BigEndian.Uint16(b[:]))
-	if n > replica.MaxText {
-		return fmt.Errorf("failure text of %d bytes: %w", n, ErrProtocol)
-	}
-	text := make([]byte, n)
-	if _, err := io.ReadFull(r, text); err != nil {
-		return wire.CutShort(err)
-	}
-	return fmt.Errorf("%w: %q", ErrReplica, text)
+	f.tags, err = replica.ReadSums(r, f.tags[:0], f.data.count())
+	return err
 }

@@ -105,16 +105,14 @@ func (x *runner) end() error {
 		return fmt.Errorf("close write side: %w", err)
 	}
 	within(x.s.SetReadDeadline)
-	switch t, err := x.br.ReadByte(); {
-	case errors.Is(err, io.EOF):
+	if _, err := x.br.Peek(1); errors.Is(err, io.EOF) {
 		return nil
-	case err != nil:
-		return fmt.Errorf("wait for the end: %w", err)
-	case kind(t) == kindFail:
-		return readFail(x.br)
-	default:
-		return fmt.Errorf("frame type 0x%02x after the end: %w", t, ErrProtocol)
 	}
+	t, err := replica.ReadType(x.br, ErrReplica, ErrProtocol)
+	if err != nil {
+		return fmt.Errorf("wait for the end: %w", err)
+	}
+	return fmt.Errorf("frame type 0x%02x after the end: %w", t, ErrProtocol)
 }
 
 // pass asks all questions that next tells, from a region on, until one for no regions, and takes the answers.
@@ -206,13 +204,13 @@ func (x *runner) take(asked <-chan ask) error {
 				x.stats.Received.Add(1 + 4)
 				err = x.theirZeros(at, n)
 			case a.kind == kindRegions:
-				x.stats.Received.Add(1 + sumSize)
+				x.stats.Received.Add(1 + replica.SumSize)
 				err = x.region(at)
 			case a.kind == kindLeaves:
-				x.stats.Received.Add(1 + 8 + sumSize*int64(len(x.got.tags)))
+				x.stats.Received.Add(1 + 8 + replica.SumSize*int64(len(x.got.tags)))
 				err = x.leaves(at)
 			default:
-				x.stats.Received.Add(1 + int64(len(x.got.data)) + sumSize*int64(len(x.got.tags)))
+				x.stats.Received.Add(1 + int64(len(x.got.data)) + replica.SumSize*int64(len(x.got.tags)))
 				err = x.blocks(at, a.leaves)
 			}
 			if err != nil {

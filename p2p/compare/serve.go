@@ -43,7 +43,7 @@ func Serve(ctx context.Context, s Stream, open func(Hello) (Reader, State, error
 		return fmt.Errorf("compare: serve: %w", cause)
 	}
 	if err != nil {
-		replica.GiveUp(ctx, s, br, appendFail(nil, err.Error()))
+		replica.GiveUp(ctx, s, br, replica.AppendFail(nil, err.Error()))
 		return fmt.Errorf("compare: serve: %w", err)
 	}
 	if err := s.Close(); err != nil {

@@ -6,11 +6,11 @@ import (
 	"math/bits"
 
 	"github.com/zeebo/blake3"
+
+	"tagalong.org/tagalong/p2p/replica"
 )
 
-const sumSize = 16
-
-type sum [sumSize]byte
+type sum [replica.SumSize]byte
 
 // leafMask has a bit for each leaf of a region, the lowest first.
 type leafMask uint64

@@ -24,6 +24,13 @@ func helloBytes(t testing.TB, version int) []byte {
 	return b.Bytes()
 }
 
+// patchFrame is a patch of a leaf with n bytes.
+func patchFrame(l uint32, without uint16, barrier uint64, flags byte, n int) []byte {
+	b := binary.BigEndian.AppendUint16(frame(7, l), without)
+	b = binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(b, 0), barrier)
+	return append(append(b, flags), bytes.Repeat([]byte{9}, n)...)
+}
+
 // FuzzServe feeds a hostile owner's questions to a replica.
 func FuzzServe(f *testing.F) {
 	ok := helloBytes(f, verify.Version)
@@ -36,6 +43,13 @@ func FuzzServe(f *testing.F) {
 	f.Add(cat(frame(4, 0xffffffff)))
 	f.Add(cat(frame(0x81, 1)))
 	f.Add(cat([]byte{1, 0}))
+	f.Add(cat(append(frame(5, 3), 0, 1), append(frame(5, lastLeaf), 0xff, 0xff)))
+	f.Add(cat(append(frame(6, 0), bytes.Repeat([]byte{0, 3}, 64)...), append(frame(6, 65), make([]byte, 128)...)))
+	f.Add(cat(patchFrame(3, 0xfffe, 1, 0, 4096)))
+	f.Add(cat(patchFrame(lastLeaf, 0, 1, 1, 3*4096)))
+	f.Add(cat(patchFrame(lastLeaf, 7, 1, 0, 0)))
+	f.Add(cat(patchFrame(3, 0, 1, 2, 65536)))
+	f.Add(append(helloBytes(f, 1), append(frame(5, 3), 0, 1)...))
 	f.Add(helloBytes(f, verify.Version+1))
 	f.Add([]byte("\xff\xff\xff\xff"))
 	f.Fuzz(func(t *testing.T, in []byte) {
@@ -47,7 +61,7 @@ func FuzzServe(f *testing.F) {
 			if h.Size != diskSize {
 				return nil, verify.State{}, errors.New("another disk")
 			}
-			return d, verify.State{Complete: true}, nil
+			return &follower{disk: d}, verify.State{Complete: true}, nil
 		})
 		if err == nil && !bytes.HasPrefix(in, []byte{0, 0}) {
 			t.Fatal("nonsense was answered")
@@ -110,9 +124,14 @@ func TestProtocolViolations(t *testing.T) {
 		"regions before the span":         frame(2, 0),
 		"leaves of another span":          append(frame(1, 0), frame(3, 64)...),
 		"an answer instead of a question": frame(0x81, 0),
+		"a patch of no blocks":            patchFrame(lastLeaf, 7, 0, 0, 0),
+		"a patch with an unknown flag":    patchFrame(3, 0, 0, 2, 65536),
+		"a part beyond the end":           append(frame(5, lastLeaf+1), 0, 0),
 	} {
 		err := verify.Serve(t.Context(), wiretest.Input{Reader: io.MultiReader(bytes.NewReader(helloBytes(t, verify.Version)), bytes.NewReader(in))},
-			func(verify.Hello) (verify.Replica, verify.State, error) { return newDisk(), verify.State{}, nil })
+			func(verify.Hello) (verify.Replica, verify.State, error) {
+				return &follower{disk: newDisk()}, verify.State{}, nil
+			})
 		if !errors.Is(err, verify.ErrProtocol) {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -4,6 +4,11 @@ package verify
 type side struct {
 	record Record
 	sum    Sum
+	// Of a copy: without is what it was compared without, own the owner's sum without that. stands says that nothing feeds it, at where.
+	without Mask
+	own     Sum
+	stands  bool
+	at      Position
 }
 
 // verdict is what is to be done about a copy.
@@ -19,26 +24,33 @@ const (
 // ownBad says that the owner's leaf is known to be bad: rule 1.
 func ownBad(own side) bool { return own.record == NotAsRecorded || own.record == Unreadable }
 
-// judge says what is to be done about each copy of a leaf of which the owner's disk isn't known to be bad: rules 2 to 5 of the package comment.
+// judge says what is to be done about each copy of a leaf of which the owner's disk isn't known to be bad: rules 2 to 5 of the package comment. What
+// another copy says counts only if it was compared in all that this one was.
 func judge(own side, copies map[string]side, overwrite bool) map[string]verdict {
-	votes, attested := map[Sum]int{own.sum: 1}, map[Sum]bool{own.sum: own.record == AsRecorded}
-	for _, c := range copies {
-		if !ownBad(c) {
-			votes[c.sum]++
-			attested[c.sum] = attested[c.sum] || c.record == AsRecorded
-		}
-	}
 	out := map[string]verdict{}
 	for name, c := range copies {
-		mine, theirs := attested[own.sum], attested[c.sum]
-		switch {
-		case c.sum == own.sum:
+		if c.sum == c.own {
 			out[name] = equal
+			continue
+		}
+		mine, theirs, forMine, forTheirs := own.record == AsRecorded, false, 1, 0
+		for _, o := range copies {
+			switch {
+			case ownBad(o):
+			case o.sum == o.own && o.without.within(c.without):
+				forMine++
+				mine = mine || o.record == AsRecorded
+			case o.sum == c.sum && o.without == c.without:
+				forTheirs++
+				theirs = theirs || o.record == AsRecorded
+			}
+		}
+		switch {
 		case ownBad(c), mine && !theirs, overwrite:
 			out[name] = send
 		case theirs && !mine:
 			out[name] = better
-		case votes[own.sum] > votes[c.sum]:
+		case forMine > forTheirs:
 			out[name] = send
 		default:
 			out[name] = undecided

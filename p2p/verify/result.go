@@ -75,16 +75,19 @@ type Result struct {
 
 // CopyResult is how one copy fared.
 type CopyResult struct {
-	// Equal was the same, at the end at least; Busy was written too often to tell; the rest of what was read, up to where the copy dropped out,
-	// differs.
-	Equal, Busy int64
+	// Equal was the same, at the end at least; Busy was written too often to tell; Behind is what the copy lacks where it stands, or what isn't here,
+	// so that it couldn't be compared; the rest of what was read, up to where the copy dropped out, differs.
+	Equal, Busy, Behind int64
 	// Err is why the copy dropped out, at the byte Until of the disk; nil if it didn't.
 	Err   error
 	Until int64
 
-	// before is Equal and Busy where the span began that is under way.
-	before [2]int64
+	// before is Equal, Busy and Behind where the span began that is under way.
+	before [3]int64
 }
+
+// Through says that the copy was compared with all that was read, as far as it could be, and is the same.
+func (c *CopyResult) Through(read int64) bool { return c.Err == nil && c.Equal+c.Busy+c.Behind == read }
 
 // Clean says that nothing was found, or that all was repaired.
 func (r *Result) Clean() bool {

@@ -39,7 +39,7 @@ type Options struct {
 // Round goes through a disk from Options.From to its end. The result has what was found until an error: that of the disk, of ctx, or of Next.
 // A copy that fails drops out, and the round goes on without it, also when none is left: then the disk is only compared with its own records.
 func Round(ctx context.Context, o Options) (*Result, error) {
-	r := &round{o: o, res: &Result{Copies: map[string]*CopyResult{}}, due: map[string][][2]int64{}}
+	r := &round{o: o, res: &Result{Copies: map[string]*CopyResult{}}, due: map[string][][2]int64{}, lags: map[string]standing{}}
 	var err error
 	if r.sums, err = newSummer(o.Disk, o.Size, o.Key); err != nil {
 		return r.res, fmt.Errorf("verify: %w", err)
@@ -69,6 +69,8 @@ type round struct {
 	at   int64 // where the span begins
 	// due is what each copy is to get again, of the leaves that were compared under the present look.
 	due map[string][][2]int64
+	// lags has where copies stood during the present look.
+	lags map[string]standing
 }
 
 // names are the copies that take part still.
@@ -88,7 +90,7 @@ func (r *round) drop(ctx context.Context, name string, err error) error {
 	}
 	c := r.res.Copies[name]
 	c.Err, c.Until = err, r.at
-	c.Equal, c.Busy = c.before[0], c.before[1]
+	c.Equal, c.Busy, c.Behind = c.before[0], c.before[1], c.before[2]
 	return nil
 }
 
@@ -103,14 +105,14 @@ func (r *round) span(ctx context.Context, i int64) error {
 	var wg sync.WaitGroup
 	for k, name := range names {
 		c := r.res.Copies[name]
-		c.before = [2]int64{c.Equal, c.Busy}
+		c.before = [3]int64{c.Equal, c.Busy, c.Behind}
 		wg.Go(func() { roots[k], errs[k] = r.o.Copies[name].Span(all, i) })
 	}
-	// leaves has, by leaf, whom the sums tell to differ; nobody, if it is the owner's record that does.
-	leaves := map[int64]map[string]bool{}
-	suspect := func(l int64) map[string]bool {
+	// leaves has, by leaf, whom the sums tell to differ, and without what they were made; nobody, if it is the owner's record that does.
+	leaves := map[int64]map[string]Mask{}
+	suspect := func(l int64) map[string]Mask {
 		if leaves[l] == nil {
-			leaves[l] = map[string]bool{}
+			leaves[l] = map[string]Mask{}
 		}
 		return leaves[l]
 	}
@@ -140,7 +142,7 @@ func (r *round) span(ctx context.Context, i int64) error {
 	for k, name := range names {
 		err := errs[k]
 		if err == nil {
-			err = r.descend(ctx, name, i, mine, roots[k], func(l int64) { suspect(l)[name] = true })
+			err = r.descend(ctx, name, i, mine, roots[k], func(l int64, without Mask) { suspect(l)[name] = without })
 		}
 		if err != nil {
 			if err := r.drop(ctx, name, err); err != nil {
@@ -161,10 +163,17 @@ func (r *round) span(ctx context.Context, i int64) error {
 	return nil
 }
 
-// descend finds the leaves in which a copy's span differs.
-func (r *round) descend(ctx context.Context, name string, i int64, mine *tree, root Sum, differs func(leaf int64)) error {
+// descend finds the leaves in which a copy's span differs, but for what the copy lacks where it stands.
+func (r *round) descend(ctx context.Context, name string, i int64, mine *tree, root Sum, differs func(leaf int64, without Mask)) error {
 	if root == mine.root {
 		return nil
+	}
+	lag, err := r.o.Disk.Lag(name)
+	if err != nil {
+		return err
+	}
+	if lag != nil {
+		defer lag.Close()
 	}
 	c := r.o.Copies[name]
 	regions, err := c.Regions(ctx, i)
@@ -176,13 +185,21 @@ func (r *round) descend(ctx context.Context, name string, i int64, mine *tree, r
 			continue
 		}
 		region := i*fan + int64(k)
-		leaves, err := c.Leaves(ctx, region)
+		own := mine.leaves[k*fan : min(len(mine.leaves), (k+1)*fan)]
+		var leaves []Sum
+		masks := r.masks(lag, region)
+		if masks == nil {
+			leaves, err = c.Leaves(ctx, region)
+			masks = make([]Mask, len(leaves))
+		} else {
+			own, leaves, err = r.masked(ctx, name, region, masks)
+		}
 		if err != nil {
 			return err
 		}
 		for j, s := range leaves {
-			if s != mine.leaves[k*fan+j] {
-				differs(region*fan + int64(j))
+			if s != own[j] {
+				differs(region*fan+int64(j), masks[j])
 			}
 		}
 	}
@@ -192,37 +209,27 @@ func (r *round) descend(ctx context.Context, name string, i int64, mine *tree, r
 // place is a suspected leaf.
 type place struct {
 	leaf   int64
-	differ map[string]bool // whose sums differed at first
-	tries  int             // how often it was written meanwhile
-	mended bool            // here
-	sent   map[string]bool // to whom
-	found  *Finding        // nil: nothing yet
+	differ map[string]Mask  // whose sums differed at first, and what of the leaf counts as behind since
+	tries  int              // how often it was written meanwhile
+	mended bool             // here
+	sent   map[string]bool  // to whom
+	apart  map[string]Mask  // what a copy was compared without
+	missed map[string]int64 // what was taken off what counts as equal of a copy
+	found  *Finding         // nil: nothing yet
 }
 
 // confirm compares suspected leaves again, until each was compared at one position, has been repaired as far as that can be, or is
 // written too often.
-func (r *round) confirm(ctx context.Context, leaves map[int64]map[string]bool) error {
+func (r *round) confirm(ctx context.Context, leaves map[int64]map[string]Mask) error {
 	var left, all []*place
 	for _, l := range slices.Sorted(maps.Keys(leaves)) {
-		left = append(left, &place{leaf: l, differ: leaves[l], sent: map[string]bool{}})
+		left = append(left, &place{leaf: l, differ: leaves[l], sent: map[string]bool{}, apart: map[string]Mask{}, missed: map[string]int64{}})
 	}
 	for all = slices.Clone(left); len(left) > 0; {
-		look, err := r.o.Disk.Look()
+		again, err := r.settleAll(ctx, left)
 		if err != nil {
 			return err
 		}
-		var again []*place
-		for _, p := range left {
-			done, err := r.settle(ctx, look, p)
-			if err != nil {
-				look.Close()
-				return err
-			}
-			if !done {
-				again = append(again, p)
-			}
-		}
-		look.Close()
 		for name, ranges := range r.due {
 			if err := r.o.Disk.Resend(name, ranges); err != nil {
 				return err
@@ -239,51 +246,141 @@ func (r *round) confirm(ctx context.Context, leaves map[int64]map[string]bool) e
 	return nil
 }
 
+// settleAll compares leaves under one look, and returns those that must come again.
+func (r *round) settleAll(ctx context.Context, left []*place) (again []*place, err error) {
+	look, err := r.o.Disk.Look()
+	if err != nil {
+		return nil, err
+	}
+	defer look.Close()
+	defer r.forgetLags()
+	for _, p := range left {
+		done, err := r.settle(ctx, look, p)
+		if err != nil {
+			return nil, err
+		}
+		if !done {
+			again = append(again, p)
+		}
+	}
+	return again, nil
+}
+
 // settle compares a leaf under a look. It is done with it, or it must come again under another one.
 func (r *round) settle(ctx context.Context, look Look, p *place) (done bool, err error) {
 	off, n := r.sums.leaf(p.leaf)
 	copies := map[string]side{}
-	// It was written: another time, unless that has happened too often.
-	written := func() (bool, error) {
+	// It was written, or a copy has moved: another time, unless that has happened too often.
+	again := func() (bool, error) {
 		if p.tries++; p.tries < collisions {
 			return false, nil
 		}
-		for name := range p.differ {
+		for name, behind := range p.differ {
 			if c := r.res.Copies[name]; c.Err == nil && !p.outcome(name).differs() {
+				n := behind.left(n)
 				c.Equal, c.Busy = c.Equal-n, c.Busy+n
 			}
 		}
 		return true, nil
 	}
-	for _, name := range r.names() {
-		there, err := r.reached(ctx, look, name, off, n)
-		switch {
-		case err == nil && !there:
-			return written()
-		case err == nil:
-			var st LeafState
-			if st, err = r.o.Copies[name].Leaf(ctx, p.leaf); err == nil {
-				copies[name] = side{st.Record, st.Sum}
+	ask := func(only func(name string) bool) (ready bool, err error) {
+		for _, name := range r.names() {
+			if _, asked := copies[name]; asked || !only(name) {
 				continue
 			}
-		case !errors.Is(err, ErrDetached) && !errors.Is(err, ErrBehind):
-			return false, err
+			if ready, err := r.compare(ctx, look, p, name, copies); err != nil || !ready {
+				return false, err
+			}
 		}
-		if err := r.drop(ctx, name, err); err != nil {
-			return false, err
+		return true, nil
+	}
+	// Those that stand still may be far away: they are asked if they are suspected themselves, or if it takes more to judge another.
+	needed := func(name string) bool {
+		_, suspected := p.differ[name]
+		return suspected || p.found != nil || !r.stands(name)
+	}
+	if ready, err := ask(needed); err != nil || !ready {
+		return orAgain(again, err)
+	}
+	own, content, err := r.own(p.leaf, copies)
+	if err == nil && differ(own, copies) {
+		ready := false
+		if ready, err = ask(func(string) bool { return true }); err == nil && !ready {
+			return again()
+		}
+		if err == nil {
+			own, content, err = r.own(p.leaf, copies)
 		}
 	}
-	sum, record, err := r.sums.state(r.o.Disk, p.leaf, false)
 	if err != nil {
 		return false, err
 	}
 	if w, err := look.Written(off, n); err != nil || w {
-		if err != nil {
-			return false, err
-		}
-		return written()
+		return orAgain(again, err)
 	}
-	return r.act(ctx, p, side{record, sum}, copies)
+	return r.act(ctx, p, own, copies, content)
+}
+
+// own reads the owner's leaf, and completes what is known of the copies. content is valid unless it can't be read.
+func (r *round) own(l int64, copies map[string]side) (own side, content []byte, err error) {
+	_, n := r.sums.leaf(l)
+	if own.sum, own.record, err = r.sums.state(r.o.Disk, l, false); err != nil {
+		return own, nil, err
+	}
+	p := r.sums.buf[:n]
+	content = slices.Clone(p)
+	for name, c := range copies {
+		if c.own = own.sum; c.without != 0 && own.sum != (Sum{}) {
+			copy(p, content)
+			c.without.apply(p)
+			c.own = r.sums.sum(p)
+		}
+		copies[name] = c
+	}
+	return own, content, nil
+}
+
+// orAgain has a leaf come again if there is no error.
+func orAgain(again func() (bool, error), err error) (bool, error) {
+	if err != nil {
+		return false, err
+	}
+	return again()
+}
+
+// differ says that something is wrong with a leaf.
+func differ(own side, copies map[string]side) bool {
+	if ownBad(own) {
+		return true
+	}
+	for _, c := range copies {
+		if c.sum != c.own {
+			return true
+		}
+	}
+	return false
+}
+
+// compare has a copy read a leaf, and notes what it has. It is not ready if that has to come again.
+func (r *round) compare(ctx context.Context, look Look, p *place, name string, copies map[string]side) (ready bool, err error) {
+	off, n := r.sums.leaf(p.leaf)
+	there, err := r.reached(ctx, look, name, off, n)
+	switch {
+	case errors.Is(err, ErrDetached):
+		return r.compareStanding(ctx, p, name, copies)
+	case err == nil && !there:
+		return false, nil
+	case err == nil:
+		var st LeafState
+		if st, err = r.o.Copies[name].Leaf(ctx, p.leaf); err == nil {
+			delete(p.apart, name)
+			copies[name] = side{record: st.Record, sum: st.Sum}
+			return true, nil
+		}
+	case !errors.Is(err, ErrBehind):
+		return false, err
+	}
+	return true, r.drop(ctx, name, err)
 }
 
 // reached waits until a copy has a leaf, for so long.
@@ -298,7 +395,7 @@ func (r *round) reached(ctx context.Context, look Look, name string, off, n int6
 }
 
 // act does what follows from what all have of a leaf at one position.
-func (r *round) act(ctx context.Context, p *place, own side, copies map[string]side) (done bool, err error) {
+func (r *round) act(ctx context.Context, p *place, own side, copies map[string]side, content []byte) (done bool, err error) {
 	off, n := r.sums.leaf(p.leaf)
 	if ownBad(own) {
 		if !p.mended {
@@ -312,7 +409,7 @@ func (r *round) act(ctx context.Context, p *place, own side, copies map[string]s
 		}
 		p.finding(off, n).Here = Damaged
 		for name, c := range copies {
-			if c.sum != own.sum {
+			if c.sum != c.own {
 				p.note(r, name, n, Withheld)
 			}
 		}
@@ -332,6 +429,14 @@ func (r *round) act(ctx context.Context, p *place, own side, copies map[string]s
 		case send:
 			if p.sent[name] {
 				p.note(r, name, n, Stuck)
+				continue
+			}
+			if c := copies[name]; c.stands {
+				moved, err := r.patch(ctx, p, name, c, content)
+				if err != nil {
+					return false, err
+				}
+				again = again || moved
 				continue
 			}
 			r.due[name] = append(r.due[name], [2]int64{off, n})
@@ -358,14 +463,14 @@ func (p *place) outcome(name string) Outcome {
 	return p.found.Copies[name]
 }
 
-// note notes what became of a copy.
+// note notes what became of a copy of a leaf of n bytes.
 func (p *place) note(r *round, name string, n int64, o Outcome) {
 	c := r.res.Copies[name]
-	if p.outcome(name).differs() {
-		c.Equal += n
-	}
+	c.Equal += p.missed[name]
+	delete(p.missed, name)
 	if o.differs() {
-		c.Equal -= n
+		p.missed[name] = p.apart[name].left(n)
+		c.Equal -= p.missed[name]
 	}
 	p.finding(p.leaf*LeafSize, n).Copies[name] = o
 }

@@ -386,7 +386,7 @@ func TestALyingCopyHarmsItselfOnly(t *testing.T) {
 	}
 }
 
-// A copy that fails, or isn't fed any more, drops out; the others and the disk itself are gone through.
+// A copy that fails, or of which nothing is known any more, drops out; the others and the disk itself are gone through.
 func TestACopyDropsOut(t *testing.T) {
 	f := newFleet(t, "a", "b", "c")
 	f.fill()
@@ -395,7 +395,7 @@ func TestACopyDropsOut(t *testing.T) {
 		x.rot(4096)
 	}
 	f.copies["b"].fail = errors.New("its disk was closed")
-	f.copies["c"].detached = true
+	f.copies["c"].unknown = true
 	r := f.mustRound()
 	if c := r.Copies["b"]; !errors.Is(c.Err, verify.ErrReplica) || c.Until != 0 || c.Equal != 0 {
 		t.Errorf("%+v", c)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"tagalong.org/tagalong/p2p/replica"
 	"tagalong.org/tagalong/p2p/wire"
@@ -18,7 +19,11 @@ import (
 func Serve(ctx context.Context, s Stream, open func(Hello) (Replica, State, error)) error {
 	br := bufio.NewReader(s)
 	h, disk, _, err := replica.Receive(ctx, s, br, func(h Hello) (Replica, State, error) {
-		if err := replica.Consider("verify", h.Version, Version, h.Target); err != nil {
+		ours := Version
+		if h.Version == 1 {
+			ours = 1
+		}
+		if err := replica.Consider("verify", h.Version, ours, h.Target); err != nil {
 			return nil, State{}, err
 		}
 		return open(h)
@@ -27,16 +32,16 @@ func Serve(ctx context.Context, s Stream, open func(Hello) (Replica, State, erro
 		return fmt.Errorf("verify: serve hello: %w", err)
 	}
 	done := replica.ResetWith(ctx, s)
-	x := &server{ctx: ctx, s: s, br: br, disk: disk, size: h.Size, loaded: -1}
+	x := &server{ctx: ctx, s: s, br: br, version: h.Version, disk: disk, size: h.Size, loaded: -1}
 	if x.sums, err = newSummer(disk, h.Size, h.Key); err == nil {
-		x.sums.each = func() error { return x.send([]byte{byte(kindWorking)}) }
+		x.sums.each = x.working
 		err = x.run()
 	}
 	if cause := done(); cause != nil {
 		return fmt.Errorf("verify: serve: %w", cause)
 	}
 	if err != nil {
-		replica.GiveUp(ctx, s, br, appendFail(nil, err.Error()))
+		replica.GiveUp(ctx, s, br, replica.AppendFail(nil, err.Error()))
 		return fmt.Errorf("verify: serve: %w", err)
 	}
 	if err := s.Close(); err != nil {
@@ -46,26 +51,29 @@ func Serve(ctx context.Context, s Stream, open func(Hello) (Replica, State, erro
 }
 
 type server struct {
-	ctx    context.Context
-	s      Stream
-	br     *bufio.Reader
-	disk   Replica
-	size   int64
-	sums   *summer
-	loaded int64 // the span that tree has, or -1
-	tree   *tree
-	out    []byte
+	ctx     context.Context
+	s       Stream
+	br      *bufio.Reader
+	version int
+	disk    Replica
+	size    int64
+	sums    *summer
+	loaded  int64 // the span that tree has, or -1
+	tree    *tree
+	out     []byte
+	sent    time.Time // when the owner was last told anything, or began to wait
 }
 
 func (x *server) run() error {
 	for {
-		a, err := readAsk(x.br, x.size)
+		a, err := readAsk(x.br, x.size, x.version)
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
 			return fmt.Errorf("read question: %w", err)
 		}
+		x.sent = time.Now()
 		if x.out, err = x.answer(x.out[:0], a); err == nil {
 			err = x.send(x.out)
 		}
@@ -90,9 +98,19 @@ func (x *server) answer(b []byte, a ask) ([]byte, error) {
 		pos := x.disk.Position()
 		sum, record, err := x.sums.state(x.disk, a.index, false)
 		return appendState(b, LeafState{pos, record, sum}), err
+	case kindMasked:
+		sums, err := x.sums.maskedRegion(x.ctx, a.index, a.masks)
+		return appendSums(b, sums...), err
+	case kindPatch:
+		if err := x.disk.Patch(a.patch); err != nil && !errors.Is(err, ErrKept) {
+			return b, fmt.Errorf("patch: %w", err)
+		}
+		return x.part(b, a)
+	case kindPart:
+		return x.part(b, a)
 	}
 	// The rest is about the span that was read.
-	if a.index*a.kind.unit()/SpanSize != x.loaded {
+	if unit, _ := a.kind.unit(); a.index*unit/SpanSize != x.loaded {
 		return b, fmt.Errorf("question 0x%02x for number %d, read is span %d: %w", byte(a.kind), a.index, x.loaded, ErrProtocol)
 	}
 	if a.kind == kindRegions {
@@ -100,6 +118,26 @@ func (x *server) answer(b []byte, a ask) ([]byte, error) {
 	}
 	first := a.index % fan * fan
 	return appendSums(b, x.tree.leaves[first:min(first+fan, int64(len(x.tree.leaves)))]...), nil
+}
+
+// part appends the state of a leaf at one position.
+func (x *server) part(b []byte, a ask) ([]byte, error) {
+	pin, err := x.disk.Pin(x.ctx)
+	if err != nil {
+		return b, fmt.Errorf("hold the replica: %w", err)
+	}
+	sum, record, err := x.sums.masked(pin, x.disk, a.index, a.masks[0])
+	b = appendState(b, LeafState{pin.Position(), record, sum})
+	return b, errors.Join(err, pin.Close())
+}
+
+// working tells the owner that its answer takes a while, if it does.
+func (x *server) working() error {
+	if time.Since(x.sent) < workingEvery {
+		return nil
+	}
+	x.sent = time.Now()
+	return x.send([]byte{byte(kindWorking)})
 }
 
 func (x *server) send(b []byte) error {

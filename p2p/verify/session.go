@@ -14,16 +14,19 @@ import (
 const (
 	// stallLimit is how long either end waits for one frame of the other's answer.
 	stallLimit = 2 * time.Minute
-	// maxWorking is how often a replica may say that it is working, before one answer: it does so once a region.
-	maxWorking = 4 * fan
+	// workingEvery is how long an answer may take before the replica says that it is working; it looks once a region. maxWorking is how often it may,
+	// before one answer; version 1 did once a region.
+	workingEvery = 5 * time.Second
+	maxWorking   = 4 * fan
 )
 
 // Session asks one replica. It is used by one goroutine at a time, and must be closed. After an error it is of no more use.
 type Session struct {
-	s    Stream
-	br   *bufio.Reader
-	size int64
-	out  []byte
+	s       Stream
+	br      *bufio.Reader
+	version int
+	size    int64
+	out     []byte
 }
 
 var _ Copy = (*Session)(nil)
@@ -31,7 +34,9 @@ var _ Copy = (*Session)(nil)
 // Open says h to the replica at the other end of s, and returns what it has. A *Refusal of the replica is in the error's chain. If it fails the
 // stream is reset.
 func Open(ctx context.Context, s Stream, h Hello) (*Session, State, error) {
-	h.Version = Version
+	if h.Version != 1 {
+		h.Version = Version
+	}
 	err := h.Check(ErrHello)
 	br := bufio.NewReader(s)
 	var st State
@@ -42,7 +47,7 @@ func Open(ctx context.Context, s Stream, h Hello) (*Session, State, error) {
 		_ = s.Reset()
 		return nil, st, fmt.Errorf("verify: hello: %w", err)
 	}
-	return &Session{s: s, br: br, size: h.Size}, st, nil
+	return &Session{s: s, br: br, version: h.Version, size: h.Size}, st, nil
 }
 
 // Close ends the session.
@@ -57,6 +62,9 @@ func (x *Session) Close() error {
 func (x *Session) ask(ctx context.Context, a ask, read func() error) error {
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
+	}
+	if x.version == 1 && a.kind > kindLeaf {
+		return ErrVersion
 	}
 	done := wire.Bound(ctx, x.s.SetWriteDeadline, stallLimit)
 	x.out = a.appendTo(x.out[:0])
@@ -88,7 +96,7 @@ func (x *Session) sums(ctx context.Context, a ask, want int64) (sums []Sum, err 
 
 // Span implements Copy.
 func (x *Session) Span(ctx context.Context, i int64) (Sum, error) {
-	sums, err := x.sums(ctx, ask{kindSpan, i}, 1)
+	sums, err := x.sums(ctx, ask{kind: kindSpan, index: i}, 1)
 	if err != nil {
 		return Sum{}, err
 	}
@@ -97,17 +105,43 @@ func (x *Session) Span(ctx context.Context, i int64) (Sum, error) {
 
 // Regions implements Copy.
 func (x *Session) Regions(ctx context.Context, i int64) ([]Sum, error) {
-	return x.sums(ctx, ask{kindRegions, i}, count(min(SpanSize, x.size-i*SpanSize), RegionSize))
+	return x.sums(ctx, ask{kind: kindRegions, index: i}, count(min(SpanSize, x.size-i*SpanSize), RegionSize))
 }
 
 // Leaves implements Copy.
 func (x *Session) Leaves(ctx context.Context, region int64) ([]Sum, error) {
-	return x.sums(ctx, ask{kindLeaves, region}, count(min(RegionSize, x.size-region*RegionSize), LeafSize))
+	return x.sums(ctx, ask{kind: kindLeaves, index: region}, x.leaves(region))
+}
+
+// Masked implements Copy.
+func (x *Session) Masked(ctx context.Context, region int64, masks []Mask) ([]Sum, error) {
+	full := make([]Mask, fan)
+	copy(full, masks)
+	return x.sums(ctx, ask{kind: kindMasked, index: region, masks: full}, x.leaves(region))
+}
+
+// leaves is how many a region has.
+func (x *Session) leaves(region int64) int64 {
+	return count(min(RegionSize, x.size-region*RegionSize), LeafSize)
 }
 
 // Leaf implements Copy.
-func (x *Session) Leaf(ctx context.Context, leaf int64) (st LeafState, err error) {
-	err = x.ask(ctx, ask{kindLeaf, leaf}, func() (err error) {
+func (x *Session) Leaf(ctx context.Context, leaf int64) (LeafState, error) {
+	return x.state(ctx, ask{kind: kindLeaf, index: leaf})
+}
+
+// Part implements Copy.
+func (x *Session) Part(ctx context.Context, leaf int64, without Mask) (LeafState, error) {
+	return x.state(ctx, ask{kind: kindPart, index: leaf, masks: []Mask{without}})
+}
+
+// Patch implements Copy.
+func (x *Session) Patch(ctx context.Context, p Patch) (LeafState, error) {
+	return x.state(ctx, ask{kind: kindPatch, index: p.Leaf, masks: []Mask{p.Without}, patch: p})
+}
+
+func (x *Session) state(ctx context.Context, a ask) (st LeafState, err error) {
+	err = x.ask(ctx, a, func() (err error) {
 		st, err = readState(x.br)
 		return err
 	})

@@ -23,7 +23,7 @@ type summer struct {
 	buf  []byte
 	tree tree
 	zero map[int64]Sum // of that many zeros
-	// bare is the region that was found to have no records last, or -1.
+	// bare is the region in which a leaf was found to have no record last, or -1: its holes aren't asked for any.
 	bare int64
 	// rec and seen, if not nil, say what is recorded, and are told what the records say of each leaf.
 	rec  Recorder
@@ -115,11 +115,11 @@ func (s *summer) span(ctx context.Context, i int64) (*tree, error) {
 
 // one is the sum of a leaf as a part of its span.
 func (s *summer) one(l int64, hole bool) (Sum, error) {
-	if s.rec == nil || s.bare == l/fan {
-		if hole {
-			_, n := s.leaf(l)
-			return s.zeros(n), nil
-		}
+	if hole && (s.rec == nil || s.bare == l/fan) {
+		_, n := s.leaf(l)
+		return s.zeros(n), nil
+	}
+	if s.rec == nil {
 		return s.read(l)
 	}
 	x, r, err := s.state(s.rec, l, hole)
@@ -139,6 +139,53 @@ func (s *summer) read(l int64) (Sum, error) {
 		return Sum{}, fmt.Errorf("read: %w", err)
 	}
 	return s.sum(s.buf[:n]), nil
+}
+
+// masked is the sum of a leaf without what the mask leaves out, as state says.
+func (s *summer) masked(r Reader, rec Recorder, l int64, without Mask) (x Sum, record Record, err error) {
+	own := s.r
+	s.r = r
+	defer func() { s.r = own }()
+	x, record, err = s.state(rec, l, false)
+	if err == nil && x != (Sum{}) && without != 0 {
+		_, n := s.leaf(l)
+		p := s.buf[:n]
+		without.apply(p)
+		x = s.sum(p)
+	}
+	return x, record, err
+}
+
+// maskedRegion are the sums of a region's leaves without what the masks leave out.
+func (s *summer) maskedRegion(ctx context.Context, region int64, masks []Mask) ([]Sum, error) {
+	start, end := region*fan, count(min(s.size, (region+1)*RegionSize), LeafSize)
+	sums := make([]Sum, 0, end-start)
+	for l := start; l < end; l++ {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		off, n := s.leaf(l)
+		m := masks[l-start]
+		hole, err := s.holeEnd(off, off+n)
+		var x Sum
+		switch {
+		case err != nil:
+			return nil, err
+		case m.all(n), hole == off+n:
+			x = s.zeros(n)
+		default:
+			if x, err = s.read(l); err == nil && x != (Sum{}) && m != 0 {
+				p := s.buf[:n]
+				m.apply(p)
+				x = s.sum(p)
+			}
+		}
+		if err != nil {
+			return nil, err
+		}
+		sums = append(sums, x)
+	}
+	return sums, nil
 }
 
 // state is the sum of a leaf, and what the record says of it. What is recorded is asked for before and after: a write between makes it none.

@@ -9,11 +9,14 @@ import (
 	"tagalong.org/tagalong/p2p/wire"
 )
 
-// Protocol is the ID under which the stream is opened.
-const Protocol = "/tagalong/verify/1"
+// Protocol is the ID under which the stream is opened, ProtocolV1 that of version 1.
+const (
+	Protocol   = "/tagalong/verify/2"
+	ProtocolV1 = "/tagalong/verify/1"
+)
 
-// Version is the protocol version in Hello.
-const Version = 1
+// Version is the protocol version in Hello. Version 1 has no copies that stand still.
+const Version = 2
 
 // What is compared, in bytes. Each is 64 of the one before.
 const (
@@ -37,6 +40,10 @@ var (
 	ErrDetached = errors.New("verify: the copy isn't being fed")
 	// ErrBehind: a copy didn't come to where the owner was in time.
 	ErrBehind = errors.New("verify: the copy is behind")
+	// ErrVersion: the replica speaks version 1, which a copy that stands still can't be compared with.
+	ErrVersion = errors.New("verify: the replica's program is too old")
+	// ErrKept, in the error of Replica.Patch, says that the replica isn't where the patch is for, or that its own record speaks for what it has.
+	ErrKept = errors.New("verify: the replica keeps what it has")
 )
 
 // Stream is the connection to the peer.
@@ -55,13 +62,14 @@ type (
 
 // Hello opens the stream: which disk is to be verified, by the owner of which term.
 type Hello struct {
-	Version int `json:"version"` // set by Open
+	// Version is 1 on a stream of ProtocolV1; Open sets it otherwise.
+	Version int `json:"version"`
 	Target
 	Key Key `json:"key"` // that of the round
 }
 
 // Sum is a keyed sum: of zeros for what can't be read.
-type Sum [16]byte
+type Sum [replica.SumSize]byte
 
 // Record is what a disk's own record says of a leaf. The numbers are those on the wire.
 type Record uint8
@@ -80,7 +88,7 @@ const (
 
 // LeafState is one leaf of a replica, read just now.
 type LeafState struct {
-	// Position of the replica before it was read.
+	// Position of the replica before it was read; of a Part, while it was.
 	Position Position
 	Record   Record
 	Sum      Sum
@@ -97,18 +105,53 @@ type Replica interface {
 	Recorder
 	// Position that the replica is at, at least, when it returns.
 	Position() Position
+	// Pin holds the replica as it is now, for a moment.
+	Pin(ctx context.Context) (Pinned, error)
+	// Patch puts content in the place of damage, durably, if the replica is where that is for. Errors: ErrKept.
+	Patch(Patch) error
 }
 
-// Disk is the owner's disk. The guest may write it meanwhile.
+// Pinned is a replica at one position.
+type Pinned interface {
+	Reader
+	Position() Position
+	Close() error
+}
+
+// Patch is right content for a leaf of a copy that stands still.
+type Patch struct {
+	// At is where the copy stands.
+	At   Position
+	Leaf int64
+	// Content is the leaf's; its blocks that Without has stay what they are there.
+	Content []byte
+	Without Mask
+	// Doubted says that the copy's own record, which says that what it has is right, isn't to be believed.
+	Doubted bool
+}
+
+// Disk is the owner's disk. The guest may write it meanwhile. What isn't here, because it is still to be fetched, reads as zeros.
 type Disk interface {
 	Reader
 	Recorder
 	// Look begins to note what is written.
 	Look() (Look, error)
-	// Resend makes a copy get ranges again, each an offset and a length in bytes.
+	// Lag is where a copy stands; nil if it is being fed. ErrDetached says that nothing is known of it.
+	Lag(copy string) (Lag, error)
+	// Heard tells where a copy says it stands. That may not be where it was known to be; the next Lag takes it into account, if it can be.
+	Heard(copy string, at Position)
+	// Resend makes a copy that is fed get ranges again, each an offset and a length in bytes.
 	Resend(copy string, ranges [][2]int64) error
 	// Mend puts p where it was recorded to be, and fails if it wasn't.
 	Mend(p []byte, off int64) error
+}
+
+// Lag is where a copy stands that nothing feeds, and what it lacks there.
+type Lag interface {
+	Position() Position
+	// Lacks are the blocks of a leaf that the copy may lack, or that aren't here.
+	Lacks(leaf int64) Mask
+	Close()
 }
 
 // Look notes what is written from its beginning on. See vmdisk.Look, which is one.
@@ -129,6 +172,15 @@ type Copy interface {
 	Leaves(ctx context.Context, region int64) ([]Sum, error)
 	// Leaf has it read a leaf.
 	Leaf(ctx context.Context, leaf int64) (LeafState, error)
+
+	// The rest is for a copy that stands still. ErrVersion says that it can't.
+
+	// Masked has it read a region, and returns the sums of its leaves without what the masks, one for each, leave out.
+	Masked(ctx context.Context, region int64, masks []Mask) ([]Sum, error)
+	// Part has it read a leaf, at one position, and returns the sum of it without what the mask leaves out; the record is that of all of it.
+	Part(ctx context.Context, leaf int64, without Mask) (LeafState, error)
+	// Patch has it replace damage, unless it keeps what it has, and returns what is there then, as Part does.
+	Patch(ctx context.Context, p Patch) (LeafState, error)
 }
 
 // count is how many units of that size n bytes are; the last may be shorter.

@@ -145,10 +145,16 @@ type fleet struct {
 type follower struct {
 	*disk
 	queue    []func()
-	seq, at  int           // of what was queued, and applied
-	last     map[int64]int // when a leaf was queued last
-	detached bool
-	deaf     bool // forgets what is sent again
+	lacks    []lacking        // by each of the queue
+	seq, at  int              // of what was queued, and applied
+	last     map[int64]int    // when a leaf was queued last
+	detached bool             // nothing feeds it: it stands still
+	unknown  bool             // and nothing is known of it
+	deaf     bool             // forgets what is sent again
+	told     *verify.Position // where the owner believes that it is, if it is elsewhere
+	stubborn bool             // the owner never learns better
+	pins     func()
+	patched  int
 }
 
 func newFleet(t *testing.T, names ...string) *fleet {
@@ -169,6 +175,7 @@ func (f *fleet) write(l int64, c byte) {
 	}
 	for _, x := range f.copies {
 		x.queue = append(x.queue, func() { x.put(l, c) })
+		x.lacks = append(x.lacks, lacking{l, 0xffff})
 		x.seq++
 		x.last[l] = x.seq
 	}
@@ -178,7 +185,7 @@ func (f *fleet) write(l int64, c byte) {
 func (x *follower) pull(n int) {
 	for ; n > 0 && len(x.queue) > 0; n-- {
 		x.queue[0]()
-		x.queue = x.queue[1:]
+		x.queue, x.lacks = x.queue[1:], x.lacks[1:]
 		x.at++
 		x.mu.Lock()
 		x.position.Barrier++
@@ -203,7 +210,7 @@ func (k *look) Reached(_ context.Context, name string, off, _ int64) (bool, erro
 	k.f.fm.Lock()
 	defer k.f.fm.Unlock()
 	x := k.f.copies[name]
-	if x.detached {
+	if x.detached || x.unknown {
 		return false, fmt.Errorf("%s: %w", name, verify.ErrDetached)
 	}
 	// No farther than it must be.
@@ -253,6 +260,7 @@ func (f *fleet) resend(name string, l int64) {
 		delete(x.recorded, l)
 		delete(x.broken, l)
 	})
+	x.lacks = append(x.lacks, lacking{l, 0xffff})
 	x.seq++
 	x.last[l] = x.seq
 }

@@ -9,6 +9,8 @@
 // survives its owner. What it doesn't: it tells nothing about
 // real networks' speed, or of KVM; what happens when everything goes wrong at once is package chaos's.
 //
+// Stories run beside each other, each on hosts of its own; one that measures times doesn't call t.Parallel, and is alone.
+//
 // It needs root, and the tools that build/deps.sh installs: it fails where they are missing.
 // Test with: go test ./build/e2e/
 package e2e

@@ -86,7 +86,7 @@ type Engine struct {
 	limits      *limits.Limits // of pushes to and from other sites
 	post        post
 	blocks      blockindex.Index // what pushes may find here
-	announcing  sync.Mutex // held while this device's own record is written
+	announcing  sync.Mutex       // held while this device's own record is written
 
 	notes sync.Mutex // held over a change of a note of a saved memory
 	// following is held over a look at who is in the fleet and what follows from it.

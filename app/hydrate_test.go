@@ -13,6 +13,7 @@ import (
 	"tagalong.org/tagalong/app/handover"
 	"tagalong.org/tagalong/p2p"
 	"tagalong.org/tagalong/p2p/fetch"
+	"tagalong.org/tagalong/vmdisk"
 )
 
 // valve holds back what a device gives of its copy, until it is opened.
@@ -415,5 +416,49 @@ func TestTakenOverWhileTheRestComes(t *testing.T) {
 	until(t, "what was written", func() bool { return laptop.read(v.ID, 7) == 4 })
 	if laptop.read(v.ID, 8) != 2 {
 		t.Error("the laptop follows another disk")
+	}
+}
+
+// A side whose disk isn't whole can't become a VM of its own: it is kept as a restore point, as it is, and the person is told; nothing hangs, also not
+// after a restart.
+func TestKeepBothOfWhichOneIsntWhole(t *testing.T) {
+	desk, laptop, v := twoDevices(t)
+	halfSynced(t, desk, laptop, v.ID, 64)
+	valveOn(desk)
+	take(t, laptop)
+	if s := desk.ended("Work"); s.Phase != api.PhaseDone {
+		t.Fatalf("%+v", s)
+	}
+	laptop.write(v.ID, 6, 8)
+	laptop.stop()
+	until(t, "that the laptop is gone", func() bool { return !desk.engine.linked(laptop.engine.host.ID()) })
+	desk.takeOver("Work")
+	desk.write(v.ID, 7, 4)
+	laptop.start()
+	until(t, "both versions", func() bool {
+		s, _ := laptop.vm("Work")
+		return s.Conflict != nil && len(s.Conflict.Sides) == 2
+	})
+	laptop.choose(api.ResolveBoth, desk)
+	one(t, desk, laptop, v.ID)
+	points, err := laptop.engine.vm(v.ID).shelf().List()
+	if err != nil || len(points) != 1 || !strings.Contains(points[0].Why, "can't run by itself") {
+		t.Fatalf("%+v, %v", points, err)
+	}
+	if s, _ := laptop.engine.Status(t.Context()); len(s.VMs) != 1 {
+		t.Errorf("%d VMs", len(s.VMs))
+	}
+	// All that it had is in the restore point still, and can be read.
+	disk, err := vmdisk.Open(laptop.engine.vm(v.ID).shelf().Disk(points[0].ID), laptop.engine.diskOptions(v.ID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, blockSize)
+	if err := disk.ReadAt(b, 6*blockSize); err != nil || b[0] != 8 || !disk.Stale(5*blockSize, blockSize) {
+		t.Errorf("it has %d, %v", b[0], err)
+	}
+	disk.EndWaiting()
+	if err := disk.Close(); err != nil {
+		t.Fatal(err)
 	}
 }

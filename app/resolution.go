@@ -91,6 +91,12 @@ func (v *vm) settledOn(t directory.SignedTransfer) bool {
 	return state == baton.Replica || ownedState(state) && term > t.Term
 }
 
+// isVM says that there is a VM of that ID.
+func (e *Engine) isVM(id string) bool {
+	_, known := e.dir.VM(id)
+	return known
+}
+
 // chosenText says what the choice has come to, and where the other side is now.
 func (v *vm) chosenText(t directory.SignedTransfer) string {
 	name, winner := v.name(), v.e.deviceName(t.To)
@@ -113,6 +119,12 @@ func (v *vm) chosenText(t directory.SignedTransfer) string {
 		}
 		switch api.Resolution(t.How) {
 		case api.ResolveBoth:
+			if id, _ := secondIDs(t, v.id, loser); loser == v.e.host.ID() && !v.e.isVM(id) {
+				if p, err := v.shelf().Get(pointID(t)); err == nil {
+					text += " " + p.Why + " It is kept as a restore point."
+					continue
+				}
+			}
 			text += fmt.Sprintf(" The other version becomes a VM of its own %s.", where)
 		case api.ResolveOpen:
 			text += fmt.Sprintf(" The other version is kept %s; bring %s there (tagalong switch) to see it as a read-only disk.", where, name)

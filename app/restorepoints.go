@@ -183,7 +183,7 @@ func (v *vm) servePoint(id string) (socket string, err error) {
 	ctx, cancel := context.WithCancel(v.e.ctx)
 	o := &openPoint{disk: disk, socket: socket, cancel: cancel, done: make(chan struct{})}
 	v.opened[id] = o
-	server := &nbd.Server{Backend: disknbd.ReadOnly{Reader: disk}, Log: v.log.With("part", "nbd")}
+	server := &nbd.Server{Backend: disknbd.ReadOnly{Reader: disknbd.Known{Store: disk}}, Log: v.log.With("part", "nbd")}
 	v.e.spawn(func() {
 		defer close(o.done)
 		if err := server.Serve(ctx, l); err != nil && ctx.Err() == nil {

@@ -130,9 +130,16 @@ func (v *vm) setAside(ctx context.Context, t directory.SignedTransfer, run *asid
 		return nil // the side that goes on has all of it
 	}
 	var err error
-	if t.How == string(api.ResolveBoth) {
+	point := t.How != string(api.ResolveBoth)
+	if _, begun := v.shelf().Get(pointID(t)); begun == nil {
+		point = true // that a second VM can't be made was found before a crash
+	}
+	if !point {
+		// A disk that isn't whole can't be a VM's: nobody would ever bring what it lacks. Nothing of it is lost as a restore point.
 		err = v.makeSecond(ctx, t, run)
-	} else {
+		point = errors.Is(err, vmdisk.ErrHydrating)
+	}
+	if point {
 		err = v.makePoint(ctx, t, run)
 	}
 	if err == nil {
@@ -159,13 +166,14 @@ func (v *vm) makePoint(ctx context.Context, t directory.SignedTransfer, run *asi
 	if b, err := v.e.dir.Local(unwanted(v.id)); err == nil && string(b) == id {
 		return errors.Join(v.putBack(id), v.openDisk())
 	}
+	lacks := v.lacksText()
 	pos, err := v.letGoOfDisk()
 	if err != nil {
 		return err
 	}
 	point := restore.Point{
 		ID: id, Term: pos.Term, Barrier: pos.Barrier, At: time.Now(), Open: t.How == string(api.ResolveOpen),
-		Why:    fmt.Sprintf("You chose the version of %s on %s; this is the one that was on %s.", v.name(), v.e.deviceName(t.To), v.e.name),
+		Why:    fmt.Sprintf("You chose the version of %s on %s; this is the one that was on %s.", v.name(), v.e.deviceName(t.To), v.e.name) + lacks,
 		Chosen: v.e.deviceName(t.To),
 	}
 	switch err := shelf.Take(point, v.diskDir()); {
@@ -180,13 +188,30 @@ func (v *vm) makePoint(ctx context.Context, t directory.SignedTransfer, run *asi
 		if errors.Is(err, vmdisk.ErrHydrating) {
 			// What it lacks is nowhere here. The point keeps what was written; the copy is made anew by the side that goes on.
 			v.log.Warn("A disk that lacks blocks was set aside as it is", "point", id)
-			return nil
+			p, err := shelf.Get(id)
+			if err == nil {
+				v.e.tell("vm.incomplete", v, fmt.Sprintf("%s It is kept as a restore point.", p.Why))
+			}
+			return err
 		}
 		if err != nil {
 			return v.explainClone(err, shelf.Bytes(id), fmt.Sprintf("Free some space, or delete the restore point: tagalong restore-points delete %s", id))
 		}
 	}
 	return v.openDisk()
+}
+
+// lacksText says, behind a sentence, that the disk isn't whole, and so what it can't be; "" if it is.
+func (v *vm) lacksText() string {
+	disk := v.currentDisk()
+	if disk == nil {
+		return ""
+	}
+	p, lacks := disk.Hydration()
+	if !lacks {
+		return ""
+	}
+	return fmt.Sprintf(" %s of its disk had not come to this device, so it can't run by itself; opened, that part can't be read.", sayBytes(p.Left))
 }
 
 // putBack moves the disk of a restore point that isn't wanted back to its place, unless that was done.

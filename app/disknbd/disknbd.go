@@ -13,7 +13,9 @@ package disknbd
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
+	"syscall"
 
 	"tagalong.org/tagalong/vmdisk"
 	"tagalong.org/tagalong/vmdisk/nbd"
@@ -148,6 +150,17 @@ func (ReadOnly) Zero(int64, int64, bool, bool) error { return fs.ErrPermission }
 
 // BlockStatus implements nbd.StatusBackend.
 func (b ReadOnly) BlockStatus(off, n int64) ([]nbd.Extent, error) { return status(b.Reader, off, n) }
+
+// Known is a disk that nobody makes whole any more: what it lacks can't be read, which a client is told at once, instead of waiting.
+type Known struct{ *vmdisk.Store }
+
+// ReadAt implements vmdisk.Reader. Its error is syscall.EIO where something is lacking.
+func (k Known) ReadAt(p []byte, off int64) error {
+	if k.Stale(off, int64(len(p))) {
+		return fmt.Errorf("%d bytes at %d never came to this device: %w", len(p), off, syscall.EIO)
+	}
+	return k.Store.ReadAt(p, off)
+}
 
 // status says where there is data. Holes read as zeros.
 func status(r vmdisk.Reader, off, n int64) ([]nbd.Extent, error) {

@@ -3,6 +3,7 @@ package disknbd
 import (
 	"context"
 	"errors"
+	"syscall"
 	"testing"
 
 	"tagalong.org/tagalong/vmdisk"
@@ -60,6 +61,14 @@ func TestStale(t *testing.T) {
 		if !errors.Is(err, nbd.ErrHangUp) || !errors.Is(err, vmdisk.ErrStale) {
 			t.Error(err)
 		}
+	}
+	// Of what nobody makes whole any more the rest can be read.
+	known := ReadOnly{Reader: Known{d}}
+	if err := known.ReadAt(make([]byte, 4096), 4*4096); !errors.Is(err, syscall.EIO) || errors.Is(err, nbd.ErrHangUp) {
+		t.Error(err)
+	}
+	if err := known.ReadAt(make([]byte, 4096), 5*4096); err != nil {
+		t.Error(err)
 	}
 	if err := d.Hydrate(t.Context(), ones{}); err != nil {
 		t.Fatal(err)

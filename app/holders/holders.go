@@ -5,6 +5,10 @@
 // Guaranteed: a device that isn't exactly at the position that it acknowledged to this history's owners isn't asked for anything; one that is,
 // isn't asked for what was written since. A replica that moves on while it is lent is read as it was, or no more.
 //
+// A holder of whom it isn't known any more what it lacks (its set was damaged, or it gave up a copy) isn't asked either, though it says where it
+// stands: two sides of a fork may have counted on under one term, so that a number alone doesn't tell what it has. It is asked again when it
+// has acknowledged something new.
+//
 // Not guaranteed: that the giver is known. Whoever becomes the owner tells its disk so (vmdisk.Store.ImportDirty, then SetClean for the giver).
 //
 // To test: go test -race ./app/holders

@@ -49,6 +49,20 @@ func cmdScene(ts *testscript.TestScript, _ bool, args []string) {
 				st.Devices[i].Site = at
 			}
 		})
+	case "full": // nothing fits on the disk any more, not even what it takes to open Work
+		change(func(st *api.Status, work *api.VM) {
+			st.Problem = &api.Error{Code: api.CodeSpace, Sentence: "This device's disk is full.", Next: "Free some space."}
+			work.Here, work.Owner, work.OwnerName, work.State, work.Unopened = true, "D1", "desk", api.VMUnknown, true
+			work.Problem = &api.Error{Code: api.CodeSpace, Sentence: "The disk of Work couldn't be opened.", Next: "Free some space."}
+		})
+	case "waits": // of a disk that isn't whole laptop has the rest, and is away
+		change(func(st *api.Status, work *api.VM) {
+			st.Devices[1].Connected, st.Devices[1].LastSeen = false, at
+			work.Here, work.Owner, work.OwnerName, work.State = true, "D1", "desk", api.VMRunning
+			work.Hydration = &api.Hydration{Total: 4 << 30, Remaining: 1 << 30, Waiting: true, Reads: 2, From: []api.HydrationHolder{{Device: "D2", DeviceName: "laptop", Needed: true}}}
+			work.Replicas[2].State, work.Replicas[2].Remaining, work.Replicas[2].Blocks, work.Replicas[2].Overrun = api.ReplicaBehind, 8<<20, 2048, at
+			work.Spec.Sync, work.Second = api.SyncTwo, &api.SecondCopy{State: api.SecondFilling}
+		})
 	case "orphan":
 		change(func(st *api.Status, work *api.VM) {
 			st.Devices[1].Connected, work.Orphan, work.State = false, true, api.VMUnknown

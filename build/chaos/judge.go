@@ -185,11 +185,13 @@ func (w *world) boots(ctx context.Context, p *story.PC, durable uint64) (err err
 	ctx, cancel := context.WithTimeout(ctx, healFor)
 	defer cancel()
 	serial := filepath.Join(w.o.Dir, "serial-"+p.Name)
-	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+	// Not of ctx: killed when time is up, QEMU would seem to have ended early.
+	cmd := exec.Command("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-machine", "pc-i440fx-7.2", "-accel", "tcg", "-cpu", "Nehalem", "-m", "262080K", "-snapshot",
 		"-drive", "file="+filepath.Join(p.Data, "vms", w.vm, "disk", "base.raw")+",format=raw,if=none,id=disk", "-device", "virtio-blk-pci,drive=disk",
 		"-chardev", "socket,id=serial,path="+serial+",server=on,wait=off", "-serial", "chardev:serial")
 	var said strings.Builder
+	began := time.Now()
 	cmd.Stdout, cmd.Stderr = &said, &said
 	if err := cmd.Start(); err != nil {
 		return err
@@ -206,7 +208,7 @@ func (w *world) boots(ctx context.Context, p *story.PC, durable uint64) (err err
 			<-ended
 		}
 		if err != nil {
-			err = fmt.Errorf("%w (QEMU %s: %s)", err, how, said.String())
+			err = fmt.Errorf("%w (after %v QEMU %s: %s)", err, time.Since(began).Round(time.Second), how, said.String())
 		}
 	}()
 	c, err := console.Dial(ctx, p.Name, serial, console.NewTimeline())

@@ -24,6 +24,9 @@
 #           (sums), before compression, against what rsync -B 4096 sends; how well it uses a line of 7 Mbit/s and 40 ms (of what TCP
 #           can carry over it); and how much longer somebody waits meanwhile who asks for a block (network namespaces, so root; a
 #           process at each end, disks on tmpfs, four images in all). With --mib 2048 three minutes
+#   day     what is pushed to another site of a day's writes: eight hours of the rates of the thesis' table 3.1 and a quiet night, four
+#           fifths of it hot blocks that are overwritten, in time lapse: the scheduler, the disks and the pushes are the product's, the
+#           hours and the line are counted. Absolute figures; the disk is --mib, a minute or two
 #   hydrate what a disk gives all of which is stale, as after a switch: read in sequence while the rest is pulled (pull) and without (demand,
 #           for --seconds), and at random (random: the median of 4 KiB reads, in ms), over a path with a round trip of 0, 6, 25 and 80 ms
 #           that carries what the processor can (a proxy on loopback), against what r3map's authors have published, and over the same path in

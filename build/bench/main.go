@@ -41,6 +41,7 @@ var benchmarks = map[string]func(ctx context.Context, s settings) error{
 	"memory":  benchMemory,
 	"mirror":  benchMirror,
 	"push":    benchPush,
+	"day":     benchDay,
 	"hydrate": benchHydrate,
 
 	"directory": benchDirectory,

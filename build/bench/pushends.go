@@ -152,6 +152,7 @@ func serveBlock(s p2p.Stream) error {
 // Orders to a pusher, each followed by a number.
 const (
 	orderScatter = "scatter" // write so many blocks of noise, scattered
+	orderDay     = "day"     // write and push a day
 	orderPush    = "push"    // push what was written; with 1, without knowing what
 )
 
@@ -217,6 +218,10 @@ func (o *pusher) obey(ctx context.Context) error {
 			err = o.scatter(n)
 		case orderPush:
 			err = o.push(ctx, n == 1, &stats)
+		case orderDay:
+			if err = o.day(ctx, os.Stdout); err == nil {
+				continue
+			}
 		case orderBare:
 			err = bare(ctx, o.host, o.peer, n)
 		default:

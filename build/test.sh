@@ -72,11 +72,10 @@ step "the rules about the source tree"
 go test -count=1 ./build/rules/
 
 step "unit tests, with the race detector"
-# The window's tests run below, in a build of their own; the end-to-end tests come last. Some packages wait for guests and timers while
-# others compute: more run at once than there are processors. What vet finds was looked for above.
+# The window's tests run below, in a build of their own; the end-to-end tests come last. What vet finds was looked for above.
 packages=$(go list -tags nogui ./... | grep -v -e '/ui$' -e '/ui/' -e '/build/e2e$' -e '/build/chaos$' -e '/vmdisk/crash$' -e '/app/fleetsim$')
 # shellcheck disable=SC2086 # several words on purpose
-go test -race -vet=off -tags nogui -p $(($(nproc) + 1)) -timeout 20m $packages
+go test -race -vet=off -tags nogui -timeout 20m $packages
 go test -race -tags ci,migrated_fynedo -timeout 10m ./ui/... ./assets/...
 
 step "crash points, killed processes, and whole fleets, simulated"

@@ -13,6 +13,7 @@ import (
 
 	"tagalong.org/tagalong/app/api"
 	"tagalong.org/tagalong/build/guest/console"
+	"tagalong.org/tagalong/build/lab"
 	"tagalong.org/tagalong/build/story"
 )
 
@@ -32,13 +33,19 @@ func fleet(t *testing.T) (context.Context, *story.Fleet) {
 // fleetOf makes PCs of which each is paired with the one before.
 func fleetOf(t *testing.T, names ...string) (context.Context, *story.Fleet) {
 	t.Helper()
+	return fleetAt(t, lab.WAN{}, lab.Site{Name: "lan", Hosts: names})
+}
+
+// fleetAt is fleetOf at several sites.
+func fleetAt(t *testing.T, wan lab.WAN, sites ...lab.Site) (context.Context, *story.Fleet) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	t.Cleanup(cancel)
 	f, err := story.BeginFleet(ctx, story.Options{
-		Binary: built.binary, Image: built.image, Dir: t.TempDir(), Out: t.Output(),
+		Binary: built.binary, Image: built.image, Dir: t.TempDir(), Out: t.Output(), Sites: sites, WAN: wan,
 		// Two guests run at once here, on processors that are emulated.
 		Rate: console.Rate{Records: 20, Fsync: 4, Mem: 1, Set: 16},
-	}, names...)
+	})
 	t.Cleanup(func() {
 		if err := f.Close(); err != nil {
 			t.Error(err)

@@ -72,7 +72,7 @@ func benchDay(ctx context.Context, s settings) error {
 type dayTold struct {
 	wrote, different, sent, content int64
 	pushes                          int
-	behind                          float64 // the longest, in seconds
+	behind                          float64 // how old what is there was at most, in seconds
 }
 
 // day writes a day's writes, in the time that it says it is, and pushes when the scheduler says so. A push is carried out at once, and takes the time that the line
@@ -83,7 +83,7 @@ func (o *pusher) day(ctx context.Context, out io.Writer) error {
 	at := postal.Position(o.disk.Position())
 	there := at // a whole copy
 	written, seen := at, map[int64]struct{}{}
-	var busy, behindSince time.Duration // busy: until then
+	var busy, cutAt, thereAt time.Duration // the push lasts until busy; when its cut was taken, and the one that is there
 	var result *postal.Position
 	p := make([]byte, 64<<10)
 	fill, err := noise()
@@ -115,12 +115,9 @@ func (o *pusher) day(ctx context.Context, out io.Writer) error {
 			}
 		}
 		written = postal.Position(o.disk.Position())
-		if there == written {
-			behindSince = now
-		}
-		told.behind = max(told.behind, (now - behindSince).Seconds())
+		told.behind = max(told.behind, (now - thereAt).Seconds())
 		if result != nil && now >= busy {
-			there = *result
+			there, thereAt = *result, cutAt
 			machine.Ended("day", o.peer, now, postal.Result{Reached: there})
 			result = nil
 		}
@@ -137,6 +134,7 @@ func (o *pusher) day(ctx context.Context, out io.Writer) error {
 			if err := o.push(ctx, false, &stats); err != nil {
 				return err
 			}
+			cutAt = now
 			reached := postal.Position(o.disk.Position())
 			result = &reached
 			sent := stats.Sent.Load()

@@ -4,54 +4,37 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
+	"slices"
 	"time"
 
 	"tagalong.org/tagalong/app/api"
+	"tagalong.org/tagalong/app/scrub"
 	"tagalong.org/tagalong/p2p/verify"
+	"tagalong.org/tagalong/vmdisk"
 )
 
-// The background verification goes through a VM's disk, with all its live copies, one span (256 MiB) a step: at most 8.5 MiB/s, and only while
-// this device isn't on battery, as far as that can be known, and its guests have hardly used their disks since the last step. What
-// it has done outlives the engine.
-const (
-	scrubStep = 30 * time.Second
-	// scrubEvery is how long after a whole round the next one begins, scrubRetry how long after a step that failed.
-	scrubEvery = 7 * 24 * time.Hour
-	scrubRetry = 10 * time.Minute
-)
+// The background verification goes through a VM's disk, with all its copies that can be compared, one span (256 MiB) a step, while this device isn't on
+// battery, as far as that can be known; package scrub says when, and which. What it has done outlives the engine. scrubRetry is how long it rests after a step
+// that failed.
+const scrubRetry = 10 * time.Minute
 
-// scrubState is what is kept of a VM's verifications, by its owner. It is a value of this device only, in JSON.
-type scrubState struct {
-	Version int `json:"version"`
-	// Term and From say how far the round under way is that began at Began; it belongs to that term, and is none if From is 0.
-	Term  uint64    `json:"term"`
-	From  int64     `json:"from"`
-	Began time.Time `json:"began"`
-	// Equal has the devices whose copies were equal, or were made so, in every step of that round.
-	Equal map[string]bool `json:"equal"`
-	// Ended is when a whole round last ended, Verified when the last one began that found a device's copy equal.
-	Ended    time.Time            `json:"ended"`
-	Verified map[string]time.Time `json:"verified"`
-}
-
-const scrubVersion = 1
+// scrubMakeUp is how far apart the steps are at least that make up for what a device missed.
+const scrubMakeUp = 30 * time.Second
 
 func scrubKey(vm string) string { return "scrub/" + vm }
 
 // scrubbed is what is kept; nothing, if that can't be read: then the round begins anew. Callers hold v.scrubs.
-func (v *vm) scrubbed() (s scrubState) {
+func (v *vm) scrubbed() (s scrub.State) {
 	b, err := v.e.dir.Local(scrubKey(v.id))
-	if err != nil || json.Unmarshal(b, &s) != nil || s.Version != scrubVersion || s.From < 0 {
-		s = scrubState{Version: scrubVersion}
-	}
-	if s.Verified == nil {
-		s.Verified = map[string]time.Time{}
+	if err != nil || json.Unmarshal(b, &s) != nil || !s.Readable() {
+		s = scrub.State{Version: scrub.Version}
 	}
 	return s
 }
 
 // keepScrubbed stores what is to be kept. Callers hold v.scrubs.
-func (v *vm) keepScrubbed(s scrubState) error {
+func (v *vm) keepScrubbed(s scrub.State) error {
 	b, err := json.Marshal(s)
 	if err == nil {
 		err = v.e.dir.SetLocal(scrubKey(v.id), b)
@@ -71,12 +54,13 @@ func (v *vm) wholeRound(r *api.Verification) {
 	v.scrubs.Lock()
 	defer v.scrubs.Unlock()
 	s := v.scrubbed()
-	s.From, s.Equal, s.Ended = 0, nil, time.Now()
+	var equal []string
 	for _, c := range r.Copies {
 		if c.Missing == "" && c.Equal+c.Busy+c.Behind == r.Read {
-			s.Verified[c.Device] = r.Started
+			equal = append(equal, c.Device)
 		}
 	}
+	s.Whole(r.Started, time.Now(), equal)
 	if err := v.keepScrubbed(s); err != nil {
 		v.log.Warn("Noting a verification failed", "error", err)
 	}
@@ -84,9 +68,9 @@ func (v *vm) wholeRound(r *api.Verification) {
 
 // scrub verifies this device's VMs in the background.
 func (e *Engine) scrub(ctx context.Context) error {
-	tick := time.NewTicker(scrubStep)
+	tick := time.NewTicker(scrub.Tick)
 	defer tick.Stop()
-	before := e.guestRequests()
+	pace := scrub.Pace{Busy: courtesyBusy}
 	failed := map[string]time.Time{}
 	for {
 		select {
@@ -94,9 +78,12 @@ func (e *Engine) scrub(ctx context.Context) error {
 			return ctx.Err()
 		case <-tick.C:
 		}
-		now := e.guestRequests()
-		busy := now-before >= int64(courtesyBusy*scrubStep/time.Second)
-		if before = now; busy || e.onBattery() {
+		now := time.Now()
+		if e.onBattery() {
+			pace.Rest(now, e.guestRequests())
+			continue
+		}
+		if !pace.Tick(now, e.guestRequests()) {
 			continue
 		}
 		for _, v := range e.allVMs() {
@@ -124,36 +111,31 @@ func (v *vm) scrubSpan(ctx context.Context, now time.Time) error {
 	v.scrubs.Lock()
 	s := v.scrubbed()
 	v.scrubs.Unlock()
-	if s.From > 0 && (s.Term != term || s.From >= size) {
-		s.From = 0 // it was elsewhere meanwhile
+	from, only, due := s.Next(term, size, verify.SpanSize, now, nil)
+	if !due && v.mayMakeUp(now) {
+		from, only, due = s.Next(term, size, verify.SpanSize, now, v.comparable())
 	}
-	if s.From == 0 {
-		if now.Sub(s.Ended) < scrubEvery && !s.Ended.After(now) {
-			return nil
-		}
-		s.Term, s.Began, s.Equal = term, now, nil
+	if !due {
+		return nil
 	}
-	from, next := s.From, int64(0)
-	r, skipped, err := v.verify(ctx, verifying{from: from, next: func(off int64, _ *verify.Result) error { next = off; return errSpanDone }})
+	next := int64(0)
+	r, skipped, err := v.verify(ctx, verifying{from: from, only: only, withCopies: true, next: func(off int64, _ *verify.Result) error { next = off; return errSpanDone }})
+	if errors.Is(err, errNobodyThere) {
+		return nil // another time
+	}
 	if !errors.Is(err, errSpanDone) {
 		return err
 	}
-	if len(r.Copies) == 0 && len(skipped) > 0 {
-		return nil // nobody is there to compare with: another time
-	}
 	equal := map[string]bool{}
 	for device, c := range r.Copies {
-		equal[device] = c.Through(r.Read) && (from == 0 || s.Equal[device])
-	}
-	s.Equal, s.From = equal, next
-	if next >= size {
-		s.From, s.Equal, s.Ended = 0, nil, now
-		for device, all := range equal {
-			if all {
-				s.Verified[device] = s.Began
-			}
+		if c.Err == nil {
+			equal[device] = c.Through(r.Read)
 		}
 	}
+	if only != nil && len(equal) == 0 {
+		return errNobodyThere // what was to be made up for wasn't, and isn't at the next step
+	}
+	s.Stepped(from, next, size, verify.SpanSize, now, equal)
 	v.tellFindings(r, skipped, now, size)
 	v.scrubs.Lock()
 	defer v.scrubs.Unlock()
@@ -162,6 +144,31 @@ func (v *vm) scrubSpan(ctx context.Context, now time.Time) error {
 		return nil
 	}
 	return v.keepScrubbed(s)
+}
+
+// mayMakeUp says whether it is time to look who could get made up for what it missed: that costs a count of what all lack.
+func (v *vm) mayMakeUp(now time.Time) bool {
+	v.scrubs.Lock()
+	defer v.scrubs.Unlock()
+	if since := now.Sub(v.madeUp); since >= 0 && since < scrubMakeUp {
+		return false
+	}
+	v.madeUp = now
+	return true
+}
+
+// comparable are the devices whose copies could be compared now.
+func (v *vm) comparable() (devices []string) {
+	v.mu.Lock()
+	feeds := maps.Clone(v.feeds)
+	v.mu.Unlock()
+	for _, device := range slices.Sorted(maps.Keys(feeds)) {
+		at := feeds[device].progress().phase
+		if v.e.linked(device) && (at == vmdisk.Live || at == vmdisk.Detached) && (!v.e.fromAfar(device) || v.e.limits.Allowance(v.id).May) {
+			devices = append(devices, device)
+		}
+	}
+	return devices
 }
 
 // tellFindings tells the person what the background verification found.

@@ -58,11 +58,16 @@ type verifying struct {
 	overwrite bool
 	pace      func(ctx context.Context, n int64) error // of reading this device's disk, beside courtesy's; nil: none
 	next      func(off int64, r *verify.Result) error
-	only      func(device string) bool // whose copies to compare; nil: all
+	only      []string // whose copies to compare; nil: all
+	// withCopies says that nothing is to be done (errNobodyThere) where there are copies, and none can be compared.
+	withCopies bool
 }
 
 // errNotCompared is why a device's copy wasn't compared at all; its text is for the person, after the device's name.
 var errNotCompared = errors.New("isn't up to date now")
+
+// errNobodyThere: there are copies, and none can be compared now.
+var errNobodyThere = errors.New("no copy can be compared now")
 
 // forbiddenError is that of a copy at another site, which isn't to be compared now by what the person set about syncing; its text is for the person.
 type forbiddenError struct{ sentence string }
@@ -103,7 +108,7 @@ func (v *vm) verify(ctx context.Context, w verifying) (r *verify.Result, skipped
 	feeds := maps.Clone(v.feeds)
 	v.mu.Unlock()
 	for _, device := range slices.Sorted(maps.Keys(feeds)) {
-		if w.only != nil && !w.only(device) {
+		if w.only != nil && !slices.Contains(w.only, device) {
 			continue
 		}
 		s, err := feeds[device].openVerify(ctx, disk, o.Key, lent)
@@ -113,6 +118,9 @@ func (v *vm) verify(ctx context.Context, w verifying) (r *verify.Result, skipped
 		}
 		defer s.Close()
 		o.Copies[device] = s
+	}
+	if w.withCopies && len(o.Copies) == 0 && len(skipped) > 0 {
+		return nil, skipped, errNobodyThere
 	}
 	r, err = verify.Round(ctx, o)
 	return r, skipped, err

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"tagalong.org/tagalong/app/api"
+	"tagalong.org/tagalong/app/scrub"
 	"tagalong.org/tagalong/p2p"
 	"tagalong.org/tagalong/p2p/verify"
 	"tagalong.org/tagalong/vmdisk"
@@ -231,7 +232,7 @@ func TestTheBackgroundVerificationGoesOn(t *testing.T) {
 	at := time.Now()
 	step := func() {
 		t.Helper()
-		at = at.Add(scrubStep)
+		at = at.Add(scrub.Tick)
 		if err := owner.engine.vm(id).scrubSpan(t.Context(), at); err != nil {
 			t.Fatal(err)
 		}
@@ -264,8 +265,8 @@ func TestTheBackgroundVerificationGoesOn(t *testing.T) {
 	if r, err := owner.verify(api.VerifyVM{VM: "Work", Overwrite: true}); err != nil || !r.Clean || len(r.Findings) != 1 {
 		t.Fatalf("%+v, %v", r, err)
 	}
-	at = at.Add(scrubEvery)
-	began := at.Add(scrubStep)
+	at = at.Add(scrub.Every)
+	began := at.Add(scrub.Tick)
 	for range 3 {
 		step()
 	}

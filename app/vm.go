@@ -45,6 +45,7 @@ type vm struct {
 	verifies chan struct{}
 	// scrubs guards what is kept of the background verification.
 	scrubs sync.Mutex
+	madeUp time.Time // when it was last looked whether somebody missed a part of it; scrubs guards it, too
 
 	events chan baton.Event
 	asks   chan ask

@@ -34,7 +34,7 @@ type Engine interface {
 	CheckDisk(ctx context.Context, req CheckDisk) (*Job, error)
 	// SeedVM does too. The copy is no replica before its owner has compared it and sent what differs.
 	SeedVM(ctx context.Context, req SeedVM) (*Job, error)
-	// VerifyVM, on the VM's owner, compares its disk with all copies that are up to date, and repairs what is proven to be damaged. It returns
+	// VerifyVM, on the VM's owner, compares its disk with all copies, those at other sites where they stand, and repairs what is proven to be damaged. It returns
 	// as they do.
 	VerifyVM(ctx context.Context, req VerifyVM) (*Job, error)
 

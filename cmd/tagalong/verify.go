@@ -14,13 +14,14 @@ func newVerify(c *cli) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify [VM]",
 		Short: "Compare a VM's disk with its copies on the other devices, and repair damage",
-		Long: `Compare the disk of a VM that is on this device with all copies that are up to date,
-without moving them, while the VM goes on. What is proven to be damaged is repaired
+		Long: `Compare the disk of a VM that is on this device with all copies, without moving them,
+while the VM goes on: those at other sites with all that they have, as far as
+"tagalong sync" allows it now. What is proven to be damaged is repaired
 from a copy that is right. Where two differ and nothing says which is right, both are
 left as they are, and you are told; --overwrite then makes the copies what the VM's
 disk is. Without VM, all that are on this device are verified, one after the other.
 
-The same goes on in the background, slowly, once a week. tagalong vm show tells when
+The same goes on in the background once a week, while the VMs are quiet. tagalong vm show tells when
 each device's copy was last verified.
 
 The exit code is 0 if nothing is wrong, or not any more, and 1 if something is.`,
@@ -122,6 +123,9 @@ func (c *cli) showVerification(v *api.Verification) {
 			x.Missing = fmt.Sprintf("%s (compared up to %s)", x.Missing, size(x.Until))
 		case x.Missing == "" && x.Busy > 0:
 			x.Missing = fmt.Sprintf("but %s that were written too often to tell", size(x.Busy))
+		}
+		if x.Missing == "" && x.Behind > 0 {
+			x.Missing = fmt.Sprintf("but %s that it doesn't have yet", size(x.Behind))
 		}
 		rows = append(rows, []string{x.DeviceName, size(x.Equal), x.Missing})
 	}

@@ -34,6 +34,10 @@
 #           well that uses the line (network namespaces, so root). And a guest, its processor emulated, that unpacks an archive of small files:
 #           all of its disk stale, the holder behind 1 Gbit/s, with pull (unpack-pull) and without (unpack-demand, which the thesis measured as 1.56),
 #           against nothing stale, three rounds at most. Times are better when less. Disks on tmpfs; ten minutes with --mib 256
+#   resync  how fast a device that was apart for ten minutes is brought up to date (2 MB/s written meanwhile for 512 MiB of disk, four fifths of it into a tenth),
+#           with what it lacks known, and a new device gets its first copy, against the slower of a bare stream and a bare
+#           write and sync of as many bytes; what a first copy leaves of the guest's flushed writes and of its reads, against none. Over a line as fast as
+#           the computer can, and one of 100 Mbit/s and 1 ms (network namespaces, so root; a process at each end, disks on --scratch)
 #   memory  what a 1 TiB disk with three peers and 10 % of its blocks dirty takes, beyond buffers
 #   directory  three devices' directories (processes on this computer, TCP, no encryption, on --scratch): how long until a
 #           change is durable on both others, and what the stale sets of 5 VMs of 1 TiB with 10 % random stale blocks take

@@ -42,6 +42,7 @@ var benchmarks = map[string]func(ctx context.Context, s settings) error{
 	"mirror":  benchMirror,
 	"push":    benchPush,
 	"day":     benchDay,
+	"resync":  benchResync,
 	"hydrate": benchHydrate,
 
 	"directory": benchDirectory,
@@ -74,6 +75,10 @@ func run(ctx context.Context, args []string) error {
 		return pushPeer(ctx, args[1:])
 	case "pushowner":
 		return pushOwner(ctx, args[1:])
+	case "resyncpeer":
+		return resyncPeer(ctx, args[1:])
+	case "resyncowner":
+		return resyncOwner(ctx, args[1:])
 	case "hydrateholder":
 		return hydrateHolder(ctx, args[1:])
 	case "hydrateowner":

@@ -1,0 +1,169 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"tagalong.org/tagalong/build/lab"
+)
+
+// apartBytes is what a guest writes in ten minutes, for a MiB of its disk: with 512 MiB 1.2 GB in all, 2 MB/s.
+const apartBytes = 600 * 4096
+
+// resync is an owner and its peer, between which lies a line.
+type resync struct {
+	owner, peer *server
+	socket      string
+	size        int64
+}
+
+// ask gives an order, and says how long it took.
+func ask(to *server, order string, n int64) (bytes int64, seconds float64, err error) {
+	if _, err := fmt.Fprintln(to.stdin, order, n); err != nil {
+		return 0, 0, err
+	}
+	line, err := to.stdout.ReadString('\n')
+	if err == nil {
+		var same int64
+		_, err = fmt.Sscan(line, &bytes, &same, &seconds)
+	}
+	if err != nil {
+		return 0, 0, fmt.Errorf("%s: %q: %w", order, line, err)
+	}
+	return bytes, seconds, nil
+}
+
+// benchResync measures a return after ten minutes apart, and a new device's first copy, against the slower of the bare line and the bare disk, in the same
+// round and of as many bytes; and what a first copy costs the guest. Near is a line as fast as the computer can, shaped one of 100 Mbit/s and 1 ms.
+func benchResync(ctx context.Context, s settings) error {
+	none := errNoCell
+	for _, line := range []struct {
+		name string
+		wan  lab.WAN
+	}{{"near", lab.WAN{RoundTrip: 200 * time.Microsecond}}, {"shaped", lab.WAN{Rate: 100_000_000, RoundTrip: time.Millisecond}}} {
+		switch err := resyncOver(ctx, s, line.name, line.wan); {
+		case err == nil:
+			none = nil
+		case !errors.Is(err, errNoCell):
+			return fmt.Errorf("%s: %w", line.name, err)
+		}
+	}
+	return none
+}
+
+func resyncOver(ctx context.Context, s settings, name string, wan lab.WAN) (err error) {
+	var r resync
+	cells := r.cells(s, name)
+	if !wanted(s, cells) {
+		return errNoCell
+	}
+	net, err := lab.NewSites(ctx, wan, lab.Site{Name: "here", Hosts: []string{"desk"}}, lab.Site{Name: "there", Hosts: []string{"laptop"}})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, net.Close()) }()
+	dir, remove, err := folder(s.scratch)
+	if err != nil {
+		return err
+	}
+	defer remove()
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	desk, laptop := net.Host("desk"), net.Host("laptop")
+	var at string
+	r.size = s.size
+	r.peer, at, err = announce("resyncpeer", laptop.Command(ctx, self, "resyncpeer", "-dir", filepath.Join(dir, "peer"), "-at", laptop.Addr().String()))
+	if err != nil {
+		return err
+	}
+	defer r.peer.stop()
+	r.owner, r.socket, err = announce("resyncowner", desk.Command(ctx, self, "resyncowner", "-dir", filepath.Join(dir, "owner"), "-at", desk.Addr().String(),
+		"-bytes", strconv.FormatInt(s.size, 10), "-peer", at))
+	if err != nil {
+		return err
+	}
+	defer r.owner.stop()
+	if _, _, err := ask(r.owner, orderBack, 0); err != nil {
+		return err
+	}
+	return compare(ctx, s, cells)
+}
+
+// run gives orders one after the other, to the peer those that are its.
+func (r *resync) run(orders ...string) (bytes int64, seconds float64, err error) {
+	for _, o := range orders {
+		to := r.owner
+		what, much, _ := strings.Cut(o, " ")
+		if what == orderWipe || what == orderPut {
+			to = r.peer
+		}
+		n, _ := strconv.ParseInt(much, 10, 64)
+		if bytes, seconds, err = ask(to, what, n); err != nil {
+			return 0, 0, err
+		}
+	}
+	return bytes, seconds, nil
+}
+
+// cells are what is measured over one line. Contenders of a cell are measured one after the other, ours first or last: the bare ones move as many bytes as
+// ours moved last.
+func (r *resync) cells(s settings, name string) []cell {
+	moved := s.size / 4
+	ours := func(orders ...string) func(context.Context) (sample, error) {
+		return func(context.Context) (sample, error) {
+			bytes, seconds, err := r.run(orders...)
+			moved = max(bytes, 1<<20)
+			return sample{rate: float64(moved) / 1e6 / max(seconds, 1e-9)}, err
+		}
+	}
+	slower := func(context.Context) (sample, error) {
+		_, line, err := r.run(fmt.Sprint(orderBare, " ", moved))
+		if err != nil {
+			return sample{}, err
+		}
+		_, disk, err := r.run(fmt.Sprint(orderPut, " ", moved))
+		return sample{rate: float64(moved) / 1e6 / max(line, disk, 1e-9)}, err
+	}
+	against := func(what string, orders ...string) cell {
+		return cell{"resync/" + name + "-" + what, "MB/s", []contender{
+			{name: "ours", measure: ours(orders...)}, {name: "slower-of-line-and-disk", measure: slower, aim: 0.85},
+		}}
+	}
+	apart := fmt.Sprint(orderChurn, " ", s.size>>20*apartBytes)
+	out := []cell{
+		against("dirty", orderAway, apart, orderBack),
+		against("first", orderForget, orderWipe, orderBack),
+	}
+	guest := func(l load, copying bool) func(context.Context) (sample, error) {
+		return func(ctx context.Context) (sample, error) {
+			orders := []string{orderBack}
+			if copying {
+				orders = []string{orderForget, orderWipe, orderFollow}
+			}
+			if _, _, err := r.run(orders...); err != nil {
+				return sample{}, err
+			}
+			if !copying {
+				if _, _, err := r.run(orderAway); err != nil {
+					return sample{}, err
+				}
+			}
+			got, err := fio(ctx, r.socket, r.size, l, s.seconds)
+			return sample{rate: got.rate}, err
+		}
+	}
+	for _, l := range []load{{block: 4 << 10, depth: 1, write: true, sync: true}, {block: 4 << 10, depth: 1}} {
+		out = append(out, cell{"resync/" + name + "-guest-" + l.String(), "iops", []contender{
+			{name: "copying", measure: guest(l, true)}, {name: "alone", measure: guest(l, false), aim: 0.95},
+		}})
+	}
+	return out
+}

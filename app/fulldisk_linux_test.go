@@ -94,6 +94,7 @@ func TestAFullDiskKeepsNoEngineFromStarting(t *testing.T) {
 	if got := a.read(v.ID, 0); got != 'x' {
 		t.Fatalf("it holds %q", got)
 	}
+	until(t, "its disk to take writes again", func() bool { return a.engine.vm(v.ID).currentDisk().Info().Active })
 	a.write(v.ID, 1, 'y')
 	until(t, "all to be well", func() bool { st, err := a.engine.Status(t.Context()); return err == nil && st.Problem == nil })
 	b.live("Play")

@@ -499,8 +499,22 @@ func reference(history []SignedTransfer, removed func(string) bool) []Hash {
 	all := list
 	list = slices.DeleteFunc(slices.Clone(list), func(x SignedTransfer) bool {
 		if x.Kind == KindSwitch || x.Kind == KindReturned {
-			return slices.ContainsFunc(children[x.Prev], func(c SignedTransfer) bool {
-				return (c.Kind == KindTakeover || c.Kind == KindKept) && c.To == x.To && alive(c) && within(c.Position, x.Position)
+			has := func(c SignedTransfer) bool { // all that x gave, in another's hands or kept
+				return (c.Kind == KindTakeover || c.Kind == KindKept) && alive(c) && within(c.Position, x.Position)
+			}
+			beside := slices.DeleteFunc(slices.Clone(children[x.Prev]), func(c SignedTransfer) bool { return !has(c) })
+			if slices.ContainsFunc(beside, func(c SignedTransfer) bool { return c.To == x.To }) {
+				return true
+			}
+			kept := slices.ContainsFunc(beside, func(c SignedTransfer) bool { return c.Kind == KindKept })
+			before := map[Hash]bool{x.Hash(): true} // x, and what it comes from
+			for i := range history {
+				if y := history[len(history)-1-i]; before[y.Hash()] && y.Kind != KindCreated {
+					before[y.Prev] = true
+				}
+			}
+			return kept && slices.ContainsFunc(history, func(c SignedTransfer) bool {
+				return c.Kind == KindTakeover && c.To == x.To && before[c.Prev] && !before[c.Hash()] && c.Prev != x.Hash() && alive(c)
 			})
 		}
 		return x.Kind == KindResolved && slices.ContainsFunc(children[x.Prev], func(c SignedTransfer) bool {

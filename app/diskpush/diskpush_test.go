@@ -2,6 +2,7 @@ package diskpush
 
 import (
 	"bytes"
+	"errors"
 	"testing"
 
 	"tagalong.org/tagalong/vmdisk"
@@ -22,9 +23,9 @@ func TestLacks(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	d, err := vmdisk.Create("", vmdisk.ID{1}, 64*vmdisk.Block, vmdisk.Options{FS: vfs.NewMem(), BarrierEvery: -1, SaveEvery: -1})
+	o := vmdisk.Options{FS: vfs.NewMem(), BarrierEvery: -1, SaveEvery: -1}
+	d, err := vmdisk.Create("", vmdisk.ID{1}, 64*vmdisk.Block, o)
 	must(err)
-	defer d.Close()
 	must(d.Activate(1))
 	write := func(block int64) {
 		t.Helper()
@@ -34,7 +35,6 @@ func TestLacks(t *testing.T) {
 	write(3)
 	before, err := d.Cut(t.Context())
 	must(err)
-	defer before.Close()
 	write(5)
 	cut, err := d.Cut(t.Context())
 	must(err)
@@ -53,7 +53,18 @@ func TestLacks(t *testing.T) {
 	if set, _ := Lacks(d, cut, "peer", there, history(true)); set != nil {
 		t.Errorf("a copy that isn't whole is said to lack %v", set)
 	}
-	there = vmdisk.ReplicaState{Disk: d.ID(), Complete: true, Position: vmdisk.Position{Term: 1}}
+
+	// What was written since isn't known any more.
+	there.Complete = true
+	must(errors.Join(cut.Close(), before.Close(), d.Close()))
+	d, err = vmdisk.Open("", o)
+	must(err)
+	defer d.Close()
+	must(d.Activate(2))
+	write(7)
+	cut, err = d.Cut(t.Context())
+	must(err)
+	defer cut.Close()
 	if set, _ := Lacks(d, cut, "peer", there, history(true)); set != nil {
 		t.Errorf("a copy of which nothing is known is said to lack %v", set)
 	}

@@ -203,8 +203,8 @@ func (w *world) decide(ctx context.Context, views map[string]api.VM) {
 			return
 		}
 		w.choose(ctx, f, conflict)
-	case views[f.old].Here && f.keep != f.old:
-		// It hasn't heard yet.
+	case views[f.old].Here && f.keep != f.old, views[f.old].Term != views[w.owner].Term:
+		// It hasn't heard yet, or compares still whether it has something newer: that is a version too, also after a choice between others.
 	case f.keep == "" && !started:
 		// Nobody knows yet how far the taker is.
 	case f.keep == "":

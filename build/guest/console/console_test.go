@@ -195,6 +195,9 @@ func TestMemoryIsBounded(t *testing.T) {
 	if n, err := c.Sync(deadline(t)); err != nil || n != 4 {
 		t.Errorf("after %d dropped lines: %d, %v", c.dropped, n, err)
 	}
+	if last, durable := c.Progress(); last < 4 || durable < 4 {
+		t.Errorf("record 4 is durable, and it knows of %d and %d", last, durable)
+	}
 }
 
 func TestDialWaitsForTheSocket(t *testing.T) {

@@ -136,7 +136,15 @@ func (c *Console) durableAfter(ctx context.Context, word string) (uint64, error)
 		return 0, err
 	}
 	f := fields(text)
-	return f.uint("durable"), f.err
+	durable := f.uint("durable")
+	if f.err != nil {
+		return 0, f.err
+	}
+	// It is told here as by any other line: who listens only now hears of what was before.
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.last, c.durable = max(c.last, durable), max(c.durable, durable)
+	return durable, nil
 }
 
 func parseBoot(text string) (Boot, error) {

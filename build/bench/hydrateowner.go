@@ -181,7 +181,7 @@ func (h *hydrator) lack(ctx context.Context, pull bool) (l *lackingDisk, err err
 func (l *lackingDisk) end() error {
 	l.cancel()
 	err := <-l.ended
-	if errors.Is(err, context.Canceled) {
+	if errors.Is(err, context.Canceled) || errors.Is(err, vmdisk.ErrClosed) { // by the line above, or by EndWaiting
 		err = nil
 	}
 	l.disk.EndWaiting()

@@ -65,7 +65,7 @@ func exportOnce(ctx context.Context, s *story.Story, dir string, format api.Disk
 		}
 	}
 	last, err := story.CheckImage(ctx, raw)
-	if err == nil && last < durable {
+	if err == nil && last < max(1, durable) {
 		err = fmt.Errorf("the copy ends with record %d, but %d was durable before it began", last, durable)
 	}
 	if err == nil && last > beyond {

@@ -314,6 +314,9 @@ func restorePoint(ctx context.Context, t *testing.T, f *story.Fleet, on string, 
 	}
 	last, err := story.CheckImage(ctx, file)
 	must(t, err)
+	if last == 0 {
+		t.Errorf("the restore point on %s has no record", on)
+	}
 	f.Say("the restore point on %s is a whole disk and ends with record %d", on, last)
 	return last
 }

@@ -72,7 +72,7 @@ func TestASecondCopy(t *testing.T) {
 	last, err := story.CheckImage(ctx, file)
 	must(t, err)
 	f.Say("the desk has record %d, %d was durable", last, durable)
-	if last < durable {
+	if last < max(1, durable) {
 		t.Errorf("%d records are lost", durable-last)
 	}
 }

@@ -110,22 +110,28 @@ func (v *vm) chosenText(t directory.SignedTransfer) string {
 			continue
 		}
 		loser := a[len(a)-1].To
-		where := "on " + v.e.deviceName(loser)
-		switch {
-		case loser != v.e.host.ID() && !v.e.linked(loser):
-			where = "on " + v.e.deviceName(loser) + ", which does its part when it is back"
-		case loser == v.e.host.ID():
-			where = "on this device"
+		place := "on " + v.e.deviceName(loser)
+		if loser == v.e.host.ID() {
+			place = "on this device"
+		}
+		where := place
+		if loser != v.e.host.ID() && !v.e.linked(loser) {
+			where += ", which does its part when it is back"
 		}
 		switch api.Resolution(t.How) {
 		case api.ResolveBoth:
-			if id, _ := secondIDs(t, v.id, loser); loser == v.e.host.ID() && !v.e.isVM(id) {
+			id, _ := secondIDs(t, v.id, loser)
+			switch known := v.e.isVM(id); {
+			case known:
+				text += fmt.Sprintf(" The other version is a VM of its own %s.", place)
+				continue
+			case loser == v.e.host.ID():
 				if p, err := v.shelf().Get(pointID(t)); err == nil {
 					text += " " + p.Why + " It is kept as a restore point."
 					continue
 				}
 			}
-			text += fmt.Sprintf(" The other version becomes a VM of its own %s.", where)
+			text += fmt.Sprintf(" The other version becomes a VM of its own %s, or a restore point if its disk isn't whole.", where)
 		case api.ResolveOpen:
 			text += fmt.Sprintf(" The other version is kept %s; bring %s there (tagalong switch) to see it as a read-only disk.", where, name)
 			if loser == t.To || v.ownerID() == loser {

@@ -44,7 +44,7 @@ func TestHowFarACopyIsBehind(t *testing.T) {
 		{api.Replica{State: api.ReplicaWaiting, Remaining: 8 << 20, Blocks: 1, Since: now.Add(-40 * time.Second)}, "waits for a push, behind by 8 MiB (1 block) · at most 40 s old"},
 		{api.Replica{State: api.ReplicaBehind, Remaining: 8 << 20, Silent: true, At: now.Add(-5 * time.Minute)}, "unknown; 5 minutes ago it was behind by 8 MiB"},
 		{api.Replica{State: api.ReplicaCopying, Silent: true, At: now}, "unknown"},
-		{api.Replica{State: api.ReplicaLive, Silent: true, At: now, Heard: now.Add(-5 * time.Minute)}, "last heard 5 minutes ago"},
+		{api.Replica{State: api.ReplicaLive, Silent: true, At: now, Heard: now.Add(-5 * time.Minute)}, "was up to date 5 minutes ago"},
 	} {
 		if got := copyOf(&c.r, true, now).Text; got != c.want {
 			t.Errorf("%q, want %q", got, c.want)

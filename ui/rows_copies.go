@@ -23,7 +23,10 @@ func copyOf(r *api.Replica, connected bool, now time.Time) copyRow {
 		switch {
 		case r.Remaining > 0:
 			c.Text = t("copy.behind", "Size", lacks(r)) + lackAge(r, now)
-		case r.Heard.IsZero() || now.Sub(r.Heard) > api.SilentAfter:
+		case r.Heard.IsZero():
+			c.Text = t("copy.unknown")
+			c.Mood = moodOff
+		case now.Sub(r.Heard) > api.SilentAfter:
 			c.Text = t("copy.live-old", "Ago", ago(r.Heard, now))
 			c.Mood = moodOff
 		default:

@@ -26,6 +26,7 @@ func TestRealShots(t *testing.T) {
 			display, bus := startX(t), startBus(t)
 			engine := newFakeEngine(s.st)
 			engine.takeover, engine.history = lossy(time.Now()), pastOf(time.Now())
+			engine.rollback = rollbackOf()
 			socket := serve(t, engine)
 			if s.st == nil {
 				socket = filepath.Join(filepath.Dir(socket), "nobody.sock")
@@ -132,6 +133,11 @@ func shots(now time.Time) map[string]shot {
 		st.VMs[0].Replicas[0].State = api.ReplicaOwner
 		st.VMs[0].Problem = &api.Error{Code: api.CodeSpace, Sentence: "The disk of this PC is full, so Work waits.", Next: "Free some space; Work then goes on by itself."}
 	})
+	with("full-disk", func(st *api.Status) {
+		st.Problem = &api.Error{Code: api.CodeSpace, Sentence: "This device's disk is full: VMs here stand still when they write, and can't be moved or changed.",
+			Next: "Free some space, a few hundred megabytes at least; everything goes on by itself then."}
+	})
+	with("rollback", func(st *api.Status) { hydrating(st, now); holdersGone(st, now) }, at(388, 154))
 	with("empty", func(st *api.Status) { st.VMs, st.Devices = nil, st.Devices[:1] })
 	with("no-hypervisor", func(st *api.Status) { st.Hypervisor = api.Hypervisor{} })
 	for name, change := range syncScenes(now) {

@@ -86,8 +86,7 @@ func TestDamageIsTold(t *testing.T) {
 func TestRollingBack(t *testing.T) {
 	b := newBench(t).with(func(st *api.Status, now time.Time) { hydrating(st, now); holdersGone(st, now) })
 	b.engine.mu.Lock()
-	b.engine.rollback = api.Rollback{VM: "w", VMName: "Work", Written: 300 * mib, Remaining: 5 * gib, Running: true, Token: "r1",
-		Holders: []api.HydrationHolder{{DeviceName: "Laptop", Needed: true}}}
+	b.engine.rollback = rollbackOf()
 	b.engine.mu.Unlock()
 	b.see("Work waits for a part of its disk", "Switch on or connect Laptop, and everything goes on by itself.")
 	b.tap("Roll back…")
@@ -100,4 +99,10 @@ func TestRollingBack(t *testing.T) {
 	b.turn()
 	b.tap("Roll back")
 	next(t, b.engine, "roll-back w r1")
+}
+
+// rollbackOf is what Work would lose by a rollback.
+func rollbackOf() api.Rollback {
+	return api.Rollback{VM: "w", VMName: "Work", Written: 300 * mib, Remaining: 5 * gib, Running: true, Token: "r1",
+		Holders: []api.HydrationHolder{{DeviceName: "Laptop", Needed: true}}}
 }

@@ -48,6 +48,9 @@ func (e *Engine) handlePush(ctx context.Context, s p2p.Stream) {
 		if applier, err = v.beginApplying(run); err != nil {
 			return push.Replica{}, push.State{}, err
 		}
+		if err := awaitTurn(ctx, applier); err != nil {
+			return push.Replica{}, push.State{}, err
+		}
 		sink, err := diskpush.NewSink(applier)
 		if err != nil {
 			return push.Replica{}, push.State{}, err
@@ -66,6 +69,20 @@ func (e *Engine) handlePush(ctx context.Context, s p2p.Stream) {
 	v.endApplying(run, applier)
 	e.ownersStreamEnded(ctx, s, push.Protocol, err)
 	e.post.soon()
+}
+
+// pushTurn is how long a push waits here for earlier ones to be stored where they belong; its sender waits twice as long.
+const pushTurn = 15 * time.Second
+
+// awaitTurn waits until the replica can take another cut. What takes longer is refused before anything was sent, and tried again.
+func awaitTurn(ctx context.Context, a *vmdisk.Applier) error {
+	short, cancel := context.WithTimeout(ctx, pushTurn)
+	defer cancel()
+	err := a.Await(short)
+	if err != nil && ctx.Err() == nil && short.Err() != nil {
+		return &replica.Refusal{Code: replica.RefuseBusy, Text: "this device is still storing what came before"}
+	}
+	return err
 }
 
 // openBlocks takes up what this device knew of where which content is.

@@ -108,7 +108,7 @@ func (a *Applier) do(what string, fn func() error) error {
 }
 
 // Begin starts a copy, or goes on with the one of that name. That of an incomplete replica goes straight into the disk, over what is there. A whole
-// one stays what it is until the next Barrier; what was written since the last one is dropped. Errors: ErrMerging, those
+// one stays what it is until the next Barrier; what was written since the last one is dropped. Errors: ErrMerging (Await waits for that), those
 // of Write.
 func (a *Applier) Begin(copy [16]byte) error {
 	return a.do("begin copy", func() error {

@@ -1,6 +1,7 @@
 package vmdisk
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -10,6 +11,37 @@ import (
 
 // maxStack is how many layers may wait to be merged before no further catch-up begins.
 const maxStack = 8
+
+// Await waits until Begin doesn't fail for want of merging: until fewer layers wait for it. Others of the applier's methods may be called meanwhile. Errors:
+// ErrMerging if merging doesn't get on, ErrClosed, ErrFailed, ctx's cause.
+func (a *Applier) Await(ctx context.Context) error {
+	d := a.d
+	for {
+		d.mu.Lock()
+		turn := d.mergeTurn
+		d.mu.Unlock()
+		if err := d.broken(); err != nil {
+			return fmt.Errorf("await merging: %w", err)
+		}
+		d.rd.RLock()
+		depth := len(d.stack.layers)
+		d.rd.RUnlock()
+		if depth < maxStack {
+			return nil
+		}
+		d.wakeMerge() // it may be resting from an error
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("await merging: %w", context.Cause(ctx))
+		case <-d.stop:
+			return fmt.Errorf("await merging: %w", ErrClosed)
+		case <-turn.ended:
+			if turn.err != nil {
+				return fmt.Errorf("await merging: %w: %w", ErrMerging, turn.err)
+			}
+		}
+	}
+}
 
 // catchUp begins, or goes on with, a copy to a whole replica: into a layer that isn't part of the disk before the next Barrier. An
 // epoch in the making is dropped; the owner sends it again. The caller holds the applier.

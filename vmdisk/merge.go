@@ -112,12 +112,30 @@ func (d *Store) wakeMerge() {
 	}
 }
 
+// mergeTurn is the merging of one layer, as who waits for it sees it.
+type mergeTurn struct {
+	ended chan struct{}
+	err   error // valid once ended is closed
+}
+
+func newMergeTurn() *mergeTurn { return &mergeTurn{ended: make(chan struct{})} }
+
+// turned tells who waits that a layer was merged, or wasn't.
+func (d *Store) turned(err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.mergeTurn.err = err
+	close(d.mergeTurn.ended)
+	d.mergeTurn = newMergeTurn()
+}
+
 // mergeBottom merges the lowest layer, if it may be. more says that one was merged.
 func (d *Store) mergeBottom(ctx context.Context) (more bool, err error) {
 	m := d.beginMerge()
 	if m == nil {
 		return false, nil
 	}
+	defer func() { d.turned(err) }()
 	rest, before := int64(mergeRest), m.count()
 	for {
 		if err := d.mergePass(ctx, m); err != nil {

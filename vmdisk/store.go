@@ -98,6 +98,7 @@ type Store struct {
 	trouble   chan string // for Options.Troubled
 	stop      chan struct{}
 	mergeWake chan struct{}
+	mergeTurn *mergeTurn // guarded by mu
 	wg        sync.WaitGroup
 }
 
@@ -233,7 +234,7 @@ func open(dir string, o Options, lock io.Closer) (*Store, error) {
 		space: &space{fs: o.FS, reserve: o.Reserve},
 		peers: map[string]*peer{}, sets: blockset.NewPool(hotSets), watchers: map[chan struct{}]string{},
 		cuts:    cuts{mem: slab{limit: int(o.cutMemory / Block)}},
-		trouble: make(chan string, 1), stop: make(chan struct{}), mergeWake: make(chan struct{}, 1),
+		trouble: make(chan string, 1), stop: make(chan struct{}), mergeWake: make(chan struct{}, 1), mergeTurn: newMergeTurn(),
 	}
 	if err := d.load(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open disk in %s: %w", dir, err), d.release())

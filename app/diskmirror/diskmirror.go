@@ -31,6 +31,7 @@ type Sink struct {
 var (
 	_ mirror.Source = Source{}
 	_ mirror.Sink   = Sink{}
+	_ mirror.Waiter = Sink{}
 )
 
 // kinds are the disk's operations in the protocol's terms.
@@ -58,6 +59,9 @@ func (s Source) Acked(p mirror.Position) {
 		s.Heard()
 	}
 }
+
+// Await implements mirror.Waiter.
+func (s Sink) Await(ctx context.Context) error { return s.Applier.Await(ctx) }
 
 // Begin implements mirror.Sink.
 func (s Sink) Begin(copy [16]byte) error { return s.Applier.Begin(copy) }

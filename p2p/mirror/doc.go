@@ -21,6 +21,8 @@
 //	0x05 Barrier     u64 term, u64 barrier     make durable; the replica is the disk at this position
 //	0x81 Ack         u64 term, u64 barrier     durable up to and including this one
 //	0x82 Fail        u16 code, u16 length, then UTF-8 text (≤ 1024 bytes)
+//	0x83 Working     the replica stores what came before, and takes the copy that
+//	                 begins when it has (every 5 s)
 //
 // Guaranteed: the Sink sees the Source's operations in their order; an Ack is
 // written only after the Sink returned from the Barrier or Checkpoint it names;
@@ -28,7 +30,9 @@
 // more; both ends check offsets, alignment, terms and the order of positions,
 // so a peer gone mad (or our own bug) ends the stream instead of reaching the
 // disk; memory is bounded (a few MiB a stream); a buffer is released as soon as
-// it has been copied for sending.
+// it has been copied for sending. A replica whose Sink must store what came
+// before says so for as long as that takes (Working), and the owner waits with
+// it: nothing is sent twice.
 //
 // Not guaranteed: that what was sent arrives. What was not acknowledged must
 // be counted as missing at the replica.

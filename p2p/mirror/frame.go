@@ -11,8 +11,9 @@ import (
 )
 
 const (
-	kindAck  Kind = 0x81
-	kindFail Kind = 0x82
+	kindAck     Kind = 0x81
+	kindFail    Kind = 0x82
+	kindWorking Kind = 0x83
 )
 
 const (
@@ -69,6 +70,8 @@ func readFrame(r *bufio.Reader) (frame, error) {
 	var h [16]byte
 	var n int
 	switch f.kind {
+	case kindWorking:
+		return f, nil
 	case Write:
 		n = writeHead
 	case Begin, Zero, Checkpoint, Barrier, kindAck:

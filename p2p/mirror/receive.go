@@ -16,6 +16,9 @@ import (
 // a copy and the stream is read in large pieces.
 const readBuffer = 128 << 10
 
+// workingEvery is how often the owner is told that the replica isn't ready yet.
+const workingEvery = 5 * time.Second
+
 // large holds buffers of MaxWrite bytes for the writes that outgrow readBuffer.
 var large = sync.Pool{New: func() any { b := make([]byte, MaxWrite); return &b }}
 
@@ -38,7 +41,7 @@ func Receive(ctx context.Context, s Stream, open func(Hello) (Sink, State, error
 	}
 	x := &receiver{s: s, br: br, sink: sink, stats: stats, rules: newRules(h, st, ErrProtocol)}
 	done := replica.ResetWith(ctx, s)
-	err = x.run()
+	err = x.run(ctx)
 	if cause := done(); cause != nil {
 		return fmt.Errorf("mirror: receive: %w", cause)
 	}
@@ -76,7 +79,7 @@ type receiver struct {
 	ack   []byte
 }
 
-func (x *receiver) run() error {
+func (x *receiver) run(ctx context.Context) error {
 	for {
 		f, err := readFrame(x.br)
 		if err == io.EOF {
@@ -88,16 +91,19 @@ func (x *receiver) run() error {
 		if err := x.rules.check(&f, MaxWrite); err != nil {
 			return err
 		}
-		if err := x.apply(&f); err != nil {
+		if err := x.apply(ctx, &f); err != nil {
 			return err
 		}
 	}
 }
 
-func (x *receiver) apply(f *frame) error {
+func (x *receiver) apply(ctx context.Context, f *frame) error {
 	switch f.kind {
 	case Begin:
 		x.stats.Received.Add(typeLength + pairHead)
+		if err := x.await(ctx); err != nil {
+			return err
+		}
 		if err := x.sink.Begin(f.copy); err != nil {
 			return fmt.Errorf("begin copy: %w", err)
 		}
@@ -123,6 +129,36 @@ func (x *receiver) apply(f *frame) error {
 			return fmt.Errorf("barrier: %w", err)
 		}
 		return x.acknowledge(f.pos)
+	}
+}
+
+// await waits until the Sink can begin a copy. Meanwhile nothing is read, so that the owner sends no more than the stream holds, and it is told every
+// workingEvery why.
+func (x *receiver) await(ctx context.Context) error {
+	w, ok := x.sink.(Waiter)
+	if !ok {
+		return nil
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- w.Await(ctx) }()
+	tick := time.NewTicker(workingEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-done:
+			if err != nil {
+				return fmt.Errorf("wait for the copy's turn: %w", err)
+			}
+			return nil
+		case <-tick.C:
+			if err := x.say([]byte{byte(kindWorking)}); err != nil {
+				cancel()
+				<-done
+				return err
+			}
+		}
 	}
 }
 

@@ -14,8 +14,8 @@ import (
 )
 
 // stallLimit is how long one write to the stream, or the last acknowledgements,
-// may take. A replica that accepts nothing for so long is better off detached:
-// it then catches up by itself later.
+// may take. A replica that accepts nothing for so long, and doesn't say that it
+// is working, is better off detached: it then catches up by itself later.
 const stallLimit = 60 * time.Second
 
 // Send mirrors a disk to the replica at the other end of s: it says h, passes
@@ -190,6 +190,19 @@ func (x *sender) write(ctx context.Context) error {
 	return nil
 }
 
+// patience gives the replica as much time again as it has for one write. The last acknowledgements have theirs: who ends the stream waits for them.
+func (x *sender) patience() error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.ended {
+		return nil
+	}
+	if err := x.s.SetWriteDeadline(time.Now().Add(stallLimit)); err != nil {
+		return fmt.Errorf("set write deadline: %w", err)
+	}
+	return nil
+}
+
 func (x *sender) read(context.Context) error {
 	for {
 		f, err := readFrame(x.br)
@@ -211,6 +224,11 @@ func (x *sender) read(context.Context) error {
 			}
 			x.acked = f.pos
 			x.src.Acked(f.pos)
+		case kindWorking:
+			x.stats.Received.Add(typeLength)
+			if err := x.patience(); err != nil {
+				return err
+			}
 		case kindFail:
 			return &f.fail
 		default:

@@ -87,6 +87,11 @@ type Sink interface {
 	Barrier(Position) error
 }
 
+// Waiter is a Sink that may need time before it can begin a copy. Await is called before Begin, and returns when that may be called, or with ctx's cause.
+type Waiter interface {
+	Await(ctx context.Context) error
+}
+
 // Stats counts what went over one or more streams. Nil is fine where a *Stats
 // is taken.
 type Stats struct {

@@ -22,9 +22,10 @@ type courtesy struct {
 	requests func() int64 // how many requests of guests this device has served
 	limit    *throttle.Limit
 
-	mu   sync.Mutex
-	seen int64
-	at   time.Time // when seen was
+	mu    sync.Mutex
+	seen  int64
+	at    time.Time // when seen was
+	quiet time.Time // guests don't use their disks since then, as far as that was looked at
 }
 
 func newCourtesy(requests func() int64) *courtesy {
@@ -43,6 +44,15 @@ func (c *courtesy) busy() bool {
 	return c.limit.Rate() != 0
 }
 
+// calm says that guests haven't used their disks for so long. Who asks must go on asking, every second at least: what wasn't looked at counts as busy.
+func (c *courtesy) calm(long time.Duration) bool {
+	now := time.Now()
+	c.look(now)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.limit.Rate() == 0 && now.Sub(c.quiet) >= long
+}
+
 // look sets the pace by what guests did since the last look. Where that was long ago it is taken for busy until the next one.
 func (c *courtesy) look(now time.Time) {
 	c.mu.Lock()
@@ -56,6 +66,8 @@ func (c *courtesy) look(now time.Time) {
 	rate := int64(courtesyRate)
 	if since < 4*courtesyLook && float64(c.seen-before) < courtesyBusy*since.Seconds() {
 		rate = 0
+	} else {
+		c.quiet = now
 	}
 	if c.limit.Rate() != rate {
 		c.limit.Set(rate)

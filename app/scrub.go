@@ -4,11 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
 
 	"tagalong.org/tagalong/app/api"
+	"tagalong.org/tagalong/app/meter"
 	"tagalong.org/tagalong/app/scrub"
 	"tagalong.org/tagalong/p2p/verify"
 	"tagalong.org/tagalong/vmdisk"
@@ -49,18 +51,77 @@ func (v *vm) lastVerified() map[string]time.Time {
 	return v.scrubbed().Verified
 }
 
-// wholeRound notes a verification that went through to the end.
-func (v *vm) wholeRound(r *api.Verification) {
+func damageKey(vm string) string { return "damage/" + vm }
+
+// damage is what is kept of what was found; nothing, if that can't be read. Callers hold v.scrubs.
+func (v *vm) damage() (d scrub.Damage) {
+	b, err := v.e.dir.Local(damageKey(v.id))
+	if err != nil || json.Unmarshal(b, &d) != nil || d.Version != scrub.DamageVersion {
+		d = scrub.Damage{Version: scrub.DamageVersion}
+	}
+	return d
+}
+
+// noteDamage keeps what was found between two bytes of the disk. A round that found nothing where nothing was writes nothing. Callers hold v.scrubs.
+func (v *vm) noteDamage(r *verify.Result, found *api.Verification, from, to int64, now time.Time) {
+	d := v.damage()
+	if len(d.Found) == 0 && d.More == 0 && len(found.Findings) == 0 {
+		return
+	}
+	compared := func(device string) bool {
+		c, took := r.Copies[device]
+		return took && c.Err == nil || !v.e.dir.IsMember(device)
+	}
+	d.Passed(scrub.Part{From: from, To: to, Compared: compared, Findings: found.Findings, More: found.MoreFindings}, now)
+	b, err := json.Marshal(d)
+	if err == nil {
+		err = v.e.dir.SetLocal(damageKey(v.id), b)
+	}
+	if err != nil {
+		v.log.Warn("Noting what a verification found failed", "error", err)
+	}
+}
+
+// verifying tells of the background verification of a VM that is here, and of what was found.
+func (v *vm) verifying(disk *vmdisk.Store, now time.Time) (*api.Verifying, *api.Damage) {
 	v.scrubs.Lock()
 	defer v.scrubs.Unlock()
+	s, d := v.scrubbed(), v.damage()
+	p := s.Progress(disk.Info().Term, disk.Size())
+	out := &api.Verifying{Ended: s.Ended, Total: disk.Size(), Done: p, Rests: v.scrubRests}
+	switch {
+	case p > 0:
+		out.Began, out.Rate = s.Began, v.scrubMeter.Rate(now)
+		out.ETA = meter.TimeLeft(out.Total-p, out.Rate)
+	case now.Before(s.Ended.Add(scrub.Every)):
+		out.Next, out.Rests = s.Ended.Add(scrub.Every), ""
+	}
+	return out, d.Told(now)
+}
+
+// rests says why the background verification doesn't go on; "" that it does.
+func (v *vm) rests(why string) {
+	v.scrubs.Lock()
+	defer v.scrubs.Unlock()
+	v.scrubRests = why
+}
+
+// passed notes a verification that the person asked for: what it found, and if it went through to the end, that too.
+func (v *vm) passed(r *verify.Result, found *api.Verification, whole bool) {
+	v.scrubs.Lock()
+	defer v.scrubs.Unlock()
+	v.noteDamage(r, found, 0, r.Read, time.Now())
+	if !whole {
+		return
+	}
 	s := v.scrubbed()
 	var equal []string
-	for _, c := range r.Copies {
-		if c.Missing == "" && c.Equal+c.Busy+c.Behind == r.Read {
+	for _, c := range found.Copies {
+		if c.Missing == "" && c.Equal+c.Busy+c.Behind == found.Read {
 			equal = append(equal, c.Device)
 		}
 	}
-	s.Whole(r.Started, time.Now(), equal)
+	s.Whole(found.Started, time.Now(), equal)
 	if err := v.keepScrubbed(s); err != nil {
 		v.log.Warn("Noting a verification failed", "error", err)
 	}
@@ -81,27 +142,50 @@ func (e *Engine) scrub(ctx context.Context) error {
 		now := time.Now()
 		if e.onBattery() {
 			pace.Rest(now, e.guestRequests())
+			for _, v := range e.allVMs() {
+				v.rests(api.VerifyRestsBattery)
+			}
 			continue
 		}
-		if !pace.Tick(now, e.guestRequests()) {
-			continue
+		step, why := pace.Tick(now, e.guestRequests()), ""
+		if !pace.Calm(now) {
+			why = api.VerifyRestsGuests
 		}
 		for _, v := range e.allVMs() {
-			if !v.owner() || time.Since(failed[v.id]) < scrubRetry {
+			switch {
+			case !v.owner():
+				continue
+			case time.Since(failed[v.id]) < scrubRetry:
+				v.rests(api.VerifyRestsFailed)
+				continue
+			case !step:
+				if why != "" {
+					v.rests(why)
+				}
 				continue
 			}
-			if err := v.scrubSpan(ctx, time.Now()); err != nil && ctx.Err() == nil {
+			err := v.scrubSpan(ctx, time.Now())
+			switch {
+			case err == nil:
+				v.rests(why)
+			case errors.Is(err, errNobodyThere):
+				v.rests(api.VerifyRestsAlone)
+			case ctx.Err() == nil:
 				failed[v.id] = time.Now()
+				v.rests(api.VerifyRestsFailed)
 				v.log.Info("A step of the background verification failed, it is tried again later", "error", err)
 			}
 		}
 	}
 }
 
+// errDropped: a copy that was to be compared dropped out.
+var errDropped = errors.New("the copy dropped out")
+
 // errSpanDone ends a round after its first span.
 var errSpanDone = errors.New("one span is done")
 
-// scrubSpan does the next step of the VM's round, if one is due.
+// scrubSpan does the next step of the VM's round, if one is due. Error errNobodyThere: another time, when there is a copy to compare with.
 func (v *vm) scrubSpan(ctx context.Context, now time.Time) error {
 	disk := v.currentDisk()
 	if disk == nil {
@@ -120,9 +204,6 @@ func (v *vm) scrubSpan(ctx context.Context, now time.Time) error {
 	}
 	next := int64(0)
 	r, skipped, err := v.verify(ctx, verifying{from: from, only: only, withCopies: true, next: func(off int64, _ *verify.Result) error { next = off; return errSpanDone }})
-	if errors.Is(err, errNobodyThere) {
-		return nil // another time
-	}
 	if !errors.Is(err, errSpanDone) {
 		return err
 	}
@@ -133,12 +214,17 @@ func (v *vm) scrubSpan(ctx context.Context, now time.Time) error {
 		}
 	}
 	if only != nil && len(equal) == 0 {
-		return errNobodyThere // what was to be made up for wasn't, and isn't at the next step
+		return fmt.Errorf("make up for what was missed: %w", errDropped) // and isn't at the next step
 	}
 	s.Stepped(from, next, size, verify.SpanSize, now, equal)
-	v.tellFindings(r, skipped, now, size)
+	found := v.verification(r, skipped, now, size)
+	v.tellFindings(found)
 	v.scrubs.Lock()
 	defer v.scrubs.Unlock()
+	v.noteDamage(r, found, from, next, now)
+	if only == nil {
+		v.scrubMeter.Stepped(time.Now(), next-from)
+	}
 	// A verification that the person asked for may have ended meanwhile: what it knows is newer.
 	if v.scrubbed().Ended.After(s.Ended) {
 		return nil
@@ -172,11 +258,10 @@ func (v *vm) comparable() (devices []string) {
 }
 
 // tellFindings tells the person what the background verification found.
-func (v *vm) tellFindings(r *verify.Result, skipped map[string]error, now time.Time, size int64) {
-	if len(r.Findings) == 0 {
+func (v *vm) tellFindings(found *api.Verification) {
+	if len(found.Findings) == 0 {
 		return
 	}
-	found := v.verification(r, skipped, now, size)
 	for _, f := range found.Findings {
 		v.log.Warn("The background verification found damage", "off", f.Off, "len", f.Len, "here", f.Here, "copies", f.Copies)
 	}
@@ -185,7 +270,7 @@ func (v *vm) tellFindings(r *verify.Result, skipped map[string]error, now time.T
 		text += " " + found.Findings[0].Next
 	}
 	if len(found.Findings) > 1 {
-		text = found.Sentence + " See it with: tagalong verify " + v.name()
+		text = found.Sentence + " See it with: tagalong vm show " + v.name()
 	}
 	v.e.hub.publish(api.Event{Kind: "vm.damage", VM: v.id, Text: text, Damage: found})
 }

@@ -191,6 +191,9 @@ func (v *vm) status() api.VM {
 	s.Hydration, s.Lending = v.hydration(), v.lending()
 	s.Replicas = v.replicas(r)
 	if s.Here {
+		if disk != nil {
+			s.Verifying, s.Damage = v.verifying(disk, time.Now())
+		}
 		verified := v.lastVerified()
 		for i := range s.Replicas {
 			s.Replicas[i].Verified = verified[s.Replicas[i].Device]

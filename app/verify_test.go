@@ -249,7 +249,13 @@ func TestTheBackgroundVerificationGoesOn(t *testing.T) {
 	if got := from(); got != verify.SpanSize {
 		t.Fatalf("after a restart it is at %d", got)
 	}
+	if v, _ := owner.vm("Work"); v.Damage != nil || v.Verifying == nil || v.Verifying.Done != verify.SpanSize || v.Verifying.Total != size || v.Verifying.Began.IsZero() || !v.Verifying.Ended.IsZero() {
+		t.Errorf("%+v, %+v", v.Verifying, v.Damage)
+	}
 	step()
+	if v, _ := owner.vm("Work"); v.Damage == nil || !v.Damage.Open || len(v.Damage.Found) != 1 || v.Verifying.Rate == 0 && v.Verifying.ETA != 0 {
+		t.Errorf("%+v, %+v", v.Verifying, v.Damage)
+	}
 	if ev := owner.event("vm.damage"); ev.VM != id || !strings.Contains(ev.Text, "laptop") {
 		t.Errorf("the person is told %+v", ev)
 	}
@@ -262,8 +268,14 @@ func TestTheBackgroundVerificationGoesOn(t *testing.T) {
 	if from() != 0 {
 		t.Error("the next round began at once")
 	}
+	if v, _ := owner.vm("Work"); v.Verifying.Done != 0 || !v.Verifying.Began.IsZero() || !v.Verifying.Ended.Equal(at.Add(-scrub.Tick)) || !v.Verifying.Next.Equal(v.Verifying.Ended.Add(scrub.Every)) {
+		t.Errorf("%+v", v.Verifying)
+	}
 	if r, err := owner.verify(api.VerifyVM{VM: "Work", Overwrite: true}); err != nil || !r.Clean || len(r.Findings) != 1 {
 		t.Fatalf("%+v, %v", r, err)
+	}
+	if v, _ := owner.vm("Work"); v.Damage == nil || v.Damage.Open || len(v.Damage.Found) != 1 {
+		t.Errorf("%+v", v.Damage) // it was repaired just now
 	}
 	at = at.Add(scrub.Every)
 	began := at.Add(scrub.Tick)

@@ -42,9 +42,7 @@ func (e *Engine) VerifyVM(_ context.Context, req api.VerifyVM) (*api.Job, error)
 		}
 		found := v.verification(r, skipped, began, disk.Size())
 		j.found(func(j *api.Job) { j.Verification = found })
-		if err == nil {
-			v.wholeRound(found)
-		}
+		v.passed(r, found, err == nil)
 		return explainVerify(v.name(), err)
 	})
 }
@@ -137,11 +135,11 @@ func verdict(r *api.Verification, compared int) string {
 
 // finding is a finding as the person reads it.
 func (v *vm) finding(f verify.Finding) api.VerifyFinding {
-	out := api.VerifyFinding{Off: f.Off, Len: f.Len, Open: f.Open(), Here: string(f.Here), Copies: map[string]string{}}
+	out := api.VerifyFinding{Off: f.Off, Len: f.Len, Open: f.Open(), Here: string(f.Here), Copies: map[string]string{}, Names: map[string]string{}}
 	by := map[verify.Outcome][]string{}
 	for _, device := range slices.Sorted(maps.Keys(f.Copies)) {
 		o := f.Copies[device]
-		out.Copies[device] = string(o)
+		out.Copies[device], out.Names[device] = string(o), v.e.deviceName(device)
 		by[o] = append(by[o], v.e.deviceName(device))
 	}
 	place := fmt.Sprintf("%d bytes at byte %d", f.Len, f.Off)

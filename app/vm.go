@@ -14,6 +14,7 @@ import (
 	"tagalong.org/tagalong/app/custody"
 	"tagalong.org/tagalong/app/disktool"
 	"tagalong.org/tagalong/app/hypervisor"
+	"tagalong.org/tagalong/app/scrub"
 	"tagalong.org/tagalong/app/second"
 	"tagalong.org/tagalong/directory"
 	"tagalong.org/tagalong/directory/baton"
@@ -45,7 +46,10 @@ type vm struct {
 	verifies chan struct{}
 	// scrubs guards what is kept of the background verification.
 	scrubs sync.Mutex
-	madeUp time.Time // when it was last looked whether somebody missed a part of it; scrubs guards it, too
+	madeUp time.Time // when it was last looked whether somebody missed a part of it; scrubs guards this and what follows, too
+	// How fast the round gets on, and why it doesn't (one of the api.VerifyRests).
+	scrubMeter scrub.Meter
+	scrubRests string
 
 	events chan baton.Event
 	asks   chan ask

@@ -54,26 +54,3 @@ func troubles(before, after *api.Status) []trouble {
 func wantsSecond(vm *api.VM) bool {
 	return vm.Second != nil && (vm.Second.State == api.SecondWaiting || vm.Second.State == api.SecondPaused)
 }
-
-// damageNote says what a verification in the background found.
-func damageNote(v *api.Verification) note {
-	open := openFinding(v)
-	if open == nil {
-		return note{t("verified.repaired", "VM", v.VMName), t("verified.repaired.text")}
-	}
-	text := open.Sentence // by the engine, in English
-	if open.Next != "" {
-		text += " " + open.Next
-	}
-	return note{t("verified.open", "VM", v.VMName), text}
-}
-
-// openFinding is the first damage that wasn't repaired, or nil.
-func openFinding(v *api.Verification) *api.VerifyFinding {
-	for i := range v.Findings {
-		if v.Findings[i].Open {
-			return &v.Findings[i]
-		}
-	}
-	return nil
-}

@@ -66,6 +66,10 @@ func (m *index) vmRow(vm *api.VM, now time.Time) vmRow {
 	m.extras(vm, &r)
 	m.second(vm, &r)
 	m.hydration(vm, &r, now)
+	m.damage(vm, &r)
+	if vm.Here && vm.Verifying != nil && vm.Conflict == nil {
+		r.Verified = verifyingText(vm.Verifying, now)
+	}
 	return r
 }
 
@@ -300,15 +304,6 @@ func (m *index) job(j *api.Job) (progress, bool) {
 	p.Part, p.Detail = flow(j.Bytes, j.Total, j.Rate, j.ETA)
 	p.Cancel = button{Act: act{Verb: verbDrop, ID: j.ID}, Label: t("button.cancel"), Enabled: m.up && !m.asked[j.ID]}
 	return p, true
-}
-
-// verified tells of a verification that found something: what was repaired is worth a look at the drive, too.
-func verified(v *api.Verification) progress {
-	p := progress{Title: t("verified.repaired", "VM", v.VMName), Detail: t("verified.repaired.text"), Part: -2, Over: true}
-	if open := openFinding(v); open != nil || v.MoreFindings > 0 {
-		p.Title, p.Detail = t("verified.open", "VM", v.VMName), t("verified.open.text", "VM", v.VMName)
-	}
-	return p
 }
 
 // jobTitles says what a job does, and what it could not do.

@@ -65,6 +65,7 @@ type vmCard struct {
 	next    *widget.Label
 	sides   *conflictBox
 	points  *widget.Label
+	checked *widget.Label
 	do      doer
 }
 
@@ -83,8 +84,10 @@ func newVMCard(do doer) *vmCard {
 		next:    prose("", widget.MediumImportance),
 		sides:   newConflictBox(do),
 		points:  text("", theme.SizeNameCaptionText, widget.LowImportance, false),
+		checked: caption("", widget.LowImportance),
 	}
 	c.points.Hide()
+	c.checked.Hide()
 	c.more = widget.NewButtonWithIcon("", theme.MoreHorizontalIcon(), c.openMenu)
 	c.more.Importance = widget.LowImportance
 	c.problem.Hide()
@@ -92,7 +95,7 @@ func newVMCard(do doer) *vmCard {
 	buttons := container.NewCenter(container.NewHBox(c.toHere.w, c.take.w, c.main.w, c.more))
 	head := container.NewBorder(nil, nil, nil, buttons, lines(c.name, c.where))
 	c.panel = newPanel(container.New(layout.NewCustomPaddedVBoxLayout(-4),
-		head, lines(c.detail, c.replica, c.points), c.moving.box, lines(c.problem, c.next), c.sides.box))
+		head, lines(c.detail, c.replica, c.checked, c.points), c.moving.box, lines(c.problem, c.next), c.sides.box))
 	return c
 }
 
@@ -125,6 +128,7 @@ func (c *vmCard) set(r vmRow) {
 	c.moving.set(r.Bar)
 	c.sides.set(r.Conflict)
 	setText(c.points, r.Points)
+	setText(c.checked, r.Verified)
 	if r.Problem != nil {
 		setText(c.problem, r.Problem.Title)
 		setText(c.next, r.Problem.Text)

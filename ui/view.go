@@ -120,13 +120,15 @@ type vmRow struct {
 	Where   string // "Running on Laptop"
 	Detail  string // what it is made of
 	Replica string // how this device's copy stands, when the VM is elsewhere
-	Mood    mood
-	Here    bool
-	Switch  button
-	Main    button   // start, resume
-	More    []button // the rest
-	Bar     *progress
-	Problem *message
+	// Verified says when its disk was last compared with its copies, and how far that is now; "" where that isn't known.
+	Verified string
+	Mood     mood
+	Here     bool
+	Switch   button
+	Main     button   // start, resume
+	More     []button // the rest
+	Bar      *progress
+	Problem  *message
 	// Take is shown in place of Switch: to take over where the owner can't be asked, to roll back where the rest of the disk doesn't come.
 	Take      button
 	Conflict  *conflictRow

@@ -113,6 +113,9 @@ type VM struct {
 	Switch    *Switch   `json:"switch,omitempty"`
 	// Recorded is how many bytes of its disk, on the device that says so, have hashes that damage is found by. It counts up again when the disk is opened.
 	Recorded int64 `json:"recorded_bytes,omitempty"`
+	// Verifying is how far its background verification is, only of a VM that is here. Damage is what verifications found, if there is any.
+	Verifying *Verifying `json:"verifying,omitempty"`
+	Damage    *Damage    `json:"damage,omitempty"`
 	// Second says what becomes of the promise of SyncTwo; only of a VM that is here and has it.
 	Second *SecondCopy `json:"second,omitempty"`
 	// Hydration is set on the owner while its disk isn't whole, Lending on a device that another one fetches the rest from.

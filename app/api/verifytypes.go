@@ -55,4 +55,66 @@ type VerifyFinding struct {
 	Next     string            `json:"next,omitempty"`
 	Here     string            `json:"here,omitempty"`
 	Copies   map[string]string `json:"copies,omitempty"`
+	// Names are what the devices of Copies are called.
+	Names map[string]string `json:"names,omitempty"`
 }
+
+// What became of a damaged place, of the disk of a VM or of a copy.
+const (
+	VerifyRepaired  = "repaired"
+	VerifySent      = "sent"
+	VerifyStuck     = "stuck"
+	VerifyDamaged   = "damaged"
+	VerifyUndecided = "undecided"
+	VerifyBetter    = "better"
+	VerifyWithheld  = "withheld"
+)
+
+// OpenFor are the devices whose copies aren't right there, in no order.
+func (f *VerifyFinding) OpenFor() (devices []string) {
+	for device, o := range f.Copies {
+		if o != VerifyRepaired && o != VerifySent {
+			devices = append(devices, device)
+		}
+	}
+	return devices
+}
+
+// FoundDamage is a damaged place that is remembered.
+type FoundDamage struct {
+	At time.Time `json:"at"` // when it was found
+	VerifyFinding
+}
+
+// Damage is what verifications found to be wrong with a VM's disk or its copies: what is still wrong, and what was repaired within a week.
+type Damage struct {
+	At   time.Time `json:"at"`   // when the last of it was found
+	Open bool      `json:"open"` // something is wrong still
+	// Found is in the order in which it was found; More is how many bytes further places cover.
+	Found []FoundDamage `json:"found"`
+	More  int64         `json:"more_bytes,omitempty"`
+}
+
+// Verifying is how far the background verification of a VM is.
+type Verifying struct {
+	// Ended is when a whole round last ended; zero is never. Next is when the next one begins at the soonest; zero while one is under way, or due.
+	Ended time.Time `json:"ended,omitzero"`
+	Next  time.Time `json:"next,omitzero"`
+	// Began is when the round under way began; zero if none is. It has gone through Done of Total bytes.
+	Began time.Time `json:"began,omitzero"`
+	Done  int64     `json:"done_bytes"`
+	Total int64     `json:"total_bytes"`
+	// Rate is in bytes a second; it and ETA are zero when unknown.
+	Rate int64         `json:"rate"`
+	ETA  time.Duration `json:"eta_ns,omitempty"`
+	// Rests is why it doesn't go on, or only slowly: one of the VerifyRests; "" if nothing is known to be in its way.
+	Rests string `json:"rests,omitempty"`
+}
+
+// Why the background verification rests.
+const (
+	VerifyRestsBattery = "battery" // this device is on its battery
+	VerifyRestsGuests  = "guests"  // VMs use their disks: a step every half a minute at most
+	VerifyRestsAlone   = "no-copy" // no copy can be compared now
+	VerifyRestsFailed  = "failed"  // its last step failed; it is tried again some minutes later
+)

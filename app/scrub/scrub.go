@@ -10,6 +10,8 @@
 // Pace lets guests go first: a span every 30 s at most where guests have been slow on average for that long, and a span a tick once they have been calm all that
 // time; a tick is 4 s, so that an idle device on mains does 64 MiB a second and a terabyte in 4.6 hours.
 //
+// Damage remembers what was found until it is seen to be over, and Meter says how fast a round gets on.
+//
 // To test: go test ./app/scrub
 package scrub
 
@@ -68,6 +70,14 @@ func (s *State) Next(term uint64, size, span int64, now time.Time, may []string)
 		}
 	}
 	return 0, nil, false
+}
+
+// Progress is how far the round under way is, in bytes, on a disk of that size that is owned under term; 0 if none is.
+func (s *State) Progress(term uint64, size int64) int64 {
+	if s.Term != term || s.From >= size {
+		return 0
+	}
+	return s.From
 }
 
 // Stepped notes a step from one byte to another, of which equal says how the copies fared that were compared.
@@ -165,13 +175,16 @@ func (p *Pace) Tick(now time.Time, requests int64) bool {
 		p.quiet = now
 	}
 	p.before, p.at = requests, now
-	step := now.Sub(p.quiet) >= calm
+	step := p.Calm(now)
 	if long := now.Sub(p.last); long >= calm {
 		step = step || slow(p.then, long)
 		p.last, p.then = now, requests
 	}
 	return step
 }
+
+// Calm says that guests have been so for long enough that every tick has its step.
+func (p *Pace) Calm(now time.Time) bool { return !p.at.IsZero() && now.Sub(p.quiet) >= calm }
 
 // Rest says that there must be none now, whatever guests do.
 func (p *Pace) Rest(now time.Time, requests int64) {

@@ -21,8 +21,8 @@ from a copy that is right. Where two differ and nothing says which is right, bot
 left as they are, and you are told; --overwrite then makes the copies what the VM's
 disk is. Without VM, all that are on this device are verified, one after the other.
 
-The same goes on in the background once a week, while the VMs are quiet. tagalong vm show tells when
-each device's copy was last verified.
+The same goes on in the background once a week, while the VMs are quiet. tagalong vm show tells how far
+that is, when each device's copy was last verified, and what was found.
 
 The exit code is 0 if nothing is wrong, or not any more, and 1 if something is.`,
 		Example: `  tagalong verify Work

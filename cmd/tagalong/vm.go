@@ -173,7 +173,7 @@ func (c *cli) vmTable(st *api.Status) {
 		}
 	}
 	for _, vm := range st.VMs {
-		for _, line := range needs(vm, now) {
+		for _, line := range append(damageLines(vm, now, false), needs(vm, now)...) {
 			c.out.say("\n%s", line)
 		}
 	}
@@ -287,13 +287,19 @@ func (c *cli) showVM(vm api.VM) {
 	o.say("  Memory    %s", size(vm.Spec.MemoryKiB<<10))
 	o.say("  Disk      %s%s", size(vm.Spec.DiskBytes), recordedWords(vm))
 	o.say("  Sync      %s", syncWords(vm, time.Now()))
+	now := time.Now()
+	if vm.Verifying != nil {
+		o.say("  Verified  %s", verifyingWords(vm.Verifying, now))
+	}
 	if vm.Screen != "" {
 		o.say("  Screen    %s", vm.Screen)
 	}
 	if vm.Console != "" {
 		o.say("  Console   %s", vm.Console)
 	}
-	now := time.Now()
+	if lines := damageLines(vm, now, true); len(lines) > 0 {
+		o.say("\n%s", strings.Join(lines, "\n"))
+	}
 	for _, line := range needs(vm, now) {
 		o.say("\n%s", line)
 	}

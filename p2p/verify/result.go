@@ -35,9 +35,9 @@ type Finding struct {
 // differs says that a copy with this outcome isn't what the owner's disk is.
 func (o Outcome) differs() bool { return o == Stuck || o == Undecided || o == Better || o == Withheld }
 
-// same says whether g goes on where f ends, with the same words.
+// same says whether g goes on where f ends, in the same span, with the same words.
 func (f *Finding) same(g *Finding) bool {
-	if f.Off+f.Len != g.Off || f.Here != g.Here || len(f.Copies) != len(g.Copies) {
+	if f.Off+f.Len != g.Off || g.Off%SpanSize == 0 || f.Here != g.Here || len(f.Copies) != len(g.Copies) {
 		return false
 	}
 	for name, o := range f.Copies {
@@ -59,7 +59,7 @@ func (f *Finding) Open() bool {
 	return open(f.Here)
 }
 
-// MaxFindings bounds Result.Findings; neighbours with the same words are one.
+// MaxFindings bounds Result.Findings; neighbours in one span with the same words are one.
 const MaxFindings = 1000
 
 // Result is what a round found, in bytes of the disk, zeros and holes included.

@@ -148,7 +148,7 @@ func (e *Engine) scrub(ctx context.Context) error {
 			continue
 		}
 		step, why := pace.Tick(now, e.guestRequests()), ""
-		if !pace.Calm(now) {
+		if pace.Slowed(now) {
 			why = api.VerifyRestsGuests
 		}
 		for _, v := range e.allVMs() {

@@ -158,6 +158,7 @@ type Pace struct {
 	before int64
 	at     time.Time
 	quiet  time.Time // guests are calm since then
+	used   bool      // because they weren't before, as far as that was seen
 	last   time.Time // of the last step, or of the beginning
 	then   int64     // requests at last
 }
@@ -172,10 +173,10 @@ func (p *Pace) Tick(now time.Time, requests int64) bool {
 		return requests >= before && float64(requests-before) < float64(p.Busy)*since.Seconds()
 	}
 	if !slow(p.before, now.Sub(p.at)) {
-		p.quiet = now
+		p.quiet, p.used = now, true
 	}
 	p.before, p.at = requests, now
-	step := p.Calm(now)
+	step := p.calm(now)
 	if long := now.Sub(p.last); long >= calm {
 		step = step || slow(p.then, long)
 		p.last, p.then = now, requests
@@ -183,10 +184,13 @@ func (p *Pace) Tick(now time.Time, requests int64) bool {
 	return step
 }
 
-// Calm says that guests have been so for long enough that every tick has its step.
-func (p *Pace) Calm(now time.Time) bool { return !p.at.IsZero() && now.Sub(p.quiet) >= calm }
+// calm says that guests have been so for long enough that every tick has its step.
+func (p *Pace) calm(now time.Time) bool { return now.Sub(p.quiet) >= calm }
+
+// Slowed says that there are fewer steps because guests were seen to use their disks.
+func (p *Pace) Slowed(now time.Time) bool { return p.used && !p.calm(now) }
 
 // Rest says that there must be none now, whatever guests do.
 func (p *Pace) Rest(now time.Time, requests int64) {
-	p.before, p.at, p.quiet, p.last, p.then = requests, now, now, now, requests
+	*p = Pace{Busy: p.Busy, before: requests, at: now, quiet: now, last: now, then: requests}
 }

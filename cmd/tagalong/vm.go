@@ -297,8 +297,11 @@ func (c *cli) showVM(vm api.VM) {
 	if vm.Console != "" {
 		o.say("  Console   %s", vm.Console)
 	}
-	if lines := damageLines(vm, now, true); len(lines) > 0 {
-		o.say("\n%s", strings.Join(lines, "\n"))
+	for i, line := range damageLines(vm, now, true) {
+		if i == 0 {
+			o.say("")
+		}
+		o.say("%s", line)
 	}
 	for _, line := range needs(vm, now) {
 		o.say("\n%s", line)

@@ -63,6 +63,8 @@
 //     lacking, so it comes in order with all other writes; one that stands still is patched.
 //  3. A record that matches on one side only: that side is right. If it is the owner's, the copy gets the leaf again. If it is the copy's, it
 //     is told and nothing is changed: the guest has seen the owner's disk all the time, and what would say that its block is bad is another device.
+//     The same where another copy's record speaks for what the owner has, and the owner's own doesn't: damage of the owner's disk that a copy was
+//     made of has a record there, too, and must not go on to those that are well.
 //  4. Records on both sides or on none: the majority of all copies, the owner's disk included, if that is the owner's side; there must be a third,
 //     compared in all that this one was.
 //  5. Otherwise nobody knows: both are left as they are and told, and the person may decide for what the guest sees (Options.Overwrite).

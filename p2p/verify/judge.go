@@ -46,7 +46,14 @@ func judge(own side, copies map[string]side, overwrite bool) map[string]verdict 
 			}
 		}
 		switch {
-		case ownBad(c), mine && !theirs, overwrite:
+		case ownBad(c), overwrite:
+			out[name] = send
+		case c.record == AsRecorded && own.record != AsRecorded && mine:
+			// Whoever else has what the owner has may have it from there.
+			out[name] = undecided
+		case c.record == AsRecorded && own.record != AsRecorded:
+			out[name] = better
+		case mine && !theirs:
 			out[name] = send
 		case theirs && !mine:
 			out[name] = better

@@ -68,6 +68,9 @@ func (v *vm) noteDamage(r *verify.Result, found *api.Verification, from, to int6
 	if len(d.Found) == 0 && d.More == 0 && len(found.Findings) == 0 {
 		return
 	}
+	for _, f := range found.Findings {
+		v.log.Warn("A verification found damage", "off", f.Off, "len", f.Len, "here", f.Here, "copies", f.Copies)
+	}
 	compared := func(device string) bool {
 		c, took := r.Copies[device]
 		return took && c.Err == nil || !v.e.dir.IsMember(device)
@@ -261,9 +264,6 @@ func (v *vm) comparable() (devices []string) {
 func (v *vm) tellFindings(found *api.Verification) {
 	if len(found.Findings) == 0 {
 		return
-	}
-	for _, f := range found.Findings {
-		v.log.Warn("The background verification found damage", "off", f.Off, "len", f.Len, "here", f.Here, "copies", f.Copies)
 	}
 	text := found.Findings[0].Sentence
 	if found.Findings[0].Next != "" {

@@ -10,8 +10,9 @@
 //
 // What package app does between these parts, without its goroutines, is here once more, in engine_test.go, handoff_test.go, mirror_test.go,
 // push_test.go, post_test.go, second_test.go, rollback_test.go and branch_test.go: whoever changes the order of things there changes it here. Not
-// lived through: removing devices and wiping, working offline, a second VM, silent corruption and its repair (p2p/verify has its own tests), limits but a
-// pause.
+// lived through: removing devices and wiping, working offline, a second VM, limits but a pause.
+//
+// Lives of their own (rot_test.go) have drives go bad, and verifications that find and repair that: none that was well may be any different then.
 //
 // After every event it is checked, against what an observer would know who sees everything:
 //
@@ -34,4 +35,5 @@
 //	go test ./app/fleetsim                                        500 seeds, linearizability, sabotage, what crosses between sites
 //	go test ./app/fleetsim -run TestFleet -fleet.seeds 200000     a night's worth
 //	go test ./app/fleetsim -run TestFleet -v -fleet.seed 691      one life, told
+//	go test ./app/fleetsim -run TestDrivesGoBad -fleet.rotten 1000
 package fleetsim

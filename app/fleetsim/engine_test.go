@@ -59,6 +59,7 @@ type device struct {
 	last     vmdisk.Position // of a replica, when it was looked at last
 	touched  bool            // something may have changed since it was looked at
 	calls    int             // of the disk's files, then
+	rotten   *rot            // what of its drive is bad; nil almost always
 }
 
 // engine is what runs on a device that is up. It does what package app does, without its goroutines.

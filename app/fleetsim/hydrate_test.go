@@ -83,8 +83,12 @@ var errNoLink = errors.New("the link is lost")
 func (d *device) read() (*content, error) {
 	disk := d.e.disk
 	info := disk.Info()
+	var r vmdisk.Reader = disk
+	if d.rotten != nil {
+		r = well{disk, d.rotten}
+	}
 	if !info.Hydrating {
-		return read(disk)
+		return read(r)
 	}
 	at := info.Position
 	if info.Owned {
@@ -95,7 +99,7 @@ func (d *device) read() (*content, error) {
 		d.w.fail("%s lacks blocks of %s, which never was", d.id, at)
 		return &content{}, nil
 	}
-	return read(lacking{disk, disk, was})
+	return read(lacking{r, disk, was})
 }
 
 // lacking is a disk with what is stale in it as it was.
@@ -109,7 +113,7 @@ func (l lacking) ReadAt(p []byte, off int64) error {
 	for at := int64(0); at < int64(len(p)); at += vmdisk.Block {
 		b := p[at : at+vmdisk.Block]
 		if !l.disk.Stale(off+at, vmdisk.Block) {
-			if err := l.disk.ReadAt(b, off+at); err != nil {
+			if err := l.Reader.ReadAt(b, off+at); err != nil {
 				return err
 			}
 			continue

@@ -43,6 +43,9 @@ const (
 	leavesOut       saboteur = "a push leaves out a block that differs"
 	answersAlone    saboteur = "a flush is answered though only its owner has it"
 	commitsHalf     saboteur = "half of a cut is committed"
+	mendsUnproven   saboteur = "an owner's disk is mended with what isn't what was recorded"
+	patchesWhole    saboteur = "a copy is repaired with what it doesn't have yet"
+	overwritesAll   saboteur = "a copy is overwritten where nothing says that it is the bad one"
 )
 
 func (s saboteur) given(e *engine, g custody.Giving) error {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"testing"
 	"testing/synctest"
 	"time"
 
@@ -39,6 +40,7 @@ type world struct {
 
 	queueBytes int64
 	saveEvery  time.Duration
+	tb         testing.TB // where drives go bad
 }
 
 // acts counts what happened, so that a test can tell that something did.
@@ -48,6 +50,7 @@ type acts struct {
 	tellings, previews, certain, suspended, resumed      int
 	lacking, hydrated, whole                             int // hand-offs onto copies that weren't whole, blocks, disks
 	pushes, pushed, rollbacks, twice                     int
+	rotten, mended                                       int // drives that went bad, of them those that were repaired
 }
 
 func (a *acts) add(b acts) {
@@ -75,6 +78,8 @@ func (a *acts) add(b acts) {
 	a.pushed += b.pushed
 	a.rollbacks += b.rollbacks
 	a.twice += b.twice
+	a.rotten += b.rotten
+	a.mended += b.mended
 }
 
 func (w *world) fail(format string, args ...any) {

@@ -57,8 +57,8 @@ func TestVerifyingIsShown(t *testing.T) {
 		{api.Verifying{Total: 40 * gib, Rests: api.VerifyRestsAlone}, "Never verified as a whole yet · waits for a copy to compare with"},
 		{api.Verifying{Total: 40 * gib, Ended: now.Add(-72 * time.Hour)}, "Verified 3 days ago"},
 		{api.Verifying{Total: 40 * gib, Done: 10 * gib, Began: now.Add(-time.Minute), Ended: now.Add(-9 * 24 * time.Hour), Rate: 64 * mib, ETA: 8 * time.Minute},
-			"Verified 9 days ago · being verified: 25 % · 10 GiB of 40 GiB · 64 MiB/s · 8 min 0 s left"},
-		{api.Verifying{Total: 40 * gib, Done: 10 * gib, Began: now, Rests: api.VerifyRestsBattery}, "Never verified as a whole yet · being verified: 25 % · 10 GiB of 40 GiB · rests while on battery"},
+			"Verified 9 days ago · being verified: 25 % (10 GiB of 40 GiB) · 64 MiB/s · 8 min 0 s left"},
+		{api.Verifying{Total: 40 * gib, Done: 10 * gib, Began: now, Rests: api.VerifyRestsBattery}, "Never verified as a whole yet · being verified: 25 % (10 GiB of 40 GiB) · rests while on battery"},
 	} {
 		v := viewWith(func(s *state) { s.Status.VMs[0].Here, s.Status.VMs[0].Verifying = true, &x.v })
 		if got := v.VMs[0].Verified; got != x.want {

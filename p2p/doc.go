@@ -17,6 +17,8 @@
 //   - A lost member is dialled again at once and, after failures, at most every 15 s; at once when discovery sees it.
 //   - Of each connection it is known how long its way is (PeerStatus.Trip), whatever else is on it, and whether the other end
 //     announces itself on a link of ours at that address (PeerStatus.OnLink).
+//   - A stream's window is 2 MiB once something was read of it, and up to 64 MiB while what is read needs that on a long fast way; what they take of memory is
+//     bounded for each device, and for all.
 //   - Every goroutine ends with Close, which waits for stream handlers.
 //
 // What it does not guarantee: delivery. A successful Write says nothing about the other end; protocols acknowledge for

@@ -15,6 +15,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	libyamux "github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/net/connmgr"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
@@ -173,7 +174,7 @@ func (h *Host) build(listen []ma.Multiaddr) error {
 		// Without port reuse two devices that dial each other at once can't meet in one half-open connection.
 		libp2p.Transport(tcp.NewTCPTransport, tcp.DisableReuseport(), tcp.WithConnectionTimeout(dialTimeout)),
 		libp2p.Security(libp2ptls.ID, newTLS),
-		libp2p.DefaultMuxers,
+		libp2p.Muxer(libyamux.ID, newMuxer()),
 		libp2p.ConnectionGater(h.gate),
 		libp2p.ResourceManager(limits),
 		libp2p.ConnectionManager(conns),

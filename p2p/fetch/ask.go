@@ -35,6 +35,7 @@ type session struct {
 // want is what was asked for and isn't answered.
 type want struct {
 	n, got int
+	sudden bool   // a demand that nobody foresaw
 	p      []byte // where the answer goes; nil when nobody waits any more. Under session.mu
 	asked  time.Time
 	done   chan error // 1-buffered
@@ -90,10 +91,10 @@ func (x *session) finish(w *want, err error) {
 	w.done <- err
 }
 
-// ask asks for len(p) bytes at off, or, if that is 0, for nothing but an answer. It doesn't wait. p is the caller's again when
+// ask asks for len(p) bytes at off, for a demand that nobody foresaw or not, or, if that is 0, for nothing but an answer. It doesn't wait. p is the caller's again when
 // something came over the want's done, or after abandon.
-func (x *session) ask(off int64, p []byte) *want {
-	w := &want{n: len(p), p: p, asked: time.Now(), done: make(chan error, 1)}
+func (x *session) ask(off int64, p []byte, sudden bool) *want {
+	w := &want{n: len(p), p: p, sudden: sudden, asked: time.Now(), done: make(chan error, 1)}
 	q := question{kind: kindWant, off: off, len: len(p)}
 	if w.n == 0 {
 		q.kind = kindPing

@@ -56,8 +56,10 @@
 //   - Nearest first: a demand goes to who is expected to answer first (round trip, what it has to do, how long it has been silent). If
 //     the answer takes three times as long as usual another one is asked too, and the first answer counts. The background does that as well, later.
 //   - The background is spread over all holders, in proportion to what each can carry. On its way from each is what fills the path and
-//     some 20 ms more: what waits in a path's buffers delays the demands behind it. While there are demands it is half a round trip more, but
-//     2 … 20 ms. Room says how much that is in all, and in what pieces; it adapts from 16 KiB to 64 MiB a holder.
+//     some 20 ms more: what waits in a path's buffers delays the demands behind it. While there are demands that nobody foresaw it is half a round
+//     trip more, but 2 … 20 ms; who reads on in sequence, and has come up with what is on its way to him, is no reason. Answers that come late
+//     now and then are a busy computer's: only when all do for 100 ms there is too much on its way. Room says how much it may be in all, and in
+//     what pieces; it adapts from 16 KiB to 64 MiB a holder.
 //   - What was begun in the background and becomes urgent is a demand from then on: it doesn't wait for its turn any more, nor for a rate; nothing is asked
 //     for again that is on its way, unless it is late by what a demand takes.
 //   - Pulling is only from whom it is allowed (Allow), as fast as that is allowed; demands and what follows them don't ask.

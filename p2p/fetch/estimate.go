@@ -20,7 +20,8 @@ type estimate struct {
 	bytes int64  // of demands that are open
 	// heard is when a demand was answered last, or the first of the open ones was asked.
 	heard time.Time
-	// wanted is when somebody waited for a demand last.
+	// sudden are the open ones that came unforeseen, wanted is when there was one last.
+	sudden int
 	wanted time.Time
 	took   time.Duration // what a demand takes beside the transfer of its bytes, smoothed
 	last   time.Time     // when took was measured
@@ -30,16 +31,17 @@ type estimate struct {
 	came  int64     // bytes
 }
 
-// book says that n bytes are being asked for.
-func (e *estimate) book(now time.Time, stream int, n int64) {
+// book says that n bytes are being asked for, by a demand that nobody foresaw or not.
+func (e *estimate) book(now time.Time, stream int, n int64, sudden bool) {
 	if e.asked[behind]+e.asked[ahead] == 0 {
 		e.since, e.came = now, 0
 	}
 	if stream == behind {
 		e.pace.take(n)
 	} else {
-		if n > 0 {
+		if sudden {
 			e.wanted = now
+			e.sudden++
 		}
 		if e.asked[ahead] == 0 {
 			e.heard = now
@@ -50,7 +52,7 @@ func (e *estimate) book(now time.Time, stream int, n int64) {
 }
 
 // end says that a question for n bytes has ended; after took it was answered, unless that is 0.
-func (e *estimate) end(now time.Time, stream int, n int64, took time.Duration) {
+func (e *estimate) end(now time.Time, stream int, n int64, sudden bool, took time.Duration) {
 	e.asked[stream]--
 	if took > 0 {
 		e.pace.sample(now, took)
@@ -62,8 +64,9 @@ func (e *estimate) end(now time.Time, stream int, n int64, took time.Duration) {
 		return
 	}
 	e.bytes -= n
-	if n > 0 {
+	if sudden {
 		e.wanted = now
+		e.sudden--
 	}
 	if took == 0 {
 		return
@@ -77,8 +80,9 @@ func (e *estimate) end(now time.Time, stream int, n int64, took time.Duration) {
 	e.last = now
 }
 
-// tight says that somebody waits, or just did: then little may stand before what they want next.
-func (e *estimate) tight(now time.Time) bool { return e.bytes > 0 || now.Sub(e.wanted) < calm }
+// tight says that somebody waits whom nobody foresaw, or just did: then little may stand before what they want next. Who reads on in
+// sequence, and has only come up with what is on its way to him, wants it to be much instead.
+func (e *estimate) tight(now time.Time) bool { return e.sudden > 0 || now.Sub(e.wanted) < calm }
 
 // measure makes a rate of what came, if that is enough to tell.
 func (e *estimate) measure(now time.Time) {

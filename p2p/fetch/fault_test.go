@@ -232,7 +232,7 @@ func FuzzAsk(f *testing.F) {
 		for i := range bufs {
 			bufs[i] = 0xee
 		}
-		wants = append(wants, x.ask(0, bufs[:4*Block]), x.ask(Block, bufs[4*Block:4*Block+MaxWant]), x.ask(0, nil))
+		wants = append(wants, x.ask(0, bufs[:4*Block], false), x.ask(Block, bufs[4*Block:4*Block+MaxWant], false), x.ask(0, nil, false))
 		if err := x.run(t.Context()); err == nil {
 			t.Error("a session ended without a reason")
 		}

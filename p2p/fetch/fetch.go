@@ -38,7 +38,7 @@ type Want struct {
 func (p *Pool) Fetch(ctx context.Context, w Want) error {
 	err := ErrRange
 	if inRange(w.Off, int64(len(w.P)), p.hello.Size) {
-		err = p.fill(ctx, request{kind: w.Kind, urgent: w.Urgent, turn: p.turns.Add(1)}, w.Off, w.P)
+		err = p.fill(ctx, request{kind: w.Kind, sudden: w.Kind == Demand, urgent: w.Urgent, turn: p.turns.Add(1)}, w.Off, w.P)
 	}
 	if err != nil {
 		return fmt.Errorf("fetch %d bytes at %d: %w", len(w.P), w.Off, err)
@@ -80,7 +80,7 @@ func (p *Pool) fill(ctx context.Context, r request, off int64, b []byte) error {
 // part fetches what l was booked for from it, or else from others.
 func (p *Pool) part(ctx context.Context, r request, l *link, off int64, b []byte) error {
 	if err := p.allowed(ctx, r, l, int64(len(b))); err != nil {
-		p.unbook(l, r.stream(), int64(len(b)))
+		p.unbook(l, r, int64(len(b)))
 		return err
 	}
 	r, err := p.race(ctx, r, l, off, b)
@@ -117,7 +117,7 @@ func (p *Pool) allowed(ctx context.Context, r request, l *link, n int64) error {
 // race asks l, and if that takes unusually long another one too: who answers first, counts. If all fail it says who was tried.
 func (p *Pool) race(ctx context.Context, r request, l *link, off int64, b []byte) (request, error) {
 	asked := l.x[r.stream()]
-	first := asked.ask(off, b)
+	first := asked.ask(off, b, r.sudden)
 	defer asked.abandon(first)
 	slow := p.lateness(l, r.stream())
 	urgent := r.urgent
@@ -162,7 +162,7 @@ func (p *Pool) race(ctx context.Context, r request, l *link, off int64, b []byte
 			defer spares.Put(whole)
 			spare = whole[:len(b)]
 			x := o.x[r.stream()]
-			second := x.ask(off, spare)
+			second := x.ask(off, spare, r.sudden)
 			defer x.abandon(second) // before the spare goes back
 			answered = second.done
 			open++

@@ -79,12 +79,15 @@ func checkOnes(t testing.TB, p []byte, off int64) {
 }
 
 // path is a way between two devices: what all its streams carry in one direction takes its turn, at rate bytes a second, and
-// arrives after delay. Rate 0 is no limit.
+// arrives after delay. Rate 0 is no limit. Where busy isn't 0 nothing is carried for so long after each on: the computers at its ends do
+// something else.
 type path struct {
-	delay time.Duration
-	rate  float64
+	delay    time.Duration
+	rate     float64
+	on, busy time.Duration
 
 	mu    sync.Mutex
+	began time.Time
 	free  [2]time.Time
 	bytes [2]int64
 	ends  []*end
@@ -99,10 +102,31 @@ func (p *path) send(way, n int) time.Time {
 		p.free[way] = now
 	}
 	if p.rate > 0 {
-		p.free[way] = p.free[way].Add(time.Duration(float64(n) / p.rate * float64(time.Second)))
+		p.free[way] = p.carry(p.free[way], time.Duration(float64(n)/p.rate*float64(time.Second)))
 	}
 	p.bytes[way] += int64(n)
 	return p.free[way].Add(p.delay)
+}
+
+// carry says when what takes so long is through that begins at t. The caller holds mu.
+func (p *path) carry(t time.Time, took time.Duration) time.Time {
+	if p.busy == 0 {
+		return t.Add(took)
+	}
+	if p.began.IsZero() {
+		p.began = t
+	}
+	for {
+		phase := t.Sub(p.began) % (p.on + p.busy)
+		switch left := p.on - phase; {
+		case left <= 0:
+			t = t.Add(left + p.busy)
+		case took <= left:
+			return t.Add(took)
+		default:
+			t, took = t.Add(left), took-left
+		}
+	}
 }
 
 func (p *path) carried(way int) int64 {

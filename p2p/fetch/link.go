@@ -87,12 +87,15 @@ func (m *member) connect(ctx context.Context) (*link, error) {
 	l := &link{m: m}
 	l.pace.window = firstWindow
 	var states [2]State
+	var greeted [2]time.Duration
 	var wg sync.WaitGroup
 	for i := range l.x {
 		wg.Go(func() {
 			s, err := m.Dial(ctx)
 			if err == nil {
+				began := time.Now()
 				l.x[i], states[i], err = greet(ctx, s, m.pool.hello)
+				greeted[i] = time.Since(began)
 			}
 			if err != nil {
 				cancel(err)
@@ -105,6 +108,7 @@ func (m *member) connect(ctx context.Context) (*link, error) {
 		err = ErrOver // between the two; next time then
 	}
 	if err == nil {
+		l.pace.sample(time.Now(), min(greeted[behind], greeted[ahead]))
 		l.at = states[ahead].Position
 		l.lacks, err = m.judge(states[ahead])
 	}
@@ -138,13 +142,12 @@ func (m *member) live(ctx context.Context, l *link) error {
 		x.answered = func(w *want, err error) { m.pool.answered(l, i, w, err) }
 		wg.Go(func() { cancel(x.run(ctx)) })
 	}
-	// The round trip, before anybody waits for it.
+	// The greeting said how long the way is at most; the round trip alone is known as soon as this is answered.
 	m.pool.booked(l, ahead)
-	w := l.x[ahead].ask(0, nil)
+	w := l.x[ahead].ask(0, nil, false)
+	m.pool.joined(l)
 	if err := <-w.done; err != nil {
 		cancel(err)
-	} else {
-		m.pool.joined(l)
 	}
 	<-ctx.Done()
 	m.pool.left(l)

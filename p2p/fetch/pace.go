@@ -10,7 +10,10 @@ const (
 	span = 10 * time.Second
 
 	firstWindow, leastWindow, mostWindow = 128 << 10, 16 << 10, 64 << 20
-	leastPiece                           = 8 << 10
+	leastPiece, fastPiece                = 8 << 10, 32 << 10
+
+	// patience is for how long all answers must be late before that is taken for too much on its way: a busy computer makes many late now and then.
+	patience = 100 * time.Millisecond
 )
 
 // pace bounds how much may be on its way from a holder in the background: what fills the path and waits standing in its
@@ -20,7 +23,9 @@ type pace struct {
 	window int64 // bytes
 	flying int64 // bytes asked for and not answered
 	steady bool  // it was too much once
-	dry    bool  // nothing is asked for until nothing is flying
+	// late is since when all answers have come late; zero: the last one didn't.
+	late time.Time
+	dry  bool // nothing is asked for until nothing is flying
 
 	least, before time.Duration // the least round trip of this span and of the one before, 0 if there is none
 	began         time.Time     // of this span
@@ -51,9 +56,15 @@ func (p *pace) sample(now time.Time, took time.Duration) {
 	}
 }
 
-// piece is how much is asked for at once: little enough for a window to be several.
+// piece is how much is asked for at once: little enough for a window to be several. Each costs the processors of both ends, so on a fast
+// path it is more.
 func (p *pace) piece(tight bool) int64 {
-	return max(leastPiece, min(MaxWant, p.limit(tight)/8)) / Block * Block
+	limit := p.limit(tight)
+	n := limit / 8
+	if n >= fastPiece {
+		n = limit / 4
+	}
+	return max(leastPiece, min(MaxWant, n)) / Block * Block
 }
 
 // stands is how long the background may wait in the path's buffers.
@@ -90,7 +101,7 @@ func (p *pace) give(now time.Time, n int64, took time.Duration, tight bool) {
 	}
 	full := p.flying+max(n, p.piece(tight)) > p.limit(tight)
 	if p.flying -= n; p.flying == 0 {
-		p.dry = false
+		p.dry, p.late = false, time.Time{}
 	}
 	base := p.base()
 	if took == 0 || base == 0 {
@@ -105,6 +116,17 @@ func (p *pace) give(now time.Time, n int64, took time.Duration, tight bool) {
 	}
 	late := took - base - stands
 	switch {
+	case late <= 0:
+		p.late = time.Time{}
+	case p.late.IsZero():
+		p.late = now
+	}
+	// Not all come late: somebody may have been busy, and by how much this one is late says little.
+	busy := late > 0 && now.Sub(p.late) < patience
+	switch {
+	case busy && (!p.steady || took <= base+standing):
+	case busy:
+		p.window -= n * int64(min(took-base-standing, brief)) / int64(4*standing)
 	case late > 0 && !p.steady:
 		p.steady = true
 		p.window = int64(float64(p.window) * float64(base+stands) / float64(took))
@@ -113,7 +135,8 @@ func (p *pace) give(now time.Time, n int64, took time.Duration, tight bool) {
 	case late > 0:
 		// On a short path a little more is no sign of too much.
 	case full && !p.steady:
-		p.window += n
+		// Twice as much each round trip, also while only a part of the window is used.
+		p.window += n * p.window / p.limit(tight)
 	case full:
 		p.window += n * int64(-late) / int64(4*stands)
 	}

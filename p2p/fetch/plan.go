@@ -12,6 +12,7 @@ import (
 // request is who fetches a range: what for, since when, and who couldn't give it.
 type request struct {
 	kind   Kind
+	sudden bool            // it was a Demand from the beginning
 	urgent <-chan struct{} // closed when it is as good as a Demand; nil is never
 	turn   uint64          // who came earlier has the lower one
 	tried  []*member
@@ -136,7 +137,7 @@ func (p *Pool) tryGrant(w *waiter) bool {
 	l, n, reason := p.pick(w.request, w.off, w.n)
 	switch {
 	case l != nil:
-		l.book(time.Now(), w.stream(), n)
+		l.book(time.Now(), w.stream(), n, w.sudden)
 		w.got <- choice{l: l, n: n, kind: w.kind}
 	case reason == failed, reason == nobody && w.kind != Demand && len(p.links) > 0:
 		// The background shall rather go on with what somebody has.
@@ -186,7 +187,7 @@ func (p *Pool) choose(ctx context.Context, r request, off, n int64) choice {
 			return c
 		case <-ctx.Done():
 			if c := p.leave(w, func() bool { return true }); c.l != nil {
-				p.unbook(c.l, w.stream(), c.n)
+				p.unbook(c.l, w.request, c.n)
 			}
 			return choice{err: context.Cause(ctx)}
 		case <-urgent:
@@ -237,10 +238,10 @@ func (p *Pool) leave(w *waiter, gone func() bool) choice {
 }
 
 // unbook takes back what l won't be asked for.
-func (p *Pool) unbook(l *link, stream int, n int64) {
+func (p *Pool) unbook(l *link, r request, n int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	l.end(time.Now(), stream, n, 0)
+	l.end(time.Now(), r.stream(), n, r.sudden, 0)
 	p.notify()
 }
 
@@ -260,7 +261,7 @@ func (p *Pool) other(r request, off, n int64) *link {
 		}
 	}
 	if best != nil {
-		best.book(now, r.stream(), n)
+		best.book(now, r.stream(), n, r.sudden)
 	}
 	return best
 }

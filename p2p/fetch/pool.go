@@ -183,7 +183,7 @@ func (p *Pool) fetchedFrom(m *member) int64 {
 func (p *Pool) booked(l *link, stream int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	l.book(time.Now(), stream, 0)
+	l.book(time.Now(), stream, 0, false)
 }
 
 // answered says that what l was asked on one of its streams has ended.
@@ -196,6 +196,6 @@ func (p *Pool) answered(l *link, stream int, w *want, err error) {
 		took = max(1, now.Sub(w.asked))
 		l.m.fetched += int64(w.n)
 	}
-	l.end(now, stream, int64(w.n), took)
+	l.end(now, stream, int64(w.n), w.sudden, took)
 	p.notify()
 }

@@ -111,6 +111,32 @@ func TestLinks(t *testing.T) {
 	}
 }
 
+// A computer that does something else for a while, again and again, isn't taken for a full line as long as some answers come in time.
+func TestBusyComputer(t *testing.T) {
+	for _, c := range []struct {
+		delay, on, busy time.Duration
+		use             float64
+	}{
+		{100 * time.Microsecond, 10 * time.Millisecond, 15 * time.Millisecond, 0.85},
+		{12500 * time.Microsecond, 15 * time.Millisecond, 25 * time.Millisecond, 0.4},
+		{40 * time.Millisecond, 10 * time.Millisecond, 15 * time.Millisecond, 0.75},
+	} {
+		t.Run(c.delay.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := &holder{name: "a", path: &path{delay: c.delay, rate: 300e6, on: c.on, busy: c.busy}, disk: ones(), state: whole}
+				p := newPool(t, Options{}, h)
+				connected(t, p, 1)
+				const n = 384 << 20
+				use := n / hydrator(t, p, n).Seconds() / (h.path.rate * c.on.Seconds() / (c.on + c.busy).Seconds())
+				t.Logf("the background used %.3f of what was left", use)
+				if use < c.use {
+					t.Errorf("the background used %.3f of what was left", use)
+				}
+			})
+		})
+	}
+}
+
 // A read of what waits for its turn in the background doesn't wait for that turn, and nothing is asked for twice.
 func TestUrgent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"tagalong.org/tagalong/app/api"
+	"tagalong.org/tagalong/app/diskcompare"
 	"tagalong.org/tagalong/app/diskmirror"
 	"tagalong.org/tagalong/p2p"
 	"tagalong.org/tagalong/p2p/compare"
@@ -64,7 +65,7 @@ func (f *feedRun) compare(ctx context.Context) error {
 			return nil, err
 		}
 		f.v.e.hub.publish(api.Event{Kind: "replica.changed", VM: f.v.id, Device: f.device})
-		return compared{f.v.e.politely(ctx, c), c}, nil
+		return diskcompare.Owner(c, f.v.copyTurns().politely(ctx)), nil
 	}, &f.compared)
 	if err != nil {
 		return err
@@ -76,44 +77,6 @@ func (f *feedRun) compare(ctx context.Context) error {
 	f.v.log.Info("A copy was compared with this disk", "device", f.device, "differs", differ, "duration", time.Since(began))
 	return nil
 }
-
-// extents lends a disk to the protocol, and lets guests go first.
-type extents struct {
-	vmdisk.Reader
-	wait func(n int64) error
-}
-
-// politely lends a disk, until ctx ends.
-func (e *Engine) politely(ctx context.Context, r vmdisk.Reader) extents {
-	return extents{r, func(n int64) error { return e.courtesy.Wait(ctx, n) }}
-}
-
-// ReadAt implements compare.Reader.
-func (x extents) ReadAt(p []byte, off int64) error {
-	if err := x.wait(int64(len(p))); err != nil {
-		return err
-	}
-	return x.Reader.ReadAt(p, off)
-}
-
-func (x extents) Extents(off, n int64) ([]compare.Extent, error) {
-	there, err := x.Reader.Extents(off, n)
-	out := make([]compare.Extent, len(there))
-	for i, e := range there {
-		out[i] = compare.Extent(e)
-	}
-	return out, err
-}
-
-// compared lends an owner's disk to the protocol.
-type compared struct {
-	extents
-	*vmdisk.Comparison
-}
-
-func (c compared) Extents(off, n int64) ([]compare.Extent, error) { return c.extents.Extents(off, n) }
-func (c compared) ReadAt(p []byte, off int64) error               { return c.extents.ReadAt(p, off) }
-func (c compared) Size() int64                                    { return c.Comparison.Size() }
 
 // compareRun is an owner's comparison with this device's replica.
 type compareRun struct {
@@ -139,7 +102,7 @@ func (e *Engine) handleCompare(ctx context.Context, s p2p.Stream) {
 		if copy, state, err = v.beginComparing(ctx, run); err != nil {
 			return nil, compare.State{}, err
 		}
-		return e.politely(ctx, copy), diskmirror.State(state), nil
+		return diskcompare.Reader(copy, v.copyTurns().politely(ctx)), diskmirror.State(state), nil
 	}, nil)
 	if copy != nil {
 		if closeErr := copy.Close(); closeErr != nil {

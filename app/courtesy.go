@@ -2,88 +2,92 @@ package app
 
 import (
 	"context"
-	"sync"
 	"time"
 
-	"tagalong.org/tagalong/vmdisk/throttle"
+	"tagalong.org/tagalong/app/courtesy"
+	"tagalong.org/tagalong/directory/baton"
+	"tagalong.org/tagalong/p2p/push"
 )
 
-const (
-	// courtesyRate is how many bytes a second comparisons may read on this device while guests use their disks; else there is no limit.
-	courtesyRate = 32 << 20
-	// courtesyLook is how often it is looked whether they do, and courtesyBusy is from how many requests a second on: a desktop that
-	// only notes something now and then isn't disturbed.
-	courtesyLook = 250 * time.Millisecond
-	courtesyBusy = 64
-)
+// Guests go before all that reads much in the background on this device (package courtesy). But they don't where the person, or the guest itself, waits for
+// just that: a VM that is about to be given away, or whose flushes wait for a second copy, is copied at full speed.
 
-// courtesy lets guests go first: whoever reads much in the background waits on it. Its methods may be called from any goroutine.
-type courtesy struct {
-	requests func() int64 // how many requests of guests this device has served
-	limit    *throttle.Limit
-
-	mu    sync.Mutex
-	seen  int64
-	at    time.Time // when seen was
-	quiet time.Time // guests don't use their disks since then, as far as that was looked at
-}
-
-func newCourtesy(requests func() int64) *courtesy {
-	return &courtesy{requests: requests, limit: throttle.New(courtesyRate)}
-}
-
-// Wait returns when n more bytes may be read, or with ctx's error.
-func (c *courtesy) Wait(ctx context.Context, n int64) error {
-	c.look(time.Now())
-	return c.limit.Wait(ctx, n)
-}
-
-// busy says that guests use their disks, as far as that is known.
-func (c *courtesy) busy() bool {
-	c.look(time.Now())
-	return c.limit.Rate() != 0
-}
-
-// calm says that guests haven't used their disks for so long. Who asks must go on asking, every second at least: what wasn't looked at counts as busy.
-func (c *courtesy) calm(long time.Duration) bool {
-	now := time.Now()
-	c.look(now)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.limit.Rate() == 0 && now.Sub(c.quiet) >= long
-}
-
-// look sets the pace by what guests did since the last look. Where that was long ago it is taken for busy until the next one.
-func (c *courtesy) look(now time.Time) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	since := now.Sub(c.at)
-	if since < courtesyLook {
-		return
-	}
-	before := c.seen
-	c.seen, c.at = c.requests(), now
-	rate := int64(courtesyRate)
-	if since < 4*courtesyLook && float64(c.seen-before) < courtesyBusy*since.Seconds() {
-		rate = 0
-	} else {
-		c.quiet = now
-	}
-	if c.limit.Rate() != rate {
-		c.limit.Set(rate)
-	}
-}
-
-// guestRequests is how many requests of guests were served by the disks that this device serves now.
-func (e *Engine) guestRequests() (n int64) {
+// guestsServed is what guests had of the disks that this device serves now.
+func (e *Engine) guestsServed() (all courtesy.Served) {
 	for _, v := range e.allVMs() {
 		v.mu.Lock()
 		x := v.export
 		v.mu.Unlock()
 		if x != nil {
 			s := x.server.Stats()
-			n += s.Reads + s.Writes + s.Flushes + s.Trims + s.Zeroes
+			all.Requests += s.Reads + s.Writes + s.Flushes + s.Trims + s.Zeroes
+			all.Bytes += s.ReadBytes + s.WriteBytes
+			all.Took += s.Took
+			all.Open += s.Open
 		}
 	}
-	return n
+	return all
+}
+
+// copyTurns is the vmdisk.Turns of a VM's disk.
+type copyTurns struct {
+	e  *Engine
+	id string
+}
+
+func (v *vm) copyTurns() copyTurns { return copyTurns{v.e, v.id} }
+
+// awaited says that somebody waits for the copies of this disk.
+func (t copyTurns) awaited() bool {
+	v := t.e.vm(t.id)
+	return v != nil && (v.hurried() || v.second.Two())
+}
+
+// Delay implements vmdisk.Turns.
+func (t copyTurns) Delay() time.Duration {
+	if t.awaited() {
+		return 0
+	}
+	return t.e.courtesy.Delay()
+}
+
+// politely returns what to wait on before so many bytes are read, until ctx ends.
+func (t copyTurns) politely(ctx context.Context) func(n int64) error {
+	return func(n int64) error {
+		if t.awaited() {
+			return ctx.Err()
+		}
+		return t.e.courtesy.Wait(ctx, n)
+	}
+}
+
+// Took implements vmdisk.Turns.
+func (t copyTurns) Took(n int64, d time.Duration) { t.e.courtesy.Took(n, d) }
+
+// hurried says that somebody waits until a device has all of this disk: a hand-off to it is under way, be it that the taker waits for its first copy still.
+func (v *vm) hurried() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return len(v.wanted) > 0 || v.state == baton.Offering || v.state == baton.Sending
+}
+
+// pushCost is what it costs to hash and compress a byte for a push, beside what courtesy counts, in nanoseconds.
+const pushCost = 8
+
+// pushSource lends a cut to a push, and lets guests go first.
+type pushSource struct {
+	push.Source
+	ctx context.Context
+	e   *Engine
+}
+
+// ReadAt implements push.Source.
+func (s pushSource) ReadAt(p []byte, off int64) error {
+	if err := s.e.courtesy.Turn(s.ctx); err != nil {
+		return err
+	}
+	began := time.Now()
+	err := s.Source.ReadAt(p, off)
+	s.e.courtesy.Took(int64(len(p)), time.Since(began)+time.Duration(pushCost*len(p)))
+	return err
 }

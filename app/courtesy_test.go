@@ -1,55 +1,13 @@
 package app
 
 import (
+	"math/rand/v2"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
-	"time"
-)
 
-// Background work is slow while guests use their disks, and at full speed again when they don't.
-func TestCourtesyLetsGuestsGoFirst(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var requests atomic.Int64
-		c := newCourtesy(requests.Load)
-		const piece = 1 << 20
-		made := 0.0
-		// moved is how much passes in a second in which a guest makes so many requests; no more than a fast drive gives.
-		moved := func(perSecond int64) (n int64) {
-			for end := time.Now().Add(time.Second); time.Now().Before(end); n += piece {
-				before := time.Now()
-				if err := c.Wait(t.Context(), piece); err != nil {
-					t.Fatal(err)
-				}
-				time.Sleep(time.Millisecond)
-				made += float64(perSecond) * time.Since(before).Seconds()
-				requests.Store(int64(made))
-			}
-			return n
-		}
-		if n := moved(0); n < courtesyRate || n > 1000*piece {
-			t.Errorf("of a device that rests %d MiB are read in the first second", n>>20)
-		}
-		if n := moved(0); n < 900*piece {
-			t.Errorf("of a device that rests %d MiB are read", n>>20)
-		}
-		moved(5000)
-		if n := moved(5000); n > courtesyRate+8*piece || n < courtesyRate/2 {
-			t.Errorf("beside busy guests %d MiB are read", n>>20)
-		}
-		moved(0)
-		if n := moved(0); n < 900*piece {
-			t.Errorf("after that %d MiB are read", n>>20)
-		}
-		if n := moved(courtesyBusy / 4); n < 900*piece {
-			t.Errorf("beside a guest that does next to nothing %d MiB are read", n>>20)
-		}
-		time.Sleep(time.Hour)
-		if n := moved(5000); n > courtesyRate+8*piece {
-			t.Errorf("of what was long ago it is taken that guests rest: %d MiB are read", n>>20)
-		}
-	})
-}
+	"tagalong.org/tagalong/app/api"
+	"tagalong.org/tagalong/app/courtesy"
+)
 
 // Both ends of a comparison let their guests go first.
 func TestBothEndsOfAComparisonAreCourteous(t *testing.T) {
@@ -58,7 +16,7 @@ func TestBothEndsOfAComparisonAreCourteous(t *testing.T) {
 	for i, d := range []*device{owner, other} {
 		d.stop()
 		d.prepare = func(e *Engine) {
-			e.courtesy = newCourtesy(func() int64 { looks[i].Add(1); return e.guestRequests() })
+			e.courtesy = courtesy.New(courtesy.Usual, func() courtesy.Served { looks[i].Add(1); return e.guestsServed() })
 		}
 	}
 	loseDirtySet(t, owner, id)
@@ -73,5 +31,95 @@ func TestBothEndsOfAComparisonAreCourteous(t *testing.T) {
 		if looks[i].Load() == 0 {
 			t.Errorf("%s doesn't look what its guests do", d.name)
 		}
+	}
+}
+
+// demanding is a guest that, while it wants something, has everything else stand still.
+type demanding struct {
+	wants atomic.Bool
+	looks atomic.Int64
+}
+
+func (g *demanding) prepare(e *Engine) {
+	rules := courtesy.Usual
+	rules.Floor, rules.PerByte = 1, 1
+	e.courtesy = courtesy.New(rules, func() courtesy.Served {
+		g.looks.Add(1)
+		if g.wants.Load() {
+			return courtesy.Served{Open: 1}
+		}
+		return courtesy.Served{}
+	})
+}
+
+// begunBeside is a fleet of two of which one has begun to get its first copy, beside a guest of the owner's that lets none pass.
+func begunBeside(t *testing.T) (owner, other *device, id string, g *demanding) {
+	t.Helper()
+	g = &demanding{}
+	owner, other = newDevice(t, "desk"), newDevice(t, "laptop")
+	owner.stop()
+	owner.prepare = g.prepare
+	owner.start()
+	job, err := owner.engine.CreateVM(t.Context(), api.CreateVM{Name: "Work", CPUs: 1, MemoryMiB: 64, DiskBytes: comparedDisk})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if j := owner.finished(job.ID); j.Error != nil {
+		t.Fatal(j.Error)
+	}
+	id = job.VM
+	if err := owner.engine.StartVM(t.Context(), "Work"); err != nil {
+		t.Fatal(err)
+	}
+	r, p := rand.NewChaCha8([32]byte{5}), make([]byte, comparedDisk)
+	_, _ = r.Read(p)
+	if err := owner.engine.vm(id).currentDisk().WriteAt(p, 0, false); err != nil {
+		t.Fatal(err)
+	}
+	g.wants.Store(true)
+	pair(t, owner, other)
+	until(t, "the copy to begin", func() bool {
+		f := owner.engine.vm(id).feed(other.engine.host.ID())
+		return f != nil && f.stats.Data.Load() > 0
+	})
+	looks := g.looks.Load()
+	until(t, "it to be asked again and again", func() bool { return g.looks.Load() > looks+20 })
+	// What was read before it was known that the guest is busy.
+	if n := moved(owner, other, id); n > comparedDisk/4 {
+		t.Errorf("%d bytes were copied beside a guest that lets none pass", n)
+	}
+	return owner, other, id, g
+}
+
+// A first copy lets the guest go first, and goes on when that rests.
+func TestAFirstCopyIsCourteous(t *testing.T) {
+	owner, other, id, g := begunBeside(t)
+	g.wants.Store(false)
+	owner.live("Work")
+	same(t, owner, other, id)
+}
+
+// But not where that is waited for: by a person who wants to switch, or by flushes that want a second copy.
+func TestWhatIsWaitedForIsNotHeldUp(t *testing.T) {
+	for what, do := range map[string]func(t *testing.T, owner, other *device, id string){
+		"a switch": func(t *testing.T, _, other *device, _ string) {
+			until(t, "the VM's record", func() bool { _, ok := other.vm("Work"); return ok })
+			if _, err := other.engine.Switch(t.Context(), api.SwitchVM{VM: "Work"}); err != nil {
+				t.Fatal(err)
+			}
+			if s := other.ended("Work"); s.Phase != api.PhaseDone {
+				t.Fatalf("%+v", s)
+			}
+		},
+		"a second copy": func(t *testing.T, owner, _ *device, _ string) {
+			owner.setSync(api.SyncTwo)
+			owner.live("Work")
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			owner, other, id, _ := begunBeside(t)
+			do(t, owner, other, id)
+			same(t, owner, other, id)
+		})
 	}
 }

@@ -20,6 +20,7 @@ func (e *Engine) diskOptions(id string) vmdisk.Options {
 	return vmdisk.Options{
 		Reserve: reserve, Log: e.log.With("part", "disk", "vm", id),
 		Record:   e.recording,
+		Copy:     copyTurns{e, id},
 		Seen:     func(off int64, p []byte) { e.blocks.Learn(id, off, p) },
 		Troubled: func(reason string) { e.diskTroubled(id, reason) },
 		Renamed:  func(from, to vmdisk.Position) error { return custody.Renamed(e.noteOf(id), from, to) },

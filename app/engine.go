@@ -19,6 +19,7 @@ import (
 
 	"tagalong.org/tagalong/app/api"
 	"tagalong.org/tagalong/app/blockindex"
+	"tagalong.org/tagalong/app/courtesy"
 	"tagalong.org/tagalong/app/durable"
 	"tagalong.org/tagalong/app/handover"
 	"tagalong.org/tagalong/app/hypervisor"
@@ -79,7 +80,7 @@ type Engine struct {
 	replicasDue chan struct{}
 	offline     offlineMode
 	farewell    farewellState
-	courtesy    *courtesy
+	courtesy    *courtesy.Courtesy
 	recording   *recordPace
 	sites       sites
 	heralding   *heralding
@@ -140,7 +141,7 @@ func open(opt Options) (_ *Engine, err error) {
 			Next: "Use that one (tagalong status), or give this one a directory of its own with --data."}
 	}
 	e := &Engine{opt: opt, log: opt.Log, name: opt.Name, lock: lock, handover: handover.Usual, vms: map[string]*vm{}, unopened: map[string]*api.Error{}, links: map[string]*link{}, recordDue: make(chan struct{}, 1), replicasDue: make(chan struct{}, 1)}
-	e.courtesy = newCourtesy(e.guestRequests)
+	e.courtesy = courtesy.New(courtesy.Usual, e.guestsServed)
 	e.recording = e.newRecordPace()
 	e.post = post{times: postal.Usual, began: time.Now(), due: make(chan struct{}, 1), runs: map[pushKey]*pushRun{}, reports: map[string]report{}}
 	defer func() {

@@ -284,7 +284,9 @@ func (e *Engine) push(ctx context.Context, r *pushRun) (at replica.Position, err
 		there := diskpush.State(disk, st)
 		v.noteReplica(disk, r.device, there)
 		lacks, exact := diskpush.Lacks(disk, cut, r.device, there, known{v})
-		return diskpush.Work(disk, cut, lacks, exact, holds), nil
+		work := diskpush.Work(disk, cut, lacks, exact, holds)
+		work.Source = pushSource{work.Source, ctx, e}
+		return work, nil
 	}, o)
 	if err == nil {
 		there := vmdisk.ReplicaState{Disk: disk.ID(), Complete: true, Position: cut.Position()}

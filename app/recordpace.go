@@ -32,9 +32,9 @@ func (e *Engine) newRecordPace() *recordPace {
 	lull := &lull{moved: e.traffic}
 	calm := func(long time.Duration) bool {
 		still := lull.calm(time.Now(), long) // it must be looked at in any case
-		return e.courtesy.calm(long) && still
+		return e.courtesy.Calm() >= long && still
 	}
-	return &recordPace{e.onBattery, e.courtesy.busy, calm, throttle.New(recordRate)}
+	return &recordPace{e.onBattery, e.courtesy.Busy, calm, throttle.New(recordRate)}
 }
 
 // Wait implements vmdisk.Pace.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"tagalong.org/tagalong/app/api"
+	"tagalong.org/tagalong/app/courtesy"
 	"tagalong.org/tagalong/app/meter"
 	"tagalong.org/tagalong/app/scrub"
 	"tagalong.org/tagalong/p2p/verify"
@@ -134,7 +135,7 @@ func (v *vm) passed(r *verify.Result, found *api.Verification, whole bool) {
 func (e *Engine) scrub(ctx context.Context) error {
 	tick := time.NewTicker(scrub.Tick)
 	defer tick.Stop()
-	pace := scrub.Pace{Busy: courtesyBusy}
+	pace := scrub.Pace{Busy: courtesy.Busy}
 	failed := map[string]time.Time{}
 	for {
 		select {
@@ -144,13 +145,13 @@ func (e *Engine) scrub(ctx context.Context) error {
 		}
 		now := time.Now()
 		if e.onBattery() {
-			pace.Rest(now, e.guestRequests())
+			pace.Rest(now, e.courtesy.Requests())
 			for _, v := range e.allVMs() {
 				v.rests(api.VerifyRestsBattery)
 			}
 			continue
 		}
-		step, why := pace.Tick(now, e.guestRequests()), ""
+		step, why := pace.Tick(now, e.courtesy.Requests()), ""
 		if pace.Slowed(now) {
 			why = api.VerifyRestsGuests
 		}

@@ -24,11 +24,15 @@ type seedable struct {
 	owner, other *device
 	id           string
 	size         int64
+	guest        demanding // the other device's
 }
 
 func newSeedable(t *testing.T, size int64) *seedable {
 	t.Helper()
 	s := &seedable{owner: newDevice(t, "desk"), other: newDevice(t, "laptop"), size: size}
+	s.other.stop()
+	s.other.prepare = s.guest.prepare
+	s.other.start()
 	job, err := s.owner.engine.CreateVM(t.Context(), api.CreateVM{Name: "Work", CPUs: 1, MemoryMiB: 64, DiskBytes: size})
 	if err != nil {
 		t.Fatal(err)
@@ -163,7 +167,7 @@ func TestSeedingIsCutShort(t *testing.T) {
 	s := newSeedable(t, 32<<20)
 	file := s.export(t, "work.raw")
 	// Halfway through the file somebody has pulled the plug: the engine ends while the rest waits for guests.
-	s.other.engine.courtesy.limit.Set(1)
+	s.guest.wants.Store(true)
 	job, err := s.other.engine.SeedVM(t.Context(), api.SeedVM{VM: "Work", File: file, Format: "raw"})
 	if err != nil {
 		t.Fatal(err)
@@ -195,6 +199,7 @@ func TestSeedingIsCutShort(t *testing.T) {
 	}
 	_ = again
 	s.other.stop()
+	s.guest.wants.Store(false)
 	s.other.start() // the owner comes in at once, and finds half a seed
 	s.same(t)
 }

@@ -36,7 +36,9 @@
 #           against nothing stale, three rounds at most. Times are better when less. Disks on tmpfs; ten minutes with --mib 256
 #   resync  how fast a device that was apart for ten minutes is brought up to date (2 MB/s written meanwhile for 512 MiB of disk, four fifths of it into a tenth),
 #           with what it lacks known, and a new device gets its first copy, against the slower of a bare stream and a bare
-#           write and sync of as many bytes; what a first copy leaves of the guest's flushed writes and of its reads, against none. Over a line as fast as
+#           write and sync of as many bytes; the same for a return of which only what the disks hold tells what it lacks (sums: both ends read all of the
+#           disk) and for a first copy that another site pushes (first-pushed); what a first copy, which lets guests go first, leaves of the guest's
+#           flushed writes, of its reads, and of reads in bursts (of how fast one is), against none, and how fast it is beside these (beside). Over a line as fast as
 #           the computer can, and one of 100 Mbit/s and 1 ms (network namespaces, so root; a process at each end, disks on --scratch)
 #   memory  what a 1 TiB disk with three peers and 10 % of its blocks dirty takes, beyond buffers
 #   directory  three devices' directories (processes on this computer, TCP, no encryption, on --scratch): how long until a

@@ -58,6 +58,7 @@ type Feed struct {
 	unsaved      int64 // bytes copied since the last barrier or checkpoint
 	pass         copyPass
 	cut          *Cut      // what is sent comes from
+	bulk         bool      // what Next does now is to read a part of much, that nobody waits for
 	spare        [2]uint64 // barrier numbers for checkpoints before that cut's barrier: the next, and the first that isn't
 }
 
@@ -202,6 +203,8 @@ func (f *Feed) Next(ctx context.Context) (*Op, error) {
 		switch {
 		case err != nil || op != nil:
 			return op, err
+		case do != nil && !f.yield(ctx):
+			continue
 		case do != nil:
 			if op, err := do(); err != nil || op != nil {
 				return op, err
@@ -223,6 +226,7 @@ func (f *Feed) decide(copied bool) (op *Op, do func() (*Op, error), wait <-chan 
 	d, p := f.d, f.p
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	f.bulk = false
 	switch {
 	case f.closed:
 		return nil, nil, nil, fmt.Errorf("feed of %s: %w", p.name, ErrClosed)
@@ -300,7 +304,7 @@ func (f *Feed) catchUp() (op *Op, do func() (*Op, error)) {
 		}
 		return nil, nil
 	case left > 0:
-		return nil, f.copyRun
+		return nil, f.toCopy(f.copyRun)
 	}
 	f.asleep = true
 	f.soon.Reset(p.standing.wait(now, f.needBarrier))
@@ -378,9 +382,11 @@ func (f *Feed) copyRun() (*Op, error) {
 	if d.holeEnd(a, b) != b {
 		b = min(b, a+copyBlocks)
 		buf := newBuffer(int((b - a) * Block))
+		began := time.Now()
 		d.rd.RLock()
 		err := d.stack.readAt(buf.data, op.Off)
 		d.rd.RUnlock()
+		d.took(int64(len(buf.data)), began)
 		if err != nil {
 			buf.release()
 			return nil, fmt.Errorf("copy to %s: %w", p.name, err)

@@ -3,6 +3,7 @@ package vmdisk
 import (
 	"errors"
 	"fmt"
+	"time"
 )
 
 // A feed that copies the disk as it is gets nowhere while a guest writes more, and in more places, than the peer takes: there is always something that changed
@@ -111,7 +112,7 @@ func (f *Feed) cutUp() (op *Op, do func() (*Op, error)) {
 		f.spare[0]++
 		return f.checkpoint(f.spare[0] - 1), nil
 	}
-	return nil, f.cutRun
+	return nil, f.toCopy(f.cutRun)
 }
 
 // cutRun returns the next run of what the cut has for the peer.
@@ -159,10 +160,12 @@ func (c *Cut) op(a, b int64) (*Op, error) {
 	}
 	b = min(b, a+copyBlocks)
 	buf := newBuffer(int((b - a) * Block))
+	began := time.Now()
 	if err := c.ReadAt(buf.data, a*Block); err != nil {
 		buf.release()
 		return nil, err
 	}
+	c.d.took(int64(len(buf.data)), began)
 	c.Release(a*Block, (b-a)*Block)
 	if isZero(buf.data) {
 		buf.release()

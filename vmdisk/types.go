@@ -73,6 +73,14 @@ type ReplicaState struct {
 	Checkpoint Position
 }
 
+// Turns says when much may be read of a disk in the background. Its methods may be called from any goroutine; Delay is called without a lock.
+type Turns interface {
+	// Delay is how long nothing should be read; then it is asked again. 0 is not at all.
+	Delay() time.Duration
+	// Took tells that n bytes were read, and how long that took.
+	Took(n int64, d time.Duration)
+}
+
 // Options for opening a disk. The zero value is good.
 type Options struct {
 	// FS holds the disk's files; nil is the directory itself.
@@ -105,6 +113,9 @@ type Options struct {
 	// Record paces the reading for the hashes that this disk records by itself of what has been quiet for some minutes (Scrub, Recorded); nil
 	// is not to record any by itself.
 	Record Pace
+	// Copy lets others go before what brings peers up to date by reading much of this disk; nil is none. What is little, and what somebody waits for (Drain),
+	// isn't held up.
+	Copy Turns
 	// Seen, if not nil, is shown what this disk reads of itself to record hashes, or to scrub: whole blocks at off. It must be quick, and p is its own only
 	// while it runs. It may be called from several goroutines, and what it sees may have been overwritten by then.
 	Seen func(off int64, p []byte)

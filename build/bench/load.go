@@ -18,7 +18,11 @@ type load struct {
 	depth int
 	sync  bool  // a flush after each write
 	pace  int64 // bytes a second at most; 0 is as fast as it goes
+	burst int   // after how many requests it rests for restBetween; 0 is never
 }
+
+// restBetween is the rest between two bursts.
+const restBetween = 200 * time.Millisecond
 
 // tool runs a program to its end and returns its standard output.
 func tool(ctx context.Context, name string, args ...string) ([]byte, error) {
@@ -33,9 +37,9 @@ func tool(ctx context.Context, name string, args ...string) ([]byte, error) {
 	return out, nil
 }
 
-// report is what fio found: requests a second and their number, and the 99th percentile of how long writes and flushes took, in nanoseconds.
+// report is what fio found: requests a second and their number, how long one took on average, and the 99th percentile of how long writes and flushes took, in nanoseconds.
 type report struct {
-	rate, count          float64
+	rate, count, mean    float64
 	slowWrite, slowFlush float64
 }
 
@@ -55,11 +59,15 @@ func fio(ctx context.Context, socket string, size int64, l load, length time.Dur
 	if l.pace > 0 {
 		args = append(args, "--rate="+strconv.FormatInt(l.pace, 10))
 	}
+	if l.burst > 0 {
+		args = append(args, fmt.Sprintf("--thinktime=%d", restBetween.Microseconds()), "--thinktime_blocks="+strconv.Itoa(l.burst))
+	}
 	out, err := tool(ctx, "fio", args...)
 	if err != nil {
 		return found, err
 	}
 	type times struct {
+		Mean       float64
 		Percentile map[string]float64
 	}
 	var said struct {
@@ -87,7 +95,7 @@ func fio(ctx context.Context, socket string, size int64, l load, length time.Dur
 	if l.write {
 		done = said.Jobs[0].Write
 	}
-	return report{done.IOPS, done.Total, done.Clat.Percentile[slow], said.Jobs[0].Sync.Lat.Percentile[slow]}, nil
+	return report{done.IOPS, done.Total, done.Clat.Mean, done.Clat.Percentile[slow], said.Jobs[0].Sync.Lat.Percentile[slow]}, nil
 }
 
 // slow is what fio calls the 99th percentile.

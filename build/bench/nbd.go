@@ -102,6 +102,9 @@ func (l load) String() string {
 	if l.sync {
 		name += "-flush"
 	}
+	if l.burst > 0 {
+		name += "-bursts"
+	}
 	return name
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"log/slog"
 	mathrand "math/rand/v2"
 	"os"
 	"path/filepath"
@@ -50,38 +51,12 @@ func pushPeer(ctx context.Context, args []string) error {
 		case owner <- s.Peer():
 		default:
 		}
-		var applier *vmdisk.Applier
-		var look *blockindex.Look
-		defer func() { look.Close() }()
-		err := push.Receive(ctx, s, func(h push.Hello) (push.Replica, push.State, error) {
-			var err error
+		takePush(ctx, s, &index, log, func(h push.Hello) (_ *vmdisk.Store, err error) {
 			if disk == nil {
 				disk, err = vmdisk.CreateReplica(filepath.Join(*dir, "disk"), vmdisk.ID(h.Disk), h.Size, vmdisk.Options{Reserve: reserve, Log: log})
 			}
-			if err == nil {
-				applier, err = disk.Apply()
-			}
-			if err != nil {
-				return push.Replica{}, push.State{}, err
-			}
-			sink, err := diskpush.NewSink(applier)
-			if err != nil {
-				return push.Replica{}, push.State{}, err
-			}
-			sink.Seen = func(off int64, p []byte) { index.Learn("bench", off, p) }
-			r := push.Replica{Sink: sink}
-			look = index.Look(!applier.State().Complete, func(_ string, p []byte, off int64) error { return disk.Peek(p, off) })
-			if look != nil {
-				r.Index = look
-			}
-			return r, push.State(diskmirror.State(applier.State())), nil
-		}, nil)
-		if applier != nil {
-			err = errors.Join(err, applier.Close())
-		}
-		if err != nil {
-			log.Info("A push ended", "error", err) // the owner was told, and tells
-		}
+			return disk, err
+		})
 	})
 	host.Handle(bareProtocol, func(_ context.Context, s p2p.Stream) {
 		if err := swallow(s); err != nil {
@@ -101,6 +76,39 @@ func pushPeer(ctx context.Context, args []string) error {
 		err = errors.Join(err, disk.Close())
 	}
 	return err
+}
+
+// takePush takes a push to the disk that open returns.
+func takePush(ctx context.Context, s p2p.Stream, index *blockindex.Index, log *slog.Logger, open func(push.Hello) (*vmdisk.Store, error)) {
+	var applier *vmdisk.Applier
+	var look *blockindex.Look
+	defer func() { look.Close() }()
+	err := push.Receive(ctx, s, func(h push.Hello) (push.Replica, push.State, error) {
+		disk, err := open(h)
+		if err == nil {
+			applier, err = disk.Apply()
+		}
+		if err != nil {
+			return push.Replica{}, push.State{}, err
+		}
+		sink, err := diskpush.NewSink(applier)
+		if err != nil {
+			return push.Replica{}, push.State{}, err
+		}
+		sink.Seen = func(off int64, p []byte) { index.Learn("bench", off, p) }
+		r := push.Replica{Sink: sink}
+		look = index.Look(!applier.State().Complete, func(_ string, p []byte, off int64) error { return disk.Peek(p, off) })
+		if look != nil {
+			r.Index = look
+		}
+		return r, push.State(diskmirror.State(applier.State())), nil
+	}, nil)
+	if applier != nil {
+		err = errors.Join(err, applier.Close())
+	}
+	if err != nil {
+		log.Info("A push ended", "error", err) // the owner was told, and tells
+	}
 }
 
 // askProtocol is a stream on which each byte is answered with a block.

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,6 +23,7 @@ type resync struct {
 	owner, peer *server
 	socket      string
 	size        int64
+	beside      map[string][]float64 // what was copied beside each load, MB/s
 }
 
 // ask gives an order, and says how long it took.
@@ -40,7 +43,7 @@ func ask(to *server, order string, n int64) (bytes int64, seconds float64, err e
 }
 
 // benchResync measures a return after ten minutes apart, and a new device's first copy, against the slower of the bare line and the bare disk, in the same
-// round and of as many bytes; and what a first copy costs the guest. Near is a line as fast as the computer can, shaped one of 100 Mbit/s and 1 ms.
+// round and of as many bytes; and what a first copy costs the guest, who goes first as in the product, and how fast that is then. Near is a line as fast as the computer can, shaped one of 100 Mbit/s and 1 ms.
 func benchResync(ctx context.Context, s settings) error {
 	none := errNoCell
 	for _, line := range []struct {
@@ -94,10 +97,20 @@ func resyncOver(ctx context.Context, s settings, name string, wan lab.WAN) (err 
 	if _, _, err := ask(r.owner, orderBack, 0); err != nil {
 		return err
 	}
-	return compare(ctx, s, cells)
+	if err := compare(ctx, s, cells); err != nil {
+		return err
+	}
+	for _, load := range slices.Sorted(maps.Keys(r.beside)) {
+		v := r.beside[load]
+		fmt.Printf("resync/%s-beside-%s copied=%.1f unit=MB/s spread=%.1f-%.1f\n", name, load, median(v), slices.Min(v), slices.Max(v))
+	}
+	return nil
 }
 
-// run gives orders one after the other, to the peer those that are its.
+// moves are the orders that move content, or find out which; only these are counted.
+var moves = []string{orderBack, orderFirst, orderDiffer, orderBare, orderPut}
+
+// run gives orders one after the other, to the peer those that are its, and returns what those that count moved, and how long these took.
 func (r *resync) run(orders ...string) (bytes int64, seconds float64, err error) {
 	for _, o := range orders {
 		to := r.owner
@@ -106,8 +119,12 @@ func (r *resync) run(orders ...string) (bytes int64, seconds float64, err error)
 			to = r.peer
 		}
 		n, _ := strconv.ParseInt(much, 10, 64)
-		if bytes, seconds, err = ask(to, what, n); err != nil {
+		moved, took, err := ask(to, what, n)
+		if err != nil {
 			return 0, 0, err
+		}
+		if slices.Contains(moves, what) {
+			bytes, seconds = bytes+moved, seconds+took
 		}
 	}
 	return bytes, seconds, nil
@@ -132,15 +149,21 @@ func (r *resync) cells(s settings, name string) []cell {
 		_, disk, err := r.run(fmt.Sprint(orderPut, " ", moved))
 		return sample{rate: float64(moved) / 1e6 / max(line, disk, 1e-9)}, err
 	}
-	against := func(what string, orders ...string) cell {
+	against := func(what string, aim float64, orders ...string) cell {
 		return cell{"resync/" + name + "-" + what, "MB/s", []contender{
-			{name: "ours", measure: ours(orders...)}, {name: "slower-of-line-and-disk", measure: slower, aim: 0.85},
+			{name: "ours", measure: ours(orders...)}, {name: "slower-of-line-and-disk", measure: slower, aim: aim},
 		}}
 	}
 	apart := fmt.Sprint(orderChurn, " ", s.size>>20*apartBytes)
 	out := []cell{
-		against("dirty", orderAway, apart, orderBack),
-		against("first", orderForget, orderWipe, orderBack),
+		against("dirty", 0.85, orderAway, apart, orderBack),
+		against("first", 0.85, orderForget, orderWipe, orderBack),
+		// Both ends read and hash all of the disk, of which little is moved.
+		against("sums", 0, orderAway, apart, orderForget, orderDiffer, orderBack),
+	}
+	if name == "shaped" {
+		// Pushes go to other sites; on a line between neighbours, as fast as the computer can, there are none.
+		out = append(out, against("first-pushed", 0.85, orderForget, orderWipe, orderFirst))
 	}
 	guest := func(l load, copying bool) func(context.Context) (sample, error) {
 		return func(ctx context.Context) (sample, error) {
@@ -156,11 +179,33 @@ func (r *resync) cells(s settings, name string) []cell {
 					return sample{}, err
 				}
 			}
+			before, _, err := ask(r.owner, orderSent, 0)
+			if err != nil {
+				return sample{}, err
+			}
+			began := time.Now()
 			got, err := fio(ctx, r.socket, r.size, l, s.seconds)
-			return sample{rate: got.rate}, err
+			if err != nil {
+				return sample{}, err
+			}
+			if copying {
+				took := time.Since(began).Seconds()
+				after, _, err := ask(r.owner, orderSent, 0)
+				if err != nil {
+					return sample{}, err
+				}
+				if r.beside == nil {
+					r.beside = map[string][]float64{}
+				}
+				r.beside[l.String()] = append(r.beside[l.String()], float64(after-before)/1e6/took)
+			}
+			if l.burst > 0 {
+				return sample{rate: 1e9 / max(got.mean, 1)}, nil // what rests does little a second, whatever it waits
+			}
+			return sample{rate: got.rate}, nil
 		}
 	}
-	for _, l := range []load{{block: 4 << 10, depth: 1, write: true, sync: true}, {block: 4 << 10, depth: 1}} {
+	for _, l := range []load{{block: 4 << 10, depth: 1, write: true, sync: true}, {block: 4 << 10, depth: 1}, {block: 4 << 10, depth: 1, burst: 1000}} {
 		out = append(out, cell{"resync/" + name + "-guest-" + l.String(), "iops", []contender{
 			{name: "copying", measure: guest(l, true)}, {name: "alone", measure: guest(l, false), aim: 0.95},
 		}})

@@ -12,12 +12,17 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"tagalong.org/tagalong/app/courtesy"
+	"tagalong.org/tagalong/app/diskcompare"
 	"tagalong.org/tagalong/app/diskmirror"
 	"tagalong.org/tagalong/app/disknbd"
 	"tagalong.org/tagalong/p2p"
+	differ "tagalong.org/tagalong/p2p/compare"
 	"tagalong.org/tagalong/p2p/mirror"
+	"tagalong.org/tagalong/p2p/push"
 	"tagalong.org/tagalong/p2p/replica"
 	"tagalong.org/tagalong/vmdisk"
 	"tagalong.org/tagalong/vmdisk/nbd"
@@ -31,6 +36,9 @@ const (
 	orderBack   = "back"   // bring the peer up to date, and stay with it
 	orderForget = "forget" // know nothing any more of what the peer has
 	orderFollow = "follow" // begin to bring it up to date, and don't wait
+	orderFirst  = "pushed" // push all of the disk to it, which has nothing
+	orderDiffer = "differ" // find out what it lacks by comparing
+	orderSent   = "sent"   // say how much content was sent so far
 )
 
 // keeper is the owner of a disk with one peer, which comes and goes.
@@ -42,6 +50,17 @@ type keeper struct {
 	leave  context.CancelFunc // ends the mirror
 	mirror sync.WaitGroup
 	stats  mirror.Stats
+	guests atomic.Pointer[nbd.Server]
+}
+
+// served is what guests had of the disk.
+func (o *keeper) served() courtesy.Served {
+	server := o.guests.Load()
+	if server == nil {
+		return courtesy.Served{}
+	}
+	s := server.Stats()
+	return courtesy.Served{Requests: s.Reads + s.Writes + s.Flushes + s.Trims + s.Zeroes, Bytes: s.ReadBytes + s.WriteBytes, Took: s.Took, Open: s.Open}
 }
 
 // resyncOwner has a new, full, active disk, which it serves at socket, and carries out the orders on its standard input until that ends.
@@ -59,7 +78,7 @@ func resyncOwner(ctx context.Context, args []string) error {
 	id, addr, _ := strings.Cut(*whom, "@")
 	o := &keeper{peer: id, r: mathrand.New(mathrand.NewPCG(uint64(time.Now().UnixNano()), 1)), leave: func() {}}
 	var err error
-	if o.disk, err = vmdisk.Create(filepath.Join(*dir, "disk"), vmdisk.NewID(), *size, vmdisk.Options{Reserve: reserve, Log: log}); err != nil {
+	if o.disk, err = vmdisk.Create(filepath.Join(*dir, "disk"), vmdisk.NewID(), *size, vmdisk.Options{Reserve: reserve, Log: log, Copy: courtesy.New(courtesy.Usual, o.served)}); err != nil {
 		return err
 	}
 	if o.host, err = newHostAt(*dir, *at, fleet{addrs: map[string]string{id: addr}}, log); err != nil {
@@ -74,7 +93,9 @@ func resyncOwner(ctx context.Context, args []string) error {
 		socket := filepath.Join(*dir, "socket.d", "socket")
 		l, lerr := nbd.Listen(socket)
 		if err = lerr; err == nil {
-			serving.Go(func() { _ = (&nbd.Server{Backend: disknbd.Backend{Disk: o.disk}, Log: log}).Serve(ctx, l) })
+			server := &nbd.Server{Backend: disknbd.Backend{Disk: o.disk}, Log: log}
+			o.guests.Store(server)
+			serving.Go(func() { _ = server.Serve(ctx, l) })
 			fmt.Println(socket)
 			err = o.obey(ctx)
 		}
@@ -107,6 +128,16 @@ func (o *keeper) obey(ctx context.Context) error {
 				_, err = o.disk.Drain(ctx, o.peer)
 			}
 			n = o.stats.Data.Load() - n
+		case orderFirst:
+			var stats push.Stats
+			if o.away(); err == nil {
+				err = (&pusher{disk: o.disk, host: o.host, peer: o.peer}).push(ctx, true, &stats)
+			}
+			n = stats.Content.Load()
+		case orderDiffer:
+			n, err = o.differ(ctx)
+		case orderSent:
+			n = o.stats.Data.Load()
 		case orderBare:
 			err = bare(ctx, o.host, o.peer, n)
 		default:
@@ -150,6 +181,14 @@ func (o *keeper) churn(n int64) error {
 
 // follow mirrors to the peer from now on, as the product does. It returns when the mirror has begun.
 func (o *keeper) follow(ctx context.Context) error {
+	if err := o.connected(ctx); err != nil {
+		return err
+	}
+	return o.attach(ctx)
+}
+
+// connected waits until the peer is.
+func (o *keeper) connected(ctx context.Context) error {
 	changed, stop := o.host.Watch()
 	defer stop()
 	for !o.host.Connected(o.peer) {
@@ -159,7 +198,36 @@ func (o *keeper) follow(ctx context.Context) error {
 		case <-changed:
 		}
 	}
-	return o.attach(ctx)
+	return nil
+}
+
+// differ has the disk know what the peer lacks, of which it knows nothing, and returns how many bytes that took on the stream.
+func (o *keeper) differ(ctx context.Context) (int64, error) {
+	o.away()
+	if err := o.connected(ctx); err != nil {
+		return 0, err
+	}
+	s, err := o.host.Open(ctx, o.peer, differ.Protocol)
+	if err != nil {
+		return 0, err
+	}
+	defer s.Reset()
+	var c *vmdisk.Comparison
+	var stats differ.Stats
+	err = differ.Run(ctx, s, differ.Hello{Version: differ.Version, Target: o.target()}, func(st differ.State) (differ.Disk, error) {
+		var err error
+		if c, err = o.disk.Compare(o.peer, diskmirror.ReplicaState(o.disk, st)); err != nil {
+			return nil, err
+		}
+		return diskcompare.Owner(c, func(int64) error { return nil }), nil
+	}, &stats)
+	if c != nil {
+		defer c.Close()
+	}
+	if err == nil {
+		err = c.Finish()
+	}
+	return stats.Sent.Load() + stats.Received.Load(), err
 }
 
 func (o *keeper) target() replica.Target {

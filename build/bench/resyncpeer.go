@@ -14,9 +14,14 @@ import (
 	"sync"
 	"time"
 
+	"tagalong.org/tagalong/app/blockindex"
+	"tagalong.org/tagalong/app/diskcompare"
 	"tagalong.org/tagalong/app/diskmirror"
 	"tagalong.org/tagalong/p2p"
+	differ "tagalong.org/tagalong/p2p/compare"
 	"tagalong.org/tagalong/p2p/mirror"
+	"tagalong.org/tagalong/p2p/push"
+	"tagalong.org/tagalong/p2p/replica"
 	"tagalong.org/tagalong/vmdisk"
 )
 
@@ -26,7 +31,7 @@ const (
 	orderPut  = "put"  // write so much to the disk that the copy is on, one place after the other, and sync it
 )
 
-// returner is a device with a copy of a disk: it takes mirrors, as the product does, and swallows bare streams.
+// returner is a device with a copy of a disk: it takes mirrors, pushes and comparisons, as the product does, and swallows bare streams.
 type returner struct {
 	dir string
 	log *slog.Logger
@@ -53,6 +58,8 @@ func resyncPeer(ctx context.Context, args []string) error {
 		return err
 	}
 	host.Handle(mirror.Protocol, p.mirrored)
+	host.Handle(push.Protocol, p.pushed)
+	host.Handle(differ.Protocol, p.compared)
 	host.Handle(bareProtocol, func(_ context.Context, s p2p.Stream) {
 		if err := swallow(s); err != nil {
 			p.log.Warn("A bare stream ended", "error", err)
@@ -127,16 +134,53 @@ func put(path string, n int64) error {
 	return errors.Join(err, f.Close(), os.Remove(path))
 }
 
+// open makes a copy, if there is none. The caller holds mu.
+func (p *returner) open(t replica.Target) (err error) {
+	if p.disk == nil {
+		p.disk, err = vmdisk.CreateReplica(p.where(), vmdisk.ID(t.Disk), t.Size, vmdisk.Options{Reserve: reserve, Log: p.log})
+	}
+	return err
+}
+
+// pushed takes a push.
+func (p *returner) pushed(ctx context.Context, s p2p.Stream) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	takePush(ctx, s, &blockindex.Index{}, p.log, func(h push.Hello) (*vmdisk.Store, error) {
+		err := p.open(h.Target)
+		return p.disk, err
+	})
+}
+
+// compared answers a comparison, of a copy that is whole.
+func (p *returner) compared(ctx context.Context, s p2p.Stream) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var cut *vmdisk.Cut
+	err := differ.Serve(ctx, s, func(h differ.Hello) (_ differ.Reader, st differ.State, err error) {
+		if err = p.open(h.Target); err == nil {
+			cut, err = p.disk.Cut(ctx)
+		}
+		if err != nil {
+			return nil, st, err
+		}
+		return diskcompare.Reader(cut, func(int64) error { return nil }), diskmirror.State(p.disk.ReplicaState()), nil
+	}, nil)
+	if cut != nil {
+		err = errors.Join(err, cut.Close())
+	}
+	if err != nil {
+		p.log.Warn("A comparison ended", "error", err)
+	}
+}
+
 // mirrored takes a mirror.
 func (p *returner) mirrored(ctx context.Context, s p2p.Stream) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var applier *vmdisk.Applier
 	err := mirror.Receive(ctx, s, func(h mirror.Hello) (sink mirror.Sink, st mirror.State, err error) {
-		if p.disk == nil {
-			p.disk, err = vmdisk.CreateReplica(p.where(), vmdisk.ID(h.Disk), h.Size, vmdisk.Options{Reserve: reserve, Log: p.log})
-		}
-		if err == nil {
+		if err = p.open(h.Target); err == nil {
 			applier, err = p.disk.Apply()
 		}
 		if err != nil {

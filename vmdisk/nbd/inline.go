@@ -46,7 +46,7 @@ func (c *conn) inlineRead(h *header) bool {
 	c.batch = c.batch[:at+int(h.length)]
 	start := c.reads.begin()
 	err := c.export.backend.ReadAt(c.batch[at:], h.off)
-	c.reads.end(start, h.length)
+	c.server.counters.spent(c.reads.end(start, h.length))
 	if err != nil {
 		c.batch = c.batch[:began]
 	}
@@ -75,7 +75,7 @@ func (c *conn) inlineWrite(h *header) (ok bool, err error) {
 	}
 	start := c.writes.begin()
 	err = c.export.backend.WriteAt(p, h.off, false)
-	c.writes.end(start, h.length)
+	c.server.counters.spent(c.writes.end(start, h.length))
 	c.export.done(r)
 	c.in.skip(n)
 	c.answer(h, err)

@@ -40,11 +40,15 @@ func (p *pace) begin() (start time.Time) {
 	return start
 }
 
-// end notes a request of n bytes that began at start.
-func (p *pace) end(start time.Time, n int64) {
-	if !start.IsZero() {
-		p.note(time.Since(start) <= p.limit+time.Duration(n/bytePace))
+// end notes a request of n bytes that began at start. It returns how long that took, and those that weren't measured since the one before, as far as that is
+// known; or 0.
+func (p *pace) end(start time.Time, n int64) (took time.Duration) {
+	if start.IsZero() {
+		return 0
 	}
+	d := time.Since(start)
+	p.note(d <= p.limit+time.Duration(n/bytePace))
+	return sampled * d
 }
 
 func (p *pace) note(quick bool) {

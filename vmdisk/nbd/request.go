@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"sync"
+	"time"
 )
 
 // header is what a client says of a request.
@@ -140,7 +141,12 @@ func (r *request) run() {
 		c.finish(r)
 		return
 	}
+	n := &c.server.counters
+	start := time.Now()
+	n.open.Add(1)
 	err := r.perform()
+	n.spent(time.Since(start))
+	n.open.Add(-1)
 	c.export.done(r)
 	switch {
 	case errors.Is(err, ErrHangUp):
@@ -151,7 +157,7 @@ func (r *request) run() {
 		r.errno = errnoOf(err)
 		c.failed(&r.header, err)
 	default:
-		c.server.counters.count(&r.header)
+		n.count(&r.header)
 	}
 	c.out.add(r)
 }

@@ -1,6 +1,9 @@
 package nbd
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+	"time"
+)
 
 // Stats is what a Server has done since it was made. Requests count when the Backend has done them.
 type Stats struct {
@@ -10,6 +13,10 @@ type Stats struct {
 	Reads, Writes, Flushes, Trims, Zeroes, Caches, Statuses, FUA int64
 	// ReadBytes to ZeroBytes are the sums of their lengths, in bytes.
 	ReadBytes, WriteBytes, TrimBytes, ZeroBytes int64
+	// Took is how long the Backend took for all of them, estimated from a part of the short ones; Open is how many are with it now, of those that
+	// are given to it side by side.
+	Took time.Duration
+	Open int64
 	// Errors counts requests answered with an error, HangUps those that were not answered because the
 	// Backend said ErrHangUp.
 	Errors, HangUps int64
@@ -19,6 +26,7 @@ type Stats struct {
 type counters struct {
 	conns, accepted, refused, errors, hangUps, fua atomic.Int64
 	requests, bytes                                [cmdBlockStatus + 1]atomic.Int64
+	took, open                                     atomic.Int64 // nanoseconds; requests
 }
 
 // count notes a request that succeeded.
@@ -27,6 +35,13 @@ func (n *counters) count(r *header) {
 	n.bytes[r.cmd].Add(r.length)
 	if r.flags&cmdFlagFUA != 0 {
 		n.fua.Add(1)
+	}
+}
+
+// spent notes how long the Backend took; 0 is nothing.
+func (n *counters) spent(d time.Duration) {
+	if d > 0 {
+		n.took.Add(int64(d))
 	}
 }
 
@@ -48,6 +63,8 @@ func (s *Server) Stats() Stats {
 		WriteBytes: n.bytes[cmdWrite].Load(),
 		TrimBytes:  n.bytes[cmdTrim].Load(),
 		ZeroBytes:  n.bytes[cmdWriteZeroes].Load(),
+		Took:       time.Duration(n.took.Load()),
+		Open:       n.open.Load(),
 		Errors:     n.errors.Load(),
 		HangUps:    n.hangUps.Load(),
 	}

@@ -18,14 +18,15 @@ type Rules struct {
 }
 
 // Usual are those of the product. A first copy costs its owner 1.1 to 1.5 s of processor for a GB, most of it to encrypt and to send, and as much again in
-// what the memory and the other programs feel of it. A request's way through the socket takes 10 to 30 µs.
-var Usual = Rules{Room: 0.04, Floor: 1 << 20, PerByte: 3e-9, PerRequest: 20e-6, PerGuestByte: 0.5e-9}
+// what the memory and the other programs feel of it. A request's way through the socket takes 10 to 30 µs where processors are free, and some times as long where
+// they aren't, which is when it counts: who asks again within PerRequest is taken for one who waits for nothing else.
+var Usual = Rules{Room: 0.04, Floor: 1 << 20, PerByte: 3e-9, PerRequest: 200e-6, PerGuestByte: 0.5e-9}
 
 const (
 	// lookEvery is how often it is looked at most what guests do.
 	lookEvery = time.Millisecond
 	// attack and release are how fast load follows what guests do, up and down.
-	attack, release = 2 * time.Millisecond, 20 * time.Millisecond
+	attack, release = 8 * time.Millisecond, 20 * time.Millisecond
 	// ask is how soon who was told to wait asks again: guests may rest by then.
 	ask = 5 * time.Millisecond
 	// busyLook is over how long it is found out whether guests are busy, and Busy from how many requests a second on they are: a desktop that only

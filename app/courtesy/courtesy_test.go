@@ -82,8 +82,8 @@ func TestShareOfTheTime(t *testing.T) {
 		"as fast as it goes, a drive":    {guest{8 * ms, 8 * ms, 1, 8 * ms}, drive, 0.7, 1.1, 0.055},
 		"flush after flush":              {guest{ms / 2, ms / 2, 2, 350 * time.Microsecond}, memory, 10, 18, 0.07},
 		"a slow flush, and another":      {guest{time.Second, time.Second, 1, time.Second}, memory, 10, 14, 0.05},
-		"a hundred small ones a second":  {guest{10 * ms, 100 * time.Microsecond, 1, 20 * time.Microsecond}, memory, 200, 320, 1},
-		"a thousand small ones a second": {guest{ms, 100 * time.Microsecond, 2, 20 * time.Microsecond}, memory, 100, 320, 1},
+		"a hundred small ones a second":  {guest{10 * ms, 100 * time.Microsecond, 1, 20 * time.Microsecond}, memory, 100, 320, 1},
+		"a thousand small ones a second": {guest{ms, 100 * time.Microsecond, 2, 20 * time.Microsecond}, memory, 15, 40, 0.2},
 		"in bursts, half of the time":    {guest{400 * ms, 200 * ms, 6000, 60 * ms}, memory, 100, 160, 0.08},
 		"in bursts, now and then":        {guest{time.Second, 50 * ms, 1500, 15 * ms}, memory, 250, 320, 0.2},
 	} {

@@ -19,6 +19,8 @@ type load struct {
 	sync  bool  // a flush after each write
 	pace  int64 // bytes a second at most; 0 is as fast as it goes
 	burst int   // after how many requests it rests for restBetween; 0 is never
+	// ramp is for how long it goes on already before anything is counted.
+	ramp time.Duration
 }
 
 // restBetween is the rest between two bursts.
@@ -58,6 +60,9 @@ func fio(ctx context.Context, socket string, size int64, l load, length time.Dur
 		fmt.Sprintf("--runtime=%dms", length.Milliseconds()), "--output-format=json"}
 	if l.pace > 0 {
 		args = append(args, "--rate="+strconv.FormatInt(l.pace, 10))
+	}
+	if l.ramp > 0 {
+		args = append(args, fmt.Sprintf("--ramp_time=%dms", l.ramp.Milliseconds()))
 	}
 	if l.burst > 0 {
 		args = append(args, fmt.Sprintf("--thinktime=%d", restBetween.Microseconds()), "--thinktime_blocks="+strconv.Itoa(l.burst))

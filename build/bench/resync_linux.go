@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"tagalong.org/tagalong/build/lab"
@@ -179,17 +180,24 @@ func (r *resync) cells(s settings, name string) []cell {
 					return sample{}, err
 				}
 			}
-			before, _, err := ask(r.owner, orderSent, 0)
-			if err != nil {
-				return sample{}, err
-			}
-			began := time.Now()
+			// Before the load begins the guest rests, and the copy makes use of that.
+			l.ramp = s.seconds / 2
+			var begun time.Time
+			var before int64
+			var asked error
+			var looking sync.WaitGroup
+			looking.Go(func() {
+				time.Sleep(l.ramp + s.seconds/4)
+				before, _, asked = ask(r.owner, orderSent, 0)
+				begun = time.Now()
+			})
 			got, err := fio(ctx, r.socket, r.size, l, s.seconds)
-			if err != nil {
+			took := time.Now()
+			looking.Wait()
+			if err = errors.Join(err, asked); err != nil {
 				return sample{}, err
 			}
 			if copying {
-				took := time.Since(began).Seconds()
 				after, _, err := ask(r.owner, orderSent, 0)
 				if err != nil {
 					return sample{}, err
@@ -197,7 +205,7 @@ func (r *resync) cells(s settings, name string) []cell {
 				if r.beside == nil {
 					r.beside = map[string][]float64{}
 				}
-				r.beside[l.String()] = append(r.beside[l.String()], float64(after-before)/1e6/took)
+				r.beside[l.String()] = append(r.beside[l.String()], float64(after-before)/1e6/took.Sub(begun).Seconds())
 			}
 			if l.burst > 0 {
 				return sample{rate: 1e9 / max(got.mean, 1)}, nil // what rests does little a second, whatever it waits

@@ -192,7 +192,7 @@ func (r *resync) cells(s settings, name string) []cell {
 				begun = time.Now()
 			})
 			got, err := fio(ctx, r.socket, r.size, l, s.seconds)
-			took := time.Now()
+			ended := time.Now()
 			looking.Wait()
 			if err = errors.Join(err, asked); err != nil {
 				return sample{}, err
@@ -205,7 +205,7 @@ func (r *resync) cells(s settings, name string) []cell {
 				if r.beside == nil {
 					r.beside = map[string][]float64{}
 				}
-				r.beside[l.String()] = append(r.beside[l.String()], float64(after-before)/1e6/took.Sub(begun).Seconds())
+				r.beside[l.String()] = append(r.beside[l.String()], float64(after-before)/1e6/ended.Sub(begun).Seconds())
 			}
 			if l.burst > 0 {
 				return sample{rate: 1e9 / max(got.mean, 1)}, nil // what rests does little a second, whatever it waits

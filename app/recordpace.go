@@ -29,12 +29,12 @@ type recordPace struct {
 }
 
 func (e *Engine) newRecordPace() *recordPace {
-	lull := &lull{moved: e.traffic}
+	lull, guests := &lull{moved: e.traffic}, e.courtesy
 	calm := func(long time.Duration) bool {
 		still := lull.calm(time.Now(), long) // it must be looked at in any case
-		return e.courtesy.Calm() >= long && still
+		return guests.Calm() >= long && still
 	}
-	return &recordPace{e.onBattery, e.courtesy.Busy, calm, throttle.New(recordRate)}
+	return &recordPace{e.onBattery, guests.Busy, calm, throttle.New(recordRate)}
 }
 
 // Wait implements vmdisk.Pace.

@@ -9,23 +9,33 @@ import (
 // syncScenes are the states of replication that are worth a picture.
 func syncScenes(now time.Time) map[string]func(*api.Status) {
 	return map[string]func(*api.Status){
-		"hydrating":         func(st *api.Status) { hydrating(st, now) },
-		"hydrating-waits":   func(st *api.Status) { hydrating(st, now); holdersGone(st, now) },
-		"hydrating-nobody":  func(st *api.Status) { hydrating(st, now); holdersGone(st, now); st.VMs[0].Hydration.From = nil },
-		"lending":           func(st *api.Status) { st.VMs[0].Lending = &api.Lending{To: "L", ToName: "Laptop"} },
-		"behind":            func(st *api.Status) { fallenBehind(st, now) },
-		"sync-paused":       func(st *api.Status) { twoSites(st, now); held(st, "paused", now.Add(2*time.Hour)) },
-		"sync-metered":      func(st *api.Status) { twoSites(st, now); held(st, "metered", time.Time{}) },
-		"sync-schedule":     func(st *api.Status) { twoSites(st, now); held(st, "schedule", now.Add(5*time.Hour)) },
-		"sync-battery":      func(st *api.Status) { twoSites(st, now); held(st, "low-battery", time.Time{}) },
-		"sync-limited":      func(st *api.Status) { twoSites(st, now); st.Sync.Why, st.Sync.Up = "limited", 500<<10 },
-		"sync-asked":        func(st *api.Status) { twoSites(st, now); held(st, "paused", time.Time{}); st.Sync.Asked = true },
-		"second-kept":       func(st *api.Status) { second(st, api.SecondKept, now) },
-		"second-waiting":    func(st *api.Status) { second(st, api.SecondWaiting, now) },
-		"second-paused":     func(st *api.Status) { second(st, api.SecondPaused, now) },
-		"second-alone":      func(st *api.Status) { second(st, api.SecondAlone, now) },
-		"second-uncopied":   func(st *api.Status) { second(st, api.SecondUncopied, now) },
-		"verifying":         func(st *api.Status) { here(st); verification(st, now, false) },
+		"hydrating":        func(st *api.Status) { hydrating(st, now) },
+		"hydrating-waits":  func(st *api.Status) { hydrating(st, now); holdersGone(st, now) },
+		"hydrating-nobody": func(st *api.Status) { hydrating(st, now); holdersGone(st, now); st.VMs[0].Hydration.From = nil },
+		"lending":          func(st *api.Status) { st.VMs[0].Lending = &api.Lending{To: "L", ToName: "Laptop"} },
+		"behind":           func(st *api.Status) { fallenBehind(st, now) },
+		"sync-paused":      func(st *api.Status) { twoSites(st, now); held(st, "paused", now.Add(2*time.Hour)) },
+		"sync-metered":     func(st *api.Status) { twoSites(st, now); held(st, "metered", time.Time{}) },
+		"sync-schedule":    func(st *api.Status) { twoSites(st, now); held(st, "schedule", now.Add(5*time.Hour)) },
+		"sync-battery":     func(st *api.Status) { twoSites(st, now); held(st, "low-battery", time.Time{}) },
+		"sync-limited":     func(st *api.Status) { twoSites(st, now); st.Sync.Why, st.Sync.Up = "limited", 500<<10 },
+		"sync-asked":       func(st *api.Status) { twoSites(st, now); held(st, "paused", time.Time{}); st.Sync.Asked = true },
+		"second-kept":      func(st *api.Status) { second(st, api.SecondKept, now) },
+		"second-waiting":   func(st *api.Status) { second(st, api.SecondWaiting, now) },
+		"second-paused":    func(st *api.Status) { second(st, api.SecondPaused, now) },
+		"second-alone":     func(st *api.Status) { second(st, api.SecondAlone, now) },
+		"second-uncopied":  func(st *api.Status) { second(st, api.SecondUncopied, now) },
+		"verifying":        func(st *api.Status) { here(st); verification(st, now, false) },
+		"verifying-weekly": func(st *api.Status) {
+			here(st)
+			st.VMs[0].Verifying = &api.Verifying{Ended: now.Add(-8 * 24 * time.Hour), Began: now.Add(-9 * time.Minute), Done: 21 * gib, Total: 40 * gib, Rate: 64 * mib, ETA: 304 * time.Second}
+		},
+		"damaged": func(st *api.Status) {
+			here(st)
+			st.VMs[0].Verifying = &api.Verifying{Total: 40 * gib, Rests: api.VerifyRestsAlone}
+			st.VMs[0].Damage = &api.Damage{At: now, Open: true, Found: []api.FoundDamage{{At: now, VerifyFinding: api.VerifyFinding{Off: 7 * gib, Len: 65536, Open: true,
+				Copies: map[string]string{"L": api.VerifyBetter}, Names: map[string]string{"L": "Laptop"}}}}}
+		},
 		"verified-repaired": func(st *api.Status) { here(st); verification(st, now, true) },
 	}
 }

@@ -20,12 +20,18 @@ const (
 
 // live runs one fleet's life and returns it, ended.
 func live(t *testing.T, seed uint64, sab saboteur, verbose bool) *world {
+	return liveBy(t, seed, sab, verbose, func(w *world, _ int) { w.event() })
+}
+
+// liveBy is live with something else as its n-th event.
+func liveBy(t *testing.T, seed uint64, sab saboteur, verbose bool, event func(w *world, n int)) *world {
 	var w *world
 	synctest.Test(t, func(t *testing.T) {
 		w = newWorld(seed, sab, verbose)
+		w.tb = t
 		defer w.close()
-		for range events {
-			w.event()
+		for n := range events {
+			event(w, n)
 			w.after()
 			if w.err != nil {
 				return
@@ -36,15 +42,20 @@ func live(t *testing.T, seed uint64, sab saboteur, verbose bool) *world {
 	return w
 }
 
+// replayed tells a life that was lived with its log.
+func (w *world) replayed(t *testing.T) {
+	t.Helper()
+	for _, l := range w.log {
+		t.Log(l)
+	}
+	if w.err != nil {
+		t.Fatalf("seed %d: %v", w.seed, w.err)
+	}
+}
+
 func TestFleet(t *testing.T) {
 	if *flagSeed != 0 {
-		w := live(t, *flagSeed, "", true)
-		for _, l := range w.log {
-			t.Log(l)
-		}
-		if w.err != nil {
-			t.Fatalf("seed %d: %v", *flagSeed, w.err)
-		}
+		live(t, *flagSeed, "", true).replayed(t)
 		return
 	}
 	var all acts

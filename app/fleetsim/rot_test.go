@@ -6,7 +6,6 @@ import (
 	"flag"
 	"sync"
 	"testing"
-	"testing/synctest"
 
 	"github.com/zeebo/blake3"
 
@@ -287,25 +286,13 @@ func (w *world) judgeRound(d, victim *device, r *rot, res *verify.Result) {
 
 // withRot is a life in which drives go bad.
 func withRot(t *testing.T, seed uint64, sab saboteur, verbose bool) *world {
-	var w *world
-	synctest.Test(t, func(t *testing.T) {
-		w = newWorld(seed, sab, verbose)
-		w.tb = t
-		defer w.close()
-		for i := range events {
-			if i%8 == 7 {
-				w.some(w.verifies)
-			} else {
-				w.event()
-			}
-			w.after()
-			if w.err != nil {
-				return
-			}
+	return liveBy(t, seed, sab, verbose, func(w *world, n int) {
+		if n%8 == 7 {
+			w.some(w.verifies)
+			return
 		}
-		w.heal()
+		w.event()
 	})
-	return w
 }
 
 var flagRotten = flag.Uint64("fleet.rotten", 15, "how many seeds are tried of lives in which drives go bad")
@@ -313,13 +300,7 @@ var flagRotten = flag.Uint64("fleet.rotten", 15, "how many seeds are tried of li
 // TestDrivesGoBad: whatever a verification finds, and repairs, nobody who was well is any different.
 func TestDrivesGoBad(t *testing.T) {
 	if *flagSeed != 0 {
-		w := withRot(t, *flagSeed, "", true)
-		for _, l := range w.log {
-			t.Log(l)
-		}
-		if w.err != nil {
-			t.Fatalf("seed %d: %v", *flagSeed, w.err)
-		}
+		withRot(t, *flagSeed, "", true).replayed(t)
 		return
 	}
 	var all acts

@@ -40,7 +40,7 @@ type world struct {
 
 	queueBytes int64
 	saveEvery  time.Duration
-	tb         testing.TB // where drives go bad
+	tb         testing.TB
 }
 
 // acts counts what happened, so that a test can tell that something did.

@@ -20,6 +20,7 @@ import (
 	"tagalong.org/tagalong/p2p/fetch"
 	"tagalong.org/tagalong/p2p/wire/wiretest"
 	"tagalong.org/tagalong/vmdisk"
+	"tagalong.org/tagalong/vmdisk/disktest"
 	"tagalong.org/tagalong/vmdisk/vfs"
 )
 
@@ -146,35 +147,7 @@ func newWorld(t *testing.T) *world {
 // follow brings a replica to where its owner is.
 func follow(t testing.TB, d, r *vmdisk.Store, name string) {
 	t.Helper()
-	must(t, d.Flush())
-	a, err := r.Apply()
-	must(t, err)
-	f, err := d.Attach(name, a.State())
-	must(t, err)
-	for r.Position() != d.Position() || f.Progress().Remaining > 0 {
-		op, err := f.Next(t.Context())
-		must(t, err)
-		switch op.Kind {
-		case vmdisk.OpBegin:
-			err = a.Begin(op.Copy)
-		case vmdisk.OpWrite:
-			err = a.Write(op.Off, op.Data)
-		case vmdisk.OpZero:
-			err = a.Zero(op.Off, op.Len)
-		case vmdisk.OpCheckpoint:
-			err = a.Checkpoint(op.Pos)
-		case vmdisk.OpBarrier:
-			err = a.Barrier(op.Pos)
-		}
-		must(t, err)
-		kind, pos := op.Kind, op.Pos
-		op.Release()
-		if kind == vmdisk.OpCheckpoint || kind == vmdisk.OpBarrier {
-			f.Acked(pos)
-		}
-	}
-	f.Close()
-	must(t, a.Close())
+	must(t, disktest.Follow(t.Context(), d, r, name))
 }
 
 // Connected implements Net, as do the next two.

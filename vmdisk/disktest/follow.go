@@ -3,7 +3,7 @@
 // What it guarantees: Follow leaves a replica at its owner's position, with everything acknowledged. What it doesn't: it is no mirror;
 // nothing is bounded, queued or tried again. Only tests import it.
 //
-// Tests: those of app/custody and app/holders, which use it.
+// Tests: those of app/custody, app/holders and app/hydrating, which use it.
 package disktest
 
 import (

@@ -60,6 +60,7 @@ type device struct {
 	touched  bool            // something may have changed since it was looked at
 	calls    int             // of the disk's files, then
 	rotten   *rot            // what of its drive is bad; nil almost always
+	attic    *attic          // nil: nothing was copied there
 }
 
 // engine is what runs on a device that is up. It does what package app does, without its goroutines.

@@ -331,6 +331,10 @@ func (f *mirror) sendBlock() bool {
 				continue
 			}
 		}
+		if found, ok := f.elsewhere(p); ok {
+			f.ops = append(f.ops, op{kind: vmdisk.OpWrite, off: b * vmdisk.Block, len: vmdisk.Block, data: found})
+			break
+		}
 		o := op{kind: vmdisk.OpWrite, off: b * vmdisk.Block, len: vmdisk.Block, data: p}
 		if string(p) == string(make([]byte, vmdisk.Block)) {
 			o = op{kind: vmdisk.OpZero, off: b * vmdisk.Block, len: vmdisk.Block}

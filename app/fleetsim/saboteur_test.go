@@ -45,6 +45,7 @@ const (
 	commitsHalf     saboteur = "half of a cut is committed"
 	mendsUnproven   saboteur = "an owner's disk is mended with what isn't what was recorded"
 	patchesWhole    saboteur = "a copy is repaired with what it doesn't have yet"
+	trustsTheIndex  saboteur = "a block isn't read where the index says that it is"
 	overwritesAll   saboteur = "a copy is overwritten where nothing says that it is the bad one"
 )
 

@@ -50,7 +50,7 @@ type acts struct {
 	tellings, previews, certain, suspended, resumed      int
 	lacking, hydrated, whole                             int // hand-offs onto copies that weren't whole, blocks, disks
 	pushes, pushed, rollbacks, twice                     int
-	rotten, mended                                       int // drives that went bad, of them those that were repaired
+	rotten, mended, elsewhere                            int // drives that went bad, of them those that were repaired; blocks that a push needn't bring
 }
 
 func (a *acts) add(b acts) {
@@ -80,6 +80,7 @@ func (a *acts) add(b acts) {
 	a.twice += b.twice
 	a.rotten += b.rotten
 	a.mended += b.mended
+	a.elsewhere += b.elsewhere
 }
 
 func (w *world) fail(format string, args ...any) {

@@ -21,7 +21,7 @@ func findingText(f *api.VerifyFinding, vm string) string {
 		}
 		by[f.Copies[device]] = append(by[f.Copies[device]], name)
 	}
-	place := t("damage.place", "Bytes", f.Len, "Off", f.Off)
+	place := t("damage.place", "Size", size(f.Len), "At", size(f.Off))
 	var say []string
 	switch f.Here {
 	case api.VerifyRepaired:
@@ -90,6 +90,14 @@ func (m *index) damage(vm *api.VM, r *vmRow) {
 		}
 	}
 	r.Problem, r.Mood = p, moodTrouble
+}
+
+// vmProblem says what is wrong with a VM. A drive that had an error is told in the window's language.
+func vmProblem(vm *api.VM) *message {
+	if vm.Problem.Code == api.CodeDamaged && !vm.Unopened {
+		return &message{Title: t("damage.drive", "VM", vm.Name), Text: t("damage.drive.text", "VM", vm.Name), Trouble: true}
+	}
+	return errorMessage(vm.Problem)
 }
 
 // verifyingText says when a VM's disk was last verified, and how far that is now.

@@ -16,7 +16,7 @@ func TestDamageInTheWindowsWords(t *testing.T) {
 		want    []string
 		notOpen bool
 	}{
-		{here: api.VerifyRepaired, want: []string{"4096 bytes at byte 8192", "put right"}, notOpen: true},
+		{here: api.VerifyRepaired, want: []string{"On this device 4 KiB (at 8 KiB) weren", "put right"}, notOpen: true},
 		{here: api.VerifyDamaged, copies: map[string]string{"L": api.VerifyWithheld}, want: []string{"can't be read", "check its file systems"}},
 		{copies: map[string]string{"L": api.VerifyRepaired, "A": api.VerifyUndecided}, want: []string{"copy on Laptop were damaged", "copy on Attic, and nothing says", `tagalong verify "Work" --overwrite`}},
 		{copies: map[string]string{"L": api.VerifySent}, want: []string{"too often"}, notOpen: true},
@@ -42,6 +42,23 @@ func TestDamageInTheWindowsWords(t *testing.T) {
 		})
 		if p := v.VMs[0].Problem; (p != nil) != f.Open || p != nil && p.Text != text {
 			t.Errorf("%+v is shown as %+v", f, p)
+		}
+	}
+}
+
+// A drive that had an error is told in the window's words, too; what keeps a disk from being opened is the engine's to say.
+func TestADriveThatFailsIsTold(t *testing.T) {
+	p := &api.Error{Code: api.CodeDamaged, Sentence: "Eins.", Next: "Zwei."}
+	then := &api.Status{VMs: []api.VM{{ID: "w", Name: "Work"}}}
+	now := &api.Status{VMs: []api.VM{{ID: "w", Name: "Work", Problem: p}}}
+	title, text := "The disk of Work on this device had a read or write error: the drive may be failing.", `See what is lost, if anything: tagalong disk check "Work"`
+	if got := troubles(then, now); len(got) != 1 || got[0].note != (note{title, text}) {
+		t.Errorf("%+v", got)
+	}
+	for _, unopened := range []bool{false, true} {
+		v := viewWith(func(s *state) { s.Status.VMs[0].Problem, s.Status.VMs[0].Unopened = p, unopened })
+		if m := v.VMs[0].Problem; (m.Title == title && m.Text == text) == unopened {
+			t.Errorf("unopened %t: %+v", unopened, m)
 		}
 	}
 }

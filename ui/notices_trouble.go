@@ -44,7 +44,12 @@ func troubles(before, after *api.Status) []trouble {
 			if vm.Problem.Code == api.CodeSpace {
 				about = "space" // one full disk stops them all
 			}
-			all = append(all, trouble{about, note{t("line.problem", "VM", vm.Name), vm.Problem.Error()}})
+			n := note{t("line.problem", "VM", vm.Name), vm.Problem.Error()}
+			if vm.Problem.Code == api.CodeDamaged {
+				m := vmProblem(vm)
+				n = note{m.Title, m.Text}
+			}
+			all = append(all, trouble{about, n})
 		}
 	}
 	return all

@@ -50,7 +50,7 @@ func (m *index) vmRow(vm *api.VM, now time.Time) vmRow {
 		r.Mood = moodBusy
 	}
 	if vm.Problem != nil {
-		r.Problem = errorMessage(vm.Problem)
+		r.Problem = vmProblem(vm)
 	} else if sw := vm.Switch; sw != nil && sw.Phase == api.PhaseFailed && sw.Error != nil {
 		r.Problem = errorMessage(sw.Error)
 	}

@@ -122,6 +122,7 @@ func FuzzSend(f *testing.F) {
 	f.Add(append(bytes.Clone(good), 0x82, 0, 1, 0, 2, 'n', 'o'))
 	f.Add(append(bytes.Clone(good), 0x82, 0, 1, 0xff, 0xff))
 	f.Add(append(bytes.Clone(good), pair(5, 3, 2)...))
+	f.Add(append(append(append(bytes.Clone(good), 0x83, 0x83), pair(0x81, 3, 2)...), 0x83))
 	f.Add(state(`{"refusal":{"code":"busy","text":"x"}}`))
 	f.Add(state(`{"copy":"zz"}`))
 	f.Add([]byte("\xff\xff\xff\xff"))

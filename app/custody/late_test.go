@@ -25,16 +25,10 @@ func drive(t *testing.T, m *baton.Machine, evs ...baton.Event) {
 // TestWhatIsGivenBackInVain: a device hears of its transfer only when the VM was taken over and its giver has kept its side. It can't sign any more
 // that it sends it back. It is superseded then, and goes on if the person chooses the side that it was given.
 func TestWhatIsGivenBackInVain(t *testing.T) {
-	a, b, d := open(t, "a", "b"), open(t, "b", "a"), open(t, "d", "a")
+	a, b, d, created := three(t)
 	aID, _ := key("a")
 	bID, _ := key("b")
 	dID, _ := key("d")
-	must(t, a.AddMember(directory.Member{ID: dID, Name: "d"}))
-	created, err := a.NewCreated(vmID)
-	must(t, err)
-	must(t, a.AppendTransfer(created))
-	meet(a, b, aID)
-	meet(a, d, aID)
 	given, err := a.NewTransfer(vmID, bID, "attempt", directory.Position{Term: 1, Barrier: 5}, directory.KindSwitch)
 	must(t, err)
 	must(t, a.AppendTransfer(given))
@@ -79,18 +73,11 @@ func TestWhatIsGivenBackInVain(t *testing.T) {
 // TestAChoiceBesideIsHeeded: two devices choose the same third one's side, apart. The choice that doesn't count is heeded as well, once the owner
 // says that it knows it.
 func TestAChoiceBesideIsHeeded(t *testing.T) {
-	a, b, d := open(t, "a", "b"), open(t, "b", "a"), open(t, "d", "a")
+	a, b, d, created := three(t)
 	aID, _ := key("a")
 	bID, _ := key("b")
 	dID, _ := key("d")
-	for _, dir := range []*directory.Directory{a, b} {
-		must(t, dir.AddMember(directory.Member{ID: dID, Name: "d"}))
-	}
-	created, err := a.NewCreated(vmID)
-	must(t, err)
-	must(t, a.AppendTransfer(created))
-	meet(a, b, aID)
-	meet(a, d, aID)
+	must(t, b.AddMember(directory.Member{ID: dID, Name: "d"}))
 	at := directory.Position{Term: 1, Barrier: 1}
 	taken, err := d.TakeOver(vmID, created.Hash(), at)
 	must(t, err)

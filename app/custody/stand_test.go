@@ -52,6 +52,21 @@ func open(t *testing.T, name, other string) *directory.Directory {
 	return d
 }
 
+// three are a, which has created the VM, and two that know of it: b, and d, which knows a only.
+func three(t *testing.T) (a, b, d *directory.Directory, created directory.SignedTransfer) {
+	t.Helper()
+	a, b, d = open(t, "a", "b"), open(t, "b", "a"), open(t, "d", "a")
+	aID, _ := key("a")
+	dID, _ := key("d")
+	must(t, a.AddMember(directory.Member{ID: dID, Name: "d", PairedAt: time.Unix(1, 0).UTC()}))
+	created, err := a.NewCreated(vmID)
+	must(t, err)
+	must(t, a.AppendTransfer(created))
+	meet(a, b, aID)
+	meet(a, d, aID)
+	return a, b, d, created
+}
+
 // meet gives one directory all that the other has.
 func meet(from, to *directory.Directory, fromID string) {
 	var keys []string
@@ -192,16 +207,10 @@ func TestAChoiceIsHeeded(t *testing.T) {
 // TestGivenBackAndChosen: what a device gave, and was given back without hearing of it, is what it holds. If the person chooses that, the
 // device goes on with it.
 func TestGivenBackAndChosen(t *testing.T) {
-	a, b, d := open(t, "a", "b"), open(t, "b", "a"), open(t, "d", "a")
+	a, b, d, created := three(t)
 	aID, _ := key("a")
 	bID, _ := key("b")
 	dID, _ := key("d")
-	must(t, a.AddMember(directory.Member{ID: dID, Name: "d", PairedAt: time.Unix(1, 0).UTC()}))
-	created, err := a.NewCreated(vmID)
-	must(t, err)
-	must(t, a.AppendTransfer(created))
-	meet(a, b, aID)
-	meet(a, d, aID)
 	given, err := a.NewTransfer(vmID, bID, "attempt", directory.Position{Term: 1, Barrier: 2}, directory.KindSwitch)
 	must(t, err)
 	must(t, a.AppendTransfer(given))

@@ -136,9 +136,8 @@ func (e *Engine) pushedTo(device string, h push.Hello) (*vm, error) {
 	if err := v.ensureReplica(h.Target); err != nil {
 		return nil, err
 	}
-	if disk := v.currentDisk(); disk != nil && h.Cut.Term <= disk.Info().Given {
-		// It would be refused at the end: a side that was given up had gone on under higher terms than the other was last written under.
-		return nil, &replica.Refusal{Code: replica.RefuseBusy, Text: "this device waits for what the VM writes next"}
+	if err := v.mayTake(h.Cut.Term); err != nil {
+		return nil, err
 	}
 	return v, nil
 }

@@ -315,6 +315,9 @@ func (e *Engine) handleMirror(ctx context.Context, s p2p.Stream) {
 		if v, err = e.replicaFor(s.Peer(), h.Target); err != nil {
 			return nil, mirror.State{}, err
 		}
+		if err := v.mayTake(h.Term); err != nil {
+			return nil, mirror.State{}, err
+		}
 		if applier, err = v.beginApplying(run); err != nil {
 			return nil, mirror.State{}, err
 		}
@@ -396,6 +399,15 @@ func (v *vm) ensureReplica(h replica.Target) error {
 		return fmt.Errorf("make a replica: %w", err)
 	}
 	v.disk = disk
+	return nil
+}
+
+// mayTake refuses what was written under a term that this device's copy gave away: it would be refused at the end. A side that was given up had gone on under
+// higher terms; the owner will be above them as soon as it has heard of the choice.
+func (v *vm) mayTake(term uint64) error {
+	if disk := v.currentDisk(); disk != nil && term <= disk.Info().Given {
+		return &replica.Refusal{Code: replica.RefuseBusy, Text: "this device waits until the VM goes on under a term above those that were given up here"}
+	}
 	return nil
 }
 

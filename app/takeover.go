@@ -349,6 +349,7 @@ func (v *vm) followHistory(ctx context.Context) {
 	v.tellSignedTwice()
 	v.endForeign()
 	defer v.repairSoon()
+	v.repeatChoice()
 	for range maxNews {
 		ev, news := v.custody().News(v.machine)
 		if !news {
@@ -359,6 +360,18 @@ func (v *vm) followHistory(ctx context.Context) {
 		if err := v.step(ctx, ev); err != nil || v.machine.State() == state && string(before) == string(v.machine.Encode()) {
 			return
 		}
+	}
+}
+
+// repeatChoice signs a choice again that this VM's history has overtaken, if there is one. Called by the loop.
+func (v *vm) repeatChoice() {
+	signed, err := v.custody().Repeat(v.machine)
+	v.again = err != nil
+	switch {
+	case err != nil:
+		v.log.Error("A choice wasn't repeated; it is tried again", "error", err)
+	case signed:
+		v.log.Info("A choice is repeated that a hand-off had overtaken")
 	}
 }
 

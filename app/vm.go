@@ -61,6 +61,7 @@ type vm struct {
 	machine  *baton.Machine
 	outgoing *outgoingRun
 	incoming *incomingRun
+	again    bool // the history is to be looked at again: something couldn't be written
 
 	// op is held by whoever changes what the VM does: a person's command or a hand-off.
 	// guarded by mu
@@ -167,6 +168,9 @@ func (v *vm) loop(ctx context.Context, first *baton.Event) {
 		case now := <-tick.C:
 			_ = v.step(ctx, baton.Event{Kind: baton.EvTick, Now: now})
 			v.endUnanswered(now)
+			if v.again {
+				v.followHistory(ctx)
+			}
 		}
 	}
 }

@@ -35,6 +35,9 @@
 //   - a choice whose side has gone on all the same: handed on by its owner, or chosen again with a higher term. What it gives up stays
 //     given up. If choices that contradict each other leave nothing, the last one counts.
 //
+// A history that has overtaken a choice so may have a lower term than that. Its owner then signs the choice again ([Directory.Repeat]), so that
+// its term is above all that the choice made anybody give up.
+//
 // One head: its receiver is the owner; if that was removed from the fleet the VM is an orphan, and can only be taken over. Several
 // are a conflict, of which the highest term that isn't kept is preferred: [Directory.Owner], [Directory.Chain] and [Directory.VM]
 // speak of it. All of this depends on nothing but the set of transfers and who was removed.

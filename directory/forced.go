@@ -116,7 +116,7 @@ func sortedHashes(list []Hash) []Hash {
 func (d *Directory) force(t Transfer, with []Entry) (SignedTransfer, error) {
 	d.write.Lock()
 	defer d.write.Unlock()
-	s, err := d.forced(t)
+	s, err := d.forced(t, d.isHead)
 	if err == nil {
 		err = d.appendTransfer(s, with)
 	}
@@ -158,8 +158,8 @@ func (d *Directory) signed(p *node, t Transfer) *node {
 
 func (d *Directory) isHead(n *node) bool { return slices.Contains(d.summary(n.VM).heads, n) }
 
-// forced returns the transfer to store: an earlier one, or a new one.
-func (d *Directory) forced(t Transfer) (SignedTransfer, error) {
+// forced returns the transfer to store: an earlier one, or a new one. may says what it may give up.
+func (d *Directory) forced(t Transfer, may func(*node) bool) (SignedTransfer, error) {
 	tree, p, err := d.parent(t.VM, t.Prev)
 	if err != nil {
 		return SignedTransfer{}, err
@@ -183,7 +183,7 @@ func (d *Directory) forced(t Transfer) (SignedTransfer, error) {
 	for _, h := range t.Over {
 		if n := tree.nodes[h]; n == nil {
 			return SignedTransfer{}, fmt.Errorf("what is given up: %w", ErrNotFound)
-		} else if !d.isHead(n) {
+		} else if !may(n) {
 			return SignedTransfer{}, fmt.Errorf("what is given up is no head: %w", ErrChain)
 		}
 	}

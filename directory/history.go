@@ -241,14 +241,10 @@ func (d *Directory) Heeds(vm string) []uint64 {
 }
 
 func (d *Directory) heeds(head *node) []uint64 {
-	life := newLife(d.isRemoved)
 	var list []uint64
-	for _, n := range d.trees[head.VM].choices {
-		if !head.descends(n) && n.parent != nil && head.descends(n.parent) && life.alive(n) {
-			list = append(list, n.Term)
-		}
+	for _, n := range d.beside(head) {
+		list = append(list, n.Term)
 	}
-	slices.Sort(list)
 	return list[max(0, len(list)-maxHeeds):]
 }
 

@@ -109,7 +109,7 @@ func (c Custody) chosenAgainst(after uint64) *directory.SignedTransfer {
 	var found *directory.SignedTransfer
 	for _, t := range c.Dir.Choices(c.VM) {
 		for _, h := range t.Over {
-			if a := c.Dir.Ancestry(h); len(a) > 0 && a[len(a)-1].To == c.Self && a[len(a)-1].Term >= after {
+			if a := c.Dir.Ancestry(h); len(a) > 0 && a[len(a)-1].To == c.Self && a[len(a)-1].Term >= after && !c.repeats(t, h) {
 				found = &t
 			}
 		}
@@ -258,8 +258,8 @@ func (c Custody) newsOfGiven(m *baton.Machine, head directory.SignedTransfer, su
 		if t.Term != m.Term() || i+1 == len(chain) {
 			continue
 		}
-		if chain[i+1].Kind == directory.KindSwitch {
-			// Who gives it on had it, and the guest with it. One that was sent back never ran there.
+		if c.ranUnder(t, chain[i+1]) {
+			// It had the guest with it. One that was sent back never ran there.
 			return baton.Event{Kind: baton.EvPeerActive, Peer: t.To, Term: t.Term}, true
 		}
 	}

@@ -90,6 +90,18 @@ func (e *engine) followHistory() bool {
 			f.closeReplica()
 		}
 	}
+	switch signed, err := e.d.w.saboteur.repeat(e); {
+	case err != nil:
+		e.look = true // it is tried again
+		e.d.w.note("%s can't repeat a choice: %v", e.d.id, err)
+		if !e.d.burnt() && !passing(err) {
+			e.d.w.fail("%s can't repeat a choice: %v", e.d.id, err)
+		}
+		return false
+	case signed:
+		e.d.w.note("%s repeats a choice that was overtaken", e.d.id)
+		e.d.w.acts.repeated++
+	}
 	ev, news := e.custody().News(e.machine)
 	if !news {
 		return false

@@ -127,6 +127,10 @@ func (w *world) connect(d, p *device) bool {
 	if !w.makesReplica(p) || !w.dropsStale(p) {
 		return false
 	}
+	if info.Term <= pe.disk.Info().Given && w.saboteur != ignoresTerm {
+		w.note("%s waits until %s has a term above what was given up", p.id, d.id)
+		return false
+	}
 	if pe.applying != nil {
 		pe.applying.closeReplica()
 	}

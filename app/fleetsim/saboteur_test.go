@@ -47,6 +47,7 @@ const (
 	patchesWhole    saboteur = "a copy is repaired with what it doesn't have yet"
 	trustsTheIndex  saboteur = "a block isn't read where the index says that it is"
 	overwritesAll   saboteur = "a copy is overwritten where nothing says that it is the bad one"
+	staysBelow      saboteur = "a choice that a hand-off has overtaken isn't said again"
 )
 
 func (s saboteur) given(e *engine, g custody.Giving) error {
@@ -70,6 +71,13 @@ func (s saboteur) kept(e *engine, a baton.Action) (uint64, error) {
 		return a.Term, e.dir.SaveBaton(vmID, a.State)
 	}
 	return e.custody().Kept(a.State)
+}
+
+func (s saboteur) repeat(e *engine) (signed bool, err error) {
+	if s == staysBelow {
+		return false, nil
+	}
+	return e.custody().Repeat(e.machine)
 }
 
 func (s saboteur) judge(e *engine, guest bool) (newer, known bool) {

@@ -49,7 +49,7 @@ type acts struct {
 	takeovers, kept, judged, choices, points, compared   int
 	tellings, previews, certain, suspended, resumed      int
 	lacking, hydrated, whole                             int // hand-offs onto copies that weren't whole, blocks, disks
-	pushes, pushed, rollbacks, twice                     int
+	pushes, pushed, rollbacks, twice, repeated           int
 	rotten, mended, elsewhere                            int // drives that went bad, of them those that were repaired; blocks that a push needn't bring
 }
 
@@ -81,6 +81,7 @@ func (a *acts) add(b acts) {
 	a.rotten += b.rotten
 	a.mended += b.mended
 	a.elsewhere += b.elsewhere
+	a.repeated += b.repeated
 }
 
 func (w *world) fail(format string, args ...any) {

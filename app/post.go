@@ -198,7 +198,7 @@ func (v *vm) postal(devices []postal.Device) (out postal.VM, ok bool) {
 	if disk == nil || closed {
 		return out, false
 	}
-	out = postal.VM{ID: v.id, Owner: v.ownerID(), Mirrored: mirrored || owner, May: v.e.limits.Allowance(v.id).May, Fed: map[string]bool{}, Told: map[string]postal.Position{}}
+	out = postal.VM{ID: v.id, Owner: v.ownerID(), Mirrored: mirrored || owner, May: v.e.limits.Allowance(v.id).May, Fed: map[string]bool{}, Told: map[string]postal.Position{}, None: map[string]bool{}}
 	_, out.Asked = v.e.limits.Now(v.id)
 	info := disk.Info()
 	if info.Complete && info.Stale == 0 && owner == info.Active {
@@ -206,8 +206,8 @@ func (v *vm) postal(devices []postal.Device) (out postal.VM, ok bool) {
 		if owner && info.Unflushed {
 			out.At.Barrier++ // as its next barrier will be, or earlier
 		}
-		if owner && info.Position == (vmdisk.Position{}) {
-			out.At = postal.Position{Term: info.Term, Barrier: 1} // what it was created with has no position yet: a push names it
+		if owner && v.custodyOfDisk(disk).Unnamed() {
+			out.At = postal.Position{Term: info.Term, Barrier: info.Position.Barrier + 1} // a push names it
 		}
 	}
 	for _, f := range feeds {
@@ -222,6 +222,7 @@ func (v *vm) postal(devices []postal.Device) (out postal.VM, ok bool) {
 		if r.Complete {
 			out.Told[device] = postal.Position(r.Position)
 		}
+		out.None[device] = !r.Complete
 	}
 	return out, true
 }
@@ -246,8 +247,8 @@ func (v *vm) pushable() (disk *vmdisk.Store, target replica.Target, err error) {
 	if !info.Complete || owner && (!info.Active || info.Term != term) || !owner && state != baton.Replica {
 		return nil, target, errNoCut
 	}
-	if owner && info.Position == (vmdisk.Position{}) {
-		if _, err := disk.Name(); err != nil {
+	if owner {
+		if err := v.custodyOfDisk(disk).Name(); err != nil {
 			return nil, target, err
 		}
 	}

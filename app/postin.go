@@ -6,22 +6,19 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
-	"sync"
 	"time"
 
-	"tagalong.org/tagalong/app/api"
 	"tagalong.org/tagalong/app/blockindex"
 	"tagalong.org/tagalong/app/diskmirror"
 	"tagalong.org/tagalong/app/diskpush"
 	"tagalong.org/tagalong/app/limits"
 	"tagalong.org/tagalong/p2p"
 	"tagalong.org/tagalong/p2p/push"
-	"tagalong.org/tagalong/p2p/reached"
 	"tagalong.org/tagalong/p2p/replica"
 	"tagalong.org/tagalong/vmdisk"
 )
 
-// What comes in by pushes: who may push into this device's copy, and how the VM's owner hears of it.
+// What comes in by pushes: who may push into this device's copy.
 
 // pushStalled is how long nothing must have come of a push before another device's takes its place.
 const pushStalled = 30 * time.Second
@@ -187,107 +184,4 @@ func (r *applyRun) gives(to *applyRun, now time.Time) bool {
 		r.seen, r.seenAt = n, now
 	}
 	return r.push && now.Sub(r.seenAt) >= pushStalled
-}
-
-// report is what the VM's owner was told of where this device's copy is.
-type report struct {
-	owner   string
-	at      vmdisk.Position
-	running bool
-	before  time.Time // not again earlier
-}
-
-// reportAgain is after how long the owner is told again what it didn't note.
-const reportAgain = 10 * time.Second
-
-// reportReplicas tells the owners where this device's copies are, of those that the owner's own streams don't bring further.
-func (e *Engine) reportReplicas(ctx context.Context, under *sync.WaitGroup) {
-	away := map[string]bool{}
-	for _, p := range e.host.Peers() {
-		at := e.nearness(p, true)
-		away[p.ID] = p.Connected && (at == isFar || at == isApart)
-	}
-	for _, v := range e.allVMs() {
-		v.mu.Lock()
-		disk, idle := v.disk, !v.ownerLocked() && (v.applying == nil || v.applying.push)
-		v.mu.Unlock()
-		term, owner, ok := e.dir.Owner(v.id)
-		if disk == nil || !idle || !ok || owner == e.host.ID() || !away[owner] {
-			continue
-		}
-		st := disk.ReplicaState()
-		if !st.Complete || st.Position == (vmdisk.Position{}) || !e.history(v.id, replica.Position(st.Position)) {
-			continue
-		}
-		p := &e.post
-		p.mu.Lock()
-		last := p.reports[v.id]
-		due := !last.running && (last.owner != owner || last.at != st.Position) && !time.Now().Before(last.before)
-		if due {
-			last.running = true
-			p.reports[v.id] = last
-		}
-		p.mu.Unlock()
-		if !due {
-			continue
-		}
-		r := reached.Report{Target: replica.Target{VM: v.id, Disk: replica.ID(st.Disk), Size: disk.Size(), Term: term}, Position: replica.Position(st.Position)}
-		under.Go(func() {
-			err := e.report(ctx, owner, r)
-			now := report{owner: last.owner, at: last.at, before: time.Now().Add(reportAgain)}
-			if err == nil {
-				now = report{owner: owner, at: st.Position}
-			} else if ctx.Err() == nil {
-				v.log.Debug("The owner doesn't know where this copy is", "device", owner, "error", err)
-			}
-			p.mu.Lock()
-			p.reports[v.id] = now
-			p.mu.Unlock()
-		})
-	}
-}
-
-func (e *Engine) report(ctx context.Context, owner string, r reached.Report) error {
-	s, err := e.host.Open(ctx, owner, reached.Protocol)
-	if err != nil {
-		return err
-	}
-	return reached.Tell(ctx, s, r)
-}
-
-// handleReached hears where another device's copy of a VM is that this device owns.
-func (e *Engine) handleReached(ctx context.Context, s p2p.Stream) {
-	err := reached.Hear(ctx, s, func(r reached.Report) error {
-		v := e.vm(r.VM)
-		if v == nil || !v.owner() {
-			return errNoCut
-		}
-		term, _, _ := e.dir.Owner(r.VM)
-		disk := v.currentDisk()
-		if disk == nil || r.Term > term || disk.Size() != r.Size {
-			return errNoCut
-		}
-		there := vmdisk.ReplicaState{Disk: vmdisk.ID(r.Disk), Complete: true, Position: vmdisk.Position(r.Position)}
-		err := disk.Reached(s.Peer(), there)
-		if errors.Is(err, vmdisk.ErrAttached) {
-			return nil // its feed knows better
-		}
-		if err == nil {
-			v.heardOf(s.Peer())
-		}
-		return err
-	})
-	if err != nil && ctx.Err() == nil {
-		e.log.Debug("A device's word of where its copy is wasn't noted", "device", s.Peer(), "error", err)
-	}
-}
-
-// heardOf tells everybody who shows or tells it that another device's copy has come further.
-func (v *vm) heardOf(device string) {
-	if f := v.feed(device); f != nil {
-		f.noteHeard()
-	}
-	v.e.saveRecordSoon()
-	v.e.hub.publish(api.Event{Kind: "replica.changed", VM: v.id, Device: device})
-	v.e.post.soon()
 }

@@ -210,6 +210,41 @@ func (d *Store) Reached(peer string, r ReplicaState) error {
 	return nil
 }
 
+// Lost tells an owner that a peer has no whole replica any more: the peer has said so. From then on it lacks everything. That is durable when it returns.
+// Errors: ErrInactive, ErrHydrating, ErrAttached (the feed, or a comparison, finds out itself), ErrFailed.
+func (d *Store) Lost(peer string) error {
+	err := checkPeer(peer)
+	if err == nil {
+		err = d.lost(peer)
+	}
+	if err == nil {
+		err = d.storePeers()
+	}
+	if err != nil {
+		return fmt.Errorf("%s lost its replica: %w", peer, err)
+	}
+	return nil
+}
+
+func (d *Store) lost(name string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	p := d.peers[name]
+	switch err := d.owned(); {
+	case err != nil:
+		return err
+	case p != nil && (p.feed != nil || p.comparison != nil):
+		return ErrAttached
+	case p == nil:
+		p = d.newPeer(name)
+		p.term, p.at = d.term, d.position
+		d.peers[name] = p
+	}
+	p.everything()
+	d.notify(name)
+	return nil
+}
+
 func (d *Store) reached(name string, r ReplicaState) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()

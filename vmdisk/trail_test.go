@@ -225,6 +225,43 @@ func TestReachedRefuses(t *testing.T) {
 	}
 }
 
+// TestLost: a peer that has lost its copy lacks everything, until it has one again.
+func TestLost(t *testing.T) {
+	x := newTrailRun(t, 1)
+	must(t, x.owner.Reached("far", ReplicaState{Disk: x.owner.ID(), Complete: true, Position: x.owner.Position()}))
+	lacks := func(peer string, want int64) {
+		t.Helper()
+		lag, ok := x.owner.Lag(peer)
+		if !ok {
+			t.Fatalf("nothing is known of %s", peer)
+		}
+		defer lag.Release()
+		n := int64(0)
+		for _, count := range lag.Runs() {
+			n += int64(count)
+		}
+		if n != want || (lag.Acked == Position{}) != (want > 0) {
+			t.Errorf("%s is at %s and lacks %d blocks, want %d", peer, lag.Acked, n, want)
+		}
+	}
+	lacks("far", 0)
+	must(t, x.owner.Lost("far"))
+	lacks("far", trailBlocks)
+	must(t, x.owner.Lost("new"))
+	lacks("new", trailBlocks)
+	must(t, x.owner.Reached("far", ReplicaState{Disk: x.owner.ID(), Complete: true, Position: x.owner.Position()}))
+	lacks("far", 0)
+	if err := x.owner.Lost("r"); !errors.Is(err, ErrAttached) {
+		t.Errorf("with a feed: %v", err)
+	}
+	if err := x.rep.Lost("far"); !errors.Is(err, ErrInactive) {
+		t.Errorf("on a replica: %v", err)
+	}
+	if err := x.owner.Lost(""); !errors.Is(err, ErrRange) {
+		t.Errorf("of nobody: %v", err)
+	}
+}
+
 // A disk that was away doesn't know what it didn't see, and an unfinished epoch isn't a part of what it is.
 func TestTrailBeginsAnew(t *testing.T) {
 	x := newTrailRun(t, 1)

@@ -6,6 +6,7 @@ import (
 
 	"tagalong.org/tagalong/directory"
 	"tagalong.org/tagalong/directory/baton"
+	"tagalong.org/tagalong/vmdisk"
 )
 
 // Repeat signs a choice again that the history has overtaken, if this device owns the VM by that history, nothing is under way, and its machine m
@@ -47,4 +48,29 @@ func (c Custody) repeats(t directory.SignedTransfer, h directory.Hash) bool {
 func (c Custody) ranUnder(t, next directory.SignedTransfer) bool {
 	return next.Kind == directory.KindSwitch ||
 		next.Kind == directory.KindResolved && next.From == t.To && next.To == t.To && c.repeats(next, next.Over[0])
+}
+
+// Unnamed says that the owner's disk is at a position of before the newest forced transfer of its history, or at none: whoever gave up the terms below
+// that one can't take a copy at that position. Name gives it one of its own term.
+func (c Custody) Unnamed() bool {
+	if c.Disk == nil {
+		return false
+	}
+	info := c.Disk.Info()
+	if !info.Active || info.Position.Term == info.Term {
+		return false
+	}
+	return info.Position == vmdisk.Position{} || slices.ContainsFunc(c.Dir.Chain(c.VM), func(t directory.SignedTransfer) bool {
+		forced := t.Kind == directory.KindTakeover || t.Kind == directory.KindKept || t.Kind == directory.KindResolved
+		return forced && t.Term > info.Position.Term && t.Term <= info.Term
+	})
+}
+
+// Name names what an unnamed disk holds, before it is told or sent to other devices. Errors: vmdisk's.
+func (c Custody) Name() error {
+	if !c.Unnamed() {
+		return nil
+	}
+	_, err := c.Disk.Name()
+	return err
 }

@@ -86,9 +86,11 @@ type engine struct {
 	gate     *second.Gate
 	ended    chan struct{}
 	reported vmdisk.Position // where the owner was told that this replica is
-	applying *mirror
-	sealed   bool
-	word     *custody.Word
+	// reportedNone says that it was told that there is none.
+	reportedNone bool
+	applying     *mirror
+	sealed       bool
+	word         *custody.Word
 }
 
 func (d *device) directoryOptions() directory.Options {

@@ -411,11 +411,8 @@ func (w *world) rest() {
 			w.fail("at rest %s is %s, should be %s", d.id, s, want)
 			continue
 		}
-		if d.e.disk == nil {
-			// Of one that is far and has set aside all that it had the owner doesn't hear before there is something to push: lastWrite sees to that.
-			if !w.far(d, w.dev(owner)) {
-				w.fail("at rest %s has no replica", d.id)
-			}
+		if d.e.disk == nil || !d.e.disk.ReplicaState().Complete {
+			w.fail("at rest %s has no replica", d.id)
 			continue
 		}
 		info := d.e.disk.Info()

@@ -6,7 +6,6 @@ import (
 
 	"tagalong.org/tagalong/app/postal"
 	"tagalong.org/tagalong/p2p/site"
-	"tagalong.org/tagalong/vmdisk"
 )
 
 // The push scheduler, as package app asks it: each device works out the sites and their postmasters (p2p/site), and its own scheduler (app/postal) says
@@ -103,7 +102,7 @@ func (e *engine) postInput() postal.Input {
 	w := d.w
 	in := postal.Input{Now: w.clock(), Self: d.id, Acting: o.view.Acting}
 	_, owner, _ := e.dir.Owner(vmID)
-	v := postal.VM{ID: vmID, Owner: owner, Mirrored: d.mirrored || e.owner(), May: !d.paused, Asked: d.asked, Fed: map[string]bool{}, Told: map[string]postal.Position{}}
+	v := postal.VM{ID: vmID, Owner: owner, Mirrored: d.mirrored || e.owner(), May: !d.paused, Asked: d.asked, Fed: map[string]bool{}, Told: map[string]postal.Position{}, None: map[string]bool{}}
 	for _, p := range w.others(d) {
 		at := o.view.At(p.id)
 		here := at.ID == o.view.Here.ID && at.ID != ""
@@ -119,14 +118,15 @@ func (e *engine) postInput() postal.Input {
 		if e.owner() && info.Unflushed {
 			v.At.Barrier++
 		}
-		if e.owner() && info.Position == (vmdisk.Position{}) {
-			v.At = postal.Position{Term: info.Term, Barrier: 1}
+		if e.owner() && e.custody().Unnamed() {
+			v.At = postal.Position{Term: info.Term, Barrier: info.Position.Barrier + 1}
 		}
 	}
 	for id, r := range e.dir.Replicas(vmID) {
 		if r.Complete {
 			v.Told[id] = postal.Position(r.Position)
 		}
+		v.None[id] = !r.Complete
 	}
 	in.VMs = []postal.VM{v}
 	return in
@@ -169,12 +169,13 @@ func (w *world) apart(d *device) (n int) {
 	return n
 }
 
-// firstCopies waits until all have a replica: a push to a device that has none begins when somebody acts as postmaster.
+// firstCopies waits until all have a replica: a push to a device that has none begins when somebody acts as postmaster and knows it.
 func (w *world) firstCopies() {
-	for range 40 {
+	for range 600 { // one that was refused often is asked again after a while only
 		if !slices.ContainsFunc(w.devices, func(d *device) bool { return d.e.disk == nil || !d.e.disk.ReplicaState().Complete }) {
 			return
 		}
+		w.some(w.tellReplicas)
 		w.pass(time.Second)
 		w.settle()
 	}

@@ -101,8 +101,8 @@ func (w *world) beginPush(d, p *device) (*mirror, postal.Result) {
 		return nil, busy
 	}
 	d.touched = true
-	if owner && e.disk.Position() == (vmdisk.Position{}) {
-		if _, err := e.disk.Name(); err != nil {
+	if owner {
+		if err := e.custody().Name(); err != nil {
 			w.trouble(d, "name the disk's position", err)
 			return nil, busy
 		}
@@ -249,25 +249,57 @@ func (w *world) notes(d, p *device, st vmdisk.ReplicaState) bool {
 	return err == nil
 }
 
-// report has p tell the owner where it is; false if there is nothing new.
+// report has p tell the owner where it is, or that it has nothing; false if there is nothing new.
 func (w *world) report(p *device) bool {
 	pe := p.e
-	if w.sites < 2 || pe == nil || pe.disk == nil || pe.owner() || pe.applying != nil && pe.applying.src == nil {
+	if w.sites < 2 || pe == nil || pe.owner() || pe.applying != nil && pe.applying.src == nil {
 		return false
 	}
-	st := pe.disk.ReplicaState()
-	term, owner, ok := pe.dir.Owner(vmID)
-	if !ok || !st.Complete || st.Position == (vmdisk.Position{}) || !pe.history(st.Position) || pe.reported == st.Position {
+	_, owner, ok := pe.dir.Owner(vmID)
+	if !ok {
 		return false
 	}
-	o := w.dev(owner)
+	var st vmdisk.ReplicaState
+	if pe.disk != nil {
+		st = pe.disk.ReplicaState()
+	}
+	if !st.Complete {
+		return w.reportNone(p, w.dev(owner))
+	}
+	if st.Position == (vmdisk.Position{}) || !pe.history(st.Position) || pe.reported == st.Position || !w.hears(p, w.dev(owner)) || !w.notes(w.dev(owner), p, st) {
+		return false
+	}
+	pe.reported, pe.reportedNone = st.Position, false
+	return true
+}
+
+// hears says that a report gets through to the owner o, as p believes.
+func (w *world) hears(p, o *device) bool {
 	if o == p || o.e == nil || !w.net.linked(p.id, o.id) || !p.sees[o.id] || w.chance(4) {
 		return false
 	}
-	if at, _, _ := o.e.dir.Owner(vmID); term > at || !w.notes(o, p, st) {
+	term, _, _ := p.e.dir.Owner(vmID)
+	at, _, _ := o.e.dir.Owner(vmID)
+	return term <= at
+}
+
+// reportNone has p, which is far from the owner o and has no whole copy, tell it so, if it believes otherwise.
+func (w *world) reportNone(p, o *device) bool {
+	pe := p.e
+	if !w.far(p, o) || pe.machine.State() != baton.Replica || pe.applying != nil || pe.aside != nil || pe.reportedNone ||
+		!pe.dir.Replicas(vmID)[p.id].Complete || !w.hears(p, o) || !o.e.owner() || o.e.disk == nil {
 		return false
 	}
-	pe.reported = st.Position
+	o.touched = true
+	err := o.e.disk.Lost(p.id)
+	w.note("%s hears that %s has no copy: %v", o.id, p.id, err)
+	if errors.Is(err, vmdisk.ErrFailed) {
+		w.trouble(o, "note that a replica is lost", err)
+	}
+	if err != nil && !errors.Is(err, vmdisk.ErrAttached) {
+		return false
+	}
+	pe.reported, pe.reportedNone = vmdisk.Position{}, true
 	return true
 }
 

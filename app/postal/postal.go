@@ -28,7 +28,8 @@ const (
 	retryMin = 5 * time.Second
 	retryMax = 5 * time.Minute
 	busyMax  = time.Minute
-	// believed is for how long a push's word about where a device is counts more than the owner's: who loses its copy says so to the owner only.
+	// believed is for how long a push's word about where a device is counts more than the owner's: who loses its copy says so to the owner only, which
+	// may be long in telling.
 	believed = time.Hour
 	// onwardAtOnce is how many devices of the own site get a VM's cut at a time.
 	onwardAtOnce = 3
@@ -59,8 +60,9 @@ type VM struct {
 	Asked bool
 	// Fed are the devices that get it by this device's mirror.
 	Fed map[string]bool
-	// Told is where the others' whole copies are, as far as the owner has told.
+	// Told is where the others' whole copies are, as far as the owner has told; None are those that, as it told, have none that is whole.
 	Told map[string]Position
+	None map[string]bool
 }
 
 // Input is what is known at a tick. Now never goes back.
@@ -98,6 +100,7 @@ type way struct {
 	refused         int           // times in a row that it was busy
 	before          time.Duration // nothing begins earlier
 	connected       bool
+	none            bool     // it has no whole copy, as the owner told
 	reached         Position // by a push from here
 	reachedAt       time.Duration
 }
@@ -191,6 +194,10 @@ func (m *Machine) observe(in Input, v *VM) (orders []Order) {
 			w.before = min(w.before, in.Now)
 		}
 		w.connected = d.Connected
+		if v.None[d.ID] && !w.none {
+			w.reached = Position{} // it had one, and lost it
+		}
+		w.none = v.None[d.ID]
 		behind := d.ID != v.Owner && !v.Fed[d.ID] && v.At != Position{} && w.at(in.Now, v.Told[d.ID]).Compare(v.At) < 0
 		if behind && !w.behind {
 			w.since = in.Now

@@ -242,6 +242,33 @@ func TestAsked(t *testing.T) {
 	}
 }
 
+// TestALostCopyIsPushedAgain: as soon as the owner tells that a device has none any more, though a push from here had brought it there.
+func TestALostCopyIsPushedAgain(t *testing.T) {
+	m := postal.New(postal.Usual)
+	none := func(now time.Duration, told map[string]postal.Position, none ...string) string {
+		in := desk(now, 2, told)
+		in.VMs[0].None = map[string]bool{}
+		for _, id := range none {
+			in.VMs[0].None[id] = true
+			delete(in.VMs[0].Told, id)
+		}
+		return orders(m, in)
+	}
+	if got := none(0, everybody(2), "o2"); got != "work>o2" {
+		t.Fatalf("a first copy: %q", got)
+	}
+	m.Ended("work", "o2", time.Second, postal.Result{Reached: at(2)})
+	if got := none(2*time.Second, everybody(2), "o2"); got != "" {
+		t.Errorf("before the owner has told of it: %q", got)
+	}
+	if got := none(time.Minute, everybody(2)); got != "" {
+		t.Errorf("when it has told of it: %q", got)
+	}
+	if got := none(2*time.Minute, everybody(2), "o2"); got != "work>o2" {
+		t.Errorf("when it has told that it is lost: %q", got)
+	}
+}
+
 // TestAskedOfAnother: the device that the person asks pushes, though another one is postmaster; but not one that changes don't come to.
 func TestAskedOfAnother(t *testing.T) {
 	for _, mirrored := range []bool{true, false} {

@@ -1,12 +1,12 @@
 // Package reached lets a device tell the owner of a VM where its replica is, when something else than the owner's own stream brought it there:
-// a push from a postmaster. Protocol Protocol, one short stream a report.
+// a push from a postmaster; or that it has none any more, as when it was set aside. Protocol Protocol, one short stream a report.
 //
 // After the wire greeting:
 //
 //	replica: {"vm": …, "disk": …, "size": …, "term": …, "complete": true, "position": {…}}
 //	owner:   {"noted": true|false}
 //
-// The answer is true when the owner counts on it, durably. A report is about the sender's own replica only: who lies harms that.
+// The position is 0/0 where there is no whole replica. The answer is true when the owner counts on it, durably. A report is about the sender's own replica only: who lies harms that.
 //
 // To test: go test -race ./p2p/reached ; go test -fuzz=FuzzHear ./p2p/reached
 package reached
@@ -37,7 +37,7 @@ var (
 // Stream is the connection to the other device.
 type Stream = wire.Stream
 
-// Report says where the sender's replica is, of the disk that the owner under the term has.
+// Report says where the sender's replica is, of the disk that the owner under the term has; nowhere, if the position is zero.
 type Report struct {
 	replica.Target
 	Position replica.Position `json:"position"`

@@ -70,6 +70,19 @@ func hear(t *testing.T, message []byte) (noted bool, err error) {
 	return noted, err
 }
 
+// TestNoReplica: that there is none any more is a report like others.
+func TestNoReplica(t *testing.T) {
+	r := report()
+	r.Position = replica.Position{}
+	b, err := json.Marshal(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if noted, _ := hear(t, b); !noted {
+		t.Error("it isn't heard")
+	}
+}
+
 func TestNonsenseIsRefused(t *testing.T) {
 	for _, change := range []func(*reached.Report){
 		func(r *reached.Report) { r.Size = 5 },

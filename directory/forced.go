@@ -196,6 +196,15 @@ func (d *Directory) forced(t Transfer, may func(*node) bool) (SignedTransfer, er
 	return s, d.fits(tree, p, s)
 }
 
+// InDoubt returns the transfer of term that this device has signed and tried to store, of which nobody knows whether that worked (ErrUnsure):
+// AppendTransfer stores it for certain.
+func (d *Directory) InDoubt(vm string, term uint64) (SignedTransfer, bool) {
+	d.write.Lock()
+	defer d.write.Unlock()
+	t, ok := d.pending[transferKey(vm, term)]
+	return t, ok
+}
+
 // GivenUp says that the person has chosen against the history that ends in h,
 // or against another one that has all that h keeps.
 func (d *Directory) GivenUp(h Hash) bool {

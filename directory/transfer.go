@@ -166,14 +166,15 @@ func (d *Directory) appendTransfer(t SignedTransfer, with []Entry) error {
 		return err
 	}
 	key := t.Record.Key
+	p, doubt := d.pending[key]
 	if t.Record.Writer == d.opt.Self {
-		if p, ok := d.pending[key]; ok && p.Hash() != t.Hash() {
+		if doubt && p.Hash() != t.Hash() {
 			return fmt.Errorf("another one may be stored: %w", ErrChain)
 		}
 		d.pending[key] = t
 	}
 	if err := d.commit(entries, true); err != nil {
-		if !isUnsure(err) {
+		if !isUnsure(err) && !doubt { // what may have been stored before still may
 			delete(d.pending, key)
 		}
 		return err

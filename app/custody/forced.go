@@ -11,10 +11,15 @@ import (
 )
 
 // TookOver signs, once, that this device takes the VM over under term with its disk at pos, and writes it with the machine's
-// state. ErrNotWritten: it was as if nothing had been tried, for instance because the history is another one by now.
+// state. ErrNotWritten: it was as if nothing had been tried, for instance because the history is another one by now. One that may have been written is
+// written again, whatever has become of the history: it is true if it is there.
 func (c Custody) TookOver(term uint64, pos baton.Position, state []byte) error {
 	entry := directory.BatonEntry(c.VM, state)
-	if t, ok := c.Dir.Transfer(c.VM, term); ok && t.To == c.Self && t.Kind == directory.KindTakeover {
+	t, ok := c.Dir.Transfer(c.VM, term)
+	if !ok {
+		t, ok = c.Dir.InDoubt(c.VM, term)
+	}
+	if ok && t.To == c.Self && t.Kind == directory.KindTakeover {
 		if err := c.Dir.AppendTransfer(t, entry); err != nil {
 			return fmt.Errorf("write the takeover again: %w", err)
 		}

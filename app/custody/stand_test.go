@@ -34,9 +34,15 @@ func key(name string) (string, ed25519.PrivateKey) {
 // open returns a device's directory, in one fleet with the other.
 func open(t *testing.T, name, other string) *directory.Directory {
 	t.Helper()
+	return openIn(t, name, other, nil)
+}
+
+// openIn is open, with a store of its own if that is nil.
+func openIn(t *testing.T, name, other string, store directory.Store) *directory.Directory {
+	t.Helper()
 	self, k := key(name)
 	d, err := directory.Open(directory.Options{
-		Dir: t.TempDir(), Self: self, Log: slog.New(slog.DiscardHandler),
+		Dir: t.TempDir(), Store: store, Self: self, Log: slog.New(slog.DiscardHandler),
 		Sign: func(msg []byte) ([]byte, error) { return ed25519.Sign(k, msg), nil },
 		Verify: func(id string, msg, sig []byte) error {
 			if b, err := hex.DecodeString(id); err != nil || len(b) != ed25519.PublicKeySize || !ed25519.Verify(b, msg, sig) {

@@ -14,6 +14,8 @@
 //
 // Lives of their own (rot_test.go) have drives go bad, and verifications that find and repair that: none that was well may be any different then.
 //
+// Some lives begin in the middle: with a choice that has crossed a hand-off, which happens by itself once in thousands of them (overtaken_test.go).
+//
 // After every event it is checked, against what an observer would know who sees everything:
 //
 //   - a whole replica is the owner's disk of its history at exactly the position that it says;
@@ -32,7 +34,7 @@
 // same owner, its VM starts and writes without force, every replica gets that, and whatever a guest was told to be durable is in the VM or
 // in a restore point, but for what the person rolled back. Between sites the schedulers alone see to that. The ownership is checked as a register with porcupine (linear_test.go says what that is).
 //
-//	go test ./app/fleetsim                                        500 seeds, linearizability, sabotage, what crosses between sites
+//	go test ./app/fleetsim                                        500 seeds, linearizability, sabotage, what crosses between sites, what overtakes
 //	go test ./app/fleetsim -run TestFleet -fleet.seeds 200000     a night's worth
 //	go test ./app/fleetsim -run TestFleet -v -fleet.seed 691      one life, told
 //	go test ./app/fleetsim -run TestDrivesGoBad -fleet.rotten 1000

@@ -97,7 +97,7 @@ func overtaken(t *testing.T, seed uint64, sab saboteur, n int, verbose bool) *wo
 // TestAChoiceIsOvertaken: whatever happens while the devices hear of it, the owner comes to be above all that was given up.
 func TestAChoiceIsOvertaken(t *testing.T) {
 	repeated := 0
-	seeds := 24 * *flagSeeds / 500
+	seeds := 12 + *flagSeeds/100
 	for seed := *flagFrom; seed < *flagFrom+seeds; seed++ {
 		w := overtaken(t, seed, "", int(seed%4)*40, *flagSeed != 0)
 		repeated += w.acts.repeated

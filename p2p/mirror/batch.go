@@ -5,19 +5,47 @@ import (
 	"sync"
 )
 
-// batchLimit is how many bytes may wait for the writer before the pump waits.
-// One frame may exceed it.
-const batchLimit = 256 << 10
+const (
+	// batchLimit is how many bytes may wait for the writer before the pump waits.
+	// One frame may exceed it.
+	batchLimit = 256 << 10
+	// lendFrom is from how many bytes on the data of a write is sent from where it lies: shorter data is
+	// copied, which is cheaper than a message of the multiplexer of its own.
+	lendFrom = 128 << 10
+)
 
 // batch collects frames while the writer is busy with the batch before, so that
 // many small frames cost one write to the stream and none of them waits for a
 // timer: an idle writer takes the first one at once.
 type batch struct {
 	mu     sync.Mutex
-	buf    []byte
+	load   load
 	closed bool
-	filled chan struct{} // 1-buffered: buf is no longer empty, or closed
-	taken  chan struct{} // 1-buffered: buf was taken
+	filled chan struct{} // 1-buffered: the load is no longer empty, or closed
+	taken  chan struct{} // 1-buffered: the load was taken
+}
+
+// load is frames in their order: the bytes of buf, with what was lent in between.
+type load struct {
+	buf  []byte
+	lent []lent
+	size int // bytes, all together
+}
+
+// lent is data that belongs behind the first at bytes of buf. done is called when it isn't needed any more.
+type lent struct {
+	at   int
+	data []byte
+	done func()
+}
+
+// release gives back what was lent and not sent.
+func (l *load) release() {
+	for _, x := range l.lent {
+		x.done()
+	}
+	clear(l.lent)
+	l.lent = l.lent[:0]
 }
 
 func newBatch() *batch {
@@ -33,10 +61,25 @@ func wake(c chan struct{}) {
 
 // add appends to the batch what add appends, after waiting for room.
 func (b *batch) add(ctx context.Context, add func([]byte) []byte) error {
+	return b.put(ctx, add, nil, nil)
+}
+
+// lend is add with data behind what add appends, which it doesn't copy. Unless it fails, done is called once: when data is sent, or
+// will never be.
+func (b *batch) lend(ctx context.Context, add func([]byte) []byte, data []byte, done func()) error {
+	return b.put(ctx, add, data, done)
+}
+
+func (b *batch) put(ctx context.Context, add func([]byte) []byte, data []byte, done func()) error {
 	for {
 		b.mu.Lock()
-		if len(b.buf) < batchLimit {
-			b.buf = add(b.buf)
+		if l := &b.load; l.size < batchLimit {
+			before := len(l.buf)
+			l.buf = add(l.buf)
+			l.size += len(l.buf) - before + len(data)
+			if done != nil {
+				l.lent = append(l.lent, lent{len(l.buf), data, done})
+			}
 			b.mu.Unlock()
 			wake(b.filled)
 			return nil
@@ -50,7 +93,7 @@ func (b *batch) add(ctx context.Context, add func([]byte) []byte) error {
 	}
 }
 
-// close ends the batch: take returns what is left and then nil.
+// close ends the batch: take returns what is left and then nothing.
 func (b *batch) close() {
 	b.mu.Lock()
 	b.closed = true
@@ -58,27 +101,33 @@ func (b *batch) close() {
 	wake(b.filled)
 }
 
-// take waits for bytes and returns all there are; spare is memory to collect
-// the next ones in. nil means that the batch is closed and empty.
-func (b *batch) take(ctx context.Context, spare []byte) ([]byte, error) {
+// release gives back what was lent and not taken. Nothing may be added any more.
+func (b *batch) release() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.load.release()
+}
+
+// take returns all that there is; spare is memory to collect the next in. A load
+// without bytes means that the batch is closed and empty.
+func (b *batch) take(ctx context.Context, spare load) (load, error) {
 	for {
 		b.mu.Lock()
-		if len(b.buf) > 0 {
-			p := b.buf
-			b.buf = spare[:0]
+		if l := b.load; l.size > 0 {
+			b.load = load{buf: spare.buf[:0], lent: spare.lent[:0]}
 			b.mu.Unlock()
 			wake(b.taken)
-			return p, nil
+			return l, nil
 		}
 		closed := b.closed
 		b.mu.Unlock()
 		if closed {
-			return nil, nil
+			return load{}, nil
 		}
 		select {
 		case <-b.filled:
 		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+			return load{}, context.Cause(ctx)
 		}
 	}
 }

@@ -30,9 +30,9 @@
 // more; both ends check offsets, alignment, terms and the order of positions,
 // so a peer gone mad (or our own bug) ends the stream instead of reaching the
 // disk; memory is bounded (a few MiB a stream); a buffer is released as soon as
-// it has been copied for sending. A replica whose Sink must store what came
-// before says so for as long as that takes (Working), and the owner waits with
-// it: nothing is sent twice.
+// it has been copied for sending, or, if it is long, sent: one buffer serves all
+// peers. A replica whose Sink must store what came before says so for as long
+// as that takes (Working), and the owner waits with it: nothing is sent twice.
 //
 // Not guaranteed: that what was sent arrives. What was not acknowledged must
 // be counted as missing at the replica.

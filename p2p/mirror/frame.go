@@ -34,10 +34,14 @@ type frame struct {
 }
 
 func appendWrite(b []byte, off int64, p []byte) []byte {
+	return append(appendWriteHead(b, off, len(p)), p...)
+}
+
+// appendWriteHead appends what comes before the n bytes of data of a Write.
+func appendWriteHead(b []byte, off int64, n int) []byte {
 	b = append(b, byte(Write))
 	b = binary.BigEndian.AppendUint64(b, uint64(off))
-	b = binary.BigEndian.AppendUint32(b, uint32(len(p)))
-	return append(b, p...)
+	return binary.BigEndian.AppendUint32(b, uint32(n))
 }
 
 func appendPair(b []byte, k Kind, x, y uint64) []byte {

@@ -92,6 +92,7 @@ func (x *sender) run(ctx context.Context) error {
 		})
 	}
 	wg.Wait()
+	x.out.release()
 	if err := done(); err != nil {
 		return err
 	}
@@ -111,8 +112,8 @@ func (x *sender) pump(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("next operation: %w", err)
 		}
-		err = x.encode(ctx, &op)
-		if op.Done != nil {
+		lent, err := x.encode(ctx, &op)
+		if op.Done != nil && !lent {
 			op.Done()
 		}
 		if err != nil {
@@ -121,62 +122,65 @@ func (x *sender) pump(ctx context.Context) error {
 	}
 }
 
-// encode checks op and puts its frames into the batch.
-func (x *sender) encode(ctx context.Context, op *Op) error {
+// encode checks op and puts its frames into the batch. lent says that op.Done is called by those who send the data, from where it lies.
+func (x *sender) encode(ctx context.Context, op *Op) (lent bool, err error) {
 	f := frame{kind: op.Kind, off: op.Off, len: op.Len, pos: op.Pos, copy: op.Copy}
 	if op.Kind == Write {
 		if op.Len != 0 && op.Len != int64(len(op.Data)) {
-			return fmt.Errorf("write of %d bytes with %d bytes of data: %w", op.Len, len(op.Data), ErrSource)
+			return false, fmt.Errorf("write of %d bytes with %d bytes of data: %w", op.Len, len(op.Data), ErrSource)
 		}
 		f.len = int64(len(op.Data))
 	}
 	if err := x.rules.check(&f, x.rules.size); err != nil {
-		return err
+		return false, err
 	}
 	switch op.Kind {
 	case Write:
 		x.stats.Data.Add(f.len)
-		for off, p := op.Off, op.Data; len(p) > 0; {
-			n := min(len(p), MaxWrite)
-			if err := x.out.add(ctx, func(b []byte) []byte { return appendWrite(b, off, p[:n]) }); err != nil {
-				return err
-			}
-			off, p = off+int64(n), p[n:]
-		}
-		return nil
+		return x.encodeWrite(ctx, op)
 	case Zero:
 		x.stats.Zeroed.Add(op.Len)
-		return x.out.add(ctx, func(b []byte) []byte { return appendPair(b, Zero, uint64(op.Off), uint64(op.Len)) })
+		return false, x.out.add(ctx, func(b []byte) []byte { return appendPair(b, Zero, uint64(op.Off), uint64(op.Len)) })
 	case Begin:
-		return x.out.add(ctx, func(b []byte) []byte { return appendBegin(b, op.Copy) })
+		return false, x.out.add(ctx, func(b []byte) []byte { return appendBegin(b, op.Copy) })
 	default: // Checkpoint and Barrier: nothing else passes the rules.
 		x.stats.Markers.Add(1)
 		x.mu.Lock()
 		x.sent = op.Pos
 		x.mu.Unlock()
-		return x.out.add(ctx, func(b []byte) []byte { return appendPair(b, op.Kind, op.Pos.Term, op.Pos.Barrier) })
+		return false, x.out.add(ctx, func(b []byte) []byte { return appendPair(b, op.Kind, op.Pos.Term, op.Pos.Barrier) })
 	}
 }
 
+func (x *sender) encodeWrite(ctx context.Context, op *Op) (lent bool, err error) {
+	if n := len(op.Data); n >= lendFrom && n <= MaxWrite && op.Done != nil {
+		err := x.out.lend(ctx, func(b []byte) []byte { return appendWriteHead(b, op.Off, n) }, op.Data, op.Done)
+		return err == nil, err
+	}
+	for off, p := op.Off, op.Data; len(p) > 0; {
+		n := min(len(p), MaxWrite)
+		if err := x.out.add(ctx, func(b []byte) []byte { return appendWrite(b, off, p[:n]) }); err != nil {
+			return false, err
+		}
+		off, p = off+int64(n), p[n:]
+	}
+	return false, nil
+}
+
 func (x *sender) write(ctx context.Context) error {
-	var spare []byte
+	var spare load
 	for {
-		p, err := x.out.take(ctx, spare)
+		l, err := x.out.take(ctx, spare)
 		if err != nil {
 			return err
 		}
-		if p == nil {
+		if l.size == 0 {
 			break
 		}
-		if err := x.s.SetWriteDeadline(time.Now().Add(stallLimit)); err != nil {
-			return fmt.Errorf("set write deadline: %w", err)
+		if err := x.writeLoad(&l); err != nil {
+			return err
 		}
-		n, err := x.s.Write(p)
-		x.stats.Sent.Add(int64(n))
-		if err != nil {
-			return fmt.Errorf("write: %w", err)
-		}
-		spare = p
+		spare = l
 	}
 	x.mu.Lock()
 	x.ended = true
@@ -186,6 +190,37 @@ func (x *sender) write(ctx context.Context) error {
 	}
 	if err := x.s.SetReadDeadline(time.Now().Add(stallLimit)); err != nil {
 		return fmt.Errorf("set read deadline: %w", err)
+	}
+	return nil
+}
+
+// writeLoad writes l to the stream, and releases what was lent for it.
+func (x *sender) writeLoad(l *load) error {
+	defer l.release()
+	from := 0
+	for _, p := range l.lent {
+		if err := x.writeBytes(l.buf[from:p.at]); err != nil {
+			return err
+		}
+		if err := x.writeBytes(p.data); err != nil {
+			return err
+		}
+		from = p.at
+	}
+	return x.writeBytes(l.buf[from:])
+}
+
+func (x *sender) writeBytes(p []byte) error {
+	if len(p) == 0 {
+		return nil
+	}
+	if err := x.s.SetWriteDeadline(time.Now().Add(stallLimit)); err != nil {
+		return fmt.Errorf("set write deadline: %w", err)
+	}
+	n, err := x.s.Write(p)
+	x.stats.Sent.Add(int64(n))
+	if err != nil {
+		return fmt.Errorf("write: %w", err)
 	}
 	return nil
 }

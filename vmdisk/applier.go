@@ -143,18 +143,19 @@ func (d *Store) became(complete bool, copy [16]byte, pos Position) {
 	d.reconsider()
 }
 
-// span checks the range of an operation: whole blocks within the disk.
-func (a *Applier) span(off, n int64) error {
+// span checks the range of an operation: whole blocks within the disk. whole says that the replica is whole.
+func (a *Applier) span(off, n int64) (whole bool, err error) {
 	if err := a.d.bounds(off, n); err != nil {
-		return err
+		return false, err
 	}
 	if n == 0 || off%Block != 0 || n%Block != 0 {
-		return fmt.Errorf("%d bytes at %d aren't whole blocks: %w", n, off, ErrRange)
+		return false, fmt.Errorf("%d bytes at %d aren't whole blocks: %w", n, off, ErrRange)
 	}
-	if !a.State().begun() {
-		return ErrNoCopy
+	st := a.State()
+	if !st.begun() {
+		return false, ErrNoCopy
 	}
-	return nil
+	return st.Complete, nil
 }
 
 // begun says that the replica may be written. What was offered may not, before a copy is begun: its name would stand for something else.
@@ -167,13 +168,14 @@ func (s ReplicaState) begun() bool {
 func (a *Applier) Write(off int64, p []byte) error {
 	return a.do("apply write", func() error {
 		n := int64(len(p))
-		if err := a.span(off, n); err != nil {
+		whole, err := a.span(off, n)
+		if err != nil {
 			return err
 		}
 		if n > MaxOp {
 			return fmt.Errorf("%d bytes at once: %w", n, ErrRange)
 		}
-		if !a.State().Complete {
+		if !whole {
 			if err := a.d.room(off, n); err != nil {
 				return err
 			}
@@ -197,10 +199,11 @@ func (a *Applier) Write(off int64, p []byte) error {
 // Zero makes whole blocks zeros, giving their space back. Errors are those of Write.
 func (a *Applier) Zero(off, n int64) error {
 	return a.do("apply zeros", func() error {
-		if err := a.span(off, n); err != nil {
+		whole, err := a.span(off, n)
+		if err != nil {
 			return err
 		}
-		if !a.State().Complete {
+		if !whole {
 			return a.d.stack.zeroAt(off, n, false)
 		}
 		if a.in != nil {

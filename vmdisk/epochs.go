@@ -10,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 
+	"github.com/cespare/xxhash/v2"
 	"github.com/zeebo/blake3"
 	"tagalong.org/tagalong/vmdisk/reclog"
 	"tagalong.org/tagalong/vmdisk/vfs"
@@ -23,6 +24,8 @@ const (
 	headSum      = 8
 	sumSize      = 16
 	epochsBuffer = 1 << 20
+	// epochsRead is how much is read at a time, in bytes: what is in the processor's cache when it is used. Longer data is read to its place.
+	epochsRead = 64 << 10
 	// epochsDirect is how long a frame's data must be to go into the file without being collected first, in bytes.
 	epochsDirect = 256 << 10
 
@@ -43,8 +46,9 @@ type frame struct {
 // no mixture of old and new frames can be taken for a log. While an owner is followed, a log whose epochs are all in base.raw is written anew
 // from its beginning, over what is there: that takes no new space, which is what makes the writes and the syncs of a file dear. Not safe for concurrent use.
 type epochLog struct {
-	f   vfs.File
-	sum *blake3.Hasher
+	f       vfs.File
+	version uint32
+	sum     *blake3.Hasher
 	// The file has what is before size; buf, not written yet, belongs there.
 	buf  []byte
 	size int64
@@ -100,7 +104,8 @@ func readEpochs(f vfs.File) (*epochLog, error) {
 	if err := readFull(f, h, 0); err != nil {
 		return nil, fmt.Errorf("%s: header: %w: %w", epochsName, ErrCorrupt, err)
 	}
-	switch _, err := epochsFormat.version(h); {
+	version, err := epochsFormat.version(h)
+	switch {
 	case errors.Is(err, ErrForeign):
 		return nil, fmt.Errorf("%s: %w: %w", epochsName, ErrCorrupt, err)
 	case err != nil:
@@ -110,7 +115,7 @@ func readEpochs(f vfs.File) (*epochLog, error) {
 		return nil, fmt.Errorf("%s: header: %w", epochsName, ErrCorrupt)
 	}
 	start := mark{at: epochsHeader}
-	return &epochLog{f: f, sum: reclog.NewHasher([32]byte(h[16:48])), size: epochsHeader, committed: start, applied: start}, nil
+	return &epochLog{f: f, version: version, sum: reclog.NewHasher([32]byte(h[16:48])), size: epochsHeader, committed: start, applied: start}, nil
 }
 
 func (e *epochLog) appendFrame(b []byte, fr frame, chain [sumSize]byte, data []byte) []byte {
@@ -126,7 +131,18 @@ func (e *epochLog) appendHeader(b []byte, fr frame, chain [sumSize]byte, data []
 	b = le.AppendUint64(b, fr.off)
 	b = le.AppendUint64(b, fr.n)
 	b = reclog.Tag(e.sum, b, headSum, b[start:])
-	return reclog.Tag(e.sum, b, sumSize, chain[:], b[start:], data)
+	var room [8]byte
+	return reclog.Tag(e.sum, b, sumSize, chain[:], b[start:], e.digest(&room, data))
+}
+
+// digest is what of a frame's data is in the frame's tag: from version 2 on its XXH64, in room. The tag tells what was written from what a power cut
+// left of it: for that 64 bits are plenty, and BLAKE3 of all that an owner writes was a third of what it cost its replicas.
+func (e *epochLog) digest(room *[8]byte, data []byte) []byte {
+	if e.version < 2 || len(data) == 0 {
+		return data
+	}
+	binary.LittleEndian.PutUint64(room[:], xxhash.Sum64(data))
+	return room[:]
 }
 
 // parseFrame reads a frame's header, checking that and no more.
@@ -146,9 +162,10 @@ func (e *epochLog) parseFrame(h []byte) (frame, bool) {
 // read calls visit for the good frames between m and the byte 'to', and returns where they end. data is valid during
 // the call. With known they are what this process has written, or read before: then what they hold isn't hashed again.
 func (e *epochLog) read(m mark, to int64, known bool, visit func(fr frame, data []byte, after mark) error) (mark, error) {
-	r := bufio.NewReaderSize(io.NewSectionReader(e.f, m.at, to-m.at), int(max(0, min(to-m.at, epochsBuffer))))
+	r := bufio.NewReaderSize(io.NewSectionReader(e.f, m.at, to-m.at), epochsRead)
 	h := make([]byte, frameHeader)
 	var room *buffer
+	var digest [8]byte
 	defer func() {
 		if room != nil {
 			room.release()
@@ -164,12 +181,19 @@ func (e *epochLog) read(m mark, to int64, known bool, visit func(fr frame, data 
 			return m, nil
 		}
 		var data []byte
-		if fr.kind == frameWrite {
+		short := fr.kind == frameWrite && fr.n <= epochsRead
+		switch {
+		case short:
+			var err error
+			if data, err = r.Peek(int(fr.n)); err != nil {
+				return m, ended(err)
+			}
+		case fr.kind == frameWrite:
 			if room == nil || len(room.full) < int(fr.n) {
 				if room != nil {
 					room.release()
 				}
-				room = newBuffer(max(int(fr.n), 64<<10))
+				room = newBuffer(int(fr.n))
 			}
 			data = room.full[:fr.n]
 			if _, err := io.ReadFull(r, data); err != nil {
@@ -177,7 +201,7 @@ func (e *epochLog) read(m mark, to int64, known bool, visit func(fr frame, data 
 			}
 		}
 		var sum [sumSize]byte
-		if !known && string(reclog.Tag(e.sum, sum[:0], sumSize, m.chain[:], h[:40], data)) != string(h[40:]) {
+		if !known && string(reclog.Tag(e.sum, sum[:0], sumSize, m.chain[:], h[:40], e.digest(&digest, data))) != string(h[40:]) {
 			return m, nil
 		}
 		first = false
@@ -188,7 +212,32 @@ func (e *epochLog) read(m mark, to int64, known bool, visit func(fr frame, data 
 		if err := visit(fr, data, m); err != nil {
 			return m, err
 		}
+		if short {
+			_, _ = r.Discard(len(data)) // which was peeked at
+		}
 	}
+}
+
+// renew gives a log without frames the newest version.
+func (e *epochLog) renew(fsys vfs.FS) error {
+	if !e.empty() || e.version == epochsFormat.newest() {
+		return nil
+	}
+	// Some systems don't replace an open file.
+	err := e.f.Close()
+	if err == nil {
+		err = vfs.WriteNew(fsys, epochsName, newEpochsHeader())
+	}
+	now, oerr := openEpochs(fsys)
+	if oerr != nil {
+		return errors.Join(err, oerr)
+	}
+	now.last = e.last
+	*e = *now
+	if err != nil {
+		return fmt.Errorf("renew %s: %w", epochsName, err)
+	}
+	return nil
 }
 
 // ended makes the end of the file no error.

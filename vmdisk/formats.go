@@ -22,7 +22,7 @@ type format struct {
 // The ladder. A version's name is that of the release or of the work that brought it.
 var (
 	journalFormat = format{journalName, "TAGJRNL\n", []string{"first light", "the disk"}}
-	epochsFormat  = format{epochsName, "TAGEPCH\n", []string{"first light"}}
+	epochsFormat  = format{epochsName, "TAGEPCH\n", []string{"first light", "replication"}}
 	dirtyFormat   = format{"dirty set", "TAGDIRT\n", []string{"first light", "the disk"}}
 	exportFormat  = format{"dirty export", "TAGSETS\n", []string{"first light", "the disk"}}
 	staleFormat   = format{"stale set", "TAGSTAL\n", []string{"the disk"}}

@@ -305,6 +305,9 @@ func (d *Store) load() error {
 		}
 		d.log.Warn("No space to apply what was received", "disk", d.id, "err", err)
 	}
+	if err := d.epochs.renew(d.fs); err != nil && !outOfSpace(err) {
+		return err // without space it stays what it is, and is written as that
+	}
 	if err := d.loadPeers(names); err != nil {
 		return err
 	}

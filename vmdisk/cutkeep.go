@@ -26,8 +26,7 @@ func (c *Cut) preserve(a, b int64) {
 
 // keep keeps the blocks [a, b), or the first of them, and says up to where.
 func (c *Cut) keep(a, b int64) int64 {
-	const few = 16 // so few blocks are read faster than asked for
-	if b-a > few {
+	if b-a > fewBlocks {
 		if end := c.d.stack.holeEnd(a, b); end > a {
 			c.keepHole(a, end)
 			return end

@@ -27,12 +27,13 @@ const (
 //
 // What a live peer gets leaves the queue in bursts (burst).
 type Feed struct {
-	d    *Store
-	p    *peer
-	turn chan struct{} // held by Next
-	wake chan struct{}
-	done chan struct{}
-	soon *time.Timer // wakes Next
+	d     *Store
+	p     *peer
+	turn  chan struct{} // held by Next
+	ahead ahead         // Next's
+	wake  chan struct{}
+	done  chan struct{}
+	soon  *time.Timer // wakes Next
 
 	// Guarded by d.mu.
 	queue    opQueue
@@ -223,6 +224,9 @@ func (f *Feed) Next(ctx context.Context) (*Op, error) {
 
 // decide says what Next does now: return op, do something outside of the lock, or wait (also for wait, if not nil).
 func (f *Feed) decide(copied bool) (op *Op, do func() (*Op, error), wait <-chan struct{}, err error) {
+	if op := f.ahead.next(f.done); op != nil {
+		return op, nil, nil, nil
+	}
 	d, p := f.d, f.p
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -244,7 +248,7 @@ func (f *Feed) decide(copied bool) (op *Op, do func() (*Op, error), wait <-chan 
 	if f.ready() && !f.live && f.needBarrier {
 		return nil, func() (*Op, error) { return nil, d.barrier() }, nil, nil
 	}
-	room := f.queue.n == 0 || f.queued+copyBlocks*Block+opCost <= d.o.QueueBytes
+	room := f.queue.n == 0 || f.queued+copyBlocks*(Block+opCost) <= d.o.QueueBytes
 	if head := f.queue.head(); head != nil {
 		if head.round != nil {
 			select {
@@ -259,7 +263,9 @@ func (f *Feed) decide(copied bool) (op *Op, do func() (*Op, error), wait <-chan 
 			return nil, nil, nil, nil
 		}
 		if wait == nil && (copied || p.todo.Empty() || !room || !f.queueing) {
-			return f.pop(), nil, nil, nil
+			op = f.pop()
+			f.popAhead()
+			return op, nil, nil, nil
 		}
 	}
 	if f.queueing && !p.todo.Empty() && room { // what follows a queue that ended is newer than what is in it
@@ -360,62 +366,6 @@ func (f *Feed) checkpoint(number uint64) *Op {
 	f.p.flip(pos)
 	f.emitted, f.floor, f.sent, f.unsaved = pos, pos, false, 0
 	return &Op{Kind: OpCheckpoint, Pos: pos}
-}
-
-// copyRun reads the next dirty run under a claim. While writes are queued it goes to the queue, else it is returned.
-func (f *Feed) copyRun() (*Op, error) {
-	d, p := f.d, f.p
-	d.mu.Lock()
-	a, b, ok := p.todo.Run(f.cursor, maxRunBlocks)
-	d.mu.Unlock()
-	if !ok {
-		return nil, nil
-	}
-	if hole := d.holeEnd(a, b); hole > a {
-		b = hole
-	} else {
-		b = min(b, a+copyBlocks)
-	}
-	c := d.claims.take(a, b)
-	defer c.release()
-	op := &Op{Kind: OpZero, Off: a * Block}
-	if d.holeEnd(a, b) != b {
-		b = min(b, a+copyBlocks)
-		buf := newBuffer(int((b - a) * Block))
-		began := time.Now()
-		d.rd.RLock()
-		err := d.stack.readAt(buf.data, op.Off)
-		d.rd.RUnlock()
-		d.took(int64(len(buf.data)), began)
-		if err != nil {
-			buf.release()
-			return nil, fmt.Errorf("copy to %s: %w", p.name, err)
-		}
-		if isZero(buf.data) {
-			buf.release()
-		} else {
-			op = buf.write(op.Off)
-		}
-	}
-	op.Len = (b - a) * Block
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if f.closed {
-		op.Release()
-		return nil, fmt.Errorf("feed of %s: %w", p.name, ErrClosed)
-	}
-	f.cursor = b
-	p.todo.Remove(a, b)
-	p.changed = true
-	if f.queueing {
-		f.push(op)
-		return nil, nil
-	}
-	p.cur.Add(a, b)
-	f.needBarrier, f.sent = true, true
-	f.unsaved += op.cost()
-	f.pass.left -= op.Len
-	return op, nil
 }
 
 // Acked tells that the peer has everything up to pos durably. Positions that were not sent are ignored.

@@ -150,7 +150,10 @@ func (f *Feed) cutRun() (*Op, error) {
 
 // op is the first of the cut's blocks [a, b), as an operation.
 func (c *Cut) op(a, b int64) (*Op, error) {
-	hole, err := c.holeEnd(a, b)
+	hole, err := a, error(nil)
+	if b-a > fewBlocks {
+		hole, err = c.holeEnd(a, b)
+	}
 	if err != nil {
 		return nil, err
 	}

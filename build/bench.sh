@@ -18,8 +18,9 @@
 #   mirror  a disk that is mirrored to three devices (processes, TCP and TLS, the product's own host) against QEMU's quorum of a
 #           file and three NBD targets (Unix sockets, no encryption), with the time until all is there in it; write and flush
 #           pairs, and 99th percentiles at a steady 15 MB/s, against the same disk unmirrored (the owner's disk on --scratch,
-#           the peers' on tmpfs), also when a flush waits for one of them (sync = "two") against when not; what one mirror carries
-#           against a bare stream of the same host. Up to eight images on tmpfs
+#           the peers' on tmpfs), also when a flush waits for one of them (sync = "two") against when not; the percentiles
+#           also with peers that only get the processor time that the owner leaves (chrt --idle), as if on PCs of their own; what one mirror
+#           carries against a bare stream of the same host, and against one that both ends store once. Up to eleven images on tmpfs
 #   push    what a push sends of 1 % scattered 4 KiB writes to a full disk of --mib, knowing what was written (exact) and not knowing it
 #           (sums), before compression, against what rsync -B 4096 sends; how well it uses a line of 7 Mbit/s and 40 ms (of what TCP
 #           can carry over it); and how much longer somebody waits meanwhile who asks for a block (network namespaces, so root; a

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -41,8 +42,11 @@ func (m mirrored) stop() {
 	stopAll(m.peers)
 }
 
-// mirrorTo starts n peers, on tmpfs, and an owner in dir that mirrors to all of them.
-func mirrorTo(ctx context.Context, dir, fast string, size int64, n int) (m mirrored, err error) {
+// elsewhere is what a peer's command line begins with that shall disturb nobody here, as if it ran on a PC of its own.
+var elsewhere = []string{"chrt", "--idle", "0"}
+
+// mirrorTo starts n peers, on tmpfs, and an owner in dir that mirrors to all of them. wrap is what the peers' command lines begin with.
+func mirrorTo(ctx context.Context, dir, fast string, size int64, n int, wrap ...string) (m mirrored, err error) {
 	defer func() {
 		if err != nil {
 			m.stop()
@@ -54,8 +58,8 @@ func mirrorTo(ctx context.Context, dir, fast string, size int64, n int) (m mirro
 	}
 	var where []string
 	for i := range n {
-		p, at, err := announced(ctx, "mirrorpeer", self, "mirrorpeer", "-dir", filepath.Join(fast, "peer"+strconv.Itoa(i)),
-			"-profile", profileOf("peer"+strconv.Itoa(i)))
+		p, at, err := announced(ctx, "mirrorpeer", append(slices.Clone(wrap), self, "mirrorpeer",
+			"-dir", filepath.Join(fast, "peer"+strconv.Itoa(i)), "-profile", profileOf("peer"+strconv.Itoa(i)))...)
 		if err != nil {
 			return m, err
 		}
@@ -201,26 +205,31 @@ func mirrorAgainstQuorum(ctx context.Context, s settings) error {
 	return compare(ctx, s, cells)
 }
 
-// mirrorAgainstNone: the owner's disk is on the scratch folder, its peers' on tmpfs, since each of them would have a disk of its own.
+// mirrorAgainstNone: the owner's disk is on the scratch folder, its peers' on tmpfs, since each of them would have a disk of its own. What a write
+// takes at a steady pace is measured twice: with the peers as they are, which take the processor away from the owner just when it writes, and (apart) with
+// peers that only get what is left of it, as if they were PCs of their own: then it is what mirroring costs the owner's PC.
 func mirrorAgainstNone(ctx context.Context, s settings) error {
-	var us mirrored
+	var us, apart mirrored
 	var alone *server
-	// What is measured of fio's report, of both.
-	both := func(l load, pick func(report) float64) []contender {
+	// What is measured of fio's report, of a mirrored disk and the same unmirrored.
+	both := func(m *mirrored, l load, pick func(report) float64) []contender {
 		of := func(socket func() string) func(context.Context) (sample, error) {
 			return func(ctx context.Context) (sample, error) {
 				r, err := fio(ctx, socket(), s.size, l, s.seconds)
 				return sample{rate: pick(r)}, err
 			}
 		}
-		return []contender{{name: "ours", measure: of(func() string { return us.socket })}, {name: "unmirrored", measure: of(func() string { return alone.socket })}}
+		return []contender{{name: "ours", measure: of(func() string { return m.socket })}, {name: "unmirrored", measure: of(func() string { return alone.socket })}}
 	}
 	pairs := load{block: 4 << 10, depth: 1, write: true, sync: true}
 	steady := load{block: 64 << 10, depth: 1, write: true, sync: true, pace: steadyPace}
+	write, flush := func(r report) float64 { return r.slowWrite / 1000 }, func(r report) float64 { return r.slowFlush / 1000 }
 	cells := []cell{
-		{"mirror/" + pairs.String(), "iops", both(pairs, func(r report) float64 { return r.rate })},
-		{"mirror/steady-write-p99", "us", both(steady, func(r report) float64 { return r.slowWrite / 1000 })},
-		{"mirror/steady-flush-p99", "us", both(steady, func(r report) float64 { return r.slowFlush / 1000 })},
+		{"mirror/" + pairs.String(), "iops", both(&us, pairs, func(r report) float64 { return r.rate })},
+		{"mirror/steady-write-p99", "us", both(&us, steady, write)},
+		{"mirror/steady-flush-p99", "us", both(&us, steady, flush)},
+		{"mirror/steady-write-p99-apart", "us", both(&apart, steady, write)},
+		{"mirror/steady-flush-p99-apart", "us", both(&apart, steady, flush)},
 	}
 	// What it costs to have flushes wait for a second device (sync = "two"), whose drive is the fast folder here: the trip there and back.
 	waiting := func(devices int) func(context.Context) (sample, error) {
@@ -232,26 +241,38 @@ func mirrorAgainstNone(ctx context.Context, s settings) error {
 			return sample{rate: r.rate}, errors.Join(err, us.order(orderSync+" 1"))
 		}
 	}
-	cells = append(cells, cell{"mirror/two-" + pairs.String(), "iops", []contender{{name: "two", measure: waiting(2)}, {name: "one", measure: waiting(1)}}})
 	cells[0].contenders[1].aim = 0.8
-	cells[1].contenders[1].most, cells[2].contenders[1].most = 1.15, 1.15
+	for i := range cells[1:] {
+		cells[1+i].contenders[1].most = 1.15
+	}
+	cells = append(cells, cell{"mirror/two-" + pairs.String(), "iops", []contender{{name: "two", measure: waiting(2)}, {name: "one", measure: waiting(1)}}})
 	if !wanted(s, cells) {
 		return errNoCell
+	}
+	for _, one := range []struct {
+		m    *mirrored
+		wrap []string
+	}{{&us, nil}, {&apart, elsewhere}} {
+		dir, remove, err := folder(s.scratch)
+		if err != nil {
+			return err
+		}
+		defer remove()
+		fast, removeFast, err := folder(s.fast)
+		if err != nil {
+			return err
+		}
+		defer removeFast()
+		if *one.m, err = mirrorTo(ctx, dir, fast, s.size, len(peerNames), one.wrap...); err != nil {
+			return err
+		}
+		defer one.m.stop()
 	}
 	dir, remove, err := folder(s.scratch)
 	if err != nil {
 		return err
 	}
 	defer remove()
-	fast, removeFast, err := folder(s.fast)
-	if err != nil {
-		return err
-	}
-	defer removeFast()
-	if us, err = mirrorTo(ctx, dir, fast, s.size, len(peerNames)); err != nil {
-		return err
-	}
-	defer us.stop()
 	if alone, err = ours(ctx, dir, "unmirrored", s.size, false); err != nil {
 		return err
 	}
@@ -259,7 +280,8 @@ func mirrorAgainstNone(ctx context.Context, s settings) error {
 	return compare(ctx, s, cells)
 }
 
-// mirrorAgainstStream: what one mirror carries, from the write on the owner to the acknowledged barrier, against a bare stream of the same host.
+// mirrorAgainstStream: what one mirror carries, from the write on the owner to the acknowledged barrier, against a bare stream of the same host, and against
+// one that both ends store, once and without a sync: what pays the same two cores for the least that a mirror has to do.
 func mirrorAgainstStream(ctx context.Context, s settings) error {
 	var us mirrored
 	measure := func(order string) func(context.Context) (sample, error) {
@@ -271,7 +293,7 @@ func mirrorAgainstStream(ctx context.Context, s settings) error {
 		}
 	}
 	cells := []cell{{"mirror/one", "MB/s", []contender{
-		{name: "ours", measure: measure(orderPour)}, {name: "stream", measure: measure(orderBare), aim: 0.85},
+		{name: "ours", measure: measure(orderPour)}, {name: "stream", measure: measure(orderBare), aim: 0.85}, {name: "stored-stream", measure: measure(orderStored)},
 	}}}
 	if !wanted(s, cells) {
 		return errNoCell

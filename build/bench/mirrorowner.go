@@ -23,16 +23,18 @@ import (
 	"tagalong.org/tagalong/vmdisk/nbd"
 )
 
-// Orders to an owner. The last three have a number behind them, of bytes or devices.
+// Orders to an owner. All but the first have a number behind them, of bytes or devices.
 const (
-	orderDrain = "drain" // wait until every peer has everything, durably
-	orderPour  = "pour"  // write so much to the disk, and drain
-	orderBare  = "bare"  // send so much over a bare stream to the first peer
-	orderSync  = "sync"  // answer a flush when that many devices have it: 1 or 2
+	orderDrain  = "drain"  // wait until every peer has everything, durably
+	orderPour   = "pour"   // write so much to the disk, and drain
+	orderBare   = "bare"   // send so much over a bare stream to the first peer
+	orderStored = "stored" // the same, and both ends store it
+	orderSync   = "sync"   // answer a flush when that many devices have it: 1 or 2
 )
 
 // owner is a device that mirrors its disk, as the product does, to all of its peers.
 type owner struct {
+	dir   string
 	disk  *vmdisk.Store
 	host  *p2p.Host
 	peers []string
@@ -53,7 +55,7 @@ func mirrorOwner(ctx context.Context, args []string) error {
 	if err := os.MkdirAll(*dir, 0o700); err != nil {
 		return err
 	}
-	o := &owner{gate: second.New(func(vmdisk.Elsewhere) second.Why { return second.Held }, func() { log.Warn("A flush waits for a second copy") })}
+	o := &owner{dir: *dir, gate: second.New(func(vmdisk.Elsewhere) second.Why { return second.Held }, func() { log.Warn("A flush waits for a second copy") })}
 	f := fleet{addrs: map[string]string{}}
 	for _, one := range strings.Split(*whom, ",") {
 		id, addr, _ := strings.Cut(one, "@")
@@ -210,6 +212,8 @@ func (o *owner) obey(ctx context.Context) {
 			o.gate.Set(n == 2)
 		case orderBare:
 			err = bare(ctx, o.host, o.peers[0], n)
+		case orderStored:
+			err = stored(ctx, o.host, o.peers[0], o.dir, n)
 		default:
 			err = errors.New("unknown order")
 		}

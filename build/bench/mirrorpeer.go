@@ -23,6 +23,9 @@ import (
 // bareProtocol is a stream that carries a length in a line, so many bytes, and a byte back.
 const bareProtocol = "/tagalong/bench/bare/1"
 
+// storedProtocol is as bareProtocol, but what comes is stored.
+const storedProtocol = "/tagalong/bench/stored/1"
+
 // fleet is who may connect, and where they are: the peers of an owner, or for a peer, everybody.
 type fleet struct {
 	all   bool
@@ -112,6 +115,15 @@ func mirrorPeer(ctx context.Context, args []string) error {
 			log.Warn("A bare stream ended", "error", err)
 		}
 	})
+	host.Handle(storedProtocol, func(_ context.Context, s p2p.Stream) {
+		f, err := overwritten(filepath.Join(*dir, "stored"))
+		if err == nil {
+			err = errors.Join(swallowTo(s, f), f.Close())
+		}
+		if err != nil {
+			log.Warn("A stream wasn't stored", "error", err)
+		}
+	})
 	served := make(chan error, 1)
 	go func() { served <- host.Serve(ctx) }()
 	fmt.Printf("%s@/ip4/127.0.0.1/tcp/%d\n", host.ID(), host.Port())
@@ -128,8 +140,16 @@ func mirrorPeer(ctx context.Context, args []string) error {
 	return err
 }
 
+// overwritten is a file that is written from its beginning on, over what it has.
+func overwritten(name string) (*os.File, error) {
+	return os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
+}
+
 // swallow is the other end of bare.
-func swallow(s p2p.Stream) error {
+func swallow(s p2p.Stream) error { return swallowTo(s, io.Discard) }
+
+// swallowTo is swallow, but what comes goes to w.
+func swallowTo(s p2p.Stream, w io.Writer) error {
 	r := bufio.NewReaderSize(s, 128<<10)
 	text, err := r.ReadString('\n')
 	if err != nil {
@@ -139,7 +159,7 @@ func swallow(s p2p.Stream) error {
 	if err != nil {
 		return err
 	}
-	if _, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, io.LimitReader(r, n), make([]byte, 1<<20)); err != nil {
+	if _, err := io.CopyBuffer(struct{ io.Writer }{w}, io.LimitReader(r, n), make([]byte, 1<<20)); err != nil {
 		return err
 	}
 	_, err = s.Write([]byte{1})
@@ -151,8 +171,22 @@ func bare(ctx context.Context, host *p2p.Host, device string, n int64) error {
 	return bareOf(ctx, host, device, bareProtocol, n)
 }
 
+// stored is bare with all that is sent stored at both ends, in dir and by the device: once, in order and without a sync.
+func stored(ctx context.Context, host *p2p.Host, device, dir string, n int64) error {
+	f, err := overwritten(filepath.Join(dir, "stored"))
+	if err != nil {
+		return err
+	}
+	return errors.Join(streamOf(ctx, host, device, storedProtocol, n, f), f.Close())
+}
+
 // bareOf is bare of a protocol that is as bareProtocol on the wire.
 func bareOf(ctx context.Context, host *p2p.Host, device, protocol string, n int64) error {
+	return streamOf(ctx, host, device, protocol, n, io.Discard)
+}
+
+// streamOf is bareOf; what is sent is written to w first.
+func streamOf(ctx context.Context, host *p2p.Host, device, protocol string, n int64, w io.Writer) error {
 	fill, err := noise()
 	if err != nil {
 		return err
@@ -168,7 +202,11 @@ func bareOf(ctx context.Context, host *p2p.Host, device, protocol string, n int6
 		return err
 	}
 	for left := n; left > 0; left -= int64(len(p)) {
-		if _, err := s.Write(p[:min(left, int64(len(p)))]); err != nil {
+		part := p[:min(left, int64(len(p)))]
+		if _, err := w.Write(part); err != nil {
+			return err
+		}
+		if _, err := s.Write(part); err != nil {
 			return err
 		}
 	}

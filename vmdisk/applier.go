@@ -323,7 +323,7 @@ func (a *Applier) commit(pos Position) error {
 	case a.settle:
 		a.settle, err = false, d.settle()
 	case e.size > d.o.EpochLogBytes:
-		err = d.settleTo(func() error { return e.restart(d.o.EpochLogBytes) })
+		err = d.settleTo(func() error { return e.restart(d.o.EpochLogBytes / 4 * 5) })
 	}
 	return err
 }

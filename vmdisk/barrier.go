@@ -10,6 +10,9 @@ const (
 	// reserveStep is how many barrier numbers are reserved at a time; reserveRoom is how many must be left.
 	reserveStep = 1 << 16
 	reserveRoom = 1 << 10
+	// barrierBytes is how much may be written before the disk makes a barrier for its peers by itself, however soon: so a replica's log goes on over what
+	// it has, most of it still in the processor's cache or at least in memory, instead of taking new space for a second of a fast guest.
+	barrierBytes = 16 << 20
 )
 
 // round is one barrier in the making; all who ask for one before its cut share it.
@@ -178,7 +181,7 @@ func (d *Store) cut(r *round, rerr error) (pos Position, wrote, fresh bool, err 
 			f.pushBarrier(pos, r, now)
 		}
 	}
-	d.wrote, d.syncing = false, wrote || fresh
+	d.wrote, d.written, d.syncing = false, 0, wrote || fresh
 	return pos, wrote, fresh, nil
 }
 
@@ -237,6 +240,8 @@ func (d *Store) keepHouse(stop <-chan struct{}) {
 			return
 		case <-ticks:
 			err = d.overdue()
+		case <-d.ripe:
+			err = d.overdue()
 		case <-saves:
 			err = errors.Join(d.mark(), d.save(), d.whole())
 		case reason := <-d.trouble:
@@ -259,10 +264,22 @@ func ticker(every time.Duration) (<-chan time.Time, func()) {
 	return t.C, t.Stop
 }
 
-// overdue makes a barrier if peers wait too long for one.
+// ripens counts what is written, and has a barrier made when it is much. The caller holds d.mu.
+func (d *Store) ripens(n int64) {
+	before := d.written
+	d.written += n
+	if before < barrierBytes && d.written >= barrierBytes && d.o.BarrierEvery > 0 && d.queueing.Load() > 0 {
+		select {
+		case d.ripe <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// overdue makes a barrier if peers wait too long for one, or for too much.
 func (d *Store) overdue() error {
 	d.mu.Lock()
-	due := d.active && !d.fenced && d.wrote && d.queueing.Load() > 0 && time.Since(d.wroteAt) >= d.o.BarrierEvery
+	due := d.active && !d.fenced && d.wrote && d.queueing.Load() > 0 && (d.written >= barrierBytes || time.Since(d.wroteAt) >= d.o.BarrierEvery)
 	d.mu.Unlock()
 	if !due {
 		return nil

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"syscall"
 	"testing"
+	"time"
 
 	"tagalong.org/tagalong/vmdisk/vfs"
 )
@@ -39,5 +40,31 @@ func TestBarrierWithoutRoomForFurtherNumbers(t *testing.T) {
 	must(t, d.Flush())
 	if p := d.Position(); p.Compare(before) <= 0 {
 		t.Fatalf("at %s, it was at %s", p, before)
+	}
+}
+
+// A peer gets a barrier after so many bytes, however soon they were written, and not before.
+func TestBarrierAfterMuch(t *testing.T) {
+	o := quiet(vfs.NewMem())
+	o.BarrierEvery = time.Hour
+	d, r, f, a := pair(t, 2*barrierBytes, o)
+	before, p := d.Position(), make([]byte, MaxOp)
+	p[0] = 1
+	for off := int64(0); off < barrierBytes-MaxOp; off += MaxOp {
+		must(t, d.WriteAt(p, off, false))
+	}
+	if len(d.ripe) > 0 || d.Position() != before {
+		t.Fatalf("at %s before it was much", d.Position())
+	}
+	must(t, d.WriteAt(p, barrierBytes, false))
+	for r.Position() == before {
+		op, err := f.Next(t.Context())
+		must(t, err)
+		ack, err := feedTo(a, op)
+		must(t, err)
+		f.Acked(ack)
+	}
+	if d.Info().Unflushed || r.Position() != d.Position() {
+		t.Errorf("the disk is at %s, unflushed %t, the replica at %s", d.Position(), d.Info().Unflushed, r.Position())
 	}
 }

@@ -225,6 +225,7 @@ func (d *Store) track(a, b int64, bufs []*buffer) {
 		d.wrote, d.wroteAt = true, time.Now()
 	}
 	d.pristine = false
+	d.ripens((b - a) * Block)
 	lack := d.lack[:0]
 	for l := range d.looks {
 		lack = append(lack, l.written)

@@ -70,6 +70,7 @@ type Store struct {
 	naming     bool // the next barrier is one of this term
 	syncing    bool // a barrier was cut, and what it stands for, or its name alone, isn't durable yet: position is behind it
 	wroteAt    time.Time
+	written    int64  // bytes since the last cut, about
 	term       uint64 // active under
 	given      uint64
 	counter    uint64 // last barrier number in use
@@ -98,7 +99,8 @@ type Store struct {
 	trouble   chan string // for Options.Troubled
 	stop      chan struct{}
 	mergeWake chan struct{}
-	mergeTurn *mergeTurn // guarded by mu
+	mergeTurn *mergeTurn    // guarded by mu
+	ripe      chan struct{} // 1-buffered: written has come to barrierBytes
 	wg        sync.WaitGroup
 }
 
@@ -235,6 +237,7 @@ func open(dir string, o Options, lock io.Closer) (*Store, error) {
 		peers: map[string]*peer{}, sets: blockset.NewPool(hotSets), watchers: map[chan struct{}]string{},
 		cuts:    cuts{mem: slab{limit: int(o.cutMemory / Block)}},
 		trouble: make(chan string, 1), stop: make(chan struct{}), mergeWake: make(chan struct{}, 1), mergeTurn: newMergeTurn(),
+		ripe: make(chan struct{}, 1),
 	}
 	if err := d.load(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open disk in %s: %w", dir, err), d.release())

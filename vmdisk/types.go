@@ -90,14 +90,14 @@ type Options struct {
 	// QueueBytes bounds the memory of one peer's queue of writes; 0 is 64 MiB.
 	QueueBytes int64
 	// BarrierEvery is how old a write may get before the disk makes a barrier for its peers by itself; 0 is 1 s,
-	// less is never.
+	// less is never. It makes one after 16 MiB, too.
 	BarrierEvery time.Duration
 	// MirrorEvery is how long after a barrier the next leaves for the same peer at the soonest, unless there is much to send, or somebody
 	// waits for the peer; of the barriers meanwhile only the newest leaves. 0 is 5 ms, less is at once, and all of them.
 	MirrorEvery time.Duration
 	// SaveEvery is how often dirty sets are stored and the activity log is cleared; 0 is 30 s, less is never.
 	SaveEvery time.Duration
-	// EpochLogBytes is the size from which on a replica's epoch log is emptied; 0 is 64 MiB.
+	// EpochLogBytes is the size from which on a replica's epoch log is emptied; its file keeps a quarter more at most. 0 is 64 MiB.
 	EpochLogBytes int64
 	// Troubled, if not nil, is called with Info.NeedsCheck when the disk begins to need checking: not for the mark of an earlier
 	// time, and not more than once until the mark is cleared. It may use the disk, but not close it.

@@ -54,7 +54,12 @@ func (s *script) Next(ctx context.Context) (mirror.Op, error) {
 	}
 	op := s.ops[s.next]
 	s.next++
-	op.Done = func() { s.freed.Add(1) }
+	// What was released is used for something else.
+	data := bytes.Clone(op.Data)
+	op.Data, op.Done = data, func() {
+		clear(data)
+		s.freed.Add(1)
+	}
 	return op, nil
 }
 

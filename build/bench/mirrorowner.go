@@ -12,8 +12,10 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"tagalong.org/tagalong/app/courtesy"
 	"tagalong.org/tagalong/app/diskmirror"
 	"tagalong.org/tagalong/app/disknbd"
 	"tagalong.org/tagalong/app/second"
@@ -40,6 +42,8 @@ type owner struct {
 	peers []string
 	at    int64 // where pour goes on
 	gate  *second.Gate
+	// guests is what serves the disk, once that has begun.
+	guests atomic.Pointer[nbd.Server]
 }
 
 // mirrorOwner serves a new, full, active disk that is mirrored to its peers, once they have all of it, until its standard input ends.
@@ -62,7 +66,8 @@ func mirrorOwner(ctx context.Context, args []string) error {
 		f.addrs[id], o.peers = addr, append(o.peers, id)
 	}
 	var err error
-	if o.disk, err = vmdisk.Create(filepath.Join(*dir, "disk"), vmdisk.NewID(), *size, vmdisk.Options{Reserve: reserve, Log: log}); err != nil {
+	options := vmdisk.Options{Reserve: reserve, Log: log, Copy: courtesy.New(courtesy.Usual, func() courtesy.Served { return servedBy(o.guests.Load()) })}
+	if o.disk, err = vmdisk.Create(filepath.Join(*dir, "disk"), vmdisk.NewID(), *size, options); err != nil {
 		return err
 	}
 	if o.host, err = newHost(*dir, f, log); err != nil {
@@ -110,7 +115,9 @@ func (o *owner) run(ctx context.Context, cancel context.CancelFunc, wg *sync.Wai
 		o.obey(ctx)
 		cancel()
 	})
-	return (&nbd.Server{Backend: disknbd.Backend{Disk: o.disk, Second: o.gate.On(o.disk, ctx.Done())}, Log: log}).Serve(ctx, l)
+	server := &nbd.Server{Backend: disknbd.Backend{Disk: o.disk, Second: o.gate.On(o.disk, ctx.Done())}, Log: log}
+	o.guests.Store(server)
+	return server.Serve(ctx, l)
 }
 
 // mirror mirrors to a device, as soon as it is connected, to the end.

@@ -54,8 +54,10 @@ type keeper struct {
 }
 
 // served is what guests had of the disk.
-func (o *keeper) served() courtesy.Served {
-	server := o.guests.Load()
+func (o *keeper) served() courtesy.Served { return servedBy(o.guests.Load()) }
+
+// servedBy is what guests had of the disks of a server; nil has none yet.
+func servedBy(server *nbd.Server) courtesy.Served {
 	if server == nil {
 		return courtesy.Served{}
 	}

@@ -93,6 +93,21 @@ func (c Custody) kept() (Lacking, error) {
 	return Lacking{h.From, h.Attempt, h.At, sets}, nil
 }
 
+// toldOf is what was kept of the hand-off t, if that is what was kept last; err says why nothing can be read.
+func (c Custody) toldOf(t directory.SignedTransfer) (l Lacking, told bool, err error) {
+	l, err = c.kept()
+	return l, err == nil && l.Attempt == t.Attempt && l.From == t.From && l.Position == vmdisk.Position(t.Position), err
+}
+
+// readyFor says that the disk can be gone on with as it was given by t: it is there, or it is known what it lacks of that.
+func (c Custody) readyFor(t directory.SignedTransfer) bool {
+	if c.Disk == nil || !c.Disk.Info().Complete {
+		return false
+	}
+	_, told, _ := c.toldOf(t)
+	return told || c.Disk.Info().Position == vmdisk.Position(t.Position)
+}
+
 // lack makes the disk, which isn't active, the one that this device was given in the history of term: at the position of that transfer. What
 // it lacks of it becomes stale. It returns what the giver told of the others: what was kept, or giver. Errors: ErrUntold, and vmdisk's.
 func (c Custody) lack(term uint64, giver *Word) (*Word, error) {
@@ -102,8 +117,7 @@ func (c Custody) lack(term uint64, giver *Word) (*Word, error) {
 		return giver, nil
 	}
 	at := vmdisk.Position(t.Position)
-	l, err := c.kept()
-	told := err == nil && l.Attempt == t.Attempt && l.From == t.From && l.Position == at
+	l, told, err := c.toldOf(t)
 	if told {
 		giver = &Word{From: l.From, Position: l.Position, Sets: l.Sets}
 	}

@@ -225,8 +225,12 @@ func (c Custody) continues(head directory.SignedTransfer, term uint64) bool {
 		}
 		given = t.From == c.Self && t.Term == term
 	}
-	own, ok := c.Dir.Transfer(c.VM, term)
-	return ok && own.Kind == directory.KindResolved && own.Prev == head.Prev
+	if own, ok := c.Dir.Transfer(c.VM, term); ok && own.Kind == directory.KindResolved && own.Prev == head.Prev {
+		return true
+	}
+	// What was on its way here when it was superseded was never taken, but can be: this device was ready for it.
+	t, here := c.given(head.Term, c.Self, false)
+	return here && t.Term > term && c.readyFor(t)
 }
 
 // newsOfReplica: a side that this device has set aside already was chosen after all, by a choice that counts more. It goes on

@@ -34,15 +34,16 @@ func TestBothEndsOfAComparisonAreCourteous(t *testing.T) {
 	}
 }
 
-// demanding is a guest that, while it wants something, has everything else stand still.
+// demanding is a guest that, while it wants something, has everything else stand still, or go on at floor bytes a second.
 type demanding struct {
 	wants atomic.Bool
 	looks atomic.Int64
+	floor int64
 }
 
 func (g *demanding) prepare(e *Engine) {
 	rules := courtesy.Usual
-	rules.Floor, rules.PerByte = 1, 1
+	rules.Floor, rules.PerByte = max(1, g.floor), 1
 	e.courtesy = courtesy.New(rules, func() courtesy.Served {
 		g.looks.Add(1)
 		if g.wants.Load() {

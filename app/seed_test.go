@@ -29,7 +29,13 @@ type seedable struct {
 
 func newSeedable(t *testing.T, size int64) *seedable {
 	t.Helper()
-	s := &seedable{owner: newDevice(t, "desk"), other: newDevice(t, "laptop"), size: size}
+	return newSeedableAt(t, size, 0)
+}
+
+// newSeedableAt is newSeedable that, while its guest wants something, fills at floor bytes a second.
+func newSeedableAt(t *testing.T, size, floor int64) *seedable {
+	t.Helper()
+	s := &seedable{owner: newDevice(t, "desk"), other: newDevice(t, "laptop"), size: size, guest: demanding{floor: floor}}
 	s.other.stop()
 	s.other.prepare = s.guest.prepare
 	s.other.start()

@@ -32,7 +32,7 @@
 // takeover.go takes VMs over and notices when that happened elsewhere; conflict.go shows both versions and
 // takes the choice, which resolution.go and setaside.go carry out, restart after restart; restorepoints.go
 // shows what was given up; repair.go checks what was kept; compare.go finds what two disks differ in, and courtesy.go
-// lets guests go first; verify.go compares whole copies with an owner's disk and has damage repaired, by verifyjob.go for the person and by
+// lets guests go first (package courtesy says how); verify.go compares whole copies with an owner's disk and has damage repaired, by verifyjob.go for the person and by
 // scrub.go in the background (package scrub says when). members.go and farewell.go follow who is in the
 // fleet and part from who isn't; offline.go is the disconnected mode, offlinejob.go its preparation.
 // sites.go follows who is together on a local network, for status and for whatever goes from site to site; sync.go is what a person sets about that. status.go derives what faces

@@ -45,6 +45,7 @@ type pushTest struct {
 	last    map[int64]int
 	upTo    map[vmdisk.Position]int
 	content int64
+	bytes   int64 // both ways
 }
 
 const pushDisk = 5<<20 + 3*vmdisk.Block
@@ -145,7 +146,7 @@ func (p *pushTest) push(c *vmdisk.Cut, at int) error {
 		return diskpush.Work(p.owner, c, lacks, st.Complete, holds), nil
 	}, push.Options{Stats: &stats})
 	wg.Wait()
-	p.content = stats.Content.Load()
+	p.content, p.bytes = stats.Content.Load(), stats.Sent.Load()+stats.Received.Load()
 	return errors.Join(err, received)
 }
 

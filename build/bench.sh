@@ -31,10 +31,13 @@
 #   hydrate what a disk gives all of which is stale, as after a switch: read in sequence while the rest is pulled (pull) and without (demand,
 #           for --seconds), and at random (random: the median of 4 KiB reads, in ms), over a path with a round trip of 0, 6, 25 and 80 ms
 #           that carries what the processor can (a proxy on loopback), against what r3map's authors have published, and over the same path in
-#           the same run a bare stream of the same host (bare-stream) and one whose content is stored and read (kept-stream): what the processor allows. 4 KiB reads while the rest is pulled over 7 Mbit/s and 40 ms against idle, and how
+#           the same run a bare stream of the same host (bare-stream), one whose content is stored and read (kept-stream), and that with content
+#           read from a file (file-stream): what the processor allows. 4 KiB reads while the rest is pulled over 7 Mbit/s and 40 ms against idle, and how
 #           well that uses the line (network namespaces, so root). And a guest, its processor emulated, that unpacks an archive of small files:
 #           all of its disk stale, the holder behind 1 Gbit/s, with pull (unpack-pull) and without (unpack-demand, which the thesis measured as 1.56),
-#           against nothing stale, three rounds at most. Times are better when less. Disks on tmpfs; ten minutes with --mib 256
+#           against nothing stale, three rounds at most; every guest boots from a stale disk and rests, so all begin alike. Of the time that it
+#           took, the share for which reads waited for stale blocks (unpack-...-waits): the guest is as fast as the computer has time for it, that
+#           share isn't. Times are better when less. Disks on tmpfs; ten minutes with --mib 256
 #   resync  how fast a device that was apart for ten minutes is brought up to date (2 MB/s written meanwhile for 512 MiB of disk, four fifths of it into a tenth),
 #           with what it lacks known, and a new device gets its first copy, against the slower of a bare stream and a bare
 #           write and sync of as many bytes; the same for a return of which only what the disks hold tells what it lacks (sums: both ends read all of the

@@ -109,13 +109,13 @@ type curve struct {
 func (c *curve) cells(s settings) (cells []cell) {
 	for _, trip := range roundTrips {
 		reads := func(pull int, length time.Duration) func(context.Context) (sample, error) {
-			return func(context.Context) (sample, error) {
-				return c.rate(trip, fmt.Sprint(orderSequential, " ", pull, " ", length.Milliseconds()))
+			return func(ctx context.Context) (sample, error) {
+				return c.rate(ctx, trip, fmt.Sprint(orderSequential, " ", pull, " ", length.Milliseconds()))
 			}
 		}
-		stream := func(name string, kept int) contender {
-			return contender{name: name, measure: func(context.Context) (sample, error) {
-				return c.rate(trip, fmt.Sprint(orderCarry, " ", s.size, " ", kept))
+		stream := func(name string, how int) contender {
+			return contender{name: name, measure: func(ctx context.Context) (sample, error) {
+				return c.rate(ctx, trip, fmt.Sprint(orderCarry, " ", s.size, " ", how))
 			}}
 		}
 		constant := func(rate, aim float64) contender {
@@ -123,13 +123,13 @@ func (c *curve) cells(s settings) (cells []cell) {
 		}
 		name := fmt.Sprintf("hydrate/%s-%dms", "%s", trip.Milliseconds())
 		pull := cell{name: fmt.Sprintf(name, "pull"), unit: "MB/s", contenders: []contender{
-			{name: "ours", measure: reads(1, 0)}, stream("bare-stream", 0), stream("kept-stream", 1),
+			{name: "ours", measure: reads(1, 0)}, stream("bare-stream", carryBare), stream("kept-stream", carryKept), stream("file-stream", carryFile),
 		}}
 		if p := published[trip].pull; p > 0 {
 			pull.contenders = append(pull.contenders, constant(p, 1))
 		}
 		demand := cell{name: fmt.Sprintf(name, "demand"), unit: "MB/s", contenders: []contender{
-			{name: "ours", measure: reads(0, s.seconds)}, stream("bare-stream", 0),
+			{name: "ours", measure: reads(0, s.seconds)}, stream("bare-stream", carryBare),
 		}}
 		if p := published[trip].demand; p > 0 {
 			demand.contenders[1] = constant(p, 1)
@@ -140,7 +140,7 @@ func (c *curve) cells(s settings) (cells []cell) {
 		}
 		// One place here, one there: nothing can be guessed, and each takes the round trip at least.
 		cells = append(cells, cell{name: fmt.Sprintf(name, "random"), unit: "ms", contenders: []contender{
-			{name: "ours", measure: func(context.Context) (sample, error) { return c.latency(trip, s.seconds) }},
+			{name: "ours", measure: func(ctx context.Context) (sample, error) { return c.latency(ctx, trip, s.seconds) }},
 			{name: "round-trip", measure: func(context.Context) (sample, error) { return sample{rate: trip.Seconds() * 1000}, nil }},
 		}})
 	}
@@ -148,8 +148,10 @@ func (c *curve) cells(s settings) (cells []cell) {
 }
 
 // rate has the owner do something at a round trip, and is how fast that went, in MB/s, and what processor time it took both ends for each MB.
-func (c *curve) rate(trip time.Duration, order string) (sample, error) {
-	c.path.roundTrip.Store(int64(trip))
+func (c *curve) rate(ctx context.Context, trip time.Duration, order string) (sample, error) {
+	if err := c.path.take(ctx, trip); err != nil {
+		return sample{}, err
+	}
 	var n int64
 	var seconds float64
 	before := c.owner.cpu() + c.holder.cpu()
@@ -161,8 +163,10 @@ func (c *curve) rate(trip time.Duration, order string) (sample, error) {
 }
 
 // latency is how long a random read takes, the median in milliseconds. One that is faster than the way wasn't stale, or went another way.
-func (c *curve) latency(trip, length time.Duration) (sample, error) {
-	c.path.roundTrip.Store(int64(trip))
+func (c *curve) latency(ctx context.Context, trip, length time.Duration) (sample, error) {
+	if err := c.path.take(ctx, trip); err != nil {
+		return sample{}, err
+	}
 	var p50, p99 float64
 	times := max(10, int(length/max(trip, time.Millisecond)))
 	if err := c.owner.ask(fmt.Sprint(orderRandom, " 0 ", times, " 0"), &p50, &p99); err != nil {

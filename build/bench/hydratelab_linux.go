@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -22,12 +23,13 @@ type apart struct {
 	holder, owner *server
 	dir, socket   string
 	remove        func()
+	waited        map[string][]float64 // by what was measured: the share of the time for which reads waited for stale blocks
 }
 
 // setApart starts a holder on the first host of net and an owner on the second, and takes net over. The holder's disk has size bytes, of noise or of
 // an image. End it.
 func setApart(ctx context.Context, s settings, net *lab.Lab, size int64, image string) (a *apart, err error) {
-	a = &apart{net: net, remove: func() {}}
+	a = &apart{net: net, remove: func() {}, waited: map[string][]float64{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.end())
@@ -167,14 +169,21 @@ func benchUnpack(ctx context.Context, s settings) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, a.end()) }()
-	return compare(ctx, s, cells)
+	err = compare(ctx, s, cells)
+	// A guest whose processor is emulated is as fast as the computer has time for it. This says what was due to what was lacking.
+	for order, name := range map[string]string{orderPull: "pull", orderLeft: "demand"} {
+		if shares := a.waited[order]; err == nil && len(shares) > 1 {
+			fmt.Printf("hydrate/unpack-%s-waits share=%.4f spread=%.4f-%.4f rounds=%d\n", name, median(shares[1:]), slices.Min(shares[1:]), slices.Max(shares[1:]), len(shares)-1)
+		}
+	}
+	return err
 }
 
-// unpack boots a guest from the disk, which fetches only what that reads, or has everything, and lets it unpack its archive while the rest is pulled or not.
+// unpack boots a guest from the disk, which fetches only what that reads, and lets it unpack its archive, with all that is stale fetched before, pulled meanwhile,
+// or fetched as it is read. Whatever it is, the guest and the computer come to it alike: the same boot, then a rest.
 func (a *apart) unpack(ctx context.Context, whole, pull bool) (_ sample, err error) {
-	flag := map[bool]int{true: 1}
 	var stale int64
-	if err := a.owner.ask(fmt.Sprint(orderServe, " ", flag[whole]), &stale); err != nil {
+	if err := a.owner.ask(orderServe, &stale); err != nil {
 		return sample{}, err
 	}
 	defer func() { err = errors.Join(err, a.owner.ask(orderEnd, &stale)) }() // after QEMU's end
@@ -211,16 +220,28 @@ func (a *apart) unpack(ctx context.Context, whole, pull bool) (_ sample, err err
 	if _, err := c.StopWriter(ctx); err != nil {
 		return sample{}, err
 	}
+	if whole {
+		if err := a.owner.ask(orderWhole, &stale); err != nil {
+			return sample{}, err
+		}
+	}
+	if err := pause(ctx, guestRest); err != nil {
+		return sample{}, err
+	}
 	order := orderLeft
 	if pull {
 		order = orderPull
 	}
-	if err := a.owner.ask(order, &stale); err != nil {
+	var waited float64
+	if err := errors.Join(a.owner.ask(orderWaited, &waited), a.owner.ask(order, &stale)); err != nil {
 		return sample{}, err
 	}
 	began := time.Now()
 	u, err := c.Unpack(ctx)
 	took := time.Since(began)
+	if err == nil {
+		err = a.owner.ask(orderWaited, &waited)
+	}
 	if err != nil {
 		return sample{}, err
 	}
@@ -235,10 +256,16 @@ func (a *apart) unpack(ctx context.Context, whole, pull bool) (_ sample, err err
 		return sample{}, fmt.Errorf("only %d bytes were stale, and the archive has %d: it was measured on what the boot had brought", stale, u.Bytes)
 	}
 	if os.Getenv("BENCH_VERBOSE") != "" {
-		fmt.Fprintf(os.Stderr, "unpack whole=%v pull=%v: %d bytes were stale, it took %v (%v by the guest's clock) for %d files of %d bytes\n", whole, pull, stale, took, u.Took, u.Files, u.Bytes)
+		fmt.Fprintf(os.Stderr, "unpack whole=%v pull=%v: %d bytes were stale, it took %v (%v by the guest's clock) for %d files of %d bytes, and reads waited for %.3f s\n", whole, pull, stale, took, u.Took, u.Files, u.Bytes, waited)
+	}
+	if !whole {
+		a.waited[order] = append(a.waited[order], waited/took.Seconds())
 	}
 	return sample{rate: float64(u.Took.Microseconds()) / 1000}, err
 }
+
+// guestRest is for what a guest does by itself when it has booted, and stores of what was written so far.
+const guestRest = 5 * time.Second
 
 // guestPatience is for a busy computer; what is waited for takes seconds.
 const guestPatience = 3 * time.Minute

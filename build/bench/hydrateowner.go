@@ -27,11 +27,20 @@ import (
 const (
 	orderSequential = "sequential" // pull, milliseconds (0: all of the disk): read from the beginning. Answer: bytes, seconds
 	orderRandom     = "random"     // pull, how often, milliseconds of rest after each: read 4 KiB that are stale. Answer: median and 99th percentile in seconds
-	orderServe      = "serve"      // 1 if all is there: serve the disk, which fetches only what is read. Answer: bytes stale
+	orderServe      = "serve"      // serve the disk, which fetches only what is read. Answer: bytes stale
+	orderWhole      = "whole"      // of the disk that is served: fetch the rest, and wait until all is in one file. Answer: bytes stale
 	orderPull       = "pull"       // of the disk that is served: fetch the rest too. Answer: bytes stale
 	orderLeft       = "left"       // of the disk that is served. Answer: bytes stale
+	orderWaited     = "waited"     // of the disk that is served. Answer: for how many seconds reads waited for stale blocks since that was asked
 	orderEnd        = "end"        // serve it no more. Answer: bytes stale
-	orderCarry      = "carry"      // bytes, 1 to have them stored and read: send so many over a bare stream. Answer: bytes, seconds
+	orderCarry      = "carry"      // bytes, one of what is below: send so many over a bare stream. Answer: bytes, seconds
+)
+
+// What becomes of what a bare stream carries.
+const (
+	carryBare = 0 // nothing
+	carryKept = 1 // it is stored, and read once
+	carryFile = 2 // that, and it is read from a file before it is sent
 )
 
 // hydrator is a device that was given a disk of which it has nothing, again and again.
@@ -44,6 +53,7 @@ type hydrator struct {
 	r                        *mathrand.Rand
 	serving                  *lackingDisk
 	stopServing              func() error
+	file                     *os.File // of noise; nil as long as none was needed
 }
 
 // hydrateOwner carries out the orders on its standard input, an answer a line, until that ends.
@@ -89,6 +99,9 @@ func (h *hydrator) obey(ctx context.Context) (err error) {
 		if h.stopServing != nil {
 			err = errors.Join(err, h.stopServing())
 		}
+		if h.file != nil {
+			err = errors.Join(err, h.file.Close())
+		}
 	}()
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
 		words := strings.Fields(in.Text())
@@ -99,27 +112,32 @@ func (h *hydrator) obey(ctx context.Context) (err error) {
 			}
 		}
 		answer := ""
+		if err := h.connected(ctx); err != nil {
+			return err
+		}
 		switch words[0] {
 		case orderSequential:
 			answer, err = h.sequential(ctx, n[0] == 1, time.Duration(n[1])*time.Millisecond)
 		case orderRandom:
 			answer, err = h.random(ctx, n[0] == 1, int(n[1]), time.Duration(n[2])*time.Millisecond)
 		case orderServe:
-			answer, err = h.serve(ctx, n[0] == 1)
+			answer, err = h.serve(ctx)
+		case orderWhole:
+			answer, err = h.serving.whole(ctx)
 		case orderPull, orderLeft:
 			if words[0] == orderPull {
 				h.serving.disk.Pull(true)
 			}
 			answer = fmt.Sprint(h.serving.disk.Info().Stale)
+		case orderWaited:
+			answer = fmt.Sprint(h.serving.waits.take().Seconds())
 		case orderEnd:
 			answer = fmt.Sprint(h.serving.disk.Info().Stale)
 			stop := h.stopServing
 			h.stopServing = nil
 			err = stop()
 		case orderCarry:
-			began := time.Now()
-			err = bareOf(ctx, h.host, h.peer, map[int64]string{0: bareProtocol, 1: keptProtocol}[n[1]], n[0])
-			answer = fmt.Sprint(n[0], time.Since(began).Seconds())
+			answer, err = h.carry(ctx, n[0], int(n[1]))
 		default:
 			err = errors.New("unknown order")
 		}
@@ -131,22 +149,76 @@ func (h *hydrator) obey(ctx context.Context) (err error) {
 	return nil
 }
 
+// connected waits for the holder: over another way there is another connection.
+func (h *hydrator) connected(ctx context.Context) error {
+	for !h.host.Connected(h.peer) {
+		if err := pause(ctx, time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// carry sends n bytes over a bare stream.
+func (h *hydrator) carry(ctx context.Context, n int64, how int) (answer string, err error) {
+	protocol, first := keptProtocol, func(int64, []byte) error { return nil }
+	switch how {
+	case carryBare:
+		protocol = bareProtocol
+	case carryFile:
+		if err := h.noiseFile(n); err != nil {
+			return "", err
+		}
+		first = func(off int64, p []byte) error { _, err := h.file.ReadAt(p, off); return err }
+	}
+	began := time.Now()
+	err = streamOf(ctx, h.host, h.peer, protocol, n, first)
+	return fmt.Sprint(n, time.Since(began).Seconds()), err
+}
+
+// noiseFile makes a file of n bytes of noise, if there is none yet: it is kept, and of that size always.
+func (h *hydrator) noiseFile(n int64) error {
+	if h.file != nil {
+		return nil
+	}
+	fill, err := noise()
+	if err != nil {
+		return err
+	}
+	f, err := os.Create(filepath.Join(h.dir, "file"))
+	if err != nil {
+		return err
+	}
+	p := make([]byte, 1<<20)
+	for off := int64(0); off < n; off += int64(len(p)) {
+		fill(p)
+		if _, err := f.WriteAt(p, off); err != nil {
+			return errors.Join(err, f.Close())
+		}
+	}
+	h.file = f
+	return nil
+}
+
 // lackingDisk is a disk all of which is stale at first, and what fetches that, as in the product.
 type lackingDisk struct {
 	disk   *vmdisk.Store
 	dir    string
 	cancel context.CancelFunc
 	ended  chan error
+	waits  waits
 }
 
-// lack opens a disk of which nothing is here, and begins to fetch it. It returns when the holder answers.
-func (h *hydrator) lack(ctx context.Context, pull bool) (l *lackingDisk, err error) {
+// lack opens a disk of which nothing is here, and begins to fetch it. It returns when the holder answers, with when the disk was opened: to make
+// it is no part of fetching it.
+func (h *hydrator) lack(ctx context.Context, pull bool) (l *lackingDisk, began time.Time, err error) {
 	l = &lackingDisk{dir: filepath.Join(h.dir, "disk"), ended: make(chan error, 1)}
 	if _, err := tool(ctx, "cp", "-a", "--sparse=always", h.blank, l.dir); err != nil {
-		return nil, err
+		return nil, began, err
 	}
+	began = time.Now()
 	if l.disk, err = vmdisk.Open(l.dir, vmdisk.Options{Reserve: reserve, Log: h.log}); err != nil {
-		return nil, err
+		return nil, began, err
 	}
 	l.disk.Pull(pull)
 	if err = l.disk.Activate(h.at.Term + 1); err == nil {
@@ -160,7 +232,7 @@ func (h *hydrator) lack(ctx context.Context, pull bool) (l *lackingDisk, err err
 		})
 	}
 	if err != nil {
-		return nil, errors.Join(err, l.disk.Close())
+		return nil, began, errors.Join(err, l.disk.Close())
 	}
 	ctx, l.cancel = context.WithCancel(ctx)
 	go func() { l.ended <- run.Serve(ctx) }()
@@ -170,11 +242,11 @@ func (h *hydrator) lack(ctx context.Context, pull bool) (l *lackingDisk, err err
 		}
 		select {
 		case <-ctx.Done():
-			return nil, errors.Join(ctx.Err(), l.end())
+			return nil, began, errors.Join(ctx.Err(), l.end())
 		case <-time.After(time.Millisecond):
 		}
 	}
-	return l, nil
+	return l, began, nil
 }
 
 // end ends the fetching and removes the disk.
@@ -209,8 +281,7 @@ const step = 128 << 10
 
 // sequential reads from the beginning, one read after the other, to the end or for some time.
 func (h *hydrator) sequential(ctx context.Context, pull bool, length time.Duration) (answer string, err error) {
-	began := time.Now()
-	l, err := h.lack(ctx, pull)
+	l, began, err := h.lack(ctx, pull)
 	if err != nil {
 		return "", err
 	}
@@ -229,7 +300,7 @@ func (h *hydrator) sequential(ctx context.Context, pull bool, length time.Durati
 
 // random reads blocks here and there that are stale, with a rest after each.
 func (h *hydrator) random(ctx context.Context, pull bool, times int, rest time.Duration) (answer string, err error) {
-	l, err := h.lack(ctx, pull)
+	l, _, err := h.lack(ctx, pull)
 	if err != nil {
 		return "", err
 	}
@@ -274,17 +345,29 @@ func pause(ctx context.Context, length time.Duration) error {
 	}
 }
 
-// serve serves the disk over NBD. Of one that is whole everything is fetched before.
-func (h *hydrator) serve(ctx context.Context, whole bool) (answer string, err error) {
-	l, err := h.lack(ctx, whole)
+// whole fetches all of the disk, and returns when it is as one that has never lacked anything: without layers.
+func (l *lackingDisk) whole(ctx context.Context) (answer string, err error) {
+	l.disk.Pull(true)
+	for {
+		_, lacks := l.disk.Hydration()
+		layers, err := filepath.Glob(filepath.Join(l.dir, "*.map"))
+		if err != nil {
+			return "", err
+		}
+		if !lacks && len(layers) == 0 {
+			return fmt.Sprint(l.disk.Info().Stale), nil
+		}
+		if err := pause(ctx, 10*time.Millisecond); err != nil {
+			return "", err
+		}
+	}
+}
+
+// serve serves the disk over NBD.
+func (h *hydrator) serve(ctx context.Context) (answer string, err error) {
+	l, _, err := h.lack(ctx, false)
 	if err != nil {
 		return "", err
-	}
-	for lacks := whole; lacks; {
-		if err := pause(ctx, 10*time.Millisecond); err != nil {
-			return "", errors.Join(err, l.end())
-		}
-		_, lacks = l.disk.Hydration()
 	}
 	listener, err := nbd.Listen(h.socket)
 	if err != nil {
@@ -294,7 +377,7 @@ func (h *hydrator) serve(ctx context.Context, whole bool) (answer string, err er
 	var wg sync.WaitGroup
 	var failed error
 	wg.Go(func() {
-		failed = (&nbd.Server{Backend: disknbd.Backend{Disk: l.disk}, Log: h.log}).Serve(serving, listener)
+		failed = (&nbd.Server{Backend: disknbd.Backend{Disk: watched{l.disk, &l.waits}}, Log: h.log}).Serve(serving, listener)
 	})
 	h.serving = l
 	h.stopServing = func() error {

@@ -168,7 +168,7 @@ func swallowTo(s p2p.Stream, w io.Writer) error {
 
 // bare sends n bytes over one stream to a device, and waits until they are there.
 func bare(ctx context.Context, host *p2p.Host, device string, n int64) error {
-	return bareOf(ctx, host, device, bareProtocol, n)
+	return streamOf(ctx, host, device, bareProtocol, n, func(int64, []byte) error { return nil })
 }
 
 // stored is bare with all that is sent stored at both ends, in dir and by the device: once, in order and without a sync.
@@ -177,16 +177,13 @@ func stored(ctx context.Context, host *p2p.Host, device, dir string, n int64) er
 	if err != nil {
 		return err
 	}
-	return errors.Join(streamOf(ctx, host, device, storedProtocol, n, f), f.Close())
+	store := func(_ int64, p []byte) error { _, err := f.Write(p); return err }
+	return errors.Join(streamOf(ctx, host, device, storedProtocol, n, store), f.Close())
 }
 
-// bareOf is bare of a protocol that is as bareProtocol on the wire.
-func bareOf(ctx context.Context, host *p2p.Host, device, protocol string, n int64) error {
-	return streamOf(ctx, host, device, protocol, n, io.Discard)
-}
-
-// streamOf is bareOf; what is sent is written to w first.
-func streamOf(ctx context.Context, host *p2p.Host, device, protocol string, n int64, w io.Writer) error {
+// streamOf is bare of a protocol that is as bareProtocol on the wire. What is sent is noise; before that each part is shown to first, which may put something
+// else into it.
+func streamOf(ctx context.Context, host *p2p.Host, device, protocol string, n int64, first func(off int64, p []byte) error) error {
 	fill, err := noise()
 	if err != nil {
 		return err
@@ -201,9 +198,9 @@ func streamOf(ctx context.Context, host *p2p.Host, device, protocol string, n in
 	if _, err := fmt.Fprintf(s, "%d\n", n); err != nil {
 		return err
 	}
-	for left := n; left > 0; left -= int64(len(p)) {
-		part := p[:min(left, int64(len(p)))]
-		if _, err := w.Write(part); err != nil {
+	for off := int64(0); off < n; off += int64(len(p)) {
+		part := p[:min(n-off, int64(len(p)))]
+		if err := first(off, part); err != nil {
 			return err
 		}
 		if _, err := s.Write(part); err != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"net"
 	"sync"
@@ -19,13 +20,16 @@ type path struct {
 	mu    sync.Mutex
 	ended bool
 	conns []net.Conn
+	came  chan struct{} // closed when the next connection comes
 }
 
 const (
 	// portion is how much is carried at once, in bytes.
 	portion = 256 << 10
-	// portions is how many of them are on their way at most: 128 MiB.
-	portions = 512
+	// portions is how many of them are on their way at most, whatever is in each.
+	portions = 2048
+	// small is how much is kept by itself rather than in a portion's memory, in bytes.
+	small = 16 << 10
 )
 
 // newPath listens on loopback, for a way to an address. Close it.
@@ -34,13 +38,34 @@ func newPath(to string) (*path, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &path{listener: l, to: to}
+	p := &path{listener: l, to: to, came: make(chan struct{})}
 	p.wg.Go(p.accept)
 	return p, nil
 }
 
 // port is where it begins.
 func (p *path) port() int { return p.listener.Addr().(*net.TCPAddr).Port }
+
+// take makes the round trip another one. Who is connected over the way has to connect anew: what is learnt of a way when a connection begins shall
+// be learnt of this one. It returns when somebody has.
+func (p *path) take(ctx context.Context, trip time.Duration) error {
+	if time.Duration(p.roundTrip.Swap(int64(trip))) == trip {
+		return nil
+	}
+	p.mu.Lock()
+	conns, came := p.conns, p.came
+	p.conns = nil
+	p.mu.Unlock()
+	for _, c := range conns {
+		_ = c.Close()
+	}
+	select {
+	case <-came:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
 
 func (p *path) close() error {
 	p.mu.Lock()
@@ -67,6 +92,8 @@ func (p *path) accept() {
 		}
 		p.mu.Lock()
 		p.conns = append(p.conns, a, b)
+		close(p.came)
+		p.came = make(chan struct{})
 		if p.ended {
 			_, _ = a.Close(), b.Close()
 		}
@@ -98,24 +125,34 @@ func (p *path) carry(from, to net.Conn) {
 				_ = from.Close()
 				return
 			}
+			if cap(x.b) < portion {
+				continue
+			}
 			select {
-			case spare <- x.b[:cap(x.b)]:
+			case spare <- x.b[:portion]:
 			default:
 			}
 		}
 		_ = to.Close()
 	})
-	for ctx.Err() == nil {
-		var b []byte
-		select {
-		case b = <-spare:
-		default:
-			b = make([]byte, portion)
-		}
-		n, err := from.Read(b)
-		if n > 0 {
+	for free := []byte(nil); ctx.Err() == nil; {
+		if free == nil {
 			select {
-			case way <- parcel{time.Now().Add(time.Duration(p.roundTrip.Load() / 2)), b[:n]}:
+			case free = <-spare:
+			default:
+				free = make([]byte, portion)
+			}
+		}
+		n, err := from.Read(free)
+		if n > 0 {
+			b := free[:n]
+			if n <= small {
+				b = bytes.Clone(b)
+			} else {
+				free = nil
+			}
+			select {
+			case way <- parcel{time.Now().Add(time.Duration(p.roundTrip.Load() / 2)), b}:
 			case <-ctx.Done():
 			}
 		}

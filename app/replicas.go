@@ -73,7 +73,7 @@ func (v *vm) replicaOf(f *feedRun, peers []p2p.PeerStatus) api.Replica {
 			beat = peer.LastSeen
 		}
 	}
-	if r.State == api.ReplicaLive && r.Remaining == 0 {
+	if (r.State == api.ReplicaLive || r.State == api.ReplicaWaiting) && r.Remaining == 0 {
 		r.Heard = beat // it has said that it has all there is
 	}
 	if r.State == api.ReplicaAway || r.State == api.ReplicaWaiting {

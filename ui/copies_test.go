@@ -42,6 +42,7 @@ func TestHowFarACopyIsBehind(t *testing.T) {
 		{api.Replica{State: api.ReplicaBehind, Remaining: 8 << 20, Blocks: 2048, Overrun: now, Since: now.Add(-40 * time.Second)}, "can't keep up, behind by 8 MiB (2048 blocks) · at most 40 s old"},
 		{api.Replica{State: api.ReplicaPushing, Remaining: 8 << 20, Rate: 1 << 20, ETA: 8 * time.Second}, "gets a push, behind by 8 MiB · 1 MiB/s · 8 s left"},
 		{api.Replica{State: api.ReplicaWaiting, Remaining: 8 << 20, Blocks: 1, Since: now.Add(-40 * time.Second)}, "waits for a push, behind by 8 MiB (1 block) · at most 40 s old"},
+		{api.Replica{State: api.ReplicaWaiting, Heard: now}, "up to date"},
 		{api.Replica{State: api.ReplicaBehind, Remaining: 8 << 20, Silent: true, At: now.Add(-5 * time.Minute)}, "unknown; 5 minutes ago it was behind by 8 MiB"},
 		{api.Replica{State: api.ReplicaCopying, Silent: true, At: now}, "unknown"},
 		{api.Replica{State: api.ReplicaLive, Silent: true, At: now, Heard: now.Add(-5 * time.Minute)}, "was up to date 5 minutes ago"},

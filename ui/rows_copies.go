@@ -19,8 +19,10 @@ func copyOf(r *api.Replica, connected bool, now time.Time) copyRow {
 	switch state {
 	case api.ReplicaOwner:
 		c.Text = t("copy.owner")
-	case api.ReplicaLive:
+	case api.ReplicaLive, api.ReplicaWaiting:
 		switch {
+		case r.Remaining > 0 && state == api.ReplicaWaiting:
+			c.Text = t("copy.waiting", "Size", lacks(r)) + lackAge(r, now)
 		case r.Remaining > 0:
 			c.Text = t("copy.behind", "Size", lacks(r)) + lackAge(r, now)
 		case r.Heard.IsZero():
@@ -45,8 +47,6 @@ func copyOf(r *api.Replica, connected bool, now time.Time) copyRow {
 	case api.ReplicaPushing:
 		c.Mood = moodBusy
 		c.Part, c.Text = copyFlow(r, "copy.pushing", now)
-	case api.ReplicaWaiting:
-		c.Text = t("copy.waiting", "Size", lacks(r)) + lackAge(r, now)
 	default:
 		c.Mood = moodOff
 		if r.Remaining > 0 {

@@ -114,12 +114,16 @@ func replicaWords(r api.Replica, now time.Time) string {
 	switch r.State {
 	case api.ReplicaOwner:
 		return "owner"
-	case api.ReplicaLive:
+	case api.ReplicaLive, api.ReplicaWaiting:
+		as := "live"
+		if r.State == api.ReplicaWaiting {
+			as = "waits for a push"
+		}
 		switch {
 		case toGo != "":
-			return "live" + toGo
+			return as + toGo
 		case r.Heard.IsZero():
-			return "live" + heard
+			return as + heard
 		case now.Sub(r.Heard) > api.SilentAfter:
 			return "was up to date " + ago(r.Heard, now)
 		default:
@@ -137,8 +141,6 @@ func replicaWords(r api.Replica, now time.Time) string {
 		return "catching up" + toGo + pace
 	case api.ReplicaPushing:
 		return "gets a push" + toGo + pace
-	case api.ReplicaWaiting:
-		return "waits for a push" + toGo
 	case api.ReplicaAway:
 		return "away" + toGo + heard
 	default:

@@ -74,7 +74,7 @@ func TestUpToDateIsOnlySaidOfWhatWasHeardLately(t *testing.T) {
 			r.Heard = now.Add(-time.Duration(rapid.IntRange(0, 100).Draw(rt, "seconds")) * time.Second)
 		}
 		r.Silent = rapid.Bool().Draw(rt, "silent")
-		may := !r.Silent && r.State == api.ReplicaLive && r.Remaining == 0 && !r.Heard.IsZero() && now.Sub(r.Heard) <= api.SilentAfter
+		may := !r.Silent && (r.State == api.ReplicaLive || r.State == api.ReplicaWaiting) && r.Remaining == 0 && !r.Heard.IsZero() && now.Sub(r.Heard) <= api.SilentAfter
 		if got := replicaWords(r, now); (got == "up to date") != may {
 			rt.Fatalf("%+v is %q", r, got)
 		}

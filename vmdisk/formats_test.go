@@ -8,9 +8,11 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"syscall"
 	"testing"
 
 	"tagalong.org/tagalong/vmdisk/reclog"
+	"tagalong.org/tagalong/vmdisk/vfs"
 )
 
 // The disks in testdata/v1 were written by the version "first light" (commit c58f8d1): an owner and its replica, whose device
@@ -100,6 +102,49 @@ func TestOldVersionsOpen(t *testing.T) {
 			}
 			must(t, d.Close())
 		})
+	}
+}
+
+// noNewFS has no room for a new file of that name.
+type noNewFS struct {
+	*vfs.Mem
+	name string
+}
+
+func (f *noNewFS) Create(name string) (vfs.File, error) {
+	if name == f.name {
+		return nil, syscall.ENOSPC
+	}
+	return f.Mem.Create(name)
+}
+
+// A log of version 1 that can't be made anew is written on as that, and read as that after a power cut; then it is made anew.
+func TestOldLogIsWrittenOn(t *testing.T) {
+	m := vfs.NewMem()
+	for name, b := range dirContent(t, oldDisk(t, "v1/replica")) {
+		replaceFile(t, m, name, []byte(b))
+	}
+	o := quiet(m)
+	o.FS = &noNewFS{m, epochsName + vfs.TempSuffix}
+	d := reopen(t, o)
+	if d.epochs.version != 1 || d.Position() != (Position{1, 2}) {
+		t.Fatalf("opened at %s with a log of version %d", d.Position(), d.epochs.version)
+	}
+	a, err := d.Apply()
+	must(t, err)
+	want := firstLight()
+	for i := range byte(2) {
+		must(t, a.Write(5*Block, blockOf(77+i)))
+		must(t, a.Barrier(Position{1, 3 + uint64(i)}))
+		copy(want[5*Block:], blockOf(77+i))
+	}
+	m = m.Crash(vfs.LoseUnsynced, 1)
+	for range 2 {
+		d = reopen(t, quiet(m))
+		if d.epochs.version != epochsFormat.newest() || d.Position() != (Position{1, 4}) || !bytes.Equal(content(t, d), want) {
+			t.Fatalf("at %s, the log has version %d", d.Position(), d.epochs.version)
+		}
+		must(t, d.Close())
 	}
 }
 

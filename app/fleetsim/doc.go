@@ -31,7 +31,7 @@
 //   - a flush that waited for a second copy is on another device when it is answered.
 //
 // Then everything heals, and the person chooses where there is something to choose: all directories are equal and name the
-// same owner, its VM starts and writes without force, every replica gets that, and whatever a guest was told to be durable is in the VM or
+// same owner, every replica gets what it has, though nothing is written, its VM starts and writes without force, every replica gets that, and whatever a guest was told to be durable is in the VM or
 // in a restore point, but for what the person rolled back. Between sites the schedulers alone see to that. The ownership is checked as a register with porcupine (linear_test.go says what that is).
 //
 //	go test ./app/fleetsim                                        500 seeds, linearizability, sabotage, what crosses between sites, what overtakes

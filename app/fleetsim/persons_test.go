@@ -430,6 +430,7 @@ func (w *world) rest() {
 		return
 	}
 	w.owes(w.dev(owner))
+	w.alike(w.dev(owner))
 	w.lastWrite(w.dev(owner))
 	// Whatever a guest was told to be durable is in the VM, or in what was set aside.
 	for _, term := range slices.Sorted(maps.Keys(w.truth.promised)) {

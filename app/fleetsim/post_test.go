@@ -118,7 +118,7 @@ func (e *engine) postInput() postal.Input {
 		if e.owner() && info.Unflushed {
 			v.At.Barrier++
 		}
-		if e.owner() && e.custody().Unnamed() {
+		if e.owner() && w.saboteur.unnamed(e) {
 			v.At = postal.Position{Term: info.Term, Barrier: info.Position.Barrier + 1}
 		}
 	}
@@ -190,4 +190,21 @@ func (w *world) everywhere(d *device) {
 		}
 		w.pass(time.Second)
 	}
+}
+
+// alike waits until every replica holds what d's disk does, though nothing is written.
+func (w *world) alike(d *device) {
+	for range 600 {
+		other := slices.IndexFunc(w.others(d), func(p *device) bool {
+			c, err := read(p.e.disk)
+			return err != nil || *c != d.now
+		})
+		if other < 0 || w.err != nil {
+			return
+		}
+		w.some(w.tellReplicas)
+		w.pass(time.Second)
+		w.settle()
+	}
+	w.fail("at rest some don't get what %s has, as long as it writes nothing: %s", d.id, w.gist())
 }

@@ -101,7 +101,7 @@ func (w *world) beginPush(d, p *device) (*mirror, postal.Result) {
 		return nil, busy
 	}
 	d.touched = true
-	if owner {
+	if owner && w.saboteur.unnamed(e) {
 		if err := e.custody().Name(); err != nil {
 			w.trouble(d, "name the disk's position", err)
 			return nil, busy

@@ -47,6 +47,7 @@ const (
 	patchesWhole    saboteur = "a copy is repaired with what it doesn't have yet"
 	trustsTheIndex  saboteur = "a block isn't read where the index says that it is"
 	overwritesAll   saboteur = "a copy is overwritten where nothing says that it is the bad one"
+	leavesUnnamed   saboteur = "what an owner has is pushed as of before the newest takeover or choice"
 	staysBelow      saboteur = "a choice that a hand-off has overtaken isn't said again"
 )
 
@@ -78,6 +79,13 @@ func (s saboteur) repeat(e *engine) (signed bool, err error) {
 		return false, nil
 	}
 	return e.custody().Repeat(e.machine)
+}
+
+func (s saboteur) unnamed(e *engine) bool {
+	if s == leavesUnnamed {
+		return e.disk.Info().Position == vmdisk.Position{}
+	}
+	return e.custody().Unnamed()
 }
 
 func (s saboteur) judge(e *engine, guest bool) (newer, known bool) {
@@ -158,7 +166,7 @@ var sabotages = []struct {
 	{signsNothing, 18}, {receivesAll, 133}, {runsOn, 28}, {setsNothing, 20}, {takesUnwritten, 6},
 	{acksUnapplied, 1713}, {comparesNothing, 6}, {yieldsNothing, 6},
 	{alwaysCertain, 1}, {staysCertain, 12}, {renamesUntold, 22}, {keepsForeign, 91}, {guessesEqual, 17},
-	{lendsOld, 94}, {wholeEarly, 8}, {tellsFewer, 4}, {overwritesNewer, 4}, {leavesOut, 1}, {commitsHalf, 1}, {answersAlone, 1},
+	{lendsOld, 94}, {wholeEarly, 8}, {tellsFewer, 4}, {overwritesNewer, 4}, {leavesOut, 1}, {commitsHalf, 1}, {answersAlone, 1}, {leavesUnnamed, 38},
 }
 
 // TestSabotageIsNoticed breaks one rule at a time: a defect of that kind must be found, or the simulator proves nothing.

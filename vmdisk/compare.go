@@ -111,8 +111,14 @@ func (d *Store) Compare(peer string, r ReplicaState) (*Comparison, error) {
 	if err != nil {
 		return nil, fmt.Errorf("compare %s: %w", peer, err)
 	}
-	// As when it attaches: regions that are logged from now on must count for this peer after a crash.
-	if err := d.storePeers(); err != nil {
+	// What was written before gets its barrier: a block that happens to be again as the replica has it is lacking as of the last one. What is written from now
+	// on stays different.
+	err = d.barrier()
+	if err == nil {
+		// As when it attaches: regions that are logged from now on must count for this peer after a crash.
+		err = d.storePeers()
+	}
+	if err != nil {
 		c.Close()
 		return nil, fmt.Errorf("compare %s: %w", peer, err)
 	}

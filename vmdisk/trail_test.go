@@ -262,6 +262,32 @@ func TestLost(t *testing.T) {
 	}
 }
 
+// TestAComparisonBeginsAtABarrier: a block that is again as the replica has it, since the last barrier, was lacking as of that one: what is told is of a
+// later one.
+func TestAComparisonBeginsAtABarrier(t *testing.T) {
+	x := newTrailRun(t, 1)
+	x.write()
+	must(t, x.owner.Flush())
+	pump(t, x.feed, x.app)
+	must(t, x.app.Close())
+	x.feed.Close()
+	was, now := make([]byte, Block), bytes.Repeat([]byte{0xab}, Block)
+	must(t, x.owner.ReadAt(was, 3*Block))
+	must(t, x.owner.WriteAt(now, 3*Block, false))
+	must(t, x.owner.Flush())
+	before := x.owner.Position()
+	must(t, x.owner.WriteAt(was, 3*Block, false))
+	c, err := x.owner.Compare("r", x.rep.ReplicaState())
+	must(t, err)
+	must(t, c.Equal(3*Block, Block))
+	must(t, c.Finish())
+	lag, ok := x.owner.Lag("r")
+	if !ok || lag.Of.Compare(before) <= 0 {
+		t.Errorf("it is told as of %s, when it wasn't so", lag.Of)
+	}
+	lag.Release()
+}
+
 // A disk that was away doesn't know what it didn't see, and an unfinished epoch isn't a part of what it is.
 func TestTrailBeginsAnew(t *testing.T) {
 	x := newTrailRun(t, 1)

@@ -39,11 +39,12 @@
 #           took, the share for which reads waited for stale blocks (unpack-...-waits): the guest is as fast as the computer has time for it, that
 #           share isn't. Times are better when less. Disks on tmpfs; ten minutes with --mib 256
 #   resync  how fast a device that was apart for ten minutes is brought up to date (2 MB/s written meanwhile for 512 MiB of disk, four fifths of it into a tenth),
-#           with what it lacks known, and a new device gets its first copy, against the slower of a bare stream and a bare
-#           write and sync of as many bytes; the same for a return of which only what the disks hold tells what it lacks (sums: both ends read all of the
-#           disk) and for a first copy that another site pushes (first-pushed); what a first copy, which lets guests go first, leaves of the guest's
-#           flushed writes, of its reads, and of reads in bursts (of how fast one is), against none, and how fast it is beside these (beside). Over a line as fast as
-#           the computer can, and one of 100 Mbit/s and 1 ms (network namespaces, so root; a process at each end, disks on --scratch)
+#           with what it lacks known (dirty) and only found out by comparing (sums: both ends read and hash all of the disk), and a new device gets its first copy,
+#           by the mirror (first) and pushed as to another site (first-pushed), against the slower of a bare stream and a bare
+#           write and sync of as many bytes. Over a line as fast as the computer can, and one of 100 Mbit/s and 1 ms (network namespaces, so root; a process
+#           at each end, disks on --scratch). And what a first copy, which lets guests go first, leaves of the guest's flushed writes, of its reads, and of
+#           how fast one is of reads in bursts, against none, with how fast the copy is meanwhile (beside): over loopback, the new device's disk on --fast, and
+#           its process, another computer's elsewhere, at the lowest priority
 #   memory  what a 1 TiB disk with three peers and 10 % of its blocks dirty takes, beyond buffers
 #   directory  three devices' directories (processes on this computer, TCP, no encryption, on --scratch): how long until a
 #           change is durable on both others, and what the stale sets of 5 VMs of 1 TiB with 10 % random stale blocks take

@@ -44,9 +44,16 @@ func ask(to *server, order string, n int64) (bytes int64, seconds float64, err e
 }
 
 // benchResync measures a return after ten minutes apart, and a new device's first copy, against the slower of the bare line and the bare disk, in the same
-// round and of as many bytes; and what a first copy costs the guest, who goes first as in the product, and how fast that is then. Near is a line as fast as the computer can, shaped one of 100 Mbit/s and 1 ms.
+// round and of as many bytes. Near is a line as fast as the computer can, shaped one of 100 Mbit/s and 1 ms. And what a first copy costs the guest, who goes
+// first as in the product, and how fast that is then.
 func benchResync(ctx context.Context, s settings) error {
 	none := errNoCell
+	switch err := besideGuest(ctx, s); {
+	case err == nil:
+		none = nil
+	case !errors.Is(err, errNoCell):
+		return fmt.Errorf("beside a guest: %w", err)
+	}
 	for _, line := range []struct {
 		name string
 		wan  lab.WAN
@@ -63,7 +70,7 @@ func benchResync(ctx context.Context, s settings) error {
 
 func resyncOver(ctx context.Context, s settings, name string, wan lab.WAN) (err error) {
 	var r resync
-	cells := r.cells(s, name)
+	cells := r.cells(s.size, name)
 	if !wanted(s, cells) {
 		return errNoCell
 	}
@@ -98,12 +105,52 @@ func resyncOver(ctx context.Context, s settings, name string, wan lab.WAN) (err 
 	if _, _, err := ask(r.owner, orderBack, 0); err != nil {
 		return err
 	}
+	return compare(ctx, s, cells)
+}
+
+// besideGuest measures what a first copy costs the guest. The peer is another PC's affair: it keeps its copy on tmpfs, on this computer's loopback, and has what
+// processor time nobody else wants. The lab's lines take eight times as much of that as an owner does who sends.
+func besideGuest(ctx context.Context, s settings) error {
+	var r resync
+	cells := r.guestCells(s)
+	if !wanted(s, cells) {
+		return errNoCell
+	}
+	dir, remove, err := folder(s.scratch)
+	if err != nil {
+		return err
+	}
+	defer remove()
+	fast, remove, err := folder(s.fast)
+	if err != nil {
+		return err
+	}
+	defer remove()
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	var at string
+	r.size = s.size
+	r.peer, at, err = announced(ctx, "resyncpeer", "nice", "-n", "19", self, "resyncpeer", "-dir", fast)
+	if err != nil {
+		return err
+	}
+	defer r.peer.stop()
+	r.owner, r.socket, err = announced(ctx, "resyncowner", self, "resyncowner", "-dir", dir, "-bytes", strconv.FormatInt(s.size, 10), "-peer", at)
+	if err != nil {
+		return err
+	}
+	defer r.owner.stop()
+	if _, _, err := ask(r.owner, orderBack, 0); err != nil {
+		return err
+	}
 	if err := compare(ctx, s, cells); err != nil {
 		return err
 	}
 	for _, load := range slices.Sorted(maps.Keys(r.beside)) {
 		v := r.beside[load]
-		fmt.Printf("resync/%s-beside-%s copied=%.1f unit=MB/s spread=%.1f-%.1f\n", name, load, median(v), slices.Min(v), slices.Max(v))
+		fmt.Printf("resync/beside-%s copied=%.1f unit=MB/s spread=%.1f-%.1f\n", load, median(v), slices.Min(v), slices.Max(v))
 	}
 	return nil
 }
@@ -133,8 +180,8 @@ func (r *resync) run(orders ...string) (bytes int64, seconds float64, err error)
 
 // cells are what is measured over one line. Contenders of a cell are measured one after the other, ours first or last: the bare ones move as many bytes as
 // ours moved last.
-func (r *resync) cells(s settings, name string) []cell {
-	moved := s.size / 4
+func (r *resync) cells(size int64, name string) []cell {
+	moved := size / 4
 	ours := func(orders ...string) func(context.Context) (sample, error) {
 		return func(context.Context) (sample, error) {
 			bytes, seconds, err := r.run(orders...)
@@ -155,7 +202,7 @@ func (r *resync) cells(s settings, name string) []cell {
 			{name: "ours", measure: ours(orders...)}, {name: "slower-of-line-and-disk", measure: slower, aim: aim},
 		}}
 	}
-	apart := fmt.Sprint(orderChurn, " ", s.size>>20*apartBytes)
+	apart := fmt.Sprint(orderChurn, " ", size>>20*apartBytes)
 	out := []cell{
 		against("dirty", 0.85, orderAway, apart, orderBack),
 		against("first", 0.85, orderForget, orderWipe, orderBack),
@@ -166,6 +213,11 @@ func (r *resync) cells(s settings, name string) []cell {
 		// Pushes go to other sites; on a line between neighbours, as fast as the computer can, there are none.
 		out = append(out, against("first-pushed", 0.85, orderForget, orderWipe, orderFirst))
 	}
+	return out
+}
+
+// guestCells are what a guest has while its disk is copied.
+func (r *resync) guestCells(s settings) (out []cell) {
 	guest := func(l load, copying bool) func(context.Context) (sample, error) {
 		return func(ctx context.Context) (sample, error) {
 			orders := []string{orderBack}
@@ -214,7 +266,7 @@ func (r *resync) cells(s settings, name string) []cell {
 		}
 	}
 	for _, l := range []load{{block: 4 << 10, depth: 1, write: true, sync: true}, {block: 4 << 10, depth: 1}, {block: 4 << 10, depth: 1, burst: 1000}} {
-		out = append(out, cell{"resync/" + name + "-guest-" + l.String(), "iops", []contender{
+		out = append(out, cell{"resync/guest-" + l.String(), "iops", []contender{
 			{name: "copying", measure: guest(l, true)}, {name: "alone", measure: guest(l, false), aim: 0.95},
 		}})
 	}

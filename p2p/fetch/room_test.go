@@ -137,6 +137,35 @@ func TestBusyComputer(t *testing.T) {
 	}
 }
 
+// Little may be on its way while somebody waits whom nobody foresaw; who has come up with what is fetched for him is no reason for that.
+func TestForeseen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &holder{name: "a", path: &path{delay: 200 * time.Microsecond, rate: 1e9 / 8}, disk: ones(), state: whole}
+		p := newPool(t, Options{}, h)
+		connected(t, p, 1)
+		hydrator(t, p, 64<<20) // the pace is known
+		before := p.Room()
+		urgent := make(chan struct{})
+		close(urgent)
+		b := make([]byte, Block)
+		if err := p.Fetch(t.Context(), Want{Off: 0, P: b, Kind: Ahead, Urgent: urgent}); err != nil {
+			t.Fatal(err)
+		}
+		if r := p.Room(); r.Pull != before.Pull || r.Piece != MaxWant {
+			t.Errorf("after somebody came up with what is fetched for him %d bytes are worth fetching in pieces of %d, before it was %d and %d",
+				r.Pull, r.Piece, before.Pull, before.Piece)
+		}
+		get(t, p, 0, Block, true)
+		if r := p.Room(); r.Pull > before.Pull/3 {
+			t.Errorf("after a demand %d bytes are worth fetching, before it was %d", r.Pull, before.Pull)
+		}
+		time.Sleep(calm)
+		if r := p.Room(); r.Pull != before.Pull {
+			t.Errorf("a while after a demand %d bytes are worth fetching, before it was %d", r.Pull, before.Pull)
+		}
+	})
+}
+
 // A read of what waits for its turn in the background doesn't wait for that turn, and nothing is asked for twice.
 func TestUrgent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -85,13 +85,15 @@ func benchUplink(ctx context.Context, s settings) (err error) {
 	latency := func(pull int) func(context.Context) (sample, error) {
 		return func(context.Context) (sample, error) {
 			link := a.net.Links()[0]
-			began, carried := time.Now(), link.Carried("home")
+			rate := carrying(func() int64 { return link.Carried("home") })
 			var p50, p99 float64
-			if err := a.owner.ask(fmt.Sprint(orderRandom, " ", pull, " ", uplinkReads, " ", uplinkRest.Milliseconds()), &p50, &p99); err != nil {
+			err := a.owner.ask(fmt.Sprint(orderRandom, " ", pull, " ", uplinkReads, " ", uplinkRest.Milliseconds()), &p50, &p99)
+			carried := rate()
+			if err != nil {
 				return sample{}, err
 			}
 			if pull == 1 {
-				use = append(use, float64(link.Carried("home")-carried)*8/time.Since(began).Seconds())
+				use = append(use, carried*8)
 			}
 			return sample{rate: p50 * 1000}, nil
 		}
@@ -120,6 +122,39 @@ func benchUplink(ctx context.Context, s settings) (err error) {
 	rate := median(use[1:]) // the first was to warm up
 	fmt.Printf("hydrate/uplink-use ratio=%.3f bits=%.0f unit=bit/s link=%d rounds=%d aim=0.95\n", rate/float64(lab.HomeWAN.Rate), rate, lab.HomeWAN.Rate, s.rounds)
 	return nil
+}
+
+// carrying watches how much a line has carried. What it returns ends that, and says how many bytes a second that was from when the first
+// of them came to when the last did: to open a disk and to close it is no use of the line.
+func carrying(carried func() int64) (rate func() float64) {
+	const little = 64 << 10 // greetings, and what is left of another time
+	stop, done := make(chan struct{}), make(chan float64, 1)
+	go func() {
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		at := carried()
+		var first, last int64
+		var began, ended time.Time
+		for {
+			select {
+			case <-stop:
+				done <- float64(last-first) / max(1e-9, ended.Sub(began).Seconds())
+				return
+			case now := <-tick.C:
+				switch n := carried(); {
+				case began.IsZero() && n-at < little:
+				case began.IsZero():
+					first, last, began, ended = n, n, now, now
+				case n > last:
+					last, ended = n, now
+				}
+			}
+		}
+	}()
+	return func() float64 {
+		close(stop)
+		return <-done
+	}
 }
 
 const (

@@ -50,8 +50,8 @@ func (c Custody) ranUnder(t, next directory.SignedTransfer) bool {
 		next.Kind == directory.KindResolved && next.From == t.To && next.To == t.To && c.repeats(next, next.Over[0])
 }
 
-// Unnamed says that the owner's disk is at a position of before the newest forced transfer of its history, or at none: whoever gave up the terms below
-// that one can't take a copy at that position. Name gives it one of its own term.
+// Unnamed says that the owner's disk is at a position of before a forced transfer of its history, or one that sent the VM back, or at none: whoever gave
+// up the terms below that one, or gave its own away without having written, can't take a copy at that position. Name gives it one of its own term.
 func (c Custody) Unnamed() bool {
 	if c.Disk == nil {
 		return false
@@ -61,8 +61,7 @@ func (c Custody) Unnamed() bool {
 		return false
 	}
 	return info.Position == vmdisk.Position{} || slices.ContainsFunc(c.Dir.Chain(c.VM), func(t directory.SignedTransfer) bool {
-		forced := t.Kind == directory.KindTakeover || t.Kind == directory.KindKept || t.Kind == directory.KindResolved
-		return forced && t.Term > info.Position.Term && t.Term <= info.Term
+		return t.Kind != directory.KindSwitch && t.Term > info.Position.Term && t.Term <= info.Term
 	})
 }
 

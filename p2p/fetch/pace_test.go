@@ -105,20 +105,26 @@ func TestStandingStays(t *testing.T) {
 		h := &holder{name: "a", path: &path{delay: 20 * time.Millisecond, rate: 7e6 / 8}, disk: ones(), state: whole}
 		p := newPool(t, Options{}, h)
 		connected(t, p, 1)
+		// When in the rhythm of the background's pieces a demand comes is chance, so there are some.
+		const demands = 11
 		var took time.Duration
 		var wg sync.WaitGroup
 		wg.Go(func() {
-			time.Sleep(70 * time.Second)
-			began := time.Now()
-			get(t, p, 60<<20, Block, true)
-			took = time.Since(began)
+			time.Sleep(40 * time.Second)
+			for i := range int64(demands) {
+				time.Sleep(2917 * time.Millisecond)
+				began := time.Now()
+				get(t, p, 60<<20+i*Block, Block, true)
+				took += time.Since(began)
+			}
 		})
 		const n = 64 << 20
 		use := n / fetchAll(t, p, n).Seconds() / h.path.rate
 		wg.Wait()
-		t.Logf("a demand took %v, the background used %.3f of the link", took, use)
+		took /= demands
+		t.Logf("a demand took %v on average, the background used %.3f of the link", took, use)
 		if took > 75*time.Millisecond || use < 0.95 {
-			t.Errorf("a demand took %v, the background used %.3f of the link", took, use)
+			t.Errorf("a demand took %v on average, the background used %.3f of the link", took, use)
 		}
 	})
 }

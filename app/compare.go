@@ -61,7 +61,7 @@ func (f *feedRun) compare(ctx context.Context) error {
 	}()
 	err = compare.Run(ctx, s, compare.Hello{Version: version, Target: target}, func(state compare.State) (compare.Disk, error) {
 		var err error
-		if c, err = disk.Compare(f.device, diskmirror.ReplicaState(disk, state)); err != nil {
+		if c, err = disk.Compare(f.device, diskmirror.ReplicaState(disk, target.Size, state)); err != nil {
 			return nil, err
 		}
 		f.v.e.hub.publish(api.Event{Kind: "replica.changed", VM: f.v.id, Device: f.device})

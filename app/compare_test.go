@@ -157,7 +157,7 @@ func TestACopyThatCannotBeComparedGetsEverything(t *testing.T) {
 	}
 }
 
-// While two PCs were apart both wrote. Whichever side the person keeps, the other follows it again, and only what differs moves.
+// While two PCs were apart both wrote, and the disk of one became larger. Whichever side the person keeps, the other follows it again, and only what differs moves.
 func TestAfterAChoiceOnlyWhatDiffersMoves(t *testing.T) {
 	for _, keep := range []string{"desk", "laptop"} {
 		t.Run(keep, func(t *testing.T) {
@@ -173,7 +173,8 @@ func TestAfterAChoiceOnlyWhatDiffersMoves(t *testing.T) {
 			}
 			for _, err := range []error{
 				disk.Activate(1), disk.WriteAt(bytes.Repeat([]byte{'d'}, blockSize), 100*blockSize, false),
-				disk.WriteAt(bytes.Repeat([]byte{'d'}, blockSize), comparedDisk-blockSize, true), disk.Close(),
+				disk.WriteAt(bytes.Repeat([]byte{'d'}, blockSize), comparedDisk-blockSize, true),
+				disk.Resize(comparedDisk + 4<<20), disk.WriteAt(bytes.Repeat([]byte{'D'}, blockSize), comparedDisk+2<<20, true), disk.Close(),
 			} {
 				if err != nil {
 					t.Fatal(err)
@@ -204,8 +205,16 @@ func TestAfterAChoiceOnlyWhatDiffersMoves(t *testing.T) {
 			until(t, "the winner to own the VM", func() bool { v, _ := winner.vm("Work"); return v.Here && v.Conflict == nil })
 			winner.live("Work")
 			same(t, winner, loser, id)
-			if n := moved(winner, loser, id); n != 4*blockSize {
-				t.Errorf("%d blocks moved, want four", n/blockSize)
+			blocks, beyond := int64(4), byte(0)
+			if keep == "desk" {
+				blocks, beyond = 5, 'D' // the laptop's copy has grown
+			}
+			if n := moved(winner, loser, id); n != blocks*blockSize {
+				t.Errorf("%d blocks moved, want %d", n/blockSize, blocks)
+			}
+			p := make([]byte, blockSize)
+			if err := loser.engine.vm(id).currentDisk().ReadAt(p, comparedDisk+2<<20); err != nil || !bytes.Equal(p, bytes.Repeat([]byte{beyond}, blockSize)) {
+				t.Errorf("beyond the end that was: %q, %v", p[0], err)
 			}
 			point, _ := loser.vm("Work")
 			if len(point.RestorePoints) != 1 {

@@ -126,6 +126,11 @@ func (v *vm) noteKept(term uint64) {
 	if !ok || t.Kind != directory.KindKept {
 		return
 	}
+	if disk := v.currentDisk(); disk != nil && disk.Info().Stale == 0 {
+		if _, err := v.lookSaved(); err != nil {
+			v.log.Warn("Whether this side is suspended can't be read", "error", err)
+		}
+	}
 	n := directory.Note{VM: v.id, Term: term, How: string(v.stands()), Ended: time.Now()}
 	if n.How == string(api.VMRunning) {
 		n.How = string(api.VMPaused) // it was told to stand still a moment ago

@@ -11,6 +11,7 @@ import (
 	"tagalong.org/tagalong/app/api"
 	"tagalong.org/tagalong/app/direxchange"
 	"tagalong.org/tagalong/app/hypervisor"
+	"tagalong.org/tagalong/app/preflight"
 	"tagalong.org/tagalong/directory"
 	"tagalong.org/tagalong/directory/baton"
 	"tagalong.org/tagalong/p2p"
@@ -244,7 +245,7 @@ func (v *vm) send(a baton.Action) {
 		if a.Live {
 			kind = handoff.KindTeleport
 		}
-		m.Body = handoff.Offer{Kind: kind, Term: a.Term}
+		m.Body = handoff.Offer{Kind: kind, Term: a.Term, Hardware: v.hardwareHash()}
 		v.offered(a.Peer, a.Live)
 	case baton.ActSendReady:
 		m.Body = handoff.Ready{}
@@ -265,7 +266,7 @@ func (v *vm) send(a baton.Action) {
 		m.Body = handoff.Returned{Record: record, Live: a.Live}
 	case baton.ActSendActive:
 		m.Body = handoff.Active{Term: a.Term}
-		if s, ok := v.doneUnder(v.e.name); ok {
+		if s, ok := v.doneUnder(v.e.host.ID()); ok {
 			v.e.spawn(func() { v.noteSwitch(a.Term, s) })
 		}
 		v.e.spawn(v.syncFeeds)
@@ -303,12 +304,21 @@ func (v *vm) signedTransfer(term uint64) []byte {
 
 // ask is what this device says of itself when it wants a VM.
 func (v *vm) ask() handoff.Ask {
-	var f handoff.Facts
+	f := handoff.Facts{Memory: handoff.MemoryVersion}
 	if facts, err := v.e.facts.get(v.e.ctx, v.e.opt.Hypervisor); err == nil {
 		f.Hypervisor, f.Accel = facts.Version, facts.Accel
 	}
-	f.FreeMemory = freeMemory()
-	return handoff.Ask{Taker: f}
+	if left, known := v.e.memoryLeft(v); known {
+		f.FreeMemory = max(1, left) // 0 is "unknown"
+	}
+	f.Device = preflight.Encode(v.e.knownDevice())
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	ask := handoff.Ask{Taker: f}
+	if v.wish.device == v.e.host.ID() {
+		ask.PauseMS = v.wish.pause.Milliseconds()
+	}
+	return ask
 }
 
 // hear turns a device's message into an event for the VM it is about.
@@ -323,7 +333,7 @@ func (e *Engine) hear(ctx context.Context, device string, m handoff.Msg) error {
 		if device != v.ownerID() {
 			return errNotOwner
 		}
-		_, err := v.take(ctx)
+		_, err := v.take(ctx, 0)
 		if err != nil {
 			e.tellDevice(device, handoff.Msg{VM: m.VM, Body: handoff.Refuse{Reason: inviteReason(err)}})
 		}
@@ -342,8 +352,10 @@ func (e *Engine) hear(ctx context.Context, device string, m handoff.Msg) error {
 			v.inviteRefused(device, b.Reason)
 			return nil
 		}
+		v.hearRefusal(b)
 		ev.Kind, ev.Reason = baton.EvPeerRefuse, b.Reason
 	case handoff.Offer:
+		v.hearHardware(b.Hardware)
 		ev.Kind, ev.Term, ev.Live = baton.EvPeerOffer, b.Term, b.Kind == handoff.KindTeleport
 	case handoff.Ready:
 		ev.Kind = baton.EvPeerReady
@@ -421,10 +433,11 @@ func (e *Engine) hearUnknown(device string, m handoff.Msg) error {
 
 // hearAsk is the owner's preflight: it takes the VM for the hand-off, or refuses with the reason.
 func (v *vm) hearAsk(ctx context.Context, ev baton.Event, b handoff.Ask) error {
-	refuse := func(reason string) error {
-		v.e.tellDevice(ev.Peer, handoff.Msg{VM: v.id, Ask: ev.Ask, Body: handoff.Refuse{Reason: reason}})
+	refuseWith := func(why handoff.Refuse) error {
+		v.e.tellDevice(ev.Peer, handoff.Msg{VM: v.id, Ask: ev.Ask, Body: why})
 		return nil
 	}
+	refuse := func(reason string) error { return refuseWith(handoff.Refuse{Reason: reason}) }
 	if v.wasCalledOff(ev.Peer) {
 		return refuse(baton.ReasonCancelled)
 	}
@@ -452,14 +465,24 @@ func (v *vm) hearAsk(ctx context.Context, ev baton.Event, b handoff.Ask) error {
 			return refuse(reasonNotReady)
 		}
 		ev.Live = true
-	} else if v.suspended() {
+	} else if v.oldMemory() {
 		return refuse(reasonSuspended)
 	}
-	if reason := v.preflight(ctx, b.Taker); ev.Live && reason != "" {
-		return refuse(reason)
+	if ev.Live {
+		if why := v.preflight(ctx, ev.Peer, b.Taker); why != nil {
+			return refuseWith(*why)
+		}
 	}
 	if err := v.begin(opSwitch); err != nil && !v.switching() {
 		return refuse(baton.ReasonBusy)
+	}
+	v.mu.Lock()
+	v.takes = min(b.Taker.Memory, handoff.MemoryVersion)
+	v.mu.Unlock()
+	if b.PauseMS > 0 {
+		v.wishPause(ev.Peer, time.Duration(min(b.PauseMS, longestPause.Milliseconds()))*time.Millisecond)
+	} else if v.invited() == nil { // else the wish is this device's own
+		v.wishPause(ev.Peer, 0)
 	}
 	ev.Kind, ev.Attempt = baton.EvPeerAsk, newID()
 	v.post(ctx, ev)
@@ -477,31 +500,6 @@ func (v *vm) notGiving() string {
 		return baton.ReasonBusy
 	}
 	return baton.ReasonNotOwner
-}
-
-// preflight says what stands in the way of a teleport to the taker, or "".
-func (v *vm) preflight(ctx context.Context, taker handoff.Facts) string {
-	own, err := v.e.facts.get(ctx, v.e.opt.Hypervisor)
-	if err != nil {
-		return reasonNotReady
-	}
-	r, ok := v.record()
-	if !ok {
-		return reasonNotReady
-	}
-	spec, err := specOf(r)
-	switch {
-	case err != nil:
-		return reasonNotReady
-	case taker.Hypervisor == "":
-		return reasonNoHypervisor
-	case taker.Accel != own.Accel:
-		return reasonAccel
-	case taker.FreeMemory != 0 && taker.FreeMemory < spec.MemoryKiB<<10:
-		return reasonMemory
-	default:
-		return ""
-	}
 }
 
 // switching says whether a hand-off holds the VM.
@@ -536,7 +534,7 @@ func (v *vm) finalTotals(peer string) {
 	if v.outgoing == nil {
 		return
 	}
-	v.switchTotals(v.outgoing.memory.Load(), v.feedCopied(peer))
+	v.switchTotals(v.outgoing.Sent(), v.feedCopied(peer))
 	if s, ok := v.updateSwitch(func(r *switchRun) { r.s.CanEnd = false }); ok {
 		v.sendProgress(s)
 	}

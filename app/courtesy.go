@@ -19,11 +19,13 @@ func (e *Engine) guestsServed() (all courtesy.Served) {
 		x := v.export
 		v.mu.Unlock()
 		if x != nil {
-			s := x.server.Stats()
-			all.Requests += s.Reads + s.Writes + s.Flushes + s.Trims + s.Zeroes
-			all.Bytes += s.ReadBytes + s.WriteBytes
-			all.Took += s.Took
-			all.Open += s.Open
+			for _, server := range x.servers {
+				s := server.Stats()
+				all.Requests += s.Reads + s.Writes + s.Flushes + s.Trims + s.Zeroes
+				all.Bytes += s.ReadBytes + s.WriteBytes
+				all.Took += s.Took
+				all.Open += s.Open
+			}
 		}
 	}
 	return all

@@ -14,7 +14,10 @@ import (
 	"tagalong.org/tagalong/app/api"
 	"tagalong.org/tagalong/app/diskimage"
 	"tagalong.org/tagalong/app/durable"
+	"tagalong.org/tagalong/app/hypervisor"
 	"tagalong.org/tagalong/app/hypervisor/qemu"
+	"tagalong.org/tagalong/app/volumes"
+	"tagalong.org/tagalong/app/volumes/window"
 	"tagalong.org/tagalong/directory"
 	"tagalong.org/tagalong/directory/baton"
 	"tagalong.org/tagalong/vmdisk"
@@ -49,31 +52,111 @@ func (e *Engine) CreateVM(ctx context.Context, req api.CreateVM) (*api.Job, erro
 	}
 	spec := api.Spec{
 		CPUs: max(req.CPUs, 1), MemoryKiB: qemu.EvenMemory(max(req.MemoryMiB, minMemoryMiB) << 10), DiskBytes: size,
-		Machine: qemu.DefaultMachine, CPU: qemu.DefaultCPU, Screen: req.Screen, Network: req.Network,
+		Machine: qemu.DefaultMachine, Screen: req.Screen, Network: req.Network,
+		Hardware: hypervisor.HardwareNow, Firmware: req.Firmware, Bridged: req.Network && req.Bridged,
+	}
+	var err error
+	if spec.Firmware == api.FirmwareUEFI {
+		if here := e.thisDevice(ctx); here.Probed && here.Firmware == "" {
+			return nil, explainHypervisor(hypervisor.ErrNoFirmware)
+		}
+		spec.Machine = qemu.UEFIMachine
+	}
+	if spec.CPU, err = e.newCPU(ctx, req.CPU); err != nil {
+		return nil, err
 	}
 	kind := kindCreate
 	if req.Image != "" {
 		kind = kindImport
 	}
-	return e.startJob(api.Job{Kind: kind, VM: newID(), VMName: req.Name, Total: image.Size}, func(ctx context.Context, j *job) error {
-		return e.create(ctx, j, spec, image)
+	images := []diskimage.Image{image}
+	total := image.Size
+	for _, d := range req.Disks {
+		more, err := inspectDisk(ctx, d)
+		if err != nil {
+			return nil, err
+		}
+		if err := addTo(&spec, more); err != nil {
+			return nil, explainTable(more.name, err)
+		}
+		images = append(images, more.image)
+		total += more.image.Size
+	}
+	if spec.Firmware == api.FirmwareUEFI {
+		if err := addVars(&spec); err != nil {
+			return nil, explainTable("", err)
+		}
+	}
+	return e.startJob(api.Job{Kind: kind, VM: newID(), VMName: req.Name, Total: total}, func(ctx context.Context, j *job) error {
+		return e.create(ctx, j, spec, images)
 	})
 }
 
 func (e *Engine) checkCreate(req api.CreateVM) error {
-	usage := func(sentence, next string) error {
-		return &api.Error{Code: api.CodeUsage, Sentence: sentence, Next: next}
-	}
 	if err := e.checkName(req.Name); err != nil {
 		return err
 	}
 	switch {
 	case req.MemoryMiB < minMemoryMiB || req.MemoryMiB > maxMemoryMiB:
-		return usage("That isn't a sensible amount of memory.", "Give at least 32M, for instance --memory 2G.")
+		return errMemoryAmount()
 	case req.CPUs < 0 || req.CPUs > maxCPUs:
-		return usage("That isn't a sensible number of processors.", "Give between 1 and 64.")
+		return errCPUNumber()
+	case req.Firmware != "" && req.Firmware != api.FirmwareBIOS && req.Firmware != api.FirmwareUEFI:
+		return &api.Error{Code: api.CodeUsage, Sentence: fmt.Sprintf("%q isn't a firmware.", req.Firmware), Next: "Use bios or uefi."}
+	case len(req.Disks) >= maxDisks:
+		return errTooManyDisks()
 	case req.Format != "" && !diskimage.Known(req.Format):
 		return diskimage.ErrFormat(req.Format)
+	}
+	return nil
+}
+
+func errMemoryAmount() error {
+	return &api.Error{Code: api.CodeUsage, Sentence: "That isn't a sensible amount of memory.", Next: "Give at least 32M, for instance --memory 2G."}
+}
+
+func errCPUNumber() error {
+	return &api.Error{Code: api.CodeUsage, Sentence: "That isn't a sensible number of processors.", Next: fmt.Sprintf("Give between 1 and %d.", maxCPUs)}
+}
+
+// addTo gives a spec one more disk.
+func addTo(spec *api.Spec, d newDisk) error {
+	table, err := spec.Table()
+	if err != nil {
+		return err
+	}
+	spec.Volumes, _, err = table.Add(volumes.Disk, d.name, d.bytes)
+	return err
+}
+
+// addVars gives a spec the volume for its firmware's variables.
+func addVars(spec *api.Spec) error {
+	table, err := spec.Table()
+	if err != nil {
+		return err
+	}
+	spec.Volumes, _, err = table.Add(volumes.Vars, "", hypervisor.FirmwareVarsBytes)
+	return err
+}
+
+// fillVars makes a fresh store of variables, as the installed firmware brings it along: one of zeros is none.
+func (e *Engine) fillVars(ctx context.Context, w *window.Disk) error {
+	s, err := e.survey(ctx)
+	if err != nil {
+		return explainHypervisor(err)
+	}
+	if s.Firmware.Vars == "" {
+		return explainHypervisor(hypervisor.ErrNoFirmware)
+	}
+	b, err := os.ReadFile(s.Firmware.Vars)
+	if err != nil {
+		return fmt.Errorf("read a fresh store of variables: %w", err)
+	}
+	if int64(len(b)) != w.Size() {
+		return fmt.Errorf("%s has %d bytes, not %d: %w", s.Firmware.Vars, len(b), w.Size(), hypervisor.ErrNoFirmware)
+	}
+	if err := w.WriteAt(b, 0, false); err != nil {
+		return fmt.Errorf("write the variables: %w", err)
 	}
 	return nil
 }
@@ -109,7 +192,8 @@ func unfinished(dir string) bool {
 }
 
 // create makes the disk, fills it, and only then lets the fleet know.
-func (e *Engine) create(ctx context.Context, j *job, spec api.Spec, img diskimage.Image) (err error) {
+// Each disk has its image; one without a path is empty.
+func (e *Engine) create(ctx context.Context, j *job, spec api.Spec, images []diskimage.Image) (err error) {
 	id, name := j.vm, j.snapshot().VMName
 	dir := e.vmDir(id)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -131,15 +215,29 @@ func (e *Engine) create(ctx context.Context, j *job, spec api.Spec, img diskimag
 		}
 	}()
 	diskID := vmdisk.NewID()
-	disk, err = vmdisk.Create(filepath.Join(dir, "disk"), diskID, spec.DiskBytes, e.diskOptions(id))
+	table, err := spec.Table()
+	if err != nil {
+		return err
+	}
+	disk, err = vmdisk.Create(filepath.Join(dir, "disk"), diskID, table.Space(), e.diskOptions(id))
 	if err != nil {
 		return fmt.Errorf("make the disk: %w", err)
 	}
 	if err := disk.Activate(1); err != nil {
 		return fmt.Errorf("activate the disk: %w", err)
 	}
-	if img.Path != "" {
-		if err := e.fill(ctx, j, disk, img); err != nil {
+	var filled int64
+	for i, img := range images {
+		if img.Path == "" {
+			continue
+		}
+		if err := e.fill(ctx, j, window.New(disk, table.Volumes[i]), img, filled); err != nil {
+			return err
+		}
+		filled += img.Size
+	}
+	for _, w := range table.Of(volumes.Vars) {
+		if err := e.fillVars(ctx, window.New(disk, w)); err != nil {
 			return err
 		}
 	}
@@ -188,11 +286,11 @@ func (e *Engine) publish(id, name string, spec api.Spec, disk *vmdisk.Store) err
 	return nil
 }
 
-// fill copies an image in.
-func (e *Engine) fill(ctx context.Context, j *job, disk *vmdisk.Store, img diskimage.Image) error {
+// fill copies an image in. before is how many bytes the job has done already.
+func (e *Engine) fill(ctx context.Context, j *job, disk vmdisk.Disk, img diskimage.Image, before int64) error {
 	run := e.runDir(j.vm)
 	defer os.RemoveAll(run)
-	err := diskimage.Fill(ctx, disk, img, run, e.log, func(done int64) { j.progress(done) })
+	err := diskimage.Fill(ctx, disk, img, run, e.log, func(done int64) { j.progress(before + done) })
 	if errors.Is(err, syscall.ENOSPC) {
 		return errNoSpace(err)
 	}

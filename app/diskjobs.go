@@ -60,7 +60,11 @@ func (e *Engine) DiskInfo(_ context.Context, name string) (*api.DiskInfo, error)
 	if err != nil {
 		return nil, err
 	}
-	info := disktool.Describe(h.v.diskDir(), h.disk.Info())
+	table, err := h.v.table()
+	if err != nil {
+		return nil, err
+	}
+	info := disktool.Describe(h.v.diskDir(), h.disk.Info(), table)
 	info.VM, info.VMName = h.v.id, h.name
 	for i := range info.Peers {
 		info.Peers[i].DeviceName = e.deviceName(info.Peers[i].Device)
@@ -77,9 +81,17 @@ func (e *Engine) ExportDisk(_ context.Context, req api.ExportDisk) (*api.Job, er
 	if err := disktool.CheckExport(&req); err != nil {
 		return nil, err
 	}
-	about := api.Job{Kind: kindExport, VM: h.v.id, VMName: h.name, Total: h.disk.Size()}
+	w, err := h.v.diskOf(req.Volume)
+	if err != nil {
+		return nil, err
+	}
+	table, err := h.v.table()
+	if err != nil {
+		return nil, err
+	}
+	about := api.Job{Kind: kindExport, VM: h.v.id, VMName: h.name, Total: w.Bytes()}
 	return e.startJob(about, func(ctx context.Context, j *job) error {
-		made, err := disktool.Export(ctx, h.disk, req, func(done, _ int64) { j.progress(done) })
+		made, err := disktool.Export(ctx, h.disk, table, req, func(done, _ int64) { j.progress(done) })
 		if err != nil {
 			return disktool.Explain(h.v.diskDir(), err)
 		}

@@ -7,6 +7,8 @@ import (
 	"tagalong.org/tagalong/app/custody"
 	"tagalong.org/tagalong/app/disknbd"
 	"tagalong.org/tagalong/app/disktool"
+	"tagalong.org/tagalong/app/volumes"
+	"tagalong.org/tagalong/app/volumes/window"
 	"tagalong.org/tagalong/directory"
 	"tagalong.org/tagalong/vmdisk"
 	"tagalong.org/tagalong/vmdisk/nbd"
@@ -23,7 +25,6 @@ func (e *Engine) diskOptions(id string) vmdisk.Options {
 		Copy:     copyTurns{e, id},
 		Seen:     func(off int64, p []byte) { e.blocks.Learn(id, off, p) },
 		Troubled: func(reason string) { e.diskTroubled(id, reason) },
-		Renamed:  func(from, to vmdisk.Position) error { return custody.Renamed(e.noteOf(id), from, to) },
 	}
 }
 
@@ -40,9 +41,11 @@ func (e *Engine) diskTroubled(id, reason string) {
 
 func (e *Engine) diskDir(id string) string { return filepath.Join(e.vmDir(id), "disk") }
 
-// nbdServer serves the VM's disk until ended is closed; the caller holds v.mu.
-func (v *vm) nbdServer(ended <-chan struct{}) *nbd.Server {
-	return &nbd.Server{Backend: disknbd.Backend{Disk: v.disk, Second: v.second.On(v.disk, ended)}, Log: v.log.With("part", "nbd")}
+// nbdServer serves one of several volumes of the VM's store until ended is closed; the caller holds v.mu. All of them together need no more memory than
+// one would.
+func (v *vm) nbdServer(w volumes.Volume, several int, ended <-chan struct{}) *nbd.Server {
+	b := disknbd.Backend{Disk: window.New(v.disk, w), Second: v.second.On(v.disk, ended)}
+	return &nbd.Server{Backend: b, TotalMemory: nbd.DefaultTotalMemory / int64(several), Log: v.log.With("part", "nbd", "volume", w.ID)}
 }
 
 // receiveDirty keeps what came with the transfer.
@@ -64,7 +67,7 @@ func (v *vm) takeWord() *custody.Word {
 // exportDirty is what the other devices lack, for the taker.
 func (v *vm) exportDirty() []byte {
 	disk := v.currentDisk()
-	if disk == nil || v.outgoing.hasTold() {
+	if disk == nil || v.outgoing.Told() {
 		return nil
 	}
 	sets, err := disk.ExportDirty()

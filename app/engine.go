@@ -36,6 +36,7 @@ import (
 	"tagalong.org/tagalong/p2p/mirror"
 	"tagalong.org/tagalong/p2p/push"
 	"tagalong.org/tagalong/p2p/reached"
+	"tagalong.org/tagalong/p2p/request"
 	"tagalong.org/tagalong/p2p/told"
 	"tagalong.org/tagalong/p2p/verify"
 )
@@ -75,7 +76,10 @@ type Engine struct {
 
 	facts     factsCache
 	handover  handover.Rule
-	recordDue chan struct{} // 1-buffered: some VM's record may have to be written
+	powerDown time.Duration // how long a guest may take to shut itself down
+	// admissions is held while a guest is promised memory.
+	admissions sync.Mutex
+	recordDue  chan struct{} // 1-buffered: some VM's record may have to be written
 	// replicasDue is the same of what its replicas lack.
 	replicasDue chan struct{}
 	offline     offlineMode
@@ -84,12 +88,12 @@ type Engine struct {
 	recording   *recordPace
 	sites       sites
 	heralding   *heralding
+	hardware    hardware
 	limits      *limits.Limits // of pushes to and from other sites
 	post        post
 	blocks      blockindex.Index // what pushes may find here
 	announcing  sync.Mutex       // held while this device's own record is written
 
-	notes sync.Mutex // held over a change of a note of a saved memory
 	// following is held over a look at who is in the fleet and what follows from it.
 	following sync.Mutex
 
@@ -140,7 +144,7 @@ func open(opt Options) (_ *Engine, err error) {
 		return nil, &api.Error{Code: api.CodeEngineRunning, Sentence: "Another Tagalong engine already runs on " + opt.DataDir + ".",
 			Next: "Use that one (tagalong status), or give this one a directory of its own with --data."}
 	}
-	e := &Engine{opt: opt, log: opt.Log, name: opt.Name, lock: lock, handover: handover.Usual, vms: map[string]*vm{}, unopened: map[string]*api.Error{}, links: map[string]*link{}, recordDue: make(chan struct{}, 1), replicasDue: make(chan struct{}, 1)}
+	e := &Engine{opt: opt, log: opt.Log, name: opt.Name, lock: lock, handover: handover.Usual, powerDown: powerDownTimeout, vms: map[string]*vm{}, unopened: map[string]*api.Error{}, links: map[string]*link{}, recordDue: make(chan struct{}, 1), replicasDue: make(chan struct{}, 1)}
 	e.courtesy = courtesy.New(courtesy.Usual, e.guestsServed)
 	e.recording = e.newRecordPace()
 	e.post = post{times: postal.Usual, began: time.Now(), due: make(chan struct{}, 1), runs: map[pushKey]*pushRun{}, reports: map[string]report{}}
@@ -183,6 +187,7 @@ func open(opt Options) (_ *Engine, err error) {
 	e.heralding = openHeralding(filepath.Join(opt.DataDir, "told.json"), e.log)
 	e.heralding.copies, e.heralding.publish = e.heraldCopies, e.publishSync
 	e.openLimits()
+	e.openBridge()
 	e.openBlocks()
 	if err := e.loadOffline(); err != nil {
 		return nil, err
@@ -239,6 +244,7 @@ func (e *Engine) serve(ctx context.Context, ready func()) error {
 	e.host.Handle(compare.Protocol, e.handleCompare)
 	e.host.Handle(push.Protocol, e.handlePush)
 	e.host.Handle(reached.Protocol, e.handleReached)
+	e.host.Handle(request.Protocol, e.handleRequest)
 	e.host.Handle(handoff.Protocol, e.handleControl)
 	e.host.Handle(handoff.MemoryProtocol, e.handleMemory)
 	e.host.Handle(handoff.SetsProtocol, e.handleLacking)
@@ -265,6 +271,7 @@ func (e *Engine) serve(ctx context.Context, ready func()) error {
 	group.Go(func() error { return e.tellReplicas(ctx) })
 	group.Go(func() error { return e.heraldSyncs(ctx) })
 	group.Go(func() error { return e.followSites(ctx) })
+	group.Go(func() error { return e.followHardware(ctx) })
 	group.Go(func() error { return e.limits.Run(ctx) })
 	group.Go(func() error { return e.postChanges(ctx) })
 	group.Go(func() error { return e.followLimits(ctx) })
@@ -287,7 +294,7 @@ func (e *Engine) serve(ctx context.Context, ready func()) error {
 func (e *Engine) announce() bool {
 	e.announcing.Lock()
 	defer e.announcing.Unlock()
-	d := directory.Device{ID: e.host.ID(), Name: e.name, Addrs: e.host.Addrs(), AppVersion: e.opt.Version, At: time.Now(), Site: e.sites.said()}
+	d := directory.Device{ID: e.host.ID(), Name: e.name, Addrs: e.host.Addrs(), AppVersion: e.opt.Version, At: time.Now(), Site: e.sites.said(), Hardware: e.saidHardware()}
 	d.Since, d.Offline = e.offlineSince()
 	at := slices.Sorted(slices.Values(d.Addrs))
 	switch err := e.dir.PutDevice(d); {

@@ -70,11 +70,26 @@ func explainHypervisor(err error) error {
 			Next: "Install it (on Debian and Ubuntu: sudo apt install qemu-system-x86 qemu-utils) and try again.", Cause: err.Error()}
 	case errors.Is(err, hypervisor.ErrTooOld):
 		return &api.Error{Code: api.CodeNoHypervisor, Sentence: "QEMU on this device is too old.", Next: "Install QEMU 7.2 or later.", Cause: err.Error()}
+	case errors.Is(err, hypervisor.ErrNoFirmware):
+		return &api.Error{Code: api.CodeNoHypervisor, Sentence: "There is no UEFI for VMs on this device.",
+			Next: "Install it (on Debian and Ubuntu: sudo apt install ovmf) and try again.", Cause: err.Error()}
+	case errors.Is(err, hypervisor.ErrHardware):
+		return &api.Error{Code: api.CodeConflict, Sentence: "This version of Tagalong doesn't know the virtual hardware of that VM.",
+			Next: "Update Tagalong on this device.", Cause: err.Error()}
+	case errors.Is(err, hypervisor.ErrNoBridge):
+		return errNoBridge(err)
 	case errors.Is(err, syscall.ENOSPC):
 		return errNoSpace(err)
 	default:
 		return &api.Error{Code: api.CodeInternal, Sentence: "The VM couldn't be started.", Next: "The engine's log has QEMU's words.", Cause: err.Error()}
 	}
+}
+
+// errNoBridge is what becomes of a VM that was to be on a bridge.
+func errNoBridge(err error) error {
+	return &api.Error{Code: api.CodeConflict, Sentence: "The VM can't be put on this device's network bridge.",
+		Next:  "Let QEMU do that (sudo chmod u+s /usr/lib/qemu/qemu-bridge-helper; echo allow all | sudo tee /etc/qemu/bridge.conf), or hide the VM behind this device: tagalong devices bridge none",
+		Cause: err.Error()}
 }
 
 func errNoSpace(err error) error {

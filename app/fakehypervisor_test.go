@@ -3,14 +3,17 @@ package app
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"path/filepath"
 	"sync"
 
 	"tagalong.org/tagalong/app/hypervisor"
+	"tagalong.org/tagalong/app/switching"
 )
 
 // fakeHypervisor scripts a hypervisor: its guests are bytes of memory that outlive engines.
@@ -27,11 +30,23 @@ type fakeHypervisor struct {
 	holdLoaded chan struct{}
 	// holdStart is the same for fresh ones.
 	holdStart chan struct{}
+	// holdSave keeps memories from being saved.
+	holdSave chan struct{}
 	// hasty is how many teleports converge before their guest is stopped.
 	hasty int
+	// agent is the socket of its guests' agent.
+	agent string
+	// needsDisk keeps guests from being found while nobody serves their disk.
+	needsDisk bool
 	// immortal keeps guests from being killed, doomed counts who tried.
 	immortal bool
 	doomed   int
+	// accel, if it isn't software emulation, and survey are what it can do here.
+	accel  string
+	survey hypervisor.Survey
+	// bridges are the device's, of which usable can be used.
+	bridges []string
+	usable  string
 }
 
 func newFake() *fakeHypervisor {
@@ -42,6 +57,7 @@ func newFake() *fakeHypervisor {
 type fakeGuest struct {
 	h       *fakeHypervisor
 	dir     string
+	config  hypervisor.Config
 	exited  chan struct{}
 	changed chan struct{}
 	loaded  chan error
@@ -50,6 +66,10 @@ type fakeGuest struct {
 	state  hypervisor.State
 	memory []byte
 	runs   int // how often it was told to go on
+	agent  string
+	// deaf makes it ignore its power button, which was pressed so often; resets counts the other one.
+	deaf            bool
+	pressed, resets int
 	// extra are the further disks: those it was started with, and those attached since.
 	extra map[string]string
 	// checks says that it was asked to check its file systems.
@@ -59,16 +79,42 @@ type fakeGuest struct {
 	// goesOn, while not nil, keeps it from going on until it is closed; waits says that it was told to.
 	goesOn chan struct{}
 	waits  bool
+	// fell says that it ended by itself.
+	fell bool
 }
 
 func (h *fakeHypervisor) Probe(context.Context) (hypervisor.Facts, error) {
-	return hypervisor.Facts{Path: "fake", Version: "9.0.0", Major: 9, Accel: "tcg"}, nil
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return hypervisor.Facts{Path: "fake", Version: "9.0.0", Major: 9, Accel: cmp.Or(h.accel, "tcg")}, nil
+}
+
+// Survey says what a test wants.
+func (h *fakeHypervisor) Survey(context.Context) (hypervisor.Survey, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.survey, nil
+}
+
+func (h *fakeHypervisor) Bridges() []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.bridges
+}
+
+func (h *fakeHypervisor) TryBridge(name string) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if name == "" || name != h.usable {
+		return hypervisor.ErrNoBridge
+	}
+	return nil
 }
 
 func (h *fakeHypervisor) add(c hypervisor.Config, state hypervisor.State, memory []byte) *fakeGuest {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	g := &fakeGuest{h: h, dir: c.Dir, exited: make(chan struct{}), changed: make(chan struct{}, 1), loaded: make(chan error, 1), state: state, memory: memory, extra: map[string]string{}, checks: c.CheckFileSystems}
+	g := &fakeGuest{h: h, agent: h.agent, dir: c.Dir, config: c, exited: make(chan struct{}), changed: make(chan struct{}, 1), loaded: make(chan error, 1), state: state, memory: memory, extra: map[string]string{}, checks: c.CheckFileSystems}
 	for _, x := range c.Extra {
 		g.extra[x.ID] = x.Socket
 	}
@@ -107,10 +153,27 @@ func (h *fakeHypervisor) StartIncoming(ctx context.Context, c hypervisor.Config)
 func (h *fakeHypervisor) Find(_ context.Context, c hypervisor.Config) (hypervisor.Guest, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if g := h.guests[c.Dir]; g != nil {
-		return g, nil
+	g := h.guests[c.Dir]
+	if g == nil {
+		return nil, hypervisor.ErrNotRunning
 	}
-	return nil, hypervisor.ErrNotRunning
+	if h.needsDisk {
+		conn, err := net.Dial("unix", c.Disks[0].Socket)
+		if err != nil {
+			return nil, fmt.Errorf("it waits for its disk: %w", err)
+		}
+		_ = conn.Close()
+	}
+	return g, nil
+}
+
+// config is what the one guest was started with.
+func (h *fakeHypervisor) config() hypervisor.Config {
+	g := h.only()
+	if g == nil {
+		return hypervisor.Config{}
+	}
+	return g.config
 }
 
 func (h *fakeHypervisor) setHold(hold chan struct{}) {
@@ -123,6 +186,12 @@ func (h *fakeHypervisor) setHoldLoaded(hold chan struct{}) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.holdLoaded = hold
+}
+
+func (h *fakeHypervisor) setHoldSave(hold chan struct{}) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.holdSave = hold
 }
 
 func (h *fakeHypervisor) setHoldStart(hold chan struct{}) {
@@ -213,7 +282,34 @@ func (g *fakeGuest) continuing() bool {
 	return g.waits
 }
 
-func (g *fakeGuest) PowerDown(ctx context.Context) error { return g.Kill(ctx) }
+func (g *fakeGuest) PowerDown(ctx context.Context) error {
+	g.mu.Lock()
+	deaf := g.deaf
+	g.pressed++
+	g.mu.Unlock()
+	if deaf {
+		return nil
+	}
+	return g.Kill(ctx)
+}
+
+func (g *fakeGuest) OpenScreen(context.Context) (hypervisor.Ticket, error) {
+	return hypervisor.Ticket{}, hypervisor.ErrNoScreen
+}
+
+func (g *fakeGuest) setDeaf() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.deaf = true
+}
+
+func (g *fakeGuest) Reset(context.Context) error {
+	g.mu.Lock()
+	g.resets++
+	g.mu.Unlock()
+	g.set(hypervisor.StateRunning)
+	return nil
+}
 
 func (g *fakeGuest) Kill(context.Context) error {
 	g.h.mu.Lock()
@@ -229,6 +325,21 @@ func (g *fakeGuest) Kill(context.Context) error {
 		}
 	}
 	return nil
+}
+
+// fall ends it as a crash would.
+func (g *fakeGuest) fall() {
+	g.mu.Lock()
+	g.fell = true
+	g.mu.Unlock()
+	_ = g.Kill(context.Background())
+}
+
+func (g *fakeGuest) Fell() bool {
+	<-g.exited
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.fell
 }
 
 func (g *fakeGuest) Attach(_ context.Context, d hypervisor.ExtraDisk) error {
@@ -253,6 +364,8 @@ func (g *fakeGuest) Detach(_ context.Context, id string) error {
 
 func (g *fakeGuest) Exited() <-chan struct{}      { return g.exited }
 func (g *fakeGuest) Changed() <-chan struct{}     { return g.changed }
+func (g *fakeGuest) Agent() string                { return g.agent }
+func (g *fakeGuest) Resident() int64              { return 0 }
 func (g *fakeGuest) Screen() string               { return "" }
 func (g *fakeGuest) Console() string              { return filepath.Join(g.dir, "console.sock") }
 func (g *fakeGuest) Settle(context.Context) error { return nil }
@@ -293,7 +406,7 @@ func (g *fakeGuest) Teleport(context.Context) (hypervisor.Outgoing, error) {
 func (o *fakeOutgoing) Stream() io.ReadWriteCloser { return o.outer }
 
 func (o *fakeOutgoing) Progress(context.Context) (hypervisor.Progress, error) {
-	p := hypervisor.Progress{Passes: 2, Total: int64(len(o.g.memory)), Remaining: parkBelow + 1}
+	p := hypervisor.Progress{Passes: 2, Total: int64(len(o.g.memory)), Remaining: switching.Usual.ParkBelow + 1}
 	select {
 	case <-o.sent:
 		p.Remaining = 0
@@ -306,6 +419,9 @@ func (o *fakeOutgoing) Progress(context.Context) (hypervisor.Progress, error) {
 	}
 	return p, nil
 }
+
+func (o *fakeOutgoing) Rest(context.Context) error { o.g.set(hypervisor.StatePaused); return nil }
+func (o *fakeOutgoing) GoOn(context.Context) error { o.g.set(hypervisor.StateRunning); return nil }
 
 func (o *fakeOutgoing) AtSwitchover(ctx context.Context) error {
 	select {
@@ -370,10 +486,22 @@ func (g *fakeGuest) Loaded(ctx context.Context) error {
 	}
 }
 
-func (g *fakeGuest) Save(_ context.Context, w io.Writer) error {
+func (g *fakeGuest) Save(ctx context.Context, w io.Writer) error {
+	g.h.mu.Lock()
+	hold := g.h.holdSave
+	g.h.mu.Unlock()
+	if hold != nil {
+		select {
+		case <-hold:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 	_, err := w.Write(g.memory)
 	return err
 }
+
+func (g *fakeGuest) Unsaved(context.Context) (int64, error) { return 0, nil }
 
 func (g *fakeGuest) Restore(_ context.Context, r io.Reader) error {
 	b, err := io.ReadAll(r)

@@ -249,9 +249,11 @@ func (e *Engine) destroy(v *vm) error {
 	}
 	if known {
 		// One that was just being started.
-		if guest := e.findGuest(v.id, r); guest != nil {
-			if err := errors.Join(guest.Kill(ctx), guest.Close()); err != nil {
-				return fmt.Errorf("stop %s: %w", v.id, err)
+		if c, err := e.guestConfig(v.id, r); err == nil {
+			if guest, err := v.tryFind(c, actionTimeout); err == nil {
+				if err := errors.Join(guest.Kill(ctx), guest.Close()); err != nil {
+					return fmt.Errorf("stop %s: %w", v.id, err)
+				}
 			}
 		}
 	}

@@ -103,6 +103,48 @@ func TestAFullDiskKeepsNoEngineFromStarting(t *testing.T) {
 	}
 }
 
+// A device whose disk is full doesn't ask for a VM; and one whose disk fills up meanwhile says so before the giver lets go, which goes on.
+func TestAFullDiskTakesNothing(t *testing.T) {
+	desk, laptop, _ := twoDevicesAnd(t, func(laptop *device) {
+		laptop.stop()
+		if err := unix.Mount("tmpfs", laptop.dir, "tmpfs", 0, "size=300m,mode=700"); err != nil {
+			t.Fatalf("this test mounts a small file system, as root: %v", err)
+		}
+		t.Cleanup(func() {
+			laptop.stop()
+			if err := unix.Unmount(laptop.dir, 0); err != nil {
+				t.Error(err)
+			}
+		})
+		laptop.start()
+	})
+	hold, rest := make(chan struct{}), filepath.Join(laptop.dir, "rest")
+	laptop.hv.setHoldLoaded(hold)
+	if _, err := laptop.engine.Switch(t.Context(), api.SwitchVM{VM: "Work"}); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the memory to be there", func() bool { g := laptop.hv.only(); return g != nil && g.get() == hypervisor.StatePaused })
+	brim(t, rest)
+	close(hold)
+	if s := laptop.ended("Work"); s.Phase != api.PhaseFailed || s.Error.Code != api.CodeSpace || s.Error.Next == "" {
+		t.Errorf("the switch ended as %s: %v", s.Phase, s.Error)
+	}
+	until(t, "the VM to go on", func() bool { w, _ := desk.vm("Work"); return w.Here && w.State == api.VMRunning })
+	_, err := laptop.engine.Switch(t.Context(), api.SwitchVM{VM: "Work"})
+	wantCode(t, "taking a VM onto a full disk", err, api.CodeSpace)
+	if err := os.Remove(rest); err != nil {
+		t.Fatal(err)
+	}
+	laptop.hv.setHoldLoaded(nil)
+	until(t, "the button to work", func() bool {
+		_, err := laptop.engine.Switch(t.Context(), api.SwitchVM{VM: "Work"})
+		return err == nil
+	})
+	if s := laptop.ended("Work"); s.Phase != api.PhaseDone {
+		t.Errorf("with room again: %+v", s)
+	}
+}
+
 // brim fills the file system to the last byte.
 func brim(t *testing.T, path string) {
 	t.Helper()

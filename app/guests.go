@@ -5,11 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"tagalong.org/tagalong/app/api"
 	"tagalong.org/tagalong/app/hypervisor"
+	"tagalong.org/tagalong/app/volumes"
 	"tagalong.org/tagalong/directory"
 	"tagalong.org/tagalong/vmdisk/nbd"
 )
@@ -29,40 +32,85 @@ func (e *Engine) guestConfig(id string, r directory.VM) (hypervisor.Config, erro
 	if err != nil {
 		return hypervisor.Config{}, err
 	}
+	table, err := s.Table()
+	if err != nil {
+		return hypervisor.Config{}, fmt.Errorf("read the VM's disks: %w", err)
+	}
 	run := e.runDir(id)
 	return hypervisor.Config{
 		VM: id, Name: r.Name, CPUs: s.CPUs, MemoryKiB: s.MemoryKiB, Machine: s.Machine, CPU: s.CPU,
-		Screen: s.Screen, Network: s.Network, DiskBytes: s.DiskBytes, Disk: filepath.Join(run, "disk.sock"), Dir: run,
+		Hardware: s.Hardware, Firmware: s.Firmware, Fork: e.forkOf(id), Bridge: e.bridgeFor(s),
+		Screen: s.Screen, Network: s.Network, Disks: disksOf(run, table), Dir: run,
 	}, nil
 }
 
-// export is the disk's NBD server, on a socket that only QEMU on this device uses.
-type export struct {
-	server *nbd.Server
-	cancel context.CancelFunc
-	done   chan struct{}
+// disksOf are the volumes of a table that a guest sees, with their sockets in the run directory.
+func disksOf(run string, table volumes.Table) []hypervisor.Disk {
+	var list []hypervisor.Disk
+	for i, w := range table.Volumes {
+		if !seen(w) {
+			continue
+		}
+		list = append(list, hypervisor.Disk{ID: w.ID, Kind: hypervisor.DiskKind(w.Kind), Bytes: w.Bytes(), Socket: volumeSocket(run, i, w)})
+	}
+	return list
 }
 
-// startExport serves the disk to the hypervisor; it is harmless if it does already.
+// volumeSocket is where volume i of a table is served. That of the first has the name that it always had: a guest may be using it.
+func volumeSocket(run string, i int, w volumes.Volume) string {
+	if i == 0 {
+		return filepath.Join(run, "disk.sock")
+	}
+	return filepath.Join(run, "v-"+w.ID+".sock")
+}
+
+// export are the NBD servers of the VM's volumes, each on a socket that only QEMU on this device uses.
+type export struct {
+	servers []*nbd.Server
+	cancel  context.CancelFunc
+	done    sync.WaitGroup
+}
+
+// startExport serves the VM's disks to the hypervisor; it is harmless if it does already. Whoever changes the table of volumes ends it before.
 func (v *vm) startExport() error {
+	table, err := v.table()
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.export != nil || v.disk == nil {
 		return nil
 	}
-	l, err := nbd.Listen(filepath.Join(v.run, "disk.sock"))
 	if err != nil {
-		return fmt.Errorf("open the disk's socket: %w", err)
+		return err
+	}
+	var shown []volumes.Volume
+	var doors []net.Listener
+	for i, w := range table.Volumes {
+		if !seen(w) {
+			continue
+		}
+		l, err := nbd.Listen(volumeSocket(v.run, i, w))
+		if err != nil {
+			for _, l := range doors {
+				_ = l.Close() // nobody has come in
+			}
+			return fmt.Errorf("open the socket of %s: %w", w.ID, err)
+		}
+		shown, doors = append(shown, w), append(doors, l)
 	}
 	ctx, cancel := context.WithCancel(v.e.ctx)
-	x := &export{server: v.nbdServer(ctx.Done()), cancel: cancel, done: make(chan struct{})}
+	x := &export{cancel: cancel}
 	v.export = x
-	v.e.spawn(func() {
-		defer close(x.done)
-		if err := x.server.Serve(ctx, l); err != nil && ctx.Err() == nil {
-			v.log.Error("Serving the disk ended", "error", err)
-		}
-	})
+	for i, w := range shown {
+		server := v.nbdServer(w, len(shown), ctx.Done())
+		x.servers = append(x.servers, server)
+		x.done.Add(1)
+		v.e.spawn(func() {
+			defer x.done.Done()
+			if err := server.Serve(ctx, doors[i]); err != nil && ctx.Err() == nil {
+				v.log.Error("Serving a disk ended", "volume", w.ID, "error", err)
+			}
+		})
+	}
 	return nil
 }
 
@@ -73,7 +121,7 @@ func (v *vm) stopExport() {
 	v.mu.Unlock()
 	if x != nil {
 		x.cancel()
-		<-x.done
+		x.done.Wait()
 	}
 }
 
@@ -122,7 +170,10 @@ func (v *vm) dropGuest(g hypervisor.Guest) {
 	v.mu.Lock()
 	ours := v.guest == g
 	if ours {
-		v.guest, v.guestWas = nil, ""
+		v.guest, v.guestWas, v.agent = nil, "", ""
+		if v.clock != nil {
+			v.clock.cancel()
+		}
 	}
 	v.mu.Unlock()
 	if ours {
@@ -175,11 +226,12 @@ func (v *vm) noteGuest(g hypervisor.Guest) {
 		}
 	}
 	v.mu.Lock()
-	changed := v.guest == g && v.guestWas != state
+	changed := v.guest == g && v.guestWas != state && !(v.slowed && (state == hypervisor.StatePaused || state == hypervisor.StateRunning))
 	if changed {
 		v.guestWas = state
 		v.problem = nil
-		if state == hypervisor.StateIOError {
+		// A guest that came in as it stood at the giver's isn't this device's trouble yet.
+		if state == hypervisor.StateIOError && v.ownerLocked() {
 			v.problem = stands
 		}
 	}
@@ -189,6 +241,7 @@ func (v *vm) noteGuest(g hypervisor.Guest) {
 		switch state {
 		case hypervisor.StateRunning:
 			text = v.name() + " is running."
+			v.guestGoesOn(g)
 		case hypervisor.StateIOError, hypervisor.StateFailed:
 			text = v.name() + " stands still."
 			if stands.Code == api.CodeUnreachable {

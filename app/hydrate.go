@@ -12,6 +12,7 @@ import (
 	"tagalong.org/tagalong/app/custody"
 	"tagalong.org/tagalong/app/durable"
 	"tagalong.org/tagalong/app/holders"
+	"tagalong.org/tagalong/app/holdpoint"
 	"tagalong.org/tagalong/app/hydrating"
 	"tagalong.org/tagalong/app/limits"
 	"tagalong.org/tagalong/directory/baton"
@@ -179,6 +180,7 @@ func (n fetchNet) Open(ctx context.Context, device string) (fetch.Stream, error)
 // handleFetch lends this device's copy to the VM's owner, who lacks blocks of it.
 func (e *Engine) handleFetch(ctx context.Context, s p2p.Stream) {
 	defer s.Reset()
+	holdpoint.At(ctx, holdpoint.Lend)
 	var lent *holders.Lent
 	var v *vm
 	err := fetch.Serve(ctx, s, func(h fetch.Hello) (fetch.Reader, fetch.State, error) {
@@ -218,7 +220,7 @@ func (e *Engine) lender(device string, h fetch.Hello) (*vm, *vmdisk.Store, error
 		return refuse(replica.RefuseOldTerm, "the owner is another device by now")
 	}
 	disk := v.currentDisk()
-	if disk == nil || disk.ID() != vmdisk.ID(h.Disk) || disk.Size() != h.Size {
+	if disk == nil || disk.ID() != vmdisk.ID(h.Disk) {
 		return refuse(replica.RefuseUnknown, "this device has no such disk")
 	}
 	c := v.custody()

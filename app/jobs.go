@@ -20,6 +20,8 @@ const (
 	kindResolve = "resolve"
 	kindSeed    = "seed"
 	kindVerify  = "verify"
+	kindSuspend = "suspend"
+	kindResume  = "resume"
 )
 
 // keptJobs is how many ended jobs Status still shows.
@@ -60,7 +62,7 @@ func (e *Engine) startJob(about api.Job, do func(ctx context.Context, j *job) er
 			if about.Kind == kindOffline {
 				return nil, &api.Error{Code: api.CodeBusy, Sentence: "This device is getting ready to work offline already.", Next: "Try again in a moment."}
 			}
-			return nil, errBusy(about.VMName, map[string]string{kindExport: "its disk is being exported", kindCheck: "its disk is being checked", kindResolve: "your choice is being carried out", kindSeed: opSeed, kindVerify: "its copies are being verified"}[about.Kind])
+			return nil, errBusy(about.VMName, map[string]string{kindExport: "its disk is being exported", kindCheck: "its disk is being checked", kindResolve: "your choice is being carried out", kindSeed: opSeed, kindVerify: "its copies are being verified", kindSuspend: opSuspend, kindResume: opResume}[about.Kind])
 		}
 	}
 	e.jobs = append(trimJobs(e.jobs), j)
@@ -153,6 +155,10 @@ func (j *job) end(err error) {
 			j.j.Error.Sentence = "The check was cancelled. Your choice stands."
 		case kindSeed:
 			j.j.Error.Sentence = "It was cancelled. What was read until then stays, and needn't be fetched where it is right."
+		case kindSuspend:
+			j.j.Error.Sentence = "Suspending it was cancelled: " + j.j.VMName + " goes on."
+		case kindResume:
+			j.j.Error.Sentence = "Resuming it was cancelled: " + j.j.VMName + " is still suspended."
 		case kindOffline:
 			j.j.Error.Sentence = "Getting ready to work offline was cancelled. What is here already stays here."
 		}

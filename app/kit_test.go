@@ -186,7 +186,14 @@ func (d *device) live(name string) {
 // twoDevices is a fleet of two: the VM runs on the first, the second's copy of it is live.
 func twoDevices(t *testing.T) (owner, other *device, v api.VM) {
 	t.Helper()
+	return twoDevicesAnd(t, func(*device) {})
+}
+
+// twoDevicesAnd does as twoDevices, after the second one was prepared.
+func twoDevicesAnd(t *testing.T, prepare func(other *device)) (owner, other *device, v api.VM) {
+	t.Helper()
 	owner, other = newDevice(t, "desk"), newDevice(t, "laptop")
+	prepare(other)
 	pair(t, owner, other)
 	v = owner.create("Work")
 	if err := owner.engine.StartVM(t.Context(), "Work"); err != nil {

@@ -13,9 +13,6 @@ import (
 	"tagalong.org/tagalong/directory/baton"
 )
 
-// powerDownTimeout is how long a guest may take to shut itself down.
-const powerDownTimeout = 90 * time.Second
-
 // StartVM implements api.Engine.
 func (e *Engine) StartVM(ctx context.Context, name string) error {
 	v, err := e.find(name)
@@ -38,8 +35,19 @@ func (e *Engine) StartVM(ctx context.Context, name string) error {
 	if err := v.decided(); err != nil {
 		return err
 	}
-	if v.suspended() {
-		return v.restore(ctx)
+	return v.startOrRestore(ctx)
+}
+
+// startOrRestore starts a VM that has no guest: with its memory if it is suspended.
+func (v *vm) startOrRestore(ctx context.Context) error {
+	s, err := v.isSaved()
+	switch {
+	case err != nil:
+		return err
+	case s.there():
+		return v.waitFor(ctx, kindResume, v.restore)
+	case v.oldMemory():
+		return v.restoreOld(ctx)
 	}
 	return v.start(ctx)
 }
@@ -70,9 +78,10 @@ func (v *vm) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := enoughMemory(config.MemoryKiB << 10); err != nil {
-		return errConflict("There isn't enough free memory on this device for "+v.name()+".", "Close something and try again.")
+	if err := v.admit(config.MemoryKiB << 10); err != nil {
+		return errConflict("There isn't enough free memory on this device for "+v.name()+".", "Close something, shut another VM down, or give it less (tagalong vm set --memory), and try again.")
 	}
+	defer v.admitted()
 	if disk := v.currentDisk(); disk == nil || !disk.Info().Active {
 		return errConflict("The disk of "+v.name()+" isn't ready on this device.", "The engine's log has the cause.")
 	}
@@ -117,51 +126,6 @@ func (v *vm) config() (hypervisor.Config, error) {
 	return v.e.guestConfig(v.id, r)
 }
 
-// StopVM implements api.Engine.
-func (e *Engine) StopVM(ctx context.Context, name string, force bool) error {
-	v, err := e.find(name)
-	if err != nil {
-		return err
-	}
-	if err := v.mine(); err != nil {
-		return err
-	}
-	if err := v.begin(opStop); err != nil {
-		return err
-	}
-	defer v.end(opStop)
-	guest := v.currentGuest()
-	if guest == nil && force && v.suspended() {
-		removeMemory(v)
-		return nil
-	}
-	if guest == nil {
-		return errConflict(v.name()+" isn't running.", "")
-	}
-	if !force {
-		ctx, cancel := context.WithTimeout(ctx, powerDownTimeout)
-		defer cancel()
-		if state, err := guest.State(ctx); err != nil || state != hypervisor.StateRunning {
-			return errConflict(v.name()+" stands still, so it can't shut itself down.", "Let it go on (tagalong vm start), or stop it with --force.")
-		}
-		if err := guest.PowerDown(ctx); err != nil {
-			return explainHypervisor(err)
-		}
-		select {
-		case <-guest.Exited():
-			v.dropGuest(guest)
-			return nil
-		case <-ctx.Done():
-			return errConflict(v.name()+" didn't shut down when asked.", "Shut it down from inside, or stop it with --force.")
-		}
-	}
-	if err := guest.Kill(ctx); err != nil {
-		return explainHypervisor(err)
-	}
-	v.dropGuest(guest)
-	return nil
-}
-
 // guestExited notes that a guest's process is gone: shut down by itself, or killed.
 func (v *vm) guestExited(g hypervisor.Guest) {
 	v.mu.Lock()
@@ -170,10 +134,20 @@ func (v *vm) guestExited(g hypervisor.Guest) {
 	if !ours {
 		return
 	}
+	fell := g.Fell()
 	v.dropGuest(g)
+	if fell && v.owner() {
+		v.setProblem(errFell(v.name()))
+	}
 	v.post(v.e.ctx, hypervisorDied)
 	v.e.hub.publish(api.Event{Kind: "vm.stopped", VM: v.id, Text: v.name() + " has stopped."})
 	v.e.saveRecordSoon()
+}
+
+// errFell is the problem of a VM whose hypervisor has ended by itself.
+func errFell(vm string) *api.Error {
+	return &api.Error{Code: api.CodeInternal, Sentence: fmt.Sprintf("%s's hypervisor ended unexpectedly: what was open in it and not saved is lost, its disk is whole.", vm),
+		Next: "Start it again: tagalong vm start"}
 }
 
 // SuspendVM implements api.Engine.
@@ -199,7 +173,7 @@ func (e *Engine) SuspendVM(ctx context.Context, name string) error {
 	if id, sees := v.seesPoint(); sees {
 		return errSeesPoint(v.name(), id)
 	}
-	return v.suspend(ctx, guest)
+	return v.waitFor(ctx, kindSuspend, func(ctx context.Context, j *job) error { return v.suspend(ctx, j, guest) })
 }
 
 // ResumeVM implements api.Engine.
@@ -220,10 +194,15 @@ func (e *Engine) ResumeVM(ctx context.Context, name string) error {
 		return v.wake(ctx, v.currentGuest())
 	case v.decided() != nil:
 		return v.decided()
-	case !v.suspended():
+	}
+	s, err := v.isSaved()
+	if err != nil {
+		return err
+	}
+	if !s.there() && !v.oldMemory() {
 		return errConflict(v.name()+" isn't suspended.", fmt.Sprintf("Start it with: tagalong vm start %q", v.name()))
 	}
-	return v.restore(ctx)
+	return v.startOrRestore(ctx)
 }
 
 // RemoveVM implements api.Engine: the VM goes from every device of the fleet.
@@ -246,13 +225,23 @@ func (e *Engine) RemoveVM(ctx context.Context, name string) error {
 		return errConflict(v.name()+" is running.", fmt.Sprintf("Stop it first: tagalong vm stop %q", v.name()))
 	}
 	text := v.name() + " was removed."
-	if err := e.dir.RemoveVM(v.id); err != nil {
-		return fmt.Errorf("remove the VM's record: %w", err)
+	if err := v.removeRecord(); err != nil {
+		return err
 	}
 	if err := e.forget(v); err != nil {
 		return err
 	}
 	e.tell("vm.removed", v, text)
+	return nil
+}
+
+// removeRecord tells the fleet that the VM is no more. A record that is being written comes first: it would bring the VM back.
+func (v *vm) removeRecord() error {
+	v.saving.Lock()
+	defer v.saving.Unlock()
+	if err := v.e.dir.RemoveVM(v.id); err != nil {
+		return fmt.Errorf("remove the VM's record: %w", err)
+	}
 	return nil
 }
 
@@ -269,8 +258,24 @@ func (e *Engine) forget(v *vm) error {
 	if err := os.RemoveAll(v.run); err != nil {
 		e.log.Warn("Clearing a VM's run directory failed", "vm", v.id, "error", err)
 	}
+	// First what is noted of it: the files bring the next engine here again, if this one doesn't get any further.
+	if err := e.dropNotes(v.id); err != nil {
+		return err
+	}
 	if err := os.RemoveAll(v.dir); err != nil {
 		return fmt.Errorf("delete the VM's files: %w", err)
+	}
+	return nil
+}
+
+// dropNotes deletes what this device keeps of a removed VM beside its files.
+func (e *Engine) dropNotes(id string) error {
+	notes := []directory.Entry{directory.BatonEntry(id, nil)}
+	for _, key := range []func(string) string{scrubKey, damageKey, repairedKey, sourceKey, unwanted} {
+		notes = append(notes, directory.LocalEntry(key(id), nil))
+	}
+	if err := e.dir.DropLocal(notes...); err != nil {
+		return fmt.Errorf("delete what is noted of the VM: %w", err)
 	}
 	return nil
 }

@@ -425,7 +425,7 @@ func TestAWipeLeavesNoRestorePointAndNoMemory(t *testing.T) {
 	}
 	desk.write(own.ID, 1, 'o')
 	vms := filepath.Join(desk.dir, "vms")
-	marks := []string{strings.Repeat("d", blockSize), strings.Repeat("l", blockSize), strings.Repeat("o", blockSize), "memory memory "}
+	marks := []string{strings.Repeat("d", blockSize), strings.Repeat("l", blockSize), strings.Repeat("o", blockSize), "TAGMEMOR"}
 	s, _ := desk.vm("Work")
 	if len(s.RestorePoints) != 1 || len(filesWith(t, filepath.Join(vms, v.ID, "kept"), marks[0])) == 0 || len(filesWith(t, filepath.Join(vms, own.ID), marks[3])) == 0 {
 		t.Fatalf("there is no restore point, or no memory, to be wiped: %+v, %v", s.RestorePoints, filesWith(t, vms, marks...))

@@ -2,14 +2,18 @@ package app
 
 import (
 	"bufio"
-	"errors"
 	"os"
 	"strconv"
 	"strings"
 )
 
 // freeMemory is how many bytes of memory the system can give away; 0 when it doesn't say.
-func freeMemory() int64 {
+func freeMemory() int64 { return meminfo("MemAvailable:") }
+
+// totalMemory is how many bytes of memory the system has; 0 when it doesn't say.
+func totalMemory() int64 { return meminfo("MemTotal:") }
+
+func meminfo(field string) int64 {
 	f, err := os.Open("/proc/meminfo")
 	if err != nil {
 		return 0
@@ -17,7 +21,7 @@ func freeMemory() int64 {
 	defer f.Close()
 	lines := bufio.NewScanner(f)
 	for lines.Scan() {
-		rest, ok := strings.CutPrefix(lines.Text(), "MemAvailable:")
+		rest, ok := strings.CutPrefix(lines.Text(), field)
 		if !ok {
 			continue
 		}
@@ -28,14 +32,4 @@ func freeMemory() int64 {
 		return kib << 10
 	}
 	return 0
-}
-
-var errMemory = errors.New(reasonMemory)
-
-// enoughMemory refuses what would drive the system into swapping.
-func enoughMemory(bytes int64) error {
-	if free := freeMemory(); free != 0 && free < bytes {
-		return errMemory
-	}
-	return nil
 }

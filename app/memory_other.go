@@ -5,5 +5,5 @@ package app
 // freeMemory is unknown here.
 func freeMemory() int64 { return 0 }
 
-// enoughMemory trusts the hypervisor to say when memory doesn't suffice.
-func enoughMemory(int64) error { return nil }
+// totalMemory is unknown here.
+func totalMemory() int64 { return 0 }

@@ -8,6 +8,7 @@ import (
 
 	"tagalong.org/tagalong/app/api"
 	"tagalong.org/tagalong/app/custody"
+	"tagalong.org/tagalong/app/holdpoint"
 	"tagalong.org/tagalong/app/hypervisor"
 	"tagalong.org/tagalong/directory"
 	"tagalong.org/tagalong/directory/baton"
@@ -20,6 +21,7 @@ const actionTimeout = 20 * time.Second
 // perform carries out one action of the machine, and returns the event that tells how it went, if
 // the machine wants one. Steps that take long run beside the loop and post their event.
 func (v *vm) perform(ctx context.Context, a baton.Action) (follow baton.Event, ok bool) {
+	holdpoint.At(ctx, string(a.Kind))
 	switch a.Kind {
 	case baton.ActSave:
 		v.saveBaton(a.State)
@@ -28,7 +30,7 @@ func (v *vm) perform(ctx context.Context, a baton.Action) (follow baton.Event, o
 	case baton.ActStartOutgoing:
 		v.startOutgoing(ctx, a)
 	case baton.ActContinueOutgoing:
-		v.outgoing.proceed()
+		v.outgoing.Proceed()
 	case baton.ActPersistGiven:
 		return v.persistGiven(a), true
 	case baton.ActPersistOwned:
@@ -45,6 +47,9 @@ func (v *vm) perform(ctx context.Context, a baton.Action) (follow baton.Event, o
 		v.killHypervisor(ctx)
 	case baton.ActRecordAbort:
 		v.saveBaton(a.State)
+		if a.Reason == baton.ReasonRestarted {
+			v.recallSwitch(a.Peer)
+		}
 		v.endIncoming(a.Reason)
 	case baton.ActBecomeReplica:
 		v.becomeReplica(ctx, a)
@@ -66,7 +71,7 @@ func (v *vm) perform(ctx context.Context, a baton.Action) (follow baton.Event, o
 			v.log.Error("Giving the disk's terms away failed", "term", a.Term, "error", err)
 		}
 	case baton.ActRenewTerm:
-		if err := v.memory().Carry(a.Term, func() error { return v.custody().Renew(a.Term) }); err != nil {
+		if err := v.custody().Renew(a.Term); err != nil {
 			v.notActive(a.Term, err)
 		}
 		v.e.saveRecordSoon()
@@ -120,13 +125,16 @@ func (v *vm) persisted(failed string, term uint64, err error) baton.Event {
 func (v *vm) activateDisk(term uint64) {
 	v.seal()
 	defer v.unseal()
-	err := v.memory().Carry(term, func() error { return v.custody().Activate(term, v.takeWord()) })
+	err := v.custody().Activate(term, v.takeWord())
 	switch {
 	case errors.Is(err, custody.ErrNoDisk):
 		v.setProblem(&api.Error{Code: api.CodeInternal, Sentence: "This device has no copy of the VM's disk.", Next: "Switch it back, or look into the engine's log."})
 	case err != nil:
 		v.notActive(term, err)
 	default:
+		v.fitStore()
+		v.setSaved(saved{})
+		v.lookSavedSoon()
 		v.e.saveRecordSoon()
 		v.hydrateSoon()
 		v.e.spawn(v.syncFeeds)
@@ -156,10 +164,14 @@ func (v *vm) runGuest(ctx context.Context) baton.Event {
 	ctx, cancel := context.WithTimeout(ctx, actionTimeout)
 	defer cancel()
 	if v.outgoing != nil {
-		v.outgoing.end(ctx)
+		v.outgoing.End(ctx)
 		v.outgoing = nil
 	}
 	if err := v.startExport(); err != nil {
+		return baton.Event{Kind: baton.EvGuestFailed, NeverRan: true, Reason: err.Error()}
+	}
+	// Once it is told to go on, a hypervisor that dies may have run it: then its memory is lost. One that is dead already, or doesn't answer, hasn't.
+	if _, err := guest.State(ctx); err != nil {
 		return baton.Event{Kind: baton.EvGuestFailed, NeverRan: true, Reason: err.Error()}
 	}
 	if err := v.carryOn(ctx, guest); err != nil {
@@ -181,7 +193,7 @@ func (v *vm) resume(ctx context.Context, a baton.Action) {
 	stepCtx, cancel := context.WithTimeout(ctx, actionTimeout)
 	defer cancel()
 	if v.outgoing != nil {
-		v.outgoing.end(stepCtx)
+		v.outgoing.End(stepCtx)
 		v.outgoing = nil
 	}
 	guest := v.currentGuest()
@@ -192,23 +204,38 @@ func (v *vm) resume(ctx context.Context, a baton.Action) {
 		v.notActive(a.Term, err)
 		return
 	}
-	v.memory().Rebind(a.Term)
 	v.holdBack("")
+	v.fitStore()
 	v.hydrateSoon()
 	if err := v.startExport(); err != nil {
 		v.log.Error("Serving the disk failed", "error", err)
 	}
-	if a.Guest && guest != nil {
-		if v.suspended() {
-			removeMemory(v) // the engine before ended between writing it and ending the guest, which goes on
-		}
-		if err := v.goOn(stepCtx, guest); err != nil {
-			v.log.Error("The guest didn't go on", "error", err)
-			v.setProblem(&api.Error{Code: api.CodeInternal, Sentence: "The VM stands still and didn't go on.", Next: "Stop it (tagalong vm stop --force) and start it again.", Cause: err.Error()})
-		}
+	if a.Guest {
+		v.resumeGuest(stepCtx, guest)
+	} else if guest == nil {
+		v.lookSavedSoon() // the engine before may have ended before it could say so in the record
 	}
 	v.syncFeeds()
 	v.endUnder(a.Reason)
+}
+
+// resumeGuest lets the guest go on that was to be given away. It may be nil: its end was noticed, and the machine hasn't heard yet.
+func (v *vm) resumeGuest(ctx context.Context, guest hypervisor.Guest) {
+	if guest == nil {
+		v.reportStopped()
+		return
+	}
+	if v.endSuspended(ctx, guest) {
+		return
+	}
+	switch err := v.goOn(ctx, guest); {
+	case errors.Is(err, hypervisor.ErrNotRunning):
+		v.log.Warn("The guest didn't go on: its hypervisor has ended", "error", err)
+		v.reportStopped()
+	case err != nil:
+		v.log.Error("The guest didn't go on", "error", err)
+		v.setProblem(&api.Error{Code: api.CodeInternal, Sentence: "The VM stands still and didn't go on.", Next: "Stop it (tagalong vm stop --force) and start it again.", Cause: err.Error()})
+	}
 }
 
 // goOn lets a guest continue that may stand in the middle of a teleport begun by an earlier engine.
@@ -234,7 +261,7 @@ func (v *vm) killHypervisor(ctx context.Context) {
 		v.incoming = nil
 	}
 	if v.outgoing != nil {
-		v.outgoing.abandon()
+		v.outgoing.Abandon()
 		v.outgoing = nil
 	}
 	guest := v.currentGuest()
@@ -265,7 +292,9 @@ func (v *vm) becomeReplica(ctx context.Context, a baton.Action) {
 	v.stopFeeds()
 	v.holdBack("")
 	v.stopExport()
-	v.doneUnder(v.e.deviceName(a.Peer))
+	v.setProblemQuietly(nil) // whatever it was, the VM isn't here any more
+	v.setSaved(saved{})
+	v.doneUnder(a.Peer)
 }
 
 func (v *vm) reportStopped() {

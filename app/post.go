@@ -251,6 +251,9 @@ func (v *vm) pushable() (disk *vmdisk.Store, target replica.Target, err error) {
 		if err := v.custodyOfDisk(disk).Name(); err != nil {
 			return nil, target, err
 		}
+		if err := v.tellSize(disk.Size()); err != nil {
+			return nil, target, err
+		}
 	}
 	return disk, replica.Target{VM: v.id, Disk: replica.ID(disk.ID()), Size: disk.Size(), Term: term}, nil
 }
@@ -268,6 +271,11 @@ func (e *Engine) push(ctx context.Context, r *pushRun) (at replica.Position, err
 	}
 	defer func() { err = errors.Join(err, cut.Close()) }()
 	pos := replica.Position(cut.Position())
+	// A side that was given up may have left a larger disk here, with nothing beyond what the fleet knows of.
+	target.Size = cut.Size()
+	if r, ok := v.record(); ok {
+		target.Size = min(target.Size, r.DiskBytes)
+	}
 	if !e.history(v.id, pos) {
 		return at, fmt.Errorf("the VM's history doesn't have %s: %w", cut.Position(), errNoCut)
 	}
@@ -285,7 +293,7 @@ func (e *Engine) push(ctx context.Context, r *pushRun) (at replica.Position, err
 		there := diskpush.State(disk, st)
 		v.noteReplica(disk, r.device, there)
 		lacks, exact := diskpush.Lacks(disk, cut, r.device, there, known{v})
-		work := diskpush.Work(disk, cut, lacks, exact, holds)
+		work := diskpush.Work(disk, cut, target.Size, lacks, exact, holds)
 		work.Source = pushSource{work.Source, ctx, e}
 		return work, nil
 	}, o)

@@ -42,9 +42,10 @@ func (e *Engine) handlePush(ctx context.Context, s p2p.Stream) {
 			return push.Replica{}, push.State{}, err
 		}
 		run.term, run.afar = h.Term, e.fromAfar(s.Peer())
-		if applier, err = v.beginApplying(run); err != nil {
+		if applier, err = v.beginApplying(run, h.Size); err != nil {
 			return push.Replica{}, push.State{}, err
 		}
+		v.followsOwner()
 		if err := awaitTurn(ctx, applier); err != nil {
 			return push.Replica{}, push.State{}, err
 		}

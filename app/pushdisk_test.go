@@ -143,7 +143,7 @@ func (p *pushTest) push(c *vmdisk.Cut, at int) error {
 	var stats push.Stats
 	h := push.Hello{Target: push.Target{VM: "work", Disk: push.ID(p.owner.ID()), Size: pushDisk, Term: 1}, Cut: cut}
 	err = push.Send(p.t.Context(), a, h, func(_ push.State, holds iter.Seq2[int64, int64]) (push.Work, error) {
-		return diskpush.Work(p.owner, c, lacks, st.Complete, holds), nil
+		return diskpush.Work(p.owner, c, c.Size(), lacks, st.Complete, holds), nil
 	}, push.Options{Stats: &stats})
 	wg.Wait()
 	p.content, p.bytes = stats.Content.Load(), stats.Sent.Load()+stats.Received.Load()

@@ -12,6 +12,7 @@ import (
 
 	"tagalong.org/tagalong/app/api"
 	"tagalong.org/tagalong/app/diskmirror"
+	"tagalong.org/tagalong/app/holdpoint"
 	"tagalong.org/tagalong/app/meter"
 	"tagalong.org/tagalong/p2p"
 	"tagalong.org/tagalong/p2p/compare"
@@ -159,6 +160,7 @@ func (f *feedRun) run(ctx context.Context) {
 	for f.awaitNear(ctx, wake) {
 		began := time.Now()
 		nearby, stopLooking := f.whileNear(ctx)
+		holdpoint.At(nearby, holdpoint.Feed)
 		err := f.mirrorWhatDiffers(nearby)
 		stopLooking()
 		if ctx.Err() != nil {
@@ -226,7 +228,7 @@ func (f *feedRun) mirror(ctx context.Context, mayCompare bool) error {
 		}
 	}()
 	return mirror.Send(ctx, s, mirror.Hello{Target: target}, func(state mirror.State) (mirror.Source, error) {
-		r := diskmirror.ReplicaState(disk, state)
+		r := diskmirror.ReplicaState(disk, target.Size, state)
 		if mayCompare && disk.WorthComparing(f.device, r) {
 			return nil, errCompareFirst
 		}
@@ -251,6 +253,9 @@ func (f *feedRun) open(ctx context.Context, protocol string) (disk *vmdisk.Store
 		return nil, target, nil, vmdisk.ErrInactive
 	case info.Hydrating:
 		return nil, target, nil, vmdisk.ErrHydrating
+	}
+	if err := f.v.tellSize(disk.Size()); err != nil {
+		return nil, target, nil, err
 	}
 	target = replica.Target{VM: f.v.id, Disk: replica.ID(disk.ID()), Size: disk.Size(), Term: info.Term}
 	s, err = f.v.e.host.Open(ctx, f.device, protocol)
@@ -318,9 +323,10 @@ func (e *Engine) handleMirror(ctx context.Context, s p2p.Stream) {
 		if err := v.mayTake(h.Term); err != nil {
 			return nil, mirror.State{}, err
 		}
-		if applier, err = v.beginApplying(run); err != nil {
+		if applier, err = v.beginApplying(run, h.Size); err != nil {
 			return nil, mirror.State{}, err
 		}
+		v.followsOwner()
 		return diskmirror.Sink{Applier: applier, Reached: v.noteReached}, diskmirror.State(applier.State()), nil
 	}, &run.stats)
 	v.endApplying(run, applier)
@@ -380,26 +386,35 @@ func (e *Engine) replicaFor(device string, h replica.Target) (*vm, error) {
 	return v, nil
 }
 
-// ensureReplica makes an empty replica where there is none.
+// ensureReplica makes an empty replica where there is none, and one that is smaller than the disk of which is spoken as large as that.
 func (v *vm) ensureReplica(h replica.Target) error {
+	disk, err := v.openReplica(h)
+	if err != nil {
+		return err
+	}
+	return v.fit(disk, h.Size)
+}
+
+// openReplica is the replica of that disk, which is made if there is none.
+func (v *vm) openReplica(h replica.Target) (*vmdisk.Store, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.disk != nil {
-		if v.disk.ID() != vmdisk.ID(h.Disk) || v.disk.Size() != h.Size {
-			return &replica.Refusal{Code: replica.RefuseOther, Text: "this device's disk of the VM is another one"}
+		if v.disk.ID() != vmdisk.ID(h.Disk) {
+			return nil, &replica.Refusal{Code: replica.RefuseOther, Text: "this device's disk of the VM is another one"}
 		}
-		return nil
+		return v.disk, nil
 	}
 	r, ok := v.record()
-	if !ok || r.Disk != vmdisk.ID(h.Disk).String() || r.DiskBytes != h.Size {
-		return &replica.Refusal{Code: replica.RefuseUnknown, Text: "the disk isn't the one of the VM's record"}
+	if !ok || r.Disk != vmdisk.ID(h.Disk).String() || r.DiskBytes < h.Size {
+		return nil, &replica.Refusal{Code: replica.RefuseUnknown, Text: "the disk isn't the one of the VM's record"}
 	}
 	disk, err := vmdisk.CreateReplica(v.diskDir(), vmdisk.ID(h.Disk), h.Size, v.e.diskOptions(v.id))
 	if err != nil {
-		return fmt.Errorf("make a replica: %w", err)
+		return nil, fmt.Errorf("make a replica: %w", err)
 	}
 	v.disk = disk
-	return nil
+	return disk, nil
 }
 
 // mayTake refuses what was written under a term that this device's copy gave away: it would be refused at the end. A side that was given up had gone on under
@@ -411,8 +426,8 @@ func (v *vm) mayTake(term uint64) error {
 	return nil
 }
 
-// beginApplying ends an earlier stream, if that gives way, and opens the replica for this one.
-func (v *vm) beginApplying(run *applyRun) (*vmdisk.Applier, error) {
+// beginApplying ends an earlier stream, if that gives way, and opens the replica for this one, which brings a disk of so many bytes.
+func (v *vm) beginApplying(run *applyRun, size int64) (*vmdisk.Applier, error) {
 	v.mu.Lock()
 	stays := v.applying != nil && !v.applying.gives(run, time.Now())
 	v.mu.Unlock()
@@ -435,6 +450,7 @@ func (v *vm) beginApplying(run *applyRun) (*vmdisk.Applier, error) {
 	if err != nil {
 		return nil, err
 	}
+	applier.Within(size)
 	v.applying = run
 	return applier, nil
 }

@@ -126,7 +126,7 @@ func (e *Engine) handleReached(ctx context.Context, s p2p.Stream) {
 		}
 		term, _, _ := e.dir.Owner(r.VM)
 		disk := v.currentDisk()
-		if disk == nil || r.Term > term || disk.Size() != r.Size {
+		if disk == nil || r.Term > term {
 			return errNoCut
 		}
 		err := noted(disk, s.Peer(), r)

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -32,7 +34,7 @@ func TestKeepingBothMakesASecondVM(t *testing.T) {
 			for _, d := range []*device{desk, laptop} {
 				until(t, d.name+" to know the second VM", func() bool { var ok bool; second, ok = d.vm("Lost"); return ok })
 			}
-			if second.ID == v.ID || second.Owner != desk.engine.host.ID() || second.Spec != v.Spec || second.State != api.VMStopped {
+			if second.ID == v.ID || second.Owner != desk.engine.host.ID() || !reflect.DeepEqual(second.Spec, v.Spec) || second.State != api.VMStopped {
 				t.Errorf("the second VM is %+v", second)
 			}
 			if desk.engine.vm(second.ID).currentDisk().ID() == desk.engine.vm(v.ID).currentDisk().ID() {
@@ -297,21 +299,43 @@ func TestAThirdDeviceSaysWhereToChoose(t *testing.T) {
 	_ = desk
 }
 
-func TestASuspendedVersionIsNotThrownAwayUnasked(t *testing.T) {
+// A copy that has all of a suspended VM has its windows: who takes it over goes on with them, and there is nothing to choose.
+func TestASuspendedVMIsTakenOverWithItsWindows(t *testing.T) {
 	desk, laptop, v := twoDevices(t)
-	if err := desk.engine.SuspendVM(t.Context(), "Work"); err != nil {
-		t.Fatal(err)
-	}
+	memory := desk.hv.memory
+	laptop.hv.memory = []byte("what a fresh guest has")
+	desk.suspend()
 	desk.live("Work")
 	until(t, "the laptop to hear of it", func() bool { s, _ := laptop.vm("Work"); return s.State == api.VMSuspended })
 	desk.stop()
 	until(t, "the laptop to miss the desk", func() bool { return !laptop.engine.linked(desk.engine.host.ID()) })
-	told := laptop.takeOver("Work")
-	if !strings.Contains(read(told), "suspended") {
-		t.Errorf("the person reads %q", told.Warnings)
+	told, err := laptop.engine.Takeover(t.Context(), "Work")
+	if err != nil || told.State != api.VMSuspended {
+		t.Fatalf("%+v: %v", told, err)
 	}
+	if slices.ContainsFunc(told.Warnings, func(w api.Warning) bool { return w.Code == api.WarnSuspended }) {
+		t.Errorf("the person reads that the windows don't come: %+v", told.Warnings)
+	}
+	laptop.takeOver("Work")
+	until(t, "the suspended VM", func() bool { s, _ := laptop.vm("Work"); return s.Here && s.State == api.VMSuspended })
+	if err := laptop.engine.StartVM(t.Context(), "Work"); err != nil {
+		t.Fatal(err)
+	}
+	laptop.goesOnWithItsMemory(memory)
 	desk.start()
-	// Its disk has nothing newer, but there is its memory.
+	one(t, laptop, desk, v.ID)
+}
+
+func TestASuspendedVersionIsNotThrownAwayUnasked(t *testing.T) {
+	desk, laptop, v := twoDevices(t)
+	laptop.stop()
+	until(t, "the desk to miss the laptop", func() bool { return !desk.engine.linked(laptop.engine.host.ID()) })
+	desk.suspend()
+	desk.stop()
+	laptop.start()
+	laptop.takeOver("Work")
+	desk.start()
+	// The laptop's copy hasn't got its memory.
 	until(t, "both versions", func() bool { s, _ := laptop.vm("Work"); return s.Conflict != nil })
 	until(t, "the laptop to know what the desk's version does", func() bool { return laptop.side(desk).State == api.VMSuspended })
 	desk.choose(api.ResolveKeep, desk)

@@ -98,9 +98,10 @@ func (v *vm) goBack(ctx context.Context, told *api.Rollback) error {
 	if disk := v.currentDisk(); !done || disk == nil || !disk.Info().Active || disk.Info().Hydrating {
 		return &api.Error{Code: api.CodeInternal, Sentence: "The rollback couldn't be completed.", Next: "Check that this device's disk isn't full, restart Tagalong, and try again."}
 	}
-	if told.Suspended {
-		removeMemory(v)
-	}
+	// What this device had may be suspended itself.
+	v.removeOldMemory()
+	v.setSaved(saved{})
+	v.lookSavedSoon()
 	v.e.tell("vm.rolled-back", v, told.VMName+" was rolled back to what this device had before the switch.")
 	v.syncFeeds()
 	v.e.saveRecordSoon()

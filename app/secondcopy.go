@@ -2,8 +2,6 @@ package app
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 	"time"
 
 	"tagalong.org/tagalong/app/api"
@@ -11,57 +9,6 @@ import (
 	"tagalong.org/tagalong/app/second"
 	"tagalong.org/tagalong/vmdisk"
 )
-
-// SetVM implements api.Engine. What is set is in the VM's record, which only its owner writes, and counts at once, also while the VM runs.
-func (e *Engine) SetVM(_ context.Context, req api.SetVM) error {
-	switch req.Sync {
-	case "", api.SyncOne, api.SyncTwo:
-	default:
-		return &api.Error{Code: api.CodeUsage, Sentence: fmt.Sprintf("%q isn't a number of copies to wait for.", req.Sync), Next: "Use one or two."}
-	}
-	v, err := e.find(req.VM)
-	if err != nil {
-		return err
-	}
-	if err := v.mine(); err != nil {
-		return err
-	}
-	if req.Sync == "" {
-		return nil
-	}
-	if err := v.putSpec("sync", req.Sync); err != nil {
-		return err
-	}
-	v.refreshSync()
-	e.hub.publish(api.Event{Kind: "vm.changed", VM: v.id})
-	return nil
-}
-
-// putSpec writes one field of the spec into the VM's record. What a later version has put there beside stays.
-func (v *vm) putSpec(field string, value any) error {
-	v.saving.Lock()
-	defer v.saving.Unlock()
-	r, ok := v.record()
-	if !ok {
-		return errNoSuchVM(v.id, nil)
-	}
-	fields := map[string]json.RawMessage{}
-	if err := json.Unmarshal(r.Spec, &fields); err != nil {
-		return fmt.Errorf("read the VM's spec: %w", err)
-	}
-	var err error
-	if fields[field], err = json.Marshal(value); err != nil {
-		return fmt.Errorf("describe a setting: %w", err)
-	}
-	if r.Spec, err = json.Marshal(fields); err != nil {
-		return fmt.Errorf("describe the VM's spec: %w", err)
-	}
-	r.At = time.Now()
-	if err := v.e.dir.PutVM(r); err != nil {
-		return fmt.Errorf("write the VM's record: %w", err)
-	}
-	return nil
-}
 
 // refreshSync has the record's word count.
 func (v *vm) refreshSync() {
@@ -137,6 +84,9 @@ func (v *vm) halt(ctx context.Context, g hypervisor.Guest) error {
 // carryOn lets the guest's processors run again. All that makes them run goes through it.
 func (v *vm) carryOn(ctx context.Context, g hypervisor.Guest) error {
 	v.second.Runs()
+	v.mu.Lock()
+	v.slowed = false
+	v.mu.Unlock()
 	return g.Continue(ctx)
 }
 

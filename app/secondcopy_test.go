@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"reflect"
 	"slices"
 	"strings"
 	"syscall"
@@ -213,7 +214,7 @@ func TestSetVM(t *testing.T) {
 	}{
 		{owner, api.SetVM{VM: "Work", Sync: "three"}, api.CodeUsage},
 		{owner, api.SetVM{VM: "Nobody", Sync: "two"}, api.CodeNotFound},
-		{other, api.SetVM{VM: "Work", Sync: "two"}, api.CodeElsewhere},
+		{other, api.SetVM{VM: "Work", Sync: "three"}, api.CodeUsage},
 	} {
 		var e *api.Error
 		if err := c.d.engine.SetVM(t.Context(), c.req); !errors.As(err, &e) || e.Code != c.code || e.Next == "" {
@@ -223,7 +224,13 @@ func TestSetVM(t *testing.T) {
 	if err := owner.engine.vm(v.ID).putSpec("later", map[string]any{"much": 9007199254740993}); err != nil {
 		t.Fatal(err)
 	}
-	owner.setSync(api.SyncTwo)
+	// Another device has the owner do it.
+	if err := other.engine.SetVM(t.Context(), api.SetVM{VM: "Work", Sync: api.SyncTwo}); err != nil {
+		t.Fatal(err)
+	}
+	if owner.second() != api.SecondKept {
+		t.Errorf("asked by another device, the owner's copy is %q", owner.second())
+	}
 	r, _ := owner.engine.dir.VM(v.ID)
 	var spec struct {
 		api.Spec
@@ -234,7 +241,7 @@ func TestSetVM(t *testing.T) {
 	}
 	want := v.Spec
 	want.Sync = api.SyncTwo
-	if spec.Spec != want {
+	if !reflect.DeepEqual(spec.Spec, want) {
 		t.Errorf("the spec became %+v, was %+v", spec.Spec, v.Spec)
 	}
 	// The setting goes along.

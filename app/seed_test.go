@@ -187,7 +187,7 @@ func TestSeedingIsCutShort(t *testing.T) {
 	if _, err := s.other.engine.SeedVM(t.Context(), api.SeedVM{VM: "Work", File: file}); !errors.Is(err, &api.Error{Code: api.CodeBusy}) {
 		t.Errorf("filled twice at once: %v", err)
 	}
-	if _, err := v.beginApplying(&applyRun{}); err == nil {
+	if _, err := v.beginApplying(&applyRun{}, 0); err == nil {
 		t.Error("the owner may write meanwhile")
 	}
 	if _, _, err := v.beginComparing(t.Context(), &compareRun{}); err == nil {

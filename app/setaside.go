@@ -126,7 +126,7 @@ func (v *vm) startSetAside(ctx context.Context, term uint64) {
 
 // setAside does it once; it may be called again after any failure.
 func (v *vm) setAside(ctx context.Context, t directory.SignedTransfer, run *asideRun) error {
-	if disk := v.currentDisk(); disk != nil && !v.suspended() && v.custody().Stand() == custody.Behind {
+	if disk := v.currentDisk(); disk != nil && !v.oldMemory() && v.custody().Stand() == custody.Behind {
 		return nil // the side that goes on has all of it
 	}
 	var err error
@@ -144,7 +144,7 @@ func (v *vm) setAside(ctx context.Context, t directory.SignedTransfer, run *asid
 	}
 	if err == nil {
 		// It belongs to a state of the disk that no VM has any more.
-		removeMemory(v)
+		v.removeOldMemory()
 	}
 	return err
 }

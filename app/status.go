@@ -27,6 +27,8 @@ func (e *Engine) Status(ctx context.Context) (*api.Status, error) {
 	defer cancel()
 	facts, err := e.facts.get(probe, e.opt.Hypervisor)
 	s.Hypervisor = api.Hypervisor{Found: err == nil, Path: facts.Path, Version: facts.Version, Accel: facts.Accel, Note: facts.Note}
+	here := e.knownDevice()
+	s.Hypervisor.Bridge, s.Hypervisor.NoBridge = here.Bridge, here.NoBridge
 	if err != nil {
 		s.Hypervisor.Note = explainHypervisor(err).Error()
 	}
@@ -143,6 +145,7 @@ func (v *vm) status() api.VM {
 	s := api.VM{
 		ID: v.id, Name: r.Name, Here: v.ownerLocked(), Owner: owner, Term: v.term, Spec: spec, Problem: v.problem, Replicas: []api.Replica{},
 	}
+	s.Agent = v.agent
 	guest, state, starting, op := v.guest, v.guestWas, v.starting, v.op
 	disk := v.disk
 	if v.sw != nil {
@@ -160,6 +163,9 @@ func (v *vm) status() api.VM {
 	}
 	if there, twice := v.signedTwice(); twice && s.Problem == nil {
 		s.Problem = errSignedTwice(s.Name, v.e.deviceName(owner), there)
+	}
+	if s.Problem == nil {
+		s.Problem = v.standsStill(time.Now())
 	}
 	s.OwnerName = v.e.deviceName(owner)
 	if s.Here {
@@ -179,6 +185,9 @@ func (v *vm) status() api.VM {
 		s.State = v.remoteState(r)
 	case starting:
 		s.State = api.VMStarting
+	case op == opStop && guest != nil:
+		s.State = api.VMStopping
+		s.Screen, s.Console = guest.Screen(), guest.Console()
 	case guest != nil:
 		s.State = guestState(state)
 		s.Screen, s.Console = guest.Screen(), guest.Console()
@@ -189,6 +198,7 @@ func (v *vm) status() api.VM {
 	}
 	s.Conflict, s.Orphan, s.RestorePoints = v.conflict(), v.e.dir.Orphan(v.id), v.restorePoints()
 	s.Hydration, s.Lending = v.hydration(), v.lending()
+	s.Unfit = v.unfit()
 	s.Replicas = v.replicas(r)
 	if s.Here {
 		if disk != nil {

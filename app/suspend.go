@@ -1,130 +1,176 @@
 package app
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
-	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 
-	"github.com/zeebo/blake3"
-
 	"tagalong.org/tagalong/app/api"
-	"tagalong.org/tagalong/app/custody"
-	"tagalong.org/tagalong/app/durable"
 	"tagalong.org/tagalong/app/hypervisor"
+	"tagalong.org/tagalong/app/savedmemory"
+	"tagalong.org/tagalong/app/second"
+	"tagalong.org/tagalong/app/volumes/window"
+	"tagalong.org/tagalong/vmdisk"
 )
 
-// memoryNote keeps a saved memory's note in a file.
-type memoryNote struct {
-	path string
-	mu   *sync.Mutex // held over a change
-}
+// phaseSecondCopy is a suspension's last one: all is written, and made durable, if that is asked for on a second device.
+const phaseSecondCopy = "making it durable"
 
-func (n memoryNote) Read() ([]byte, error) { return os.ReadFile(n.path) }
-
-func (n memoryNote) Write(b []byte) error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return durable.Write(n.path, b)
-}
-
-func (n memoryNote) Change(fn func(b []byte) []byte) error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	b, err := n.Read()
+// waitFor does work as a job that the person can follow and cancel, and waits for it. Who stops waiting cancels it.
+func (v *vm) waitFor(ctx context.Context, kind string, do func(ctx context.Context, j *job) error) error {
+	about, err := v.e.startJob(api.Job{Kind: kind, VM: v.id, VMName: v.name()}, do)
 	if err != nil {
 		return err
 	}
-	if b = fn(b); b == nil {
-		return nil
+	j := v.e.job(about.ID)
+	if j == nil {
+		return errVMClosed
 	}
-	return durable.Write(n.path, b)
+	select {
+	case <-j.ended:
+	case <-ctx.Done():
+		j.cancel()
+		<-j.ended
+	}
+	if failed := j.snapshot().Error; failed != nil {
+		return failed
+	}
+	return nil
 }
 
-// noteOf is the note of a VM's saved memory.
-func (e *Engine) noteOf(id string) memoryNote {
-	return memoryNote{filepath.Join(e.vmDir(id), "memory.json"), &e.notes}
-}
-
-// memory is the VM's saved memory: in the file "memory" and, beside it, its note "memory.json".
-func (v *vm) memory() custody.Memory {
-	return custody.Memory{Note: v.e.noteOf(v.id), Disk: v.currentDisk(), Log: v.log}
-}
-
-func (v *vm) memoryNote() string { return v.memoryFile() + ".json" }
-
-func (v *vm) suspended() bool {
-	_, err := os.Stat(v.memoryNote())
-	return err == nil
-}
-
-// suspend stops the guest, writes its memory durably and ends its hypervisor.
-func (v *vm) suspend(ctx context.Context, guest hypervisor.Guest) (err error) {
-	if err := v.halt(ctx, guest); err != nil {
+// suspend stops the guest, makes its memory durable and ends its hypervisor. Until the memory is durable the guest goes on if anything fails, or the
+// person cancels.
+func (v *vm) suspend(ctx context.Context, j *job, guest hypervisor.Guest) error {
+	config, err := v.config()
+	if err != nil {
+		return err
+	}
+	sees, err := config.Seen()
+	if err != nil {
+		return err
+	}
+	facts, err := v.e.facts.get(ctx, v.e.opt.Hypervisor)
+	if err != nil {
 		return explainHypervisor(err)
 	}
-	defer func() {
-		if err == nil {
-			return
-		}
-		back, cancel := context.WithTimeout(context.WithoutCancel(ctx), actionTimeout)
-		defer cancel()
-		removeMemory(v)
-		if goErr := v.carryOn(back, guest); goErr != nil {
-			err = errors.Join(err, goErr)
-		}
-	}()
 	disk := v.currentDisk()
 	if disk == nil {
 		return errVMClosed
 	}
-	// Pausing flushed; the barrier of this flush is the position that the memory belongs to.
-	if err := disk.Flush(); err != nil {
-		return fmt.Errorf("flush the disk: %w", err)
+	// The volume is made while the guest still runs: it takes the disk some time.
+	w, err := v.makeMemoryVolume(config.MemoryKiB << 10)
+	if err != nil {
+		return v.explainSuspend(err)
 	}
-	note := custody.SavedMemory{At: time.Now()}
-	position := disk.Info().Position
-	if note.Bytes, note.Hash, err = v.writeMemory(ctx, guest); err != nil {
+	if err := v.halt(ctx, guest); err != nil {
 		return explainHypervisor(err)
 	}
-	if err := v.memory().Saved(position, note); err != nil {
-		return err
+	h := savedmemory.Header{Config: sees, Accel: facts.Accel, Version: facts.Version, At: time.Now().UTC()}
+	if h, err = v.saveMemory(ctx, j, guest, disk, w, h); err != nil {
+		back, cancel := context.WithTimeout(context.WithoutCancel(ctx), actionTimeout)
+		defer cancel()
+		if stands := v.goOnAfterAll(back, guest, w); stands != nil {
+			return fmt.Errorf("%w (it wasn't suspended: %v)", stands, err)
+		}
+		return v.explainSuspend(err)
 	}
+	v.setSaved(saved{looked: true, header: &h})
+	// The guest is in the header now; a hypervisor that doesn't end is ended by who finds it beside that.
 	if err := guest.Kill(context.WithoutCancel(ctx)); err != nil {
 		return explainHypervisor(err)
 	}
 	v.dropGuest(guest)
+	j.say(v.name() + " is suspended.")
 	v.e.hub.publish(api.Event{Kind: "vm.suspended", VM: v.id, Text: v.name() + " is suspended."})
 	v.e.saveRecordSoon()
 	return nil
 }
 
-func (v *vm) writeMemory(ctx context.Context, guest hypervisor.Guest) (int64, string, error) {
-	f, err := os.OpenFile(v.memoryFile(), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return 0, "", err
+// saveMemory writes the paused guest's memory, with progress.
+func (v *vm) saveMemory(ctx context.Context, j *job, guest hypervisor.Guest, disk *vmdisk.Store, w *window.Disk, h savedmemory.Header) (savedmemory.Header, error) {
+	var raw atomic.Int64
+	watch, stop := context.WithCancel(ctx)
+	defer stop()
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		v.watchSaving(watch, j, guest, &raw)
+	}()
+	defer func() {
+		stop()
+		<-watched
+	}()
+	bound := v.second.On(disk, ctx.Done())
+	return savedmemory.Save(ctx, savedmemory.Saving{
+		Volume: w, Header: h, Write: guest.Save,
+		Flush: func() error {
+			stop()
+			<-watched
+			j.enter(phaseSecondCopy)
+			return bound.Flushed(w.Flush)
+		},
+		Progress: func(n, _ int64) { raw.Store(n) },
+	})
+}
+
+// savingPoll is how often the hypervisor is asked how much of a memory is left to write.
+const savingPoll = 250 * time.Millisecond
+
+// watchSaving keeps the job's progress true until ctx ends: what was written, of that and what is left.
+func (v *vm) watchSaving(ctx context.Context, j *job, guest hypervisor.Guest, raw *atomic.Int64) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(savingPoll):
+		}
+		if left, err := guest.Unsaved(ctx); err == nil {
+			done := raw.Load()
+			j.progressOf(done, done+left)
+		}
 	}
-	defer f.Close()
-	sum := blake3.New()
-	out := bufio.NewWriterSize(f, 1<<20)
-	if err := guest.Save(ctx, io.MultiWriter(out, sum)); err != nil {
-		return 0, "", err
+}
+
+// goOnAfterAll lets a guest go on whose memory couldn't be saved. Nothing of that may be left that could be taken for it.
+func (v *vm) goOnAfterAll(ctx context.Context, guest hypervisor.Guest, w *window.Disk) error {
+	if err := savedmemory.Clear(w); err != nil {
+		// It stands still, whole: better than one that goes on beside a header that it has outrun.
+		return fmt.Errorf("the VM stands still: %w", err)
 	}
-	if err := errors.Join(out.Flush(), f.Sync()); err != nil {
-		return 0, "", err
+	v.setSaved(saved{looked: true})
+	v.discard(w)
+	return v.letRun(ctx, guest)
+}
+
+// explainSuspend makes a sentence of why a VM wasn't suspended.
+func (v *vm) explainSuspend(err error) error {
+	switch {
+	case errors.Is(err, context.Canceled):
+		return err
+	case errors.Is(err, second.ErrNoSecond):
+		return &api.Error{Code: api.CodeUnreachable, Sentence: v.name() + " wasn't suspended: its memory has to be on a second device, and none has it.",
+			Next: fmt.Sprintf("Connect one, or say that one copy is enough: tagalong vm set %q --sync one", v.name()), Cause: err.Error()}
+	case errors.Is(err, syscall.ENOSPC):
+		return &api.Error{Code: api.CodeSpace, Sentence: "There isn't enough space on this device for the memory of " + v.name() + ". It wasn't suspended and goes on.",
+			Next: "Free some space and try again, or shut it down instead: tagalong vm stop", Cause: err.Error()}
 	}
-	size, err := f.Seek(0, io.SeekCurrent)
-	return size, fmt.Sprintf("%x", sum.Sum(nil)), err
+	return explainHypervisor(err)
 }
 
 // restore starts the hypervisor with the saved memory and lets the guest go on.
-func (v *vm) restore(ctx context.Context) error {
-	note, err := v.checkMemory()
+func (v *vm) restore(ctx context.Context, j *job) error {
+	s, err := v.isSaved()
+	if err != nil {
+		return err
+	}
+	if s.err != nil {
+		return v.errMemoryUnusable(s.err)
+	}
+	w, _, err := v.memoryVolume()
 	if err != nil {
 		return err
 	}
@@ -132,84 +178,101 @@ func (v *vm) restore(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := v.startExport(); err != nil {
+	if err := v.fitsHere(ctx, *s.header, config); err != nil {
 		return err
 	}
-	v.setStarting(true)
-	defer v.setStarting(false)
-	if err := v.uncertain(); err != nil {
-		return err
-	}
-	guest, err := v.e.opt.Hypervisor.StartIncoming(ctx, config)
+	guest, err := v.startWaiting(ctx, config)
 	if err != nil {
-		return explainHypervisor(err)
+		return err
 	}
-	if err := v.loadMemory(ctx, guest, note); err != nil {
-		kill, cancel := context.WithTimeout(context.WithoutCancel(ctx), actionTimeout)
+	kill := func(err error) error {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), actionTimeout)
 		defer cancel()
-		return errors.Join(explainHypervisor(err), guest.Kill(kill), guest.Close())
+		return errors.Join(err, guest.Kill(ctx), guest.Close())
+	}
+	stored := s.header.Stored
+	err = savedmemory.Load(ctx, savedmemory.Loading{Volume: w, Header: *s.header, Read: func(ctx context.Context, r io.Reader) error { return guest.Restore(ctx, r) },
+		Progress: func(n int64) { j.progressOf(n, stored) }})
+	switch {
+	case errors.Is(err, savedmemory.ErrDamaged):
+		return kill(v.errMemoryUnusable(err))
+	case errors.Is(err, vmdisk.ErrStale):
+		return kill(&api.Error{Code: api.CodeUnreachable, Sentence: "Not all of the saved memory of " + v.name() + " is here yet, and no device that has the rest is connected. It stays suspended.",
+			Next: "Connect one and try again.", Cause: err.Error()})
+	case err != nil:
+		return kill(explainHypervisor(err))
 	}
 	if err := v.adopt(ctx, guest); err != nil {
 		return err
 	}
-	// The memory is used up before the guest goes on: it must never be loaded a second time on a
-	// disk that has moved on.
-	removeMemory(v)
-	// From here on there is no way back, whoever has lost patience.
+	// From here on there is no way back, whoever has lost patience: the memory is used up before the guest goes on. It must never be loaded a
+	// second time, beside disks that have moved on.
 	ctx = context.WithoutCancel(ctx)
-	err = v.letRun(ctx, guest)
+	if err = savedmemory.Clear(w); err == nil {
+		v.setSaved(saved{looked: true})
+		err = v.letRun(ctx, guest)
+	}
 	if err != nil && v.owner() {
 		err = errors.Join(err, guest.Kill(ctx))
 		v.dropGuest(guest)
+		v.setSaved(saved{})
+	}
+	if err == nil {
+		v.discard(w)
+		j.say(v.name() + " goes on.")
 	}
 	return err
 }
 
-// checkMemory reads the note and makes sure that the memory belongs to the disk as it is.
-func (v *vm) checkMemory() (custody.SavedMemory, error) {
-	note, err := v.memory().Check()
-	switch {
-	case errors.Is(err, custody.ErrMemoryFormat):
-		return note, errConflict("The saved memory of "+v.name()+" can't be read by this version.", "Start it without: tagalong vm stop --force, then vm start.")
-	case errors.Is(err, custody.ErrNoDisk):
-		return note, errVMClosed
-	case errors.Is(err, custody.ErrMemoryElsewhere):
-		at := "another one"
-		if disk := v.currentDisk(); disk != nil {
-			at = disk.Info().Position.String()
-		}
-		return note, errConflict(fmt.Sprintf("The saved memory of %s belongs to an earlier state of its disk (%d/%d, now %s).", v.name(), note.Term, note.Barrier, at),
-			fmt.Sprintf("Drop it with: tagalong vm stop --force %q", v.name()))
+// startWaiting starts a hypervisor that waits for memory.
+func (v *vm) startWaiting(ctx context.Context, config hypervisor.Config) (hypervisor.Guest, error) {
+	if err := v.admit(config.MemoryKiB << 10); err != nil {
+		return nil, errConflict("There isn't enough free memory on this device for "+v.name()+".", "Close something and try again.")
 	}
-	return note, err
+	defer v.admitted()
+	if err := v.startExport(); err != nil {
+		return nil, err
+	}
+	v.setStarting(true)
+	defer v.setStarting(false)
+	if err := v.uncertain(); err != nil {
+		return nil, err
+	}
+	guest, err := v.e.opt.Hypervisor.StartIncoming(ctx, config)
+	if err != nil {
+		return nil, explainHypervisor(err)
+	}
+	return guest, nil
 }
 
-func (v *vm) loadMemory(ctx context.Context, guest hypervisor.Guest, note custody.SavedMemory) error {
-	f, err := os.Open(v.memoryFile())
+// fitsHere says why a memory can't go on here as the VM, and this device, are.
+func (v *vm) fitsHere(ctx context.Context, h savedmemory.Header, config hypervisor.Config) error {
+	sees, err := config.Seen()
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	sum := blake3.New()
-	if err := guest.Restore(ctx, io.TeeReader(io.LimitReader(f, note.Bytes), sum)); err != nil {
-		return err
+	if h.Config != sees {
+		return errConflict("The hardware of "+v.name()+" was changed since it was suspended: its memory can't go on in it.",
+			fmt.Sprintf("Change it back, or start it without (what was open in it is lost, its disks are whole): tagalong vm stop --force %q", v.name()))
 	}
-	if got := fmt.Sprintf("%x", sum.Sum(nil)); got != note.Hash {
-		return fmt.Errorf("the saved memory is damaged: its hash is %s, not %s", got, note.Hash)
+	facts, err := v.e.facts.get(ctx, v.e.opt.Hypervisor)
+	if err != nil {
+		return explainHypervisor(err)
+	}
+	if h.Accel != facts.Accel {
+		return errConflict(fmt.Sprintf("%s was suspended under %s, and this device has %s: its memory can't go on here.", v.name(), h.Accel, facts.Accel),
+			"Resume it on a device like the one on which it was suspended.")
 	}
 	return nil
 }
 
-// removeMemory drops a saved memory, the note first.
-func removeMemory(v *vm) {
-	v.e.notes.Lock()
-	defer v.e.notes.Unlock()
-	for _, path := range []string{v.memoryNote(), v.memoryFile()} {
-		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-			v.log.Warn("Removing saved memory failed", "file", path, "error", err)
-		}
+// errMemoryUnusable leaves the choice to the person: nothing starts without the memory unasked.
+func (v *vm) errMemoryUnusable(err error) error {
+	sentence := "The saved memory of " + v.name() + " is damaged: it can't go on where it was."
+	next := fmt.Sprintf("Its disks are whole. Start it without what was open in it: tagalong vm stop --force %q, then: tagalong vm start %q", v.name(), v.name())
+	if errors.Is(err, savedmemory.ErrVersion) {
+		sentence = "A later version of Tagalong has suspended " + v.name() + "."
+		next = "Update Tagalong on this device, or start it without what was open in it: tagalong vm stop --force, then vm start."
 	}
-	if err := durable.SyncDir(v.dir); err != nil {
-		v.log.Warn("Removing saved memory failed", "error", err)
-	}
+	return &api.Error{Code: api.CodeConflict, Sentence: sentence, Next: next, Cause: err.Error()}
 }

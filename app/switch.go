@@ -25,23 +25,25 @@ func (e *Engine) Switch(ctx context.Context, req api.SwitchVM) (*api.Switch, err
 	if err := v.decided(); err != nil {
 		return nil, err
 	}
+	if err := checkPause(req.Pause); err != nil {
+		return nil, err
+	}
 	owner := v.ownerID()
 	if owner == to {
 		return nil, errConflict(fmt.Sprintf("%s is on %s already.", v.name(), e.deviceName(to)), "")
 	}
 	if to == e.host.ID() {
-		s, err := v.take(ctx)
-		return s, err
+		return v.take(ctx, req.Pause)
 	}
 	if owner != e.host.ID() {
 		return nil, &api.Error{Code: api.CodeElsewhere, Sentence: fmt.Sprintf("%s is on %s.", v.name(), e.deviceName(owner)),
 			Next: fmt.Sprintf("Ask for it on %s itself, or send it from %s.", e.deviceName(to), e.deviceName(owner))}
 	}
-	return v.sendTo(ctx, to)
+	return v.sendTo(ctx, to, req.Pause)
 }
 
-// take asks the owner for the VM.
-func (v *vm) take(ctx context.Context) (*api.Switch, error) {
+// take asks the owner for the VM. pause is for how long its guest may stand still, this once; 0 is as it is set.
+func (v *vm) take(ctx context.Context, pause time.Duration) (*api.Switch, error) {
 	if err := v.decided(); err != nil {
 		return nil, err
 	}
@@ -58,16 +60,20 @@ func (v *vm) take(ctx context.Context) (*api.Switch, error) {
 			return nil, explainHypervisor(err)
 		}
 	}
+	if err := v.e.dir.Room(); err != nil {
+		return nil, errFullDisk(err) // what says that the VM is here couldn't be written
+	}
 	if err := v.begin(opSwitch); err != nil {
 		return nil, err
 	}
+	v.wishPause(v.e.host.ID(), pause)
 	_, s := v.beginSwitch(owner, v.e.host.ID(), false)
 	v.post(v.e.ctx, baton.Event{Kind: baton.EvWant, Peer: owner, Ask: newID()})
 	return &s, nil
 }
 
 // sendTo asks another device to take the VM from here.
-func (v *vm) sendTo(ctx context.Context, device string) (*api.Switch, error) {
+func (v *vm) sendTo(ctx context.Context, device string, pause time.Duration) (*api.Switch, error) {
 	if v.switching() || v.invited() != nil {
 		return nil, errBusy(v.name(), opSwitch)
 	}
@@ -77,8 +83,8 @@ func (v *vm) sendTo(ctx context.Context, device string) (*api.Switch, error) {
 	if err := v.wholeFirst(); err != nil {
 		return nil, err
 	}
-	if v.suspended() {
-		return nil, errConflict(v.name()+" is suspended.", "Resume it first.")
+	if v.oldMemory() {
+		return nil, errConflict(v.name()+" was suspended by an earlier version of Tagalong, and such a memory can't come along.", "Resume it first.")
 	}
 	if id, sees := v.seesPoint(); sees {
 		return nil, errSeesPoint(v.name(), id)
@@ -87,6 +93,7 @@ func (v *vm) sendTo(ctx context.Context, device string) (*api.Switch, error) {
 		return nil, errUnreachable(v.e.deviceName(device))
 	}
 	v.forgetCalledOff()
+	v.wishPause(device, pause)
 	r, s := v.beginSwitch(v.e.host.ID(), device, v.currentGuest() != nil)
 	if !v.e.tellDevice(device, handoff.Msg{VM: v.id, Body: handoff.Invite{}}) {
 		v.endSwitch(r, baton.ReasonLinkLost)

@@ -4,10 +4,12 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
+	"strings"
 	"time"
 
 	"tagalong.org/tagalong/app/api"
 	"tagalong.org/tagalong/app/meter"
+	"tagalong.org/tagalong/app/switching"
 	"tagalong.org/tagalong/directory/baton"
 )
 
@@ -21,13 +23,6 @@ type switchRun struct {
 	told    time.Time
 	retries int
 }
-
-const (
-	phasePreflight = api.PhasePreflight
-	phaseCatchUp   = api.PhaseCatchUp
-	phaseMemory    = api.PhaseMemory
-	phaseHandOff   = api.PhaseHandOff
-)
 
 // toldEvery is how often the progress of a switch or job is published.
 const toldEvery = 200 * time.Millisecond
@@ -46,7 +41,7 @@ func (v *vm) beginSwitch(from, to string, live bool) (*switchRun, api.Switch) {
 	}
 	r := &switchRun{s: api.Switch{
 		ID: newID(), VM: v.id, VMName: v.name(), From: from, FromName: v.e.deviceName(from), To: to, ToName: v.e.deviceName(to),
-		Kind: kind, Phase: phasePreflight, Started: time.Now(), CanEnd: true,
+		Kind: kind, Phase: api.PhasePreflight, Started: time.Now(), CanEnd: true,
 	}}
 	v.mu.Lock()
 	v.sw = r
@@ -84,7 +79,7 @@ func (v *vm) updateRun(r *switchRun, change func(r *switchRun)) (api.Switch, boo
 func (v *vm) switchPhase(phase api.SwitchPhase) {
 	s, ok := v.updateSwitch(func(r *switchRun) {
 		r.s.Phase = phase
-		if phase == phaseHandOff {
+		if phase == api.PhaseHandOff {
 			r.s.ETA = 0
 		}
 	})
@@ -96,39 +91,46 @@ func (v *vm) switchPhase(phase api.SwitchPhase) {
 
 func phaseText(p api.SwitchPhase) string {
 	switch p {
-	case phaseCatchUp:
+	case api.PhaseCatchUp:
 		return "bringing the disk's copy up to date"
-	case phaseMemory:
+	case api.PhaseMemory:
 		return "memory is on its way, the VM goes on"
-	case phaseHandOff:
+	case api.PhaseHandOff:
 		return "handing over"
 	default:
 		return string(p)
 	}
 }
 
-// switchBytes tells how much has moved: memory, disk (since the connection began), and what remains.
-func (v *vm) switchBytes(memory, disk, remaining int64) {
+// switchReport tells how much has moved: memory, disk (since the connection began), what remains, and what is done where that doesn't
+// get less.
+func (v *vm) switchReport(report switching.Report) {
 	now := time.Now()
-	publish := false
+	publish, stepped := false, false
 	s, ok := v.updateSwitch(func(r *switchRun) {
 		if r.base == 0 {
-			r.base = disk
+			r.base = report.Disk
 		}
-		r.s.Memory, r.s.Disk = memory, disk-r.base
+		r.s.Memory, r.s.Disk = report.Memory, report.Disk-r.base
 		r.s.Bytes = r.s.Memory + r.s.Disk
-		r.s.Total = r.s.Bytes + remaining
+		r.s.Total = r.s.Bytes + report.Remaining
 		r.s.Rate = r.meter.Update(now, r.s.Bytes)
-		r.s.ETA = meter.TimeLeft(remaining, r.s.Rate)
-		publish = now.Sub(r.told) >= toldEvery
+		r.s.ETA = meter.TimeLeft(report.Remaining, r.s.Rate)
+		stepped = stepUp(r, report)
+		publish = stepped || now.Sub(r.told) >= toldEvery
 		if publish {
 			r.told = now
 		}
 	})
-	if ok && publish {
+	switch {
+	case !ok || !publish:
+		return
+	case stepped:
+		v.publishSwitch("switch.step", s, s.Why)
+	default:
 		v.publishSwitch("switch.progress", s, "")
-		v.sendProgress(s)
 	}
+	v.sendProgress(s)
 }
 
 // switchTotals sets the final counts on the giver's side.
@@ -179,19 +181,25 @@ func (v *vm) switchRemote(from string, p api.Switch) {
 	if p.From != from {
 		return
 	}
+	stepped := false
 	s, ok := v.updateSwitch(func(r *switchRun) {
 		if r.s.From != from {
 			return
 		}
 		r.s.Phase, r.s.Kind = p.Phase, p.Kind
 		r.s.Bytes, r.s.Total, r.s.Memory, r.s.Disk, r.s.Rate, r.s.ETA = p.Bytes, p.Total, p.Memory, p.Disk, p.Rate, p.ETA
+		stepped = stepUpRemote(r, p)
 	})
-	if ok && !p.Phase.Ended() {
+	switch {
+	case !ok || p.Phase.Ended():
+	case stepped:
+		v.publishSwitch("switch.step", s, s.Why)
+	default:
 		v.publishSwitch("switch.progress", s, "")
 	}
 }
 
-// switchDone ends switch r well, if it is under way. by is the device that runs the VM now.
+// switchDone ends switch r well, if it is under way. by is the name of the device that has the VM now.
 func (v *vm) switchDone(r *switchRun, by string) (api.Switch, bool) {
 	s, ok := v.updateRun(r, func(r *switchRun) {
 		if r.s.Pause == 0 && !r.stopped.IsZero() {
@@ -207,9 +215,15 @@ func (v *vm) switchDone(r *switchRun, by string) (api.Switch, bool) {
 
 // endSwitch ends switch r without a move.
 func (v *vm) endSwitch(r *switchRun, reason string) {
+	refused := v.lastRefusal()
 	s, ok := v.updateRun(r, func(r *switchRun) {
 		r.s.Phase, r.s.Ended, r.s.ETA, r.s.CanEnd = api.PhaseFailed, time.Now(), 0, false
-		r.s.Error = explainEnd(r.s, reason)
+		if r.s.Error = refused.explain(r.s, reason); r.s.Error == nil {
+			r.s.Error = explainEnd(r.s, reason)
+		}
+		if reason == reasonTooBusy {
+			r.s.OfferPause = offeredPause(r.s)
+		}
 		if reason == baton.ReasonCancelled {
 			r.s.Phase = api.PhaseCancelled
 		}
@@ -238,7 +252,7 @@ func explainEnd(s api.Switch, reason string) *api.Error {
 	case baton.ReasonRestarted:
 		return &api.Error{Code: api.CodeInternal, Sentence: "Tagalong was restarted in the middle of the switch. " + stays, Next: "Try again."}
 	case reasonSuspended:
-		return &api.Error{Code: api.CodeConflict, Sentence: s.VMName + " is suspended on " + s.FromName + ".", Next: "Resume it there first."}
+		return &api.Error{Code: api.CodeConflict, Sentence: s.VMName + " was suspended on " + s.FromName + " by an earlier version of Tagalong, and such a memory can't come along.", Next: "Resume it there first."}
 	case reasonNotWhole:
 		return &api.Error{Code: api.CodeBusy, Sentence: "Not all of " + s.VMName + " is on " + s.FromName + " yet. " + stays,
 			Next: "Wait until it is (tagalong status there shows how far it is), and try again."}
@@ -251,11 +265,21 @@ func explainEnd(s api.Switch, reason string) *api.Error {
 	case reasonSeesPoint:
 		return &api.Error{Code: api.CodeConflict, Sentence: s.VMName + " sees a restore point as a disk on " + s.FromName + ", and that can't come along.",
 			Next: "Take it away there first: tagalong restore-points close"}
+	case reasonTooBusy:
+		return errTooBusy(s)
 	case baton.ReasonOusted:
 		return &api.Error{Code: api.CodeConflict, Sentence: s.VMName + " was taken over by another device.", Next: "See where it is with: tagalong vm list"}
 	case reasonNotComparedYet:
 		return &api.Error{Code: api.CodeBusy, Sentence: "It isn't clear yet whether " + s.ToName + " has something of " + s.VMName + " that " + s.FromName + " lacks. " + stays,
 			Next: "Try again in a moment."}
+	case reasonCameBack:
+		return &api.Error{Code: api.CodeInternal, Sentence: fmt.Sprintf("%s couldn't go on with %s, which is on %s again.", s.ToName, s.VMName, s.FromName),
+			Next: "Try again; the log of Tagalong on " + s.ToName + " has the cause."}
+	case baton.ReasonNotStored:
+		return &api.Error{Code: api.CodeSpace, Sentence: s.FromName + " couldn't write down that it hands " + s.VMName + " over. " + stays,
+			Next: "Check that its disk isn't full, and try again."}
+	case reasonNoRoom:
+		return &api.Error{Code: api.CodeSpace, Sentence: "The disk of " + s.ToName + " is full. " + stays, Next: "Free some space there and try again."}
 	case reasonMemory:
 		return &api.Error{Code: api.CodeConflict, Sentence: "There isn't enough free memory on " + s.ToName + ". " + stays, Next: "Close something there and try again."}
 	case reasonNoHypervisor:
@@ -264,6 +288,9 @@ func explainEnd(s api.Switch, reason string) *api.Error {
 		return &api.Error{Code: api.CodeConflict, Sentence: "One of the two devices emulates in software and the other doesn't, so running memory can't move. " + stays,
 			Next: "Shut " + s.VMName + " down (tagalong vm stop), switch it, and start it there."}
 	default:
+		if strings.HasPrefix(reason, reasonPreflight) {
+			return errUnfit(s, stays, reason)
+		}
 		return &api.Error{Code: api.CodeInternal, Sentence: "The switch failed. " + stays, Next: "Try again; the engine's log has the cause.", Cause: reason}
 	}
 }
@@ -275,6 +302,8 @@ const (
 	reasonLeaving   = "getting ready to work offline"
 	reasonNotReady  = "neither running nor stopped"
 	reasonMemory    = "not enough memory"
+	reasonNoRoom    = "no room"
+	reasonCameBack  = "came back"
 	reasonConflict  = "two versions"
 	reasonSeesPoint = "sees a restore point"
 	// A copy that was not compared with the history can't be gone on with.
@@ -282,6 +311,8 @@ const (
 	// A memory image of one accelerator may not run under the other.
 	reasonAccel        = "another accelerator"
 	reasonNoHypervisor = "no hypervisor"
+	// The guest writes memory faster than the connection carries it, and nothing helped.
+	reasonTooBusy = "too busy"
 )
 
 // maxRetries is how often an attempt begins anew that ended for no fault of either side.

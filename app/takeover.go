@@ -76,7 +76,7 @@ func (e *Engine) TakeOver(ctx context.Context, req api.TakeOverVM) error {
 func (v *vm) beginTakeOver() error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	stuck := v.op == opSwitch && v.state == baton.Given
+	stuck := v.op == opSwitch && (v.state == baton.Given || v.state == baton.Loaded)
 	if v.op != "" && !stuck {
 		return errBusy(v.nameLocked(), v.op)
 	}
@@ -193,7 +193,9 @@ func (v *vm) takeoverWarnings(t *api.Takeover) []api.Warning {
 	case api.VMRunning, api.VMPaused, api.VMStarting, api.VMSwitching:
 		say(api.WarnRunning, "%s was running on %s when it was last heard of: its open windows don't come along, it starts here as after a power cut.", t.VMName, t.OwnerName)
 	case api.VMSuspended:
-		say(api.WarnSuspended, "%s is suspended on %s: its open windows are kept there and don't come along.", t.VMName, t.OwnerName)
+		if !v.memoryCame() {
+			say(api.WarnSuspended, "%s is suspended on %s: its open windows haven't come here, and stay there.", t.VMName, t.OwnerName)
+		}
 	}
 	switch {
 	case t.Missing == nil:
@@ -292,7 +294,7 @@ func (v *vm) persistKept(a baton.Action) baton.Event {
 func (v *vm) judge(term uint64) (baton.Event, bool) {
 	// The hypervisor of a replica waits for a memory that is the giver's.
 	guest := v.machine.State() == baton.Ousted && v.currentGuest() != nil
-	newer, known := v.custody().Judge(v.machine.Term(), guest || v.suspended())
+	newer, known := v.custody().Judge(v.machine.Term(), guest || v.oldMemory())
 	if !known {
 		return baton.Event{}, false
 	}
@@ -305,7 +307,7 @@ func (v *vm) pauseGuest(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, actionTimeout)
 	defer cancel()
 	if v.outgoing != nil {
-		v.outgoing.end(ctx)
+		v.outgoing.End(ctx)
 		v.outgoing = nil
 	}
 	v.endUnder(baton.ReasonOusted)

@@ -161,6 +161,7 @@ func TestATakeoverOfWhatNeverArrived(t *testing.T) {
 	}
 	laptop.hv.setHoldLoaded(nil)
 	until(t, "the desk to miss the laptop", func() bool { return !desk.engine.linked(laptop.engine.host.ID()) })
+	desk.reads("Work", "stands still here: the connection to laptop was lost")
 	if s := guest.get(); s == hypervisor.StateRunning {
 		t.Fatal("the guest runs after it was given away")
 	}

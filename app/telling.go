@@ -128,6 +128,9 @@ func (v *vm) tellReplica(device string, p api.Replica, disk *vmdisk.Store, now *
 		return false, nil // its feed has yet to begin
 	}
 	defer lag.Release()
+	if err := v.tellSize(disk.Size()); err != nil {
+		return false, err
+	}
 	began, before := time.Now(), v.e.dir.ChunkStats().Written
 	info := directory.ReplicaInfo{
 		Position: directory.Position(lag.Acked), Of: directory.Position(lag.Of),

@@ -16,6 +16,8 @@ import (
 	"tagalong.org/tagalong/app/hypervisor"
 	"tagalong.org/tagalong/app/scrub"
 	"tagalong.org/tagalong/app/second"
+	"tagalong.org/tagalong/app/switching"
+	"tagalong.org/tagalong/app/volumes"
 	"tagalong.org/tagalong/directory"
 	"tagalong.org/tagalong/directory/baton"
 	"tagalong.org/tagalong/vmdisk"
@@ -59,9 +61,10 @@ type vm struct {
 
 	// Owned by the loop goroutine.
 	machine  *baton.Machine
-	outgoing *outgoingRun
+	outgoing *switching.Giver
 	incoming *incomingRun
-	again    bool // the history is to be looked at again: something couldn't be written
+	again    bool   // the history is to be looked at again: something couldn't be written
+	stood    string // why the VM stands still in a hand-off, as last told
 
 	// op is held by whoever changes what the VM does: a person's command or a hand-off.
 	// guarded by mu
@@ -69,8 +72,12 @@ type vm struct {
 	op        string
 	state     baton.State // the machine's, after its last step
 	term      uint64
+	entered   time.Time // when state was entered
+	with      string    // the device at the other end of the machine's hand-off
 	guest     hypervisor.Guest
 	guestWas  hypervisor.State
+	saved     saved         // what is known of a suspended guest's memory
+	kept      volumes.Table // how the store on this device is cut; zero until that is known
 	problem   *api.Error
 	disk      *vmdisk.Store
 	export    *export
@@ -85,14 +92,23 @@ type vm struct {
 	expecting *incomingRun        // whose memory stream may come
 	word      *custody.Word       // what came with the transfer
 	converged bool                // the last attempt to give it away ended because it was idle
+	takes     int                 // the version of the memory stream that both this device and who asked last understand
 	sealed    bool                // the replica is loaded and waits for the baton
 	sw        *switchRun
+	// wish is what was allowed for the next switch from here.
+	wish pauseWish
+	// slowed says that a switch lets the guest stand still and go on, time and again: that is no news.
+	slowed bool
 	// under is the switch that the loop's step is about. Once the step has let go of the VM, sw may be another one, which the step must not
 	// end. It belongs to the loop.
 	under *switchRun
 	// holds says that the loop's step holds the VM for a hand-off, and has yet to let go of it.
-	holds     bool
-	starting  bool
+	holds    bool
+	starting bool
+	// clock tends the guest's clock, agent is what is known of its agent.
+	clock     *clockRun
+	agent     api.AgentState
+	claimed   int64  // bytes of memory that a guest about to start here was promised
 	told      string // the gist of the record as last written
 	aside     *asideRun
 	calledOff calledOff
@@ -104,7 +120,10 @@ type vm struct {
 	mirrored  bool                  // that was by the owner's own stream
 	// mirroredKept is what of that is durable.
 	mirroredKept bool
-	hearsay      map[string]hearsay // the owner's words on replicas, by device, while this device isn't the owner
+	// refused is what the last giver said when it refused, offeredHardware what the last one that offered says of the VM's hardware.
+	refused         refusal
+	offeredHardware string
+	hearsay         map[string]hearsay // the owner's words on replicas, by device, while this device isn't the owner
 }
 
 // ask is an event whose sender waits for what becomes of it.
@@ -123,28 +142,44 @@ var errVMClosed = errors.New("the VM is being closed")
 
 func (e *Engine) vmDir(id string) string  { return filepath.Join(e.opt.DataDir, "vms", id) }
 func (v *vm) diskDir() string             { return v.e.diskDir(v.id) }
-func (v *vm) memoryFile() string          { return filepath.Join(v.dir, "memory") }
 func (e *Engine) runDir(id string) string { return filepath.Join(e.run, id[:12]) }
 
 // newVM makes the VM around a machine and starts its loop. first, if not nil, is the first event.
 func (e *Engine) newVM(id string, m *baton.Machine, disk *vmdisk.Store, guest hypervisor.Guest, first *baton.Event) *vm {
-	ctx, cancel := context.WithCancel(e.ctx)
+	v := e.makeVM(id, m, disk)
+	v.enter(guest, first)
+	return v
+}
+
+// makeVM makes the VM without beginning anything; enter does.
+func (e *Engine) makeVM(id string, m *baton.Machine, disk *vmdisk.Store) *vm {
 	v := &vm{
 		e: e, id: id, dir: e.vmDir(id), run: e.runDir(id), log: e.log.With("vm", id),
-		verifies: make(chan struct{}, 1), events: make(chan baton.Event, maxEvents), asks: make(chan ask), look: make(chan struct{}, 1), done: make(chan struct{}), cancel: cancel,
-		machine: m, disk: disk, guest: guest, feeds: map[string]*feedRun{}, lent: map[string]int{}, opened: map[string]*openPoint{},
-		state: m.State(), term: m.Term(),
+		verifies: make(chan struct{}, 1), events: make(chan baton.Event, maxEvents), asks: make(chan ask), look: make(chan struct{}, 1), done: make(chan struct{}),
+		machine: m, disk: disk, feeds: map[string]*feedRun{}, lent: map[string]int{}, opened: map[string]*openPoint{},
+		state: m.State(), term: m.Term(), entered: time.Now(), with: m.Peer(),
 	}
+	kept, err := disktool.KeptTable(v.diskDir())
+	if err != nil {
+		v.log.Warn("The record alone says how the disk is cut", "error", err)
+	}
+	v.kept = kept
 	v.openSource()
 	v.second = second.New(v.whyNoSecond, v.tellWaits)
 	v.refreshSync()
+	return v
+}
+
+// enter starts the VM's loop, and follows the guest that an earlier engine left, if there is one.
+func (v *vm) enter(guest hypervisor.Guest, first *baton.Event) {
+	ctx, cancel := context.WithCancel(v.e.ctx)
+	v.cancel, v.guest = cancel, guest
 	if guest != nil {
 		v.reservePoints()
-		e.spawn(func() { v.followGuest(guest) })
+		v.e.spawn(func() { v.followGuest(guest) })
 	}
 	v.lookSoon()
-	e.spawn(func() { v.loop(ctx, first) })
-	return v
+	v.e.spawn(func() { v.loop(ctx, first) })
 }
 
 // loop feeds the machine and performs what it says, one event at a time.
@@ -168,6 +203,7 @@ func (v *vm) loop(ctx context.Context, first *baton.Event) {
 		case now := <-tick.C:
 			_ = v.step(ctx, baton.Event{Kind: baton.EvTick, Now: now})
 			v.endUnanswered(now)
+			v.tellStandstill(now)
 			if v.again {
 				v.followHistory(ctx)
 			}
@@ -250,7 +286,10 @@ func (v *vm) settle(before baton.State, kind baton.EventKind) {
 	state := v.machine.State()
 	asked := kind == baton.EvWant || kind == baton.EvPeerAsk
 	v.mu.Lock()
-	v.state, v.term = state, v.machine.Term()
+	v.state, v.term, v.with = state, v.machine.Term(), v.machine.Peer()
+	if before != state {
+		v.entered = time.Now()
+	}
 	if !rests(state) {
 		v.op = opSwitch
 	}
@@ -286,10 +325,15 @@ func (v *vm) endUnder(reason string) {
 	v.endSwitch(v.under, reason)
 }
 
-// doneUnder ends the step's switch well, and the hold on the VM. by is the device that runs the VM now.
+// doneUnder ends the step's switch, and the hold on the VM. by is the device that has the VM now: if that isn't the one that was to have it, the
+// switch came to nothing.
 func (v *vm) doneUnder(by string) (api.Switch, bool) {
 	v.letGo()
-	return v.switchDone(v.under, by)
+	if v.under != nil && v.under.s.To != by {
+		v.endSwitch(v.under, reasonCameBack)
+		return api.Switch{}, false
+	}
+	return v.switchDone(v.under, v.e.deviceName(by))
 }
 
 // What a VM can be busy with, as the person reads it.
@@ -302,6 +346,8 @@ const (
 	opRemove  = "it is being removed"
 	opTake    = "it is being taken over"
 	opSeed    = "its copy is being filled from a file"
+	opReset   = "it is being restarted"
+	opSet     = "its settings are being changed"
 )
 
 // begin takes the VM for an operation, or says what it is busy with.
@@ -392,7 +438,7 @@ func (e *Engine) openVM(id string) error {
 	}
 	if e.dir.Removed(id) {
 		e.log.Info("Deleting a removed VM", "vm", id)
-		return os.RemoveAll(e.vmDir(id))
+		return errors.Join(e.dropNotes(id), os.RemoveAll(e.vmDir(id)))
 	}
 	if err := e.sweepVM(id); err != nil {
 		e.log.Warn("Clearing what an interrupted step left failed", "vm", id, "error", err)
@@ -422,36 +468,16 @@ func (e *Engine) openVM(id string) error {
 	if err != nil {
 		return errors.Join(err, shut())
 	}
+	v := e.makeVM(id, machine, disk)
 	var guest hypervisor.Guest
 	if r, ok := e.dir.VM(id); ok {
-		guest = e.findGuest(id, r)
+		guest = v.findGuest(r)
 	}
-	first := &baton.Event{Kind: baton.EvRestart, Facts: e.restartFacts(id, machine, disk, guest != nil)}
-	v := e.newVM(id, machine, disk, guest, first)
+	v.enter(guest, &baton.Event{Kind: baton.EvRestart, Facts: e.restartFacts(id, machine, disk, guest != nil)})
 	e.mu.Lock()
 	e.vms[id] = v
 	e.mu.Unlock()
 	return nil
-}
-
-// findGuest takes hold of the hypervisor that an earlier engine left running, or returns nil.
-func (e *Engine) findGuest(id string, r directory.VM) hypervisor.Guest {
-	ctx, cancel := context.WithTimeout(e.ctx, 10*time.Second)
-	defer cancel()
-	c, err := e.guestConfig(id, r)
-	if err != nil {
-		e.log.Error("Reading a VM's spec failed", "vm", id, "error", err)
-		return nil
-	}
-	guest, err := e.opt.Hypervisor.Find(ctx, c)
-	if err != nil {
-		if !errors.Is(err, hypervisor.ErrNotRunning) {
-			e.log.Error("Finding a VM's hypervisor failed", "vm", id, "error", err)
-		}
-		return nil
-	}
-	e.log.Info("Found a running hypervisor", "vm", id)
-	return guest
 }
 
 // closeVMs lets go of every VM; guests go on.
@@ -488,6 +514,9 @@ func (v *vm) close() {
 	v.mu.Lock()
 	guest, disk := v.guest, v.disk
 	v.guest, v.disk = nil, nil
+	if v.clock != nil {
+		v.clock.cancel()
+	}
 	v.mu.Unlock()
 	if guest != nil {
 		if err := guest.Close(); err != nil {

@@ -45,6 +45,13 @@
 #           at each end, disks on --scratch). And what a first copy, which lets guests go first, leaves of the guest's flushed writes, of its reads, and of
 #           how fast one is of reads in bursts, against none, with how fast the copy is meanwhile (beside): over loopback, the new device's disk on --fast, and
 #           its process, another computer's elsewhere, at the lowest priority
+#   switch  a switch against stock QEMU's migration with the disk mirrored over NBD, as Incus drives it (blockdev-mirror, write-blocking, onto an NBD server at the
+#           target; auto-converge; pause-before-switchover; unencrypted, and without what Incus does before), the same guest of 512 MiB on emulated processors, in
+#           network namespaces, so root: the pause between two of the guest's 10 ms ticks (pause), from the click to the first tick on the other PC (run), all
+#           that crossed the line in that time (wire; -bytes is ours against the guest's touched memory, read from the kernel), and the ticks there were of those
+#           undisturbed, between the click and the pause (before) and for two seconds after it (after). The guest is idle, writes 200 records of 4 KiB a second with a
+#           sync each eighth, or dirties 8 MiB a second within 128 MiB, most of whose bytes are zeros; on the LAN, and over 7 Mbit/s and 40 ms with less of both. Both
+#           have their disks on --scratch. A round takes a minute and a half on the LAN and ten over the slow line: --only switch/lan, --only switch/wan
 #   memory  what a 1 TiB disk with three peers and 10 % of its blocks dirty takes, beyond buffers
 #   directory  three devices' directories (processes on this computer, TCP, no encryption, on --scratch): how long until a
 #           change is durable on both others, and what the stale sets of 5 VMs of 1 TiB with 10 % random stale blocks take
@@ -74,9 +81,9 @@ if ! command -v go >/dev/null; then
 	exit 1
 fi
 groups=bench
-if [ "$1" = hydrate ]; then
-	groups='bench run guest'
-fi
+case "$1" in
+hydrate | switch) groups='bench run guest' ;;
+esac
 # shellcheck disable=SC2086 # several words on purpose
 ./build/deps.sh $groups
 folder=$(mktemp -d)

@@ -18,17 +18,23 @@ packages_of() {
 		qemu-system-x86 runs the virtual machine
 		qemu-utils reads and writes disk images
 		seabios is the firmware that it boots with
+		ovmf is the UEFI of virtual machines that were made with one
 		iproute2 sets up network namespaces and links
 	LIST
 	test) cat <<-'LIST' ;;
 		qemu-system-x86 runs the test guest
 		qemu-utils checks the disk server with qemu-io and qemu-img
 		seabios is the firmware of the test guest
+		ovmf is the UEFI of test guests that have one
 		iproute2 makes test hosts out of network namespaces
 		libnbd-bin checks the disk server with nbdinfo and nbdcopy
 		fio writes and verifies under load
 		xfsprogs makes a file system whose files can share blocks
 		btrfs-progs makes another one
+		qemu-guest-agent is the agent that the engine speaks to
+		virt-viewer shows the screen that a test looks at
+		xvfb is the display that it shows it on
+		imagemagick takes a picture of that display
 	LIST
 	bench) cat <<-'LIST' ;;
 		qemu-utils has qemu-nbd to compare with and qemu-img to measure with
@@ -42,6 +48,7 @@ packages_of() {
 		busybox-static is the test guest's user land
 		e2fsprogs makes its root file system
 		syslinux boots it, installed without mounting anything
+		systemd-boot-efi boots it under an UEFI
 		syslinux-common has the boot sector
 		mtools fills its boot partition without mounting it
 		fdisk writes its partition table

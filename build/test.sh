@@ -73,7 +73,7 @@ go test -count=1 ./build/rules/
 
 step "unit tests, with the race detector"
 # The window's tests run below, in a build of their own; the end-to-end tests come last. What vet finds was looked for above.
-packages=$(go list -tags nogui ./... | grep -v -e '/ui$' -e '/ui/' -e '/build/e2e$' -e '/build/chaos$' -e '/vmdisk/crash$' -e '/app/fleetsim$')
+packages=$(go list -tags nogui ./... | grep -v -e '/ui$' -e '/ui/' -e '/build/e2e$' -e '/build/chaos$' -e '/build/matrix$' -e '/vmdisk/crash$' -e '/app/fleetsim$')
 # shellcheck disable=SC2086 # several words on purpose
 go test -race -vet=off -tags nogui -timeout 20m $packages
 go test -race -tags ci,migrated_fynedo -timeout 10m ./ui/... ./assets/...
@@ -113,6 +113,13 @@ chaos() {
 	go test -count=1 -vet=off -v -timeout 15m ./build/chaos/
 }
 
+matrix() {
+	step "the failure matrix: a switch, hurt at some of its steps, and a few in a row while engines are killed"
+	go vet -tags "nogui tagalonghold" ./app/holdpoint/
+	go test -count=1 -vet=off -tags tagalonghold ./app/holdpoint/
+	go test -count=1 -vet=off -v -timeout 15m ./build/matrix/
+}
+
 compiled() {
 	window
 	systems
@@ -126,6 +133,8 @@ fi
 
 # Chaos lets time go by, so the compiler has the processors meanwhile.
 together chaos compiled
+
+matrix
 
 step "end to end: two and three PCs, real QEMU, two stories at once"
 go test -count=1 -vet=off -v -parallel 2 -timeout 25m ./build/e2e/

@@ -2,7 +2,7 @@
 # testguest.sh [--out FILE] [--size 512M] [--refresh] [--desktop] [--archive]
 #
 # Builds the disk of the test guest: a raw image that boots from itself under
-# SeaBIOS (partition table, boot loader, Debian's cloud kernel, busybox, and the
+# SeaBIOS and under an UEFI (partition table, boot loaders, Debian's cloud kernel, busybox, and the
 # program in build/guest on the serial port), without root and without mounting
 # anything. Prints the image's path; everything else goes to stderr.
 #
@@ -48,6 +48,8 @@ done
 busybox=$(command -v busybox) || die "busybox is missing: run build/deps.sh guest"
 # shellcheck source=guest/image/assemble.sh
 . "$here/guest/image/assemble.sh"
+sdboot=/usr/lib/systemd/boot/efi/systemd-bootx64.efi
+[ -r "$sdboot" ] || die "$sdboot is missing: run build/deps.sh guest"
 [ -r "$mbr" ] || die "$mbr is missing: run build/deps.sh guest"
 
 cache=${TAGALONG_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tagalong-build}
@@ -133,14 +135,20 @@ build() {
 	install -m 644 "$here/guest/image/inittab" "$root/etc/inittab"
 	install -m 755 "$here/guest/image/rc" "$root/etc/rc"
 	install -m 755 "$here/guest/image/rc.down" "$root/etc/rc.down"
-	modules "$root" button evdev virtio_net virtio_balloon virtio-rng
+	modules "$root" button evdev virtio_net virtio_balloon virtio-rng virtio_console efivarfs
 	find "$root" -exec touch -hd @$SOURCE_DATE_EPOCH {} +
 
 	mkdir "$work/boot"
 	cp "$here/guest/image/syslinux.cfg" "$work/boot/"
 	cp "$kernel/boot/vmlinuz-$release" "$work/boot/vmlinuz"
 	cp "$work/initrd.gz" "$work/boot/"
-	touch -d @$SOURCE_DATE_EPOCH "$work/boot"/*
+	# The same for an UEFI, which starts what lies there by this name.
+	mkdir -p "$work/boot"/{EFI/BOOT,loader/entries}
+	cp "$sdboot" "$work/boot/EFI/BOOT/BOOTX64.EFI"
+	printf 'timeout 0\ndefault guest.conf\n' >"$work/boot/loader/loader.conf"
+	printf 'title guest\nlinux /vmlinuz\ninitrd /initrd.gz\noptions %s\n' \
+		"$(sed -n 's/^APPEND //p' "$work/boot/syslinux.cfg")" >"$work/boot/loader/entries/guest.conf"
+	find "$work/boot" -exec touch -d @$SOURCE_DATE_EPOCH {} +
 	assemble "$work/disk" "$bytes" 48 "$work/boot" "$root"
 
 	# Tests of several versions share the cache; the last few images are kept.

@@ -20,6 +20,9 @@ func (d *Directory) PutDevice(dev Device) error {
 	if len(dev.Site) > maxSite {
 		return fmt.Errorf("directory: put device: %d bytes about its site: %w", len(dev.Site), ErrInvalid)
 	}
+	if len(dev.Hardware) > maxHardware {
+		return fmt.Errorf("directory: put device: %d bytes about its hardware: %w", len(dev.Hardware), ErrInvalid)
+	}
 	value, err := encodeValue(dev)
 	if err != nil {
 		return fmt.Errorf("directory: put device: %w", err)

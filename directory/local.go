@@ -42,6 +42,26 @@ func (d *Directory) SetLocal(key string, value []byte) error {
 // Local returns a copy of a value of this device, or ErrNotFound.
 func (d *Directory) Local(key string) ([]byte, error) { return d.getLocal("kv/" + key) }
 
+// DropLocal deletes values of this device, of which only the names are looked at; one that isn't there is fine.
+// Errors: ErrNoSpace, ErrUnsure, ErrClosed.
+func (d *Directory) DropLocal(list ...Entry) error {
+	d.write.Lock()
+	defer d.write.Unlock()
+	entries := map[string][]byte{}
+	for _, e := range list {
+		if _, ok := d.local[e.key]; ok {
+			entries["local/"+e.key] = nil
+		}
+	}
+	if len(entries) == 0 {
+		return nil
+	}
+	if err := d.commit(entries, false); err != nil {
+		return fmt.Errorf("directory: local: %w", err)
+	}
+	return nil
+}
+
 func (d *Directory) setLocal(e Entry) error {
 	d.write.Lock()
 	defer d.write.Unlock()

@@ -19,6 +19,9 @@ type replica struct {
 	Term   uint64 `json:"term"`
 	Head   Hash   `json:"head"` // of the transfer that began Term
 	ReplicaInfo
+	// Blocks is how many the disk had when this was written, which a disk that has grown since has more of; 0, in records of older programs: as many as the
+	// VM's record says.
+	Blocks uint64 `json:"blocks,omitempty"`
 	// Span is how many blocks a chunk of the stale set has, 0 if only the number of blocks is known. Present has a bit for each chunk
 	// of the disk, the first in the lowest bit of the first byte; Hashes are the IDs of those that aren't empty.
 	Span    uint32 `json:"span,omitempty"`
@@ -27,7 +30,7 @@ type replica struct {
 }
 
 func (r *replica) check() error {
-	bad := !validVMID(r.VM) || !validID(r.Device) || r.Term == 0 || r.Term > maxTerm || r.StaleBlocks > maxBlocks
+	bad := !validVMID(r.VM) || !validID(r.Device) || r.Term == 0 || r.Term > maxTerm || r.StaleBlocks > maxBlocks || r.Blocks > maxBlocks
 	present := 0
 	for _, b := range r.Present {
 		present += bits.OnesCount8(b)
@@ -192,10 +195,18 @@ func (d *Directory) mayReplica(from string, r Record) (void bool, err error) {
 	return false, fmt.Errorf("%d stale blocks and %d bytes of chunks for a disk of %d bytes: %w", v.StaleBlocks, len(v.Present), vm.DiskBytes, why)
 }
 
-// fitsDisk is fits for a disk of that many bytes.
+// fitsDisk is fits for the disk as large as it was then; bytes is what the VM's record says now.
 func (r *replica) fitsDisk(bytes int64) bool {
-	blocks, ok := blocksOf(bytes)
+	blocks, ok := r.blocks(bytes)
 	return ok && r.fits(blocks)
+}
+
+// blocks is how many blocks the disk had then; bytes is what the VM's record says now. ok is false if that is none, or too many.
+func (r *replica) blocks(bytes int64) (n uint64, ok bool) {
+	if r.Blocks != 0 {
+		return r.Blocks, true
+	}
+	return blocksOf(bytes)
 }
 
 // tellsReplica says whether a replica record is of use to anybody.

@@ -136,7 +136,7 @@ func (d *Directory) putReplica(vm, device string, info ReplicaInfo, set StaleSet
 	if len(info.Sync) > maxSync { // of others' records only the limit of all values holds, as of Device.Site
 		return fmt.Errorf("%d bytes about how it gets on: %w", len(info.Sync), ErrInvalid)
 	}
-	r := replica{VM: vm, Device: device, ReplicaInfo: info}
+	r := replica{VM: vm, Device: device, ReplicaInfo: info, Blocks: blocks}
 	if set != nil {
 		var pins []ChunkID
 		defer func() { d.unpin(pins) }()
@@ -195,7 +195,7 @@ func (d *Directory) StaleSet(vm, device string) (iter.Seq2[uint64, uint64], erro
 		return fail(ErrNotFound)
 	}
 	record, _ := d.VM(vm)
-	blocks, _ := blocksOf(record.DiskBytes)
+	blocks, _ := held.blocks(record.DiskBytes)
 	span := uint64(held.Span)
 	total := uint64(0)
 	slots := held.slots()

@@ -19,6 +19,7 @@ const (
 	maxAddrs    = 64       // of one device
 	maxAddr     = 512      // bytes
 	maxSite     = 32 << 10 // bytes of what a device says of where it is
+	maxHardware = 16 << 10 // bytes of what a device can give to a guest
 	maxSync     = 4 << 10  // bytes of how a copy gets on
 	maxReplicas = 256      // of one VM
 	maxHeeds    = 64       // of one VM
@@ -68,6 +69,8 @@ type Device struct {
 	// Site is what it says of where it is, JSON with a version of its own that this package only carries: nil in records of
 	// programs that know of no sites.
 	Site json.RawMessage `json:"site,omitempty"`
+	// Hardware is what it can give to a guest: "" in records of programs that don't tell it.
+	Hardware Carried `json:"hardware,omitempty"`
 }
 
 // ReplicaInfo is what the owner knows of a device's copy.

@@ -141,11 +141,26 @@ func (f *fakeEngine) VerifyVM(_ context.Context, r api.VerifyVM) (*api.Job, erro
 	return &api.Job{ID: "j5", Kind: "verify"}, f.note("verify %s", r.VM)
 }
 
+func (f *fakeEngine) AddDisk(_ context.Context, r api.AddDisk) (*api.Job, error) {
+	return &api.Job{ID: "j5", Kind: "add disk"}, f.note("add-disk %s %d", r.VM, r.Bytes)
+}
+
+func (f *fakeEngine) GrowDisk(_ context.Context, r api.GrowDisk) error {
+	return f.note("grow-disk %s %s %d", r.VM, r.Disk, r.Bytes)
+}
+
+func (f *fakeEngine) RemoveDisk(_ context.Context, r api.RemoveDisk) error {
+	return f.note("remove-disk %s %s", r.VM, r.Disk)
+}
+
 func (f *fakeEngine) SeedVM(_ context.Context, r api.SeedVM) (*api.Job, error) {
 	return &api.Job{ID: "j4", Kind: "seed"}, f.note("seed %s %s", r.VM, r.File)
 }
 
 func (f *fakeEngine) SetVM(_ context.Context, r api.SetVM) error {
+	if r.Name != "" || r.CPUs != 0 || r.MemoryMiB != 0 {
+		return f.note("set %s name=%q cpus=%d memory=%d", r.VM, r.Name, r.CPUs, r.MemoryMiB)
+	}
 	return f.note("set %s %s", r.VM, r.Sync)
 }
 
@@ -155,6 +170,10 @@ func (f *fakeEngine) CheckDisk(_ context.Context, r api.CheckDisk) (*api.Job, er
 func (f *fakeEngine) StartVM(_ context.Context, vm string) error { return f.note("start %s", vm) }
 func (f *fakeEngine) StopVM(_ context.Context, vm string, force bool) error {
 	return f.note("stop %s %v", vm, force)
+}
+func (f *fakeEngine) ResetVM(_ context.Context, vm string) error { return f.note("reset %s", vm) }
+func (f *fakeEngine) OpenScreen(_ context.Context, vm string) (*api.Screen, error) {
+	return &api.Screen{Protocol: api.ScreenVNC, Socket: "/nowhere"}, f.note("open-screen %s", vm)
 }
 func (f *fakeEngine) SuspendVM(_ context.Context, vm string) error { return f.note("suspend %s", vm) }
 func (f *fakeEngine) ResumeVM(_ context.Context, vm string) error  { return f.note("resume %s", vm) }
@@ -184,6 +203,12 @@ func (f *fakeEngine) RemoveDevice(_ context.Context, req api.RemoveDevice) error
 
 func (f *fakeEngine) PinDevice(_ context.Context, req api.PinDevice) error {
 	return f.note("pin-device %s site=%q", req.Device, req.Site)
+}
+func (f *fakeEngine) CheckSwitch(_ context.Context, req api.SwitchVM) (*api.Preflight, error) {
+	return &api.Preflight{VM: req.VM, To: req.To, Way: api.WayTeleport}, f.note("check-switch %s %s", req.VM, req.To)
+}
+func (f *fakeEngine) SetBridge(_ context.Context, req api.SetBridge) error {
+	return f.note("set-bridge %s", req.Bridge)
 }
 func (f *fakeEngine) Rollback(_ context.Context, vm string) (*api.Rollback, error) {
 	err := f.note("rollback? %s", vm)

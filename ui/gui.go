@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"fyne.io/fyne/v2"
-	"fyne.io/fyne/v2/dialog"
 
 	"tagalong.org/tagalong/app/api"
 )
@@ -25,6 +24,8 @@ type Client interface {
 	StopVM(ctx context.Context, vm string, force bool) error
 	SuspendVM(ctx context.Context, vm string) error
 	ResumeVM(ctx context.Context, vm string) error
+	ResetVM(ctx context.Context, vm string) error
+	RemoveVM(ctx context.Context, vm string) error
 	SetVM(ctx context.Context, req api.SetVM) error
 	Switch(ctx context.Context, req api.SwitchVM) (*api.Switch, error)
 	CancelSwitch(ctx context.Context, id string) error
@@ -71,6 +72,9 @@ type gui struct {
 	there  trayState
 	quit   func()
 	onMain func(func())
+	viewer Viewer // nil: there is none
+	// unshown says that the person knows that screens can't be shown by themselves.
+	unshown bool
 	// looking: the window has the person's input.
 	looking bool
 	now     func() time.Time
@@ -111,6 +115,7 @@ func (g *gui) hear(n news) {
 				g.troubled[x.about] = now
 			}
 		}
+		g.showArrivals(arrivals(g.before, n.Status))
 		g.state.Status, g.before = n.Status, n.Status
 	}
 	g.draw()
@@ -152,6 +157,11 @@ func (g *gui) do(a act) {
 	switch a.Verb {
 	case verbSwitch:
 		g.askFor(a.ID, func(ctx context.Context) error { _, err := c.Switch(ctx, api.SwitchVM{VM: a.ID}); return err })
+	case verbAnyway:
+		g.askFor(a.ID, func(ctx context.Context) error {
+			_, err := c.Switch(ctx, api.SwitchVM{VM: a.ID, Pause: a.Pause})
+			return err
+		})
 	case verbCancel:
 		g.askFor(a.ID, func(ctx context.Context) error { return c.CancelSwitch(ctx, a.ID) })
 	case verbDrop:
@@ -159,7 +169,15 @@ func (g *gui) do(a act) {
 	case verbStart:
 		g.askFor(a.ID, func(ctx context.Context) error { return c.StartVM(ctx, a.ID) })
 	case verbStop:
-		g.askFor(a.ID, func(ctx context.Context) error { return c.StopVM(ctx, a.ID, false) })
+		g.shutDown(a.ID)
+	case verbReset:
+		g.confirmReset(a.ID)
+	case verbScreen:
+		g.openScreen(a.ID, true)
+	case verbSettings:
+		g.openSettings(a.ID)
+	case verbRemoveVM:
+		g.confirmRemoveVM(a.ID)
 	case verbForce:
 		g.confirmForce(a.ID)
 	case verbSuspend:
@@ -290,22 +308,4 @@ func (g *gui) ask(limit time.Duration, call func(context.Context) error, answere
 		}
 		g.onMain(func() { answered(e) })
 	})
-}
-
-func (g *gui) confirmForce(vm string) {
-	name := vm
-	for _, r := range g.view.VMs {
-		if r.ID == vm {
-			name = r.Name
-		}
-	}
-	g.show()
-	d := dialog.NewConfirm(t("force.title", "VM", name), t("force.text"), func(yes bool) {
-		if yes {
-			g.askFor(vm, func(ctx context.Context) error { return g.client.StopVM(ctx, vm, true) })
-		}
-	}, g.win.win)
-	d.SetConfirmText(t("button.force"))
-	d.SetDismissText(t("button.cancel"))
-	d.Show()
 }

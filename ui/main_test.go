@@ -20,11 +20,18 @@ const childEnv = "TAGALONG_UI_TEST_SOCKET"
 // patience is how long a real test waits for something that will happen unless it is broken.
 const patience = 60 * time.Second
 
+// noScreens is a viewer that is never asked for anything by itself.
+type noScreens struct{}
+
+func (noScreens) Show(ctx context.Context, _ string) error { <-ctx.Done(); return nil }
+func (noScreens) Auto() (bool, error)                      { return false, nil }
+func (noScreens) SetAuto(bool) error                       { return nil }
+
 func TestMain(m *testing.M) {
 	if socket := os.Getenv(childEnv); socket != "" {
 		// As the program's own main does: Fyne hears signals only once its loop runs.
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-		err := Run(ctx, Options{Client: api.NewClient(socket), Socket: socket,
+		err := Run(ctx, Options{Client: api.NewClient(socket), Socket: socket, Viewer: noScreens{},
 			ShowWindow: os.Getenv("TAGALONG_UI_TEST_SHOW") != ""})
 		stop()
 		if err != nil {

@@ -29,7 +29,11 @@ func syncNote(n *api.SyncNews) (note, bool) {
 	case n.Hydration && n.Kind == api.SyncHalf:
 		return note{tn("notice.hydrating.half", many, "VMs", what), left}, true
 	case n.Hydration && n.Kind == api.SyncDone:
-		return note{Title: tn("notice.hydrated.title", many, "VMs", what)}, true
+		done := note{Title: tn("notice.hydrated.title", many, "VMs", what)}
+		if len(n.From) > 0 {
+			done.Text = t("notice.hydrated.text", "Devices", list(n.From))
+		}
+		return done, true
 	case n.Kind == api.SyncBegun:
 		return note{t("notice.sync.begun", "Device", device, "VMs", what), left}, true
 	case n.Kind == api.SyncHalf:

@@ -43,7 +43,7 @@ func TestSyncNotices(t *testing.T) {
 		{syncNews(api.SyncBegun, here), note{"Work runs here, and the rest of it follows", "Leave Desk and Attic on until then: 3 GiB to go, about 6 minutes left"}},
 		{syncNews(api.SyncBegun, func(n *api.SyncNews) { here(n); two(n); n.From = nil }), note{"Work and Play run here, and the rest of them follows", "3 GiB to go, about 6 minutes left"}},
 		{syncNews(api.SyncHalf, here), note{"Half-way: the rest of Work is coming here", "3 GiB to go, about 6 minutes left"}},
-		{syncNews(api.SyncDone, here), note{"All of Work is here", ""}},
+		{syncNews(api.SyncDone, here), note{"All of Work is here", "Desk and Attic can be switched off now."}},
 		{syncNews(api.SyncWaits, here), note{"Work waits for Desk and Attic", "What it needs is nowhere else. Switch on or connect: Desk and Attic"}},
 		{syncNews(api.SyncWaits, func(n *api.SyncNews) { n.Hydration = true }), note{"Work waits", "What it needs is on no device that can be reached."}},
 	} {

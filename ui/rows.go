@@ -14,6 +14,9 @@ type index struct {
 	asked map[string]bool
 	up    bool
 	byID  map[string]*api.Device
+	// canShow and showing are the state's.
+	canShow bool
+	showing map[string]bool
 }
 
 func newIndex(st *api.Status, asked map[string]bool, up bool) *index {
@@ -52,7 +55,7 @@ func (m *index) vmRow(vm *api.VM, now time.Time) vmRow {
 	if vm.Problem != nil {
 		r.Problem = vmProblem(vm)
 	} else if sw := vm.Switch; sw != nil && sw.Phase == api.PhaseFailed && sw.Error != nil {
-		r.Problem = errorMessage(sw.Error)
+		r.Problem = switchFailed(sw)
 	}
 	if r.Conflict = m.conflict(vm, now); r.Conflict != nil {
 		r.Mood, r.Detail, r.Replica = moodChoice, "", "" // room for what matters now
@@ -62,9 +65,13 @@ func (m *index) vmRow(vm *api.VM, now time.Time) vmRow {
 	}
 	r.Points, r.PointList = pointsLine(vm.RestorePoints), m.points(vm, now)
 	r.Switch = m.switchButton(vm, r.Bar != nil)
+	if sw := vm.Switch; r.Switch.Enabled && sw != nil && sw.Phase == api.PhaseFailed && sw.OfferPause > 0 && sw.To == m.st.Device.ID {
+		r.Anyway = button{Act: act{Verb: verbAnyway, ID: vm.ID, Pause: sw.OfferPause}, Label: t("button.anyway"), Enabled: !m.asked[vm.ID]}
+	}
 	r.Main, r.More = m.controls(vm, r.Bar != nil)
 	m.extras(vm, &r)
 	m.second(vm, &r)
+	m.unfit(vm, &r)
 	m.hydration(vm, &r, now)
 	m.damage(vm, &r)
 	if vm.Here && vm.Verifying != nil && vm.Conflict == nil {
@@ -88,6 +95,22 @@ func (m *index) extras(vm *api.VM, r *vmRow) {
 		r.More = append(r.More, button{Act: act{Verb: verbPoints, ID: vm.ID}, Label: t("button.points"), Enabled: m.up})
 	}
 	r.More = append(r.More, button{Act: act{Verb: verbHistory, ID: vm.ID}, Label: t("button.history"), Enabled: m.up})
+	if vm.Conflict != nil || vm.Unopened {
+		return
+	}
+	r.More = append(r.More, button{Act: act{Verb: verbSettings, ID: vm.ID}, Label: t("button.settings"), Enabled: ok && m.connected(vm.Owner)})
+	if vm.Here {
+		still := vm.State == api.VMStopped || vm.State == api.VMSuspended
+		r.More = append(r.More, button{Act: act{Verb: verbRemoveVM, ID: vm.ID}, Label: t("button.remove-vm"), Enabled: ok && still})
+	}
+}
+
+// screenButton shows the screen of a VM that is here; nothing where it has none, or there is nothing to show it with.
+func (m *index) screenButton(vm *api.VM) button {
+	if !m.canShow || vm.Screen == "" {
+		return button{}
+	}
+	return button{Act: act{Verb: verbScreen, ID: vm.ID}, Label: t("button.screen"), Enabled: m.up && !m.showing[vm.ID]}
 }
 
 // ownCopy says how old this device's copy is, even while nobody feeds it.
@@ -133,6 +156,8 @@ func (m *index) where(vm *api.VM, now time.Time) string {
 			return t("here.running")
 		case api.VMStarting:
 			return t("here.starting")
+		case api.VMStopping:
+			return t("here.stopping")
 		case api.VMPaused:
 			return t("here.paused")
 		case api.VMSuspended:
@@ -147,6 +172,8 @@ func (m *index) where(vm *api.VM, now time.Time) string {
 		return t("there.running", "Device", vm.OwnerName)
 	case api.VMStarting:
 		return t("there.starting", "Device", vm.OwnerName)
+	case api.VMStopping:
+		return t("there.stopping", "Device", vm.OwnerName)
 	case api.VMPaused:
 		return t("there.paused", "Device", vm.OwnerName)
 	case api.VMSuspended:
@@ -161,7 +188,7 @@ func vmMood(s api.VMState) mood {
 	switch s {
 	case api.VMRunning:
 		return moodIdle
-	case api.VMStarting, api.VMSwitching:
+	case api.VMStarting, api.VMStopping, api.VMSwitching:
 		return moodBusy
 	case api.VMPaused:
 		return moodTrouble
@@ -174,7 +201,13 @@ func specText(s api.Spec) string {
 	if s.MemoryKiB > 0 {
 		parts = append(parts, t("spec.memory", "Size", size(s.MemoryKiB<<10)))
 	}
-	if s.DiskBytes > 0 {
+	if disks := s.Disks(); len(disks) > 1 {
+		var all int64
+		for _, d := range disks {
+			all += d.Bytes()
+		}
+		parts = append(parts, t("spec.disks", "Count", len(disks), "Size", size(all)))
+	} else if s.DiskBytes > 0 {
 		parts = append(parts, t("spec.disk", "Size", size(s.DiskBytes)))
 	}
 	return strings.Join(parts, " · ")
@@ -196,11 +229,37 @@ func (m *index) switchBar(vm *api.VM) *progress {
 		p.Title = t("switch.to-there", "VM", vm.Name, "Device", sw.ToName, "Phase", phaseText(sw.Phase))
 	}
 	p.Part, p.Detail = flow(sw.Bytes, sw.Total, sw.Rate, sw.ETA)
+	p.Why = whyLong(sw)
 	// Once the baton is given there is nothing to cancel; saying so by a dead button is clearer than
 	// by one that vanishes.
 	p.Cancel = button{Act: act{Verb: verbCancel, ID: sw.ID}, Label: t("button.cancel"),
 		Enabled: sw.CanEnd && m.up && !m.asked[sw.ID]}
 	return p
+}
+
+// whyLong says what is done about a guest that writes memory about as fast as it leaves, "" where nothing is.
+func whyLong(sw *api.Switch) string {
+	e := sw.Estimate
+	because := t("switch.why.busy", "VM", sw.VMName, "Dirty", rate(e.DirtyRate), "Rate", rate(e.Rate))
+	if e.DirtyRate < e.Rate/2 {
+		because = t("switch.why.slow", "Rate", rate(e.Rate))
+	}
+	switch sw.Step {
+	case api.StepSlowed:
+		return because + " " + t("switch.why.slowed", "Percent", sw.Slowed)
+	case api.StepLonger:
+		return because + " " + t("switch.why.longer", "Span", pause(sw.AllowedPause))
+	}
+	return ""
+}
+
+// switchFailed says why a switch came to nothing.
+func switchFailed(sw *api.Switch) *message {
+	if sw.OfferPause == 0 {
+		return errorMessage(sw.Error)
+	}
+	return &message{Title: t("switch.busy", "VM", sw.VMName, "Device", sw.FromName, "Pause", pause(sw.Estimate.Pause), "Allowed", pause(sw.AllowedPause),
+		"Memory", size(sw.Estimate.Memory), "Rate", rate(sw.Estimate.Rate)), Text: t("switch.busy.next", "Button", t("button.anyway")), Trouble: true}
 }
 
 // flow is how far something is, and the text below its bar: how much, how fast, how long still.
@@ -279,7 +338,10 @@ func (m *index) controls(vm *api.VM, moving bool) (button, []button) {
 		b.Enabled = ok && m.st.Hypervisor.Found
 		return b, nil
 	case api.VMRunning:
-		return button{}, []button{mk(verbSuspend, t("button.suspend")), mk(verbStop, t("button.stop")), mk(verbForce, t("button.force"))}
+		return m.screenButton(vm), []button{mk(verbSuspend, t("button.suspend")), mk(verbStop, t("button.stop")),
+			mk(verbReset, t("button.reset")), mk(verbForce, t("button.force"))}
+	case api.VMStopping:
+		return m.screenButton(vm), []button{mk(verbForce, t("button.force"))}
 	case api.VMPaused:
 		return mk(verbResume, t("button.resume")), []button{mk(verbForce, t("button.force"))}
 	}

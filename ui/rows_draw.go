@@ -118,6 +118,9 @@ func (c *vmCard) set(r vmRow) {
 		sw = button{}
 	}
 	c.toHere.set(sw)
+	if r.Take.Label == "" {
+		r.Take = r.Anyway
+	}
 	c.take.set(r.Take)
 	c.main.set(r.Main)
 	if len(r.More) > 0 {
@@ -157,6 +160,7 @@ func (c *vmCard) openMenu() {
 type progressBox struct {
 	title  *widget.Label
 	detail *widget.Label
+	why    *widget.Label
 	bar    *bar
 	cancel *actButton
 	box    *fyne.Container
@@ -166,11 +170,14 @@ func newProgressBox(do doer) *progressBox {
 	p := &progressBox{
 		title:  text("", theme.SizeNameText, widget.HighImportance, true),
 		detail: caption("", widget.MediumImportance),
+		why:    caption("", widget.WarningImportance),
 		bar:    newBar(),
 		cancel: newActButton(do, widget.MediumImportance),
 	}
 	p.box = container.NewBorder(nil, nil, nil, container.NewCenter(p.cancel.w),
-		container.New(layout.NewCustomPaddedVBoxLayout(-4), p.title, inset(p.bar.box), p.detail))
+		container.New(layout.NewCustomPaddedVBoxLayout(-4), p.title, inset(p.bar.box), p.detail, p.why))
+	p.why.Wrapping = fyne.TextWrapWord
+	p.why.Hide()
 	p.box.Hide()
 	return p
 }
@@ -183,6 +190,7 @@ func (p *progressBox) set(b *progress) {
 	}
 	setText(p.title, b.Title)
 	setText(p.detail, b.Detail)
+	setText(p.why, b.Why)
 	p.bar.set(b.Part)
 	p.cancel.set(b.Cancel)
 	p.box.Show()

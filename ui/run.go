@@ -26,6 +26,8 @@ type Options struct {
 	// at most once by itself, when none answers at the start, and then whenever the person asks. Nil:
 	// never.
 	StartEngine func() error
+	// Viewer shows the screens of VMs. Nil: they aren't shown.
+	Viewer Viewer
 	// Log takes what happens behind the scenes; nil: slog.Default().
 	Log *slog.Logger
 	// ShowWindow opens the window at the start, and not only the tray.
@@ -81,7 +83,8 @@ func run(ctx context.Context, o Options, log *slog.Logger, listen func(context.C
 	a.Settings().SetTheme(newLook())
 
 	panel := openDesktopTray(log)
-	g := &gui{ctx: ctx, client: o.Client, log: log, app: a, now: time.Now, quit: cancel}
+	g := &gui{ctx: ctx, client: o.Client, log: log, app: a, now: time.Now, quit: cancel, viewer: o.Viewer}
+	g.state.CanShow = o.Viewer != nil
 	// What was under way when the program ends must not touch windows that are gone.
 	g.onMain = func(f func()) {
 		if ctx.Err() != nil {

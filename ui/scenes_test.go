@@ -36,8 +36,34 @@ func syncScenes(now time.Time) map[string]func(*api.Status) {
 			st.VMs[0].Damage = &api.Damage{At: now, Open: true, Found: []api.FoundDamage{{At: now, VerifyFinding: api.VerifyFinding{Off: 7 * gib, Len: 65536, Open: true,
 				Copies: map[string]string{"L": api.VerifyBetter}, Names: map[string]string{"L": "Laptop"}}}}}
 		},
+		"switch-slowed": func(st *api.Status) { slowed(st) },
+		"switch-longer": func(st *api.Status) {
+			sw := slowed(st)
+			sw.Step, sw.AllowedPause = api.StepLonger, time.Second
+		},
+		"switch-far": func(st *api.Status) {
+			sw := slowed(st)
+			sw.Step, sw.Slowed, sw.AllowedPause = api.StepLonger, 0, time.Second
+			sw.Rate, sw.Estimate.Rate, sw.Estimate.DirtyRate = 870<<10, 870<<10, 40<<10
+		},
+		"switch-too-busy": func(st *api.Status) {
+			sw := slowed(st)
+			st.VMs[0].State = api.VMRunning
+			sw.Phase, sw.CanEnd, sw.AllowedPause, sw.OfferPause = api.PhaseFailed, false, 3*time.Second, 61*time.Second
+			sw.Estimate.Pause = 40 * time.Second
+			sw.Error = &api.Error{Code: api.CodeConflict, Sentence: "Work would have to stand still for about 40 s."}
+		},
 		"verified-repaired": func(st *api.Status) { here(st); verification(st, now, true) },
 	}
+}
+
+// slowed has the sample's Work on its way here, and writing more memory than the connection carries.
+func slowed(st *api.Status) *api.Switch {
+	sw := switching()
+	sw.Step, sw.Slowed, sw.AllowedPause = api.StepSlowed, 60, 300*time.Millisecond
+	sw.Rate, sw.Estimate = 11*mib, api.SwitchEstimate{Memory: 400 * mib, Rate: 11 * mib, DirtyRate: 14 * mib, Pause: 37 * time.Second}
+	st.VMs[0].Switch, st.VMs[0].State = sw, api.VMSwitching
+	return sw
 }
 
 // here has the sample's Work run on this device, with live copies on both others.

@@ -110,6 +110,15 @@ func shots(now time.Time) map[string]shot {
 	})
 	with("points", points, at(456, 154), at(490, 190))
 	with("history", points, at(456, 154), at(490, 229))
+	with("running-here", running, at(456, 154))
+	with("settings", running, at(456, 154), at(490, 424))
+	with("reset", running, at(456, 154), at(490, 268))
+	with("delete", func(st *api.Status) {
+		running(st)
+		st.VMs[0].State = api.VMSuspended
+		withPoints(st, now)
+	}, at(456, 154), at(490, 346))
+	with("stopping", func(st *api.Status) { running(st); st.VMs[0].State = api.VMStopping })
 	with("remove", func(*api.Status) {}, at(722, 255))
 	with("leave", func(*api.Status) {}, at(722, 150))
 	with("switching", func(st *api.Status) {

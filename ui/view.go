@@ -24,7 +24,10 @@ type state struct {
 	Status *api.Status // last known; nil before the first
 	Err    *api.Error  // why there is no link
 	Notice *api.Error  // the last thing the person asked for and didn't get
-	Asked  map[string]bool
+	// CanShow says that there is something to show screens with, Showing of which VMs it does.
+	CanShow bool
+	Showing map[string]bool
+	Asked   map[string]bool
 	// Asked holds the IDs of VMs, jobs and switches with a request that the engine hasn't answered
 	// yet: their buttons wait.
 }
@@ -45,6 +48,7 @@ type verb string
 
 const (
 	verbSwitch   verb = "switch"
+	verbAnyway   verb = "switch-anyway" // with the pause that the last one would have taken
 	verbCancel   verb = "cancel"
 	verbDrop     verb = "drop-job"
 	verbStart    verb = "start"
@@ -74,6 +78,10 @@ const (
 	verbUnpause  verb = "resume-sync"
 	verbSyncNow  verb = "sync-now"
 	verbRollback verb = "rollback" // tell what it may cost
+	verbScreen   verb = "screen"   // show a VM's screen
+	verbReset    verb = "reset"
+	verbSettings verb = "settings"  // of a VM
+	verbRemoveVM verb = "remove-vm" // tell what goes with it
 )
 
 // offlineID stands for disconnected mode among the IDs of things that are asked for.
@@ -85,6 +93,8 @@ type act struct {
 	ID   string
 	Sub  string         // a part of it: a branch, a restore point; or what to set
 	How  api.Resolution // for verbChoose
+	// Pause is for how long the VM may stand still, for verbAnyway.
+	Pause time.Duration
 }
 
 // button is an act with its label. One that isn't enabled says why in Hint.
@@ -108,6 +118,7 @@ type message struct {
 type progress struct {
 	Title  string
 	Detail string
+	Why    string // it takes long; "" where it doesn't
 	Part   float64
 	Cancel button
 	Over   bool // there is nothing to follow any more
@@ -129,6 +140,8 @@ type vmRow struct {
 	More     []button // the rest
 	Bar      *progress
 	Problem  *message
+	// Anyway is shown beside Switch, after one that would have had the VM stand still for long.
+	Anyway button
 	// Take is shown in place of Switch: to take over where the owner can't be asked, to roll back where the rest of the disk doesn't come.
 	Take      button
 	Conflict  *conflictRow
@@ -216,6 +229,7 @@ func viewOf(s state, now time.Time) view {
 		v.Banner = hypervisorMessage(st.Hypervisor)
 	}
 	m := newIndex(st, s.Asked, v.Up)
+	m.canShow, m.showing = s.CanShow, s.Showing
 	for i := range st.VMs {
 		v.VMs = append(v.VMs, m.vmRow(&st.VMs[i], now))
 	}

@@ -124,13 +124,16 @@ func TestSecondCopy(t *testing.T) {
 
 func TestControls(t *testing.T) {
 	for s, want := range map[api.VMState]string{
-		api.VMStopped: "start", api.VMSuspended: "resume", api.VMPaused: "resume force",
-		api.VMRunning: "suspend stop force", api.VMStarting: "", api.VMUnknown: "",
+		api.VMStopped: "start remove-vm", api.VMSuspended: "resume remove-vm", api.VMPaused: "resume force",
+		api.VMRunning: "screen suspend stop reset force", api.VMStopping: "screen force", api.VMStarting: "", api.VMUnknown: "",
 	} {
-		v := viewWith(func(st *state) { st.Status.VMs[0].State, st.Status.VMs[0].Here = s, true })
+		v := viewWith(func(st *state) {
+			st.Status.VMs[0].State, st.Status.VMs[0].Here, st.Status.VMs[0].Screen = s, true, "/run/screen.sock"
+			st.CanShow = true
+		})
 		var got []string
 		for _, b := range append([]button{v.VMs[0].Main}, v.VMs[0].More...) {
-			if b.Label != "" && b.Act.Verb != verbHistory && b.Act.Verb != verbSync { // those can be at any time
+			if b.Label != "" && b.Enabled && b.Act.Verb != verbHistory && b.Act.Verb != verbSync && b.Act.Verb != verbSettings { // those can be at any time
 				got = append(got, string(b.Act.Verb))
 			}
 		}

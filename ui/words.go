@@ -90,6 +90,14 @@ func span(d time.Duration) string {
 	}
 }
 
+// pause is for how long a VM stands still, as a person takes it in.
+func pause(d time.Duration) string {
+	if d >= time.Second {
+		d = d.Round(time.Second)
+	}
+	return span(d)
+}
+
 // ago says how long before now something was, coarsely, so that it doesn't change every second.
 func ago(then, now time.Time) string {
 	d := now.Sub(then)

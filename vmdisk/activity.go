@@ -40,9 +40,9 @@ const (
 )
 
 func newActivity(j *journal, size int64, logged map[uint32]struct{}) *activity {
-	regions := (size + regionSize - 1) / regionSize
+	regions := regionsOf(size)
 	a := &activity{
-		j: j, pages: make([]atomic.Pointer[regionPage], (regions+pageRegions-1)/pageRegions),
+		j: j, pages: make([]atomic.Pointer[regionPage], (maxRegions+pageRegions-1)/pageRegions), // the disk may grow
 		pending: make(map[uint32]uint64),
 	}
 	for i := range logged {

@@ -18,6 +18,33 @@ type Applier struct {
 	err error
 	// settle says that the epoch log is to be emptied after the next epoch.
 	settle bool
+	// end is where the owner's disk ends, if it was told; clipped says that what is beyond is zeros, or is becoming that.
+	end     int64
+	clipped bool
+}
+
+// Within tells that the owner's disk has so many bytes: what this replica has beyond them becomes zeros with what is applied. Without it the owner's disk is no smaller than
+// this one.
+func (a *Applier) Within(bytes int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.end, a.clipped = bytes, false
+}
+
+// clip makes zeros of what is beyond the owner's end, with all else that comes. The caller holds a.mu, and is about to apply something.
+func (a *Applier) clip() error {
+	off, size := a.end, a.d.Size()
+	if a.clipped || off <= 0 || off >= size {
+		return nil
+	}
+	a.d.rd.RLock()
+	data, err := a.d.stack.nextData(off)
+	a.d.rd.RUnlock()
+	if err == nil && data < size {
+		_, err = a.zero(off, size-off)
+	}
+	a.clipped = err == nil
+	return err
 }
 
 // Apply begins to follow an owner. There is at most one applier. Errors: ErrActive, also if this disk was active under
@@ -77,7 +104,7 @@ func (d *Store) forgetEnds() error {
 func (d *Store) ReplicaState() ReplicaState {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	s := ReplicaState{Disk: d.id, Complete: d.complete, Position: d.position, Copy: d.copy, Checkpoint: d.checkpoint}
+	s := ReplicaState{Disk: d.id, Size: d.Size(), Complete: d.complete, Position: d.position, Copy: d.copy, Checkpoint: d.checkpoint}
 	if y := d.hydration.Load(); y != nil {
 		s.Position = y.before // all that is sure to be here
 	}
@@ -113,6 +140,7 @@ func (a *Applier) do(what string, fn func() error) error {
 func (a *Applier) Begin(copy [16]byte) error {
 	return a.do("begin copy", func() error {
 		st := a.State()
+		a.clipped = false // an epoch in the making is dropped
 		switch {
 		case copy == [16]byte{}:
 			return fmt.Errorf("without a name: %w", ErrRange)
@@ -169,6 +197,9 @@ func (a *Applier) Write(off int64, p []byte) error {
 	return a.do("apply write", func() error {
 		n := int64(len(p))
 		whole, err := a.span(off, n)
+		if err == nil {
+			err = a.clip()
+		}
 		if err != nil {
 			return err
 		}
@@ -199,18 +230,26 @@ func (a *Applier) Write(off int64, p []byte) error {
 // Zero makes whole blocks zeros, giving their space back. Errors are those of Write.
 func (a *Applier) Zero(off, n int64) error {
 	return a.do("apply zeros", func() error {
-		whole, err := a.span(off, n)
-		if err != nil {
-			return err
+		err := a.clip()
+		if err == nil {
+			_, err = a.zero(off, n)
 		}
-		if !whole {
-			return a.d.stack.zeroAt(off, n, false)
-		}
-		if a.in != nil {
-			return a.d.troubled("write layer", a.in.ZeroAt(off, n, false))
-		}
-		return a.d.epochs.add(frame{kind: frameZero, off: uint64(off), n: uint64(n)}, nil)
+		return err
 	})
+}
+
+// zero is Zero for who is in do. whole says that it isn't in place.
+func (a *Applier) zero(off, n int64) (whole bool, err error) {
+	whole, err = a.span(off, n)
+	switch {
+	case err != nil:
+		return whole, err
+	case !whole:
+		return whole, a.d.stack.zeroAt(off, n, false)
+	case a.in != nil:
+		return whole, a.d.troubled("write layer", a.in.ZeroAt(off, n, false))
+	}
+	return whole, a.d.epochs.add(frame{kind: frameZero, off: uint64(off), n: uint64(n)}, nil)
 }
 
 // Checkpoint makes durable what of a copy came so far, and that this is at pos. Errors: ErrComplete if no copy was begun to a
@@ -218,6 +257,11 @@ func (a *Applier) Zero(off, n int64) error {
 func (a *Applier) Checkpoint(pos Position) error {
 	return a.do("checkpoint", func() error {
 		st := a.State()
+		if st.begun() {
+			if err := a.clip(); err != nil {
+				return err
+			}
+		}
 		switch {
 		case st.Complete && a.in == nil:
 			return ErrComplete
@@ -269,6 +313,11 @@ func (a *Applier) Barrier(pos Position) error {
 		given := a.d.given
 		a.d.mu.Unlock()
 		empty := len(e.buf) == 0 && e.size == e.committed.at
+		if st.begun() && (!st.Complete || pos.Compare(st.Position) > 0) {
+			if err := a.clip(); err != nil {
+				return err
+			}
+		}
 		switch c := pos.Compare(st.Position); {
 		case c == 0 && st.Complete && a.in == nil && empty:
 			return nil

@@ -20,7 +20,7 @@ func checkPeer(peer string) error {
 //
 // A replica that is whole and whose position this disk knows gets what it lacks; one whose position is older than
 // it once reported, or that isn't known, gets everything (see Compare). If much is to be sent, it comes as a copy, which goes on after
-// a lost connection. One that isn't whole goes on with its first copy if that is known, or with what was found out about what it offers (Compare), else begins one. Errors: ErrInactive, ErrAttached, ErrWrongDisk, and
+// a lost connection. One that isn't whole goes on with its first copy if that is known, or with what was found out about what it offers (Compare), else begins one. Errors: ErrInactive, ErrAttached, ErrWrongDisk, ErrSize, and
 // ErrDiverged if the replica has, or may have, what this disk's history lacks, and isn't where it was when it was compared.
 func (d *Store) Attach(peer string, r ReplicaState) (*Feed, error) {
 	if err := checkPeer(peer); err != nil {
@@ -52,6 +52,8 @@ func (d *Store) attach(name string, r ReplicaState) (*Feed, error) {
 		return nil, ErrHydrating
 	case r.Disk != d.id:
 		return nil, fmt.Errorf("%s instead of %s: %w", r.Disk, d.id, ErrWrongDisk)
+	case r.Size != 0 && r.Size < d.Size():
+		return nil, fmt.Errorf("of %d bytes, the disk has %d: %w", r.Size, d.Size(), ErrSize)
 	case r.Complete && !d.accepts(d.peers[name], r):
 		return nil, fmt.Errorf("replica at %s, disk at %s: %w", r.Position, d.position, ErrDiverged)
 	}
@@ -62,7 +64,7 @@ func (d *Store) attach(name string, r ReplicaState) (*Feed, error) {
 	if p == nil {
 		p = d.newPeer(name)
 		p.term, p.at = d.term, d.position
-		p.everything()
+		p.everything(d.blocks())
 		d.peers[name] = p
 	}
 	f := &Feed{d: d, p: p, turn: make(chan struct{}, 1), wake: make(chan struct{}, 1), done: make(chan struct{}), needBarrier: true}
@@ -93,7 +95,7 @@ func (f *Feed) meet(r ReplicaState) {
 		p.mark, f.floor = at, maxPosition(at, r.Position)
 		f.begin = r.Complete
 	case !r.Complete || older:
-		p.everything()
+		p.everything(f.d.blocks())
 		f.floor = r.Position
 		if !r.Complete {
 			p.beginCopy()

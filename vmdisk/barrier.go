@@ -92,9 +92,7 @@ func (d *Store) runRound(r *round) error {
 			err = d.troubled("sync", d.stack.sync())
 		} else {
 			// A new name for old content: without a write to tell of it, a restart would not know the name.
-			if unnamed = d.renaming(pos); unnamed == nil {
-				unnamed = d.record(replicaRecord(true, [16]byte{}, pos))
-			}
+			unnamed = d.record(replicaRecord(true, [16]byte{}, pos))
 		}
 		d.mu.Lock()
 		switch {
@@ -112,14 +110,6 @@ func (d *Store) runRound(r *round) error {
 		d.mu.Unlock()
 		return err
 	}
-}
-
-// renaming tells that what the disk holds gets the position to.
-func (d *Store) renaming(to Position) error {
-	if d.o.Renamed == nil {
-		return nil
-	}
-	return d.o.Renamed(d.Position(), to)
 }
 
 // withdraw takes the barriers of r out of the queues, with all else that is there. The caller holds d.mu.

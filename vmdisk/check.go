@@ -139,7 +139,7 @@ func (d *Store) Check(ctx context.Context, o CheckOptions) (*Report, error) {
 func (d *Store) check(ctx context.Context, o CheckOptions, r *Report) error {
 	d.mu.Lock()
 	troubles, final, unapplied, closed := d.troubles, d.err, d.unapplied, d.closed
-	r.ID, r.Size, r.Position, r.NeedsCheck = d.id, d.size, d.position, d.doubt
+	r.ID, r.Size, r.Position, r.NeedsCheck = d.id, d.Size(), d.position, d.doubt
 	complete := d.complete
 	d.mu.Unlock()
 	if closed {
@@ -165,8 +165,12 @@ func (d *Store) check(ctx context.Context, o CheckOptions, r *Report) error {
 	if err := d.j.verify(); err != nil {
 		r.wrong(journalName, "The journal on the drive isn't what it must be.", nextReplace, err)
 	}
-	if n, err := d.stack.base.Size(); err != nil || n != d.size {
-		r.wrong(baseName, fmt.Sprintf("The file has %d bytes instead of %d: something else changed it.", n, d.size), nextReplace, errors.Join(err, ErrBaseSize))
+	d.role.Lock() // so that the disk isn't growing
+	n, err := d.stack.base.Size()
+	size := d.Size()
+	d.role.Unlock()
+	if err != nil || n != size {
+		r.wrong(baseName, fmt.Sprintf("The file has %d bytes instead of %d: something else changed it.", n, size), nextReplace, errors.Join(err, ErrBaseSize))
 	}
 	d.checkSets(names, r)
 	if !complete {

@@ -100,7 +100,7 @@ func TestCheckFinds(t *testing.T) {
 	}
 	if r := checked(t, checkable(t), CheckOptions{}); r.Content.Verified != 3*hashUnit || r.Size != 2*regionSize || r.Position != (Position{1, 1}) {
 		t.Errorf("found %+v", r)
-	} else if fmt.Sprint(r.Formats) != fmt.Sprintf("[{%s 2 the disk} {epochs 2 replication} {hashes 1 the disk} {journal 2 the disk}]", dirtyName("p")) {
+	} else if fmt.Sprint(r.Formats) != fmt.Sprintf("[{%s 2 the disk} {epochs 2 replication} {hashes 1 the disk} {journal 3 growth}]", dirtyName("p")) {
 		t.Errorf("formats %v", r.Formats)
 	}
 }

@@ -32,16 +32,17 @@ func (d *Store) checkFiles(r *Report) (whole bool) {
 	}
 	d.j = j
 	st := j.st
-	d.id, d.size, d.blocks, d.stack.size = j.h.id, j.h.size, j.h.size/Block, j.h.size
+	d.id, d.stack.size = j.h.id, j.h.size
+	d.size.Store(j.h.size)
 	d.complete, d.position = st.complete, st.position
-	d.al = newActivity(j, d.size, st.regions)
-	r.ID, r.Size, r.Position, r.NeedsCheck = d.id, d.size, d.position, st.check
+	d.al = newActivity(j, d.Size(), st.regions)
+	r.ID, r.Size, r.Position, r.NeedsCheck = d.id, d.Size(), d.position, st.check
 	d.nameFiles(names, r)
 	d.checkState(st, r)
-	if d.stack.base, err = openBase(d.fs, d.size); err != nil {
+	if d.stack.base, err = openBase(d.fs, d.Size(), st.growing); err != nil {
 		r.unusable(baseName, err)
 	}
-	if d.hashes, err = openHashes(d.fs, d.id, d.size); errors.Is(err, ErrMalformed) {
+	if d.hashes, err = openHashes(d.fs, d.id, d.Size()); errors.Is(err, ErrMalformed) {
 		r.wrong(hashesName, fmt.Sprintf("The recorded hashes can't be used: %v.", err), nextNoHashes, err)
 	} else if err != nil {
 		r.unusable(hashesName, err)
@@ -76,7 +77,7 @@ func (d *Store) checkState(st *state, r *Report) {
 		bad("The disk is owned by this device, and isn't whole.")
 	}
 	for i := range st.regions {
-		if int64(i) >= regionsOf(d.size) {
+		if int64(i) >= regionsOf(d.Size()) {
 			bad(fmt.Sprintf("Region %d was written, which is beyond the end of the disk.", i))
 			break
 		}
@@ -127,7 +128,7 @@ func (d *Store) checkEpochs(r *Report) {
 		return
 	}
 	d.epochs = e
-	if err := e.scan(d.position, d.size); err != nil {
+	if err := e.scan(d.position, d.Size()); err != nil {
 		r.unusable(epochsName, err)
 		return
 	}

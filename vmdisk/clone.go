@@ -109,14 +109,14 @@ func (d *Store) cloneInto(ctx context.Context, fsys vfs.FS, o CloneOptions, prog
 		return err
 	}
 	defer c.Close()
-	h, st := header{id: o.ID, size: d.size}, newState()
+	h, st := header{id: o.ID, size: c.Size()}, newState()
 	d.clonedState(c.pos, &h, st, o.Fresh)
 	base, err := fsys.Create(baseName)
 	if err != nil {
 		return err
 	}
 	k := cloning{cut: c, base: base, space: &space{fs: fsys, reserve: o.Options.Reserve}, progress: progress}
-	err = base.Truncate(d.size)
+	err = base.Truncate(c.Size())
 	if err == nil {
 		err = k.fill(ctx)
 	}
@@ -300,7 +300,7 @@ func (d *Store) shareBase(c *Cut, dst vfs.File) (above *blockset.Set, shared boo
 	d.rd.RLock()
 	defer d.rd.RUnlock()
 	c.mu.Lock()
-	still := c.err == nil && c.left.Count() == d.blocks
+	still := c.err == nil && c.left.Count() == d.blocks() && c.size == d.Size()
 	c.mu.Unlock()
 	if !still {
 		return nil, false, nil
@@ -311,7 +311,7 @@ func (d *Store) shareBase(c *Cut, dst vfs.File) (above *blockset.Set, shared boo
 	case err != nil:
 		return nil, false, err
 	}
-	above = blockset.New(d.blocks)
+	above = blockset.New(blockset.Most)
 	for _, l := range d.stack.layers {
 		above.Or(l.Blocks())
 	}

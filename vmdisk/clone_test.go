@@ -101,7 +101,7 @@ func TestCloneLayers(t *testing.T) {
 func TestCloneWhileWriting(t *testing.T) {
 	d := newDisk(t, 8<<20, quiet(vfs.NewMem()))
 	must(t, d.Activate(1))
-	for x := range d.blocks {
+	for x := range d.blocks() {
 		must(t, d.WriteAt(blockOf(byte(1+x%250)), x*Block, false))
 	}
 	want := content(t, d)
@@ -227,7 +227,7 @@ func TestCloneDirectory(t *testing.T) {
 func TestCloneNoRoom(t *testing.T) {
 	d := newDisk(t, 8<<20, quiet(vfs.NewMem()))
 	must(t, d.Activate(1))
-	for x := range d.blocks / 2 {
+	for x := range d.blocks() / 2 {
 		must(t, d.WriteAt(blockOf(byte(1+x%250)), x*Block, false))
 	}
 	m := vfs.NewMem()

@@ -69,6 +69,8 @@ func (d *Store) comparable(r ReplicaState) error {
 	switch {
 	case r.Disk != d.id:
 		return fmt.Errorf("%s instead of %s: %w", r.Disk, d.id, ErrWrongDisk)
+	case r.Size != 0 && r.Size < d.Size():
+		return fmt.Errorf("of %d bytes, the disk has %d: %w", r.Size, d.Size(), ErrSize)
 	case !r.Complete && (r.Copy == [16]byte{} || r.Position != restMark):
 		return ErrIncomplete
 	case !r.Complete:
@@ -101,7 +103,7 @@ func (p *peer) resumes(copy [16]byte, at Position) bool {
 }
 
 // Compare begins to compare the disk, which must be active, with the whole replica r of a peer, or with what one offers. An unfinished copy to it is given
-// up. There is one at a time for a peer, and no feed. Errors: ErrInactive, ErrHydrating, ErrAttached, ErrWrongDisk, ErrIncomplete (and nothing
+// up. There is one at a time for a peer, and no feed. Errors: ErrInactive, ErrHydrating, ErrAttached, ErrWrongDisk, ErrSize, ErrIncomplete (and nothing
 // offered), ErrFailed, and ErrDiverged if the replica is of a term that this disk's doesn't follow, or never had an owner.
 func (d *Store) Compare(peer string, r ReplicaState) (*Comparison, error) {
 	if err := checkPeer(peer); err != nil {
@@ -138,30 +140,30 @@ func (d *Store) compare(name string, r ReplicaState) (*Comparison, error) {
 	if p == nil {
 		p = d.newPeer(name)
 		p.term, p.at = d.term, d.position
-		p.everything()
+		p.everything(d.blocks())
 		d.peers[name] = p
 	}
 	switch {
 	case !r.Complete:
 		if p.half != r.Copy {
-			p.everything()
+			p.everything(d.blocks())
 			p.half = r.Copy
 		}
 		r.Position = Position{} // none of the disk's
 	case d.knows(p, r):
 		p.lostCopy()
 	default:
-		p.everything()
+		p.everything(d.blocks())
 	}
 	p.acked, p.changed = r.Position, true
-	c := &Comparison{d: d, p: p, written: d.sets.New(d.blocks)}
+	c := &Comparison{d: d, p: p, written: d.sets.New(blockset.Most)}
 	p.comparison = c
 	d.notify(name)
 	return c, nil
 }
 
-// Size of the disk in bytes.
-func (c *Comparison) Size() int64 { return c.d.size }
+// Size of the disk in bytes. The comparison ends when that changes.
+func (c *Comparison) Size() int64 { return c.d.Size() }
 
 // ReadAt is Store.ReadAt.
 func (c *Comparison) ReadAt(p []byte, off int64) error { return c.d.ReadAt(p, off) }
@@ -173,12 +175,13 @@ func (c *Comparison) Extents(off, n int64) ([]Extent, error) { return c.d.Extent
 func (c *Comparison) Next(off int64) (from, n int64) {
 	c.d.mu.Lock()
 	defer c.d.mu.Unlock()
-	if c.ended || off < 0 || off >= c.d.size {
-		return c.d.size, 0
+	size := c.d.Size()
+	if c.ended || off < 0 || off >= size {
+		return size, 0
 	}
 	a := c.p.todo.Next(off/Block, true)
-	if a >= c.d.blocks {
-		return c.d.size, 0
+	if a*Block >= size {
+		return size, 0
 	}
 	b := c.p.todo.Next(a, false)
 	from = max(off, a*Block)

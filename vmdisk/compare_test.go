@@ -91,7 +91,7 @@ func lacks(d *Store, peer string) (out []int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	set := d.peers[peer].dirty()
-	for x := set.Next(0, true); x < d.blocks; x = set.Next(x+1, true) {
+	for x := set.Next(0, true); x < d.blocks(); x = set.Next(x+1, true) {
 		out = append(out, x)
 	}
 	return out

@@ -14,24 +14,24 @@ func (a *Applier) Copied() (out *blockset.Set, err error) {
 		d := a.d
 		if a.State().Complete {
 			if d.incoming == nil {
-				out = blockset.New(d.blocks)
+				out = blockset.New(blockset.Most)
 			} else {
 				out = d.incoming.Blocks()
 			}
 			return nil
 		}
-		out = blockset.New(d.blocks)
+		out = blockset.New(blockset.Most)
 		d.rd.RLock()
 		defer d.rd.RUnlock()
-		for off := int64(0); off < d.size; {
+		for size, off := d.Size(), int64(0); off < size; {
 			from, err := d.stack.nextData(off)
-			if err != nil || from >= d.size {
+			if err != nil || from >= size {
 				return err
 			}
 			if off, err = d.stack.nextHole(from); err != nil {
 				return err
 			}
-			out.Add(from/Block, (min(off, d.size)+Block-1)/Block)
+			out.Add(from/Block, (min(off, size)+Block-1)/Block)
 		}
 		return nil
 	})

@@ -25,6 +25,7 @@ import (
 type Cut struct {
 	d      *Store
 	pos    Position
+	size   int64 // bytes
 	number uint64
 	feed   *Feed  // whose it is, if it is a feed's
 	spare  uint64 // how many barrier numbers that needs before pos
@@ -66,11 +67,19 @@ func (d *Store) Cut(ctx context.Context) (*Cut, error) {
 // newCut is a cut that isn't taken yet.
 func (d *Store) newCut() *Cut {
 	c := &Cut{
-		d: d, left: blockset.New(d.blocks), kept: blockset.New(d.blocks), holes: blockset.New(d.blocks),
+		d: d, left: blockset.New(blockset.Most), kept: blockset.New(blockset.Most), holes: blockset.New(blockset.Most),
 		slots: map[int64]int32{},
 	}
-	c.left.Add(0, d.blocks)
+	c.grow()
 	return c
+}
+
+// grow makes it a cut of a disk as large as the disk is now. The cut isn't taken yet.
+func (c *Cut) grow() {
+	if size := c.d.Size(); size > c.size {
+		c.left.Add(c.size/Block, size/Block)
+		c.size = size
+	}
 }
 
 // cutOwned takes a cut of an active disk; it says false if the disk isn't active.
@@ -99,12 +108,12 @@ func (d *Store) cutQuiet(c *Cut) (bool, error) {
 // Position that the cut is the disk at.
 func (c *Cut) Position() Position { return c.pos }
 
-// Size of the disk in bytes.
-func (c *Cut) Size() int64 { return c.d.size }
+// Size of the disk in bytes, as it was at the cut.
+func (c *Cut) Size() int64 { return c.size }
 
 // ReadAt is Reader.ReadAt. Errors: ErrCutLost, ErrClosed, ErrReleased, ErrRange, those of the files.
 func (c *Cut) ReadAt(p []byte, off int64) error {
-	err := c.d.bounds(off, int64(len(p)))
+	err := inside(off, int64(len(p)), c.size)
 	for len(p) > 0 && err == nil {
 		var n int
 		n, err = c.read(p[:min(len(p), MaxOp)], off)
@@ -213,7 +222,7 @@ func (c *Cut) Extents(off, n int64) ([]Extent, error) {
 }
 
 func (c *Cut) extents(off, n int64) (out []Extent, err error) {
-	if err := c.d.bounds(off, n); err != nil {
+	if err := inside(off, n, c.size); err != nil {
 		return nil, err
 	}
 	add := func(n int64, hole bool) {
@@ -243,7 +252,7 @@ func (c *Cut) extents(off, n int64) (out []Extent, err error) {
 		}
 		ask := run
 		if off == solid[1] {
-			ask = max(run, min(solidAhead, c.d.size-off))
+			ask = max(run, min(solidAhead, c.size-off))
 		}
 		there, err := c.d.Extents(off, ask)
 		if err != nil {
@@ -271,7 +280,7 @@ func (c *Cut) extents(off, n int64) (out []Extent, err error) {
 // Release says that the whole blocks among the n bytes at off aren't needed any more: they aren't kept from now on, what was
 // kept is given back, and reading them is ErrReleased.
 func (c *Cut) Release(off, n int64) {
-	if c.d.bounds(off, n) != nil {
+	if inside(off, n, c.size) != nil {
 		return // nothing of the disk is there
 	}
 	for a, b := (off+Block-1)/Block, (off+n)/Block; a < b; {
@@ -281,11 +290,11 @@ func (c *Cut) Release(off, n int64) {
 	}
 }
 
-// Want releases all blocks that aren't in s, which has as many blocks as the disk and stays the caller's.
+// Want releases all blocks that aren't in s, which stays the caller's.
 func (c *Cut) Want(s *blockset.Set) {
-	for x := int64(0); x < c.d.blocks; {
-		a := s.Next(x, false)
-		x = s.Next(a, true)
+	for x, end := int64(0), c.size/Block; x < end; {
+		a := min(s.Next(x, false), end)
+		x = min(s.Next(a, true), end)
 		c.Release(a*Block, (x-a)*Block)
 	}
 }

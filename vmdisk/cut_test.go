@@ -395,7 +395,7 @@ func TestCutSpace(t *testing.T) {
 		t.Fatalf("after the release the file takes %d, and %d blocks are in memory", got, d.cuts.mem.used)
 	}
 	// Only what is wanted is kept.
-	w := blockset.New(d.blocks)
+	w := blockset.New(blockset.Most)
 	w.Add(900<<30/Block, 900<<30/Block+3)
 	c.Want(w)
 	p := make([]byte, 3*Block)
@@ -442,7 +442,7 @@ func TestCrashWithCut(t *testing.T) {
 func TestCutAndStale(t *testing.T) {
 	d := newDisk(t, 1<<20, quiet(vfs.NewMem()))
 	c := newCut(t, d)
-	s := blockset.New(d.blocks)
+	s := blockset.New(blockset.Most)
 	s.Add(0, 1)
 	must(t, d.SetStale(s.AppendTo(nil), Position{3, 7}))
 	if err := c.ReadAt(make([]byte, 1), 0); !errors.Is(err, ErrCutLost) || !errors.Is(err, ErrHydrating) {

@@ -143,7 +143,7 @@ func (c *Cut) makeScratch() error {
 	if f, err = c.d.fs.Create(c.scratchName()); err != nil {
 		return err
 	}
-	if err = f.Truncate(c.d.size); err != nil {
+	if err = f.Truncate(c.size); err != nil {
 		return errors.Join(fmt.Errorf("%s: %w", c.scratchName(), err), f.Close(), c.d.fs.Remove(c.scratchName()))
 	}
 	c.file = f

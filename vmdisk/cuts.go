@@ -46,6 +46,7 @@ func (d *Store) addCut(c *Cut, pos Position) error {
 	d.leaves(pos)
 	d.cuts.made++
 	c.number, c.pos = d.cuts.made, pos
+	c.grow() // it may have been prepared before the disk grew
 	list := []*Cut{c}
 	if open := d.cuts.open.Load(); open != nil {
 		list = append(slices.Clone(*open), c)

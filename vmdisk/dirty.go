@@ -38,13 +38,14 @@ type peerSet struct {
 	dirty *blockset.Set
 	// ticked is what the peer lacks too if it has lost the copy, or gives it up: as it does when it becomes the owner.
 	ticked *blockset.Set
+	blocks int64 // of the disk that this is known of
 }
 
 // guessMark is stored as the mark of a set that is a guess, while there is no copy and therefore no mark.
 var guessMark = Position{0, 1}
 
-func (p *peer) set() peerSet {
-	s := peerSet{p.name, p.term, p.at, p.acked, p.copy, p.mark, p.dirty(), p.ticked.Clone()}
+func (p *peer) set(blocks int64) peerSet {
+	s := peerSet{p.name, p.term, p.at, p.acked, p.copy, p.mark, p.dirty(), p.ticked.Clone(), blocks}
 	if p.half != [16]byte{} {
 		s.dirty.Or(s.ticked)
 		s.ticked.Reset()
@@ -64,7 +65,19 @@ func (d *Store) peerOf(s peerSet) *peer {
 	}
 	p.todo.Or(s.dirty)
 	p.ticked.Or(s.ticked)
+	d.widen(p, s.blocks)
 	return p
+}
+
+// widen tells that the disk had so many blocks when it became known what p lacks. What came since is zeros, here and on every replica of a position of this disk's
+// history, as in a first copy that has come to a checkpoint. Any other may have something there: both were compared as far as this disk went. The caller holds d.mu, or
+// is alone.
+func (d *Store) widen(p *peer, before int64) {
+	known := p.acked != Position{} && d.inHistory(p.acked) || p.acked == Position{} && p.copy != [16]byte{} && p.mark.Term > 0
+	if now := d.blocks(); !known && before < now {
+		p.todo.Add(before, now)
+		p.changed = true
+	}
 }
 
 func (s peerSet) appendTo(b []byte) []byte {
@@ -86,6 +99,7 @@ func (s peerSet) appendTo(b []byte) []byte {
 
 // parseSet reads what appendTo wrote, in that version of the formats, from the beginning of b, and returns the rest.
 func parseSet(b []byte, blocks int64, version uint32) (s peerSet, rest []byte, err error) {
+	s.blocks = blocks
 	le := binary.LittleEndian
 	short := fmt.Errorf("peer's set ends early: %w", ErrMalformed)
 	if len(b) < 2 {
@@ -115,7 +129,7 @@ func parseSet(b []byte, blocks int64, version uint32) (s peerSet, rest []byte, e
 		s.ticked, b, err = parseBlocks(b, blocks)
 		return s, b, err
 	}
-	s.ticked = blockset.New(blocks)
+	s.ticked = blockset.New(blockset.Most)
 	if s.copy != [16]byte{} {
 		// Then acked was the first copy's checkpoint.
 		s.acked, s.mark = Position{}, s.acked
@@ -133,18 +147,28 @@ func parseBlocks(b []byte, blocks int64) (m *blockset.Set, rest []byte, err erro
 	if b = b[8:]; n > uint64(len(b)) {
 		return nil, nil, fmt.Errorf("set of blocks ends early: %w", ErrMalformed)
 	}
-	if m, err = blockset.Decode(b[:n], blocks); err != nil {
+	if m, err = decodeBlocks(b[:n], blocks); err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
 	return m, b[n:], nil
 }
 
-// sealed begins a file or message with sets; seal ends it.
-func (d *Store) sealed(f format) []byte {
+// decodeBlocks reads a set that was encoded when the disk had that many blocks: nothing beyond them is in it.
+func decodeBlocks(b []byte, blocks int64) (*blockset.Set, error) {
+	m, err := blockset.Decode(b, blocks)
+	if err != nil {
+		return nil, err
+	}
+	m.Grow(blockset.Most)
+	return m, nil
+}
+
+// sealed begins a file or message with sets of the disk when it had that many blocks; seal ends it.
+func (d *Store) sealed(f format, blocks int64) []byte {
 	le := binary.LittleEndian
 	b := f.begin(make([]byte, 0, 4096))
 	b = append(b, d.id[:]...)
-	b = le.AppendUint64(b, uint64(d.blocks))
+	b = le.AppendUint64(b, uint64(blocks))
 	return le.AppendUint64(b, 0)
 }
 
@@ -153,25 +177,28 @@ func seal(b []byte) []byte {
 	return append(b, sum[:]...)
 }
 
-// unseal checks what sealed and seal made and returns what is inside.
-func (d *Store) unseal(b []byte, f format) (inside []byte, version uint32, err error) {
+// unseal checks what sealed and seal made and returns what is inside, and how many blocks the disk had then.
+func (d *Store) unseal(b []byte, f format) (inside []byte, blocks int64, version uint32, err error) {
 	le := binary.LittleEndian
 	switch version, err = f.version(b); {
 	case errors.Is(err, ErrForeign):
-		return nil, 0, fmt.Errorf("%w: %w", ErrMalformed, err)
+		return nil, 0, 0, fmt.Errorf("%w: %w", ErrMalformed, err)
 	case err != nil:
-		return nil, 0, err
+		return nil, 0, 0, err
 	case len(b) < setHeader+32:
-		return nil, 0, fmt.Errorf("header: %w", ErrMalformed)
+		return nil, 0, 0, fmt.Errorf("header: %w", ErrMalformed)
 	}
 	end := len(b) - 32
 	if sum := blake3.Sum256(b[:end]); string(sum[:]) != string(b[end:]) {
-		return nil, 0, fmt.Errorf("checksum: %w", ErrMalformed)
+		return nil, 0, 0, fmt.Errorf("checksum: %w", ErrMalformed)
 	}
-	if ID(b[16:32]) != d.id || le.Uint64(b[32:]) != uint64(d.blocks) {
-		return nil, 0, ErrWrongDisk
+	if n := le.Uint64(b[32:]); n > uint64(blockset.Most) {
+		return nil, 0, 0, fmt.Errorf("a disk of %d blocks: %w", n, ErrMalformed)
 	}
-	return b[setHeader:end], version, nil
+	if ID(b[16:32]) != d.id {
+		return nil, 0, 0, ErrWrongDisk
+	}
+	return b[setHeader:end], int64(le.Uint64(b[32:])), version, nil
 }
 
 // loadPeers reads the stored sets. One that is damaged is left out: its peer isn't known then, and gets everything.
@@ -194,7 +221,7 @@ func (d *Store) loadPeers(names []string) error {
 	}
 	lack := d.lacking()
 	blockset.Share(lack)
-	d.al.each(d.blocks, func(from, to int64) {
+	d.al.each(d.blocks(), func(from, to int64) {
 		d.eachFresh(from, to, func(a, b int64) { blockset.AddAll(lack, a, b) })
 		for _, p := range d.peers {
 			p.changed, p.guessed = true, true
@@ -230,11 +257,11 @@ func (d *Store) lacking() []*blockset.Set {
 }
 
 func (d *Store) loadSet(name string) (peerSet, error) {
-	b, version, err := d.readSealed(name, dirtyFormat)
+	b, blocks, version, err := d.readSealed(name, dirtyFormat)
 	if err != nil {
 		return peerSet{}, err
 	}
-	s, rest, err := parseSet(b, d.blocks, version)
+	s, rest, err := parseSet(b, blocks, version)
 	if err == nil && (len(rest) > 0 || dirtyName(s.name) != name) {
 		err = fmt.Errorf("set of %q: %w", s.name, ErrMalformed)
 	}
@@ -259,15 +286,16 @@ func (d *Store) storeLocked() error {
 		blockset.Share(d.lacking())
 	}
 	var sets []peerSet
+	blocks := d.blocks()
 	for _, p := range d.peers {
 		if p.changed {
-			sets, p.changed = append(sets, p.set()), false
+			sets, p.changed = append(sets, p.set(blocks)), false
 		}
 	}
 	d.mu.Unlock()
 	defer forgetSets(sets)
 	for i, s := range sets {
-		err := vfs.WriteNew(d.fs, dirtyName(s.name), seal(s.appendTo(d.sealed(dirtyFormat))))
+		err := vfs.WriteNew(d.fs, dirtyName(s.name), seal(s.appendTo(d.sealed(dirtyFormat, blocks))))
 		if err == nil {
 			continue
 		}
@@ -385,7 +413,7 @@ func (d *Store) save() error {
 	if err := d.storeLocked(); err != nil {
 		return err
 	}
-	if err := d.hashes.forget(d.al.logged(regionsOf(d.size), true)); err != nil {
+	if err := d.hashes.forget(d.al.logged(regionsOf(d.Size()), true)); err != nil {
 		return err
 	}
 	return d.al.retire(func() (Position, bool) {

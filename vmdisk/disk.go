@@ -19,7 +19,7 @@ type Disk interface {
 
 // Reader is the half of a Disk that changes nothing. A Store is one, and a cut.
 type Reader interface {
-	// Size in bytes. It never changes.
+	// Size in bytes. It never becomes smaller; a Cut's stays.
 	Size() int64
 	// ReadAt fills p from off.
 	ReadAt(p []byte, off int64) error

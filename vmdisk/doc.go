@@ -37,6 +37,8 @@
 //     first write takes away.
 //   - What a Look finds to differ between an owner's disk and a replica is damage, never a write under way; a damaged replica gets its blocks
 //     again (Resend) in order with all else.
+//   - A disk can be made larger (Resize), in one step, while it is used. What it holds is a function of its position alone, zeros beyond its end: to
+//     grow changes no position, and nobody lacks anything then.
 //   - A term is renewed (Renew), and a disk cloned (Clone), in one step: after a crash it was done or it wasn't.
 //   - What can't be read or written goes to the caller as the system's error, and the disk is marked (Info.NeedsCheck) until a
 //     check was clean. Content that isn't what it was when its hash was recorded is found (Scrub, Check), not before.

@@ -35,6 +35,10 @@ var (
 	ErrForeign = errors.New("vmdisk: not one of our files")
 	// ErrRange: an offset, length or size is outside of what is possible.
 	ErrRange = errors.New("vmdisk: out of range")
+	// ErrShrink: a disk can't be made smaller.
+	ErrShrink = errors.New("vmdisk: a disk can't be made smaller")
+	// ErrSize: the peer's replica is smaller than this disk: it has to grow (Reach).
+	ErrSize = errors.New("vmdisk: the replica is smaller")
 	// ErrFailed: an earlier failure left it unknown what is stored; only opening the disk again helps.
 	ErrFailed = errors.New("vmdisk: failed before; open it again")
 	// ErrInactive: the disk isn't active, so it can't be written.

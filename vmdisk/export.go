@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+
+	"tagalong.org/tagalong/vmdisk/blockset"
 )
 
 const (
@@ -27,14 +29,15 @@ func (d *Store) ExportDirty() ([]byte, error) {
 		return nil, fmt.Errorf("export dirty sets: %w", ErrHydrating)
 	}
 	le := binary.LittleEndian
-	b := appendPosition(d.sealed(exportFormat), d.position)
+	b := appendPosition(d.sealed(exportFormat, d.blocks()), d.position)
 	b = le.AppendUint32(b, uint32(len(d.ends)))
 	for _, t := range slices.Sorted(maps.Keys(d.ends)) {
 		b = appendPosition(b, Position{t, d.ends[t]})
 	}
 	var sets []peerSet
+	blocks := d.blocks()
 	for _, name := range slices.Sorted(maps.Keys(d.peers)) {
-		sets = append(sets, d.peers[name].set())
+		sets = append(sets, d.peers[name].set(blocks))
 	}
 	d.mu.Unlock()
 	defer forgetSets(sets)
@@ -43,6 +46,8 @@ func (d *Store) ExportDirty() ([]byte, error) {
 		next := s.appendTo(b)
 		if share := exportGoal / len(sets); len(next)-len(b) > share || len(next) > exportGoal {
 			s.dirty, s.ticked = s.dirty.Coarse(regionSize/Block), s.ticked.Coarse(regionSize/Block)
+			s.dirty.Remove(blocks, blockset.Most)
+			s.ticked.Remove(blocks, blockset.Most)
 			next = s.appendTo(b)
 		}
 		if len(next) > maxExport-1024 {
@@ -71,11 +76,14 @@ func (d *Store) importDirty(b []byte, self string) error {
 	if len(b) > maxExport {
 		return fmt.Errorf("%d bytes: %w", len(b), ErrMalformed)
 	}
-	b, version, err := d.unseal(b, exportFormat)
+	b, blocks, version, err := d.unseal(b, exportFormat)
 	if err != nil {
 		return err
 	}
-	at, ends, sets, err := parseExport(b, d.blocks, version)
+	at, ends, sets, err := parseExport(b, blocks, version)
+	if err == nil {
+		err = d.reach(blocks * Block)
+	}
 	if err != nil {
 		return err
 	}
@@ -101,7 +109,7 @@ func (d *Store) importDirty(b []byte, self string) error {
 	if err := d.removeSets(gone...); err != nil {
 		return err
 	}
-	if err := d.hashes.forget(d.al.logged(regionsOf(d.size), false)); err != nil {
+	if err := d.hashes.forget(d.al.logged(regionsOf(d.Size()), false)); err != nil {
 		return err
 	}
 	if err := d.j.commit(func(st *state) { clear(st.regions) }); err != nil {

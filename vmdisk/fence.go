@@ -57,7 +57,7 @@ func (d *Store) activate(term uint64) error {
 		return err
 	}
 	if !restart {
-		if err := d.hashes.forget(d.al.logged(regionsOf(d.size), false)); err != nil {
+		if err := d.hashes.forget(d.al.logged(regionsOf(d.Size()), false)); err != nil {
 			return err
 		}
 	}

@@ -21,7 +21,7 @@ type format struct {
 
 // The ladder. A version's name is that of the release or of the work that brought it.
 var (
-	journalFormat = format{journalName, "TAGJRNL\n", []string{"first light", "the disk"}}
+	journalFormat = format{journalName, "TAGJRNL\n", []string{"first light", "the disk", "growth"}}
 	epochsFormat  = format{epochsName, "TAGEPCH\n", []string{"first light", "replication"}}
 	dirtyFormat   = format{"dirty set", "TAGDIRT\n", []string{"first light", "the disk"}}
 	exportFormat  = format{"dirty export", "TAGSETS\n", []string{"first light", "the disk"}}
@@ -30,7 +30,7 @@ var (
 )
 
 // journalKinds is the highest kind of record that a journal of each version has.
-var journalKinds = []byte{0, recReplica, recStale}
+var journalKinds = []byte{0, recReplica, recStale, recGrowing}
 
 // newest is the version that is written.
 func (f format) newest() uint32 { return uint32(len(f.rungs)) }

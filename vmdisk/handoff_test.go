@@ -254,7 +254,7 @@ func TestExportIsBounded(t *testing.T) {
 	}
 	must(t, d.ImportDirty(blob, "self"))
 	got := d.peers["p"].todo
-	if blockset.UnionCount(got, todo, blockset.New(d.blocks)) != got.Count() || got.Count() >= d.blocks {
+	if blockset.UnionCount(got, todo, blockset.New(blockset.Most)) != got.Count() || got.Count() >= d.blocks() {
 		t.Fatalf("%d blocks of %d", got.Count(), todo.Count())
 	}
 	if q := d.peers["q"].todo; q.Count() != 2 {

@@ -17,8 +17,8 @@ func (d *Store) Hash(ctx context.Context, progress func(done, total int64)) ([32
 	var zeroSum, sum [32]byte
 	piece := make([]byte, hashPiece)
 	var zeroLen int64
-	for off := int64(0); off < d.size; off += hashPiece {
-		n := min(hashPiece, d.size-off)
+	for size, off := d.Size(), int64(0); off < size; off += hashPiece {
+		n := min(hashPiece, size-off)
 		hole, err := d.hashable(off, n)
 		if err == nil {
 			err = ctx.Err()
@@ -40,7 +40,7 @@ func (d *Store) Hash(ctx context.Context, progress func(done, total int64)) ([32
 			_, _ = all.Write(one.Sum(sum[:0]))
 		}
 		if progress != nil {
-			progress(off+n, d.size)
+			progress(off+n, size)
 		}
 	}
 	all.Sum(sum[:0])

@@ -37,8 +37,8 @@ const (
 type hashes struct {
 	fs        vfs.FS
 	id        ID
-	size      int64
 	mu        sync.Mutex
+	size      int64    // of the disk, in bytes
 	f         vfs.File // nil: nothing is recorded
 	sum       *blake3.Hasher
 	stale     *blockset.Set // regions that were touched since settle
@@ -69,10 +69,9 @@ func regionsOf(size int64) int64 { return (size + regionSize - 1) / regionSize }
 // openHashes opens what is recorded, if there is anything. A header that can't be read makes all slots unreadable, which is
 // ErrMalformed beside a usable answer. Errors otherwise: ErrVersion, those of the file.
 func openHashes(fsys vfs.FS, id ID, size int64) (*hashes, error) {
-	n := regionsOf(size)
 	h := &hashes{
-		fs: fsys, id: id, size: size, stale: blockset.New(n), readings: map[*reading]struct{}{},
-		unrecorded: newUnrecorded(n), counted: blockset.New(n),
+		fs: fsys, id: id, size: size, stale: blockset.New(int64(maxRegions)), readings: map[*reading]struct{}{},
+		unrecorded: newUnrecorded(regionsOf(size)), counted: blockset.New(int64(maxRegions)),
 	}
 	f, err := fsys.Open(hashesName)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -119,7 +118,7 @@ func (h *hashes) readHeader(f vfs.File) (salt [32]byte, err error) {
 		return salt, err
 	case string(sum[:]) != string(b[n:]):
 		return salt, fmt.Errorf("header: %w", ErrMalformed)
-	case ID(b[16:32]) != h.id || binary.LittleEndian.Uint64(b[32:]) != uint64(h.size):
+	case ID(b[16:32]) != h.id || binary.LittleEndian.Uint64(b[32:]) > uint64(h.size):
 		return salt, fmt.Errorf("%w: %w", ErrMalformed, ErrWrongDisk)
 	}
 	return [32]byte(b[40:72]), nil
@@ -260,6 +259,13 @@ func (h *hashes) touch(off, n int64) {
 	}
 }
 
+// grow says that the disk has so many bytes now.
+func (h *hashes) grow(size int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.size = size
+}
+
 // settle makes it durable that the touched regions have no slots. They must have their content by now.
 func (h *hashes) settle() error {
 	h.mu.Lock()
@@ -269,6 +275,13 @@ func (h *hashes) settle() error {
 	}
 	h.stale.Reset()
 	return nil
+}
+
+// forgetTouched makes it durable that the touched regions have no slots, and they get none before settle.
+func (h *hashes) forgetTouched() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.erase(h.stale)
 }
 
 // forget makes it durable that regions have no slots. They are still in the activity log.
@@ -347,7 +360,7 @@ func (h *hashes) reset() error {
 	for l := range h.readings {
 		l.lost = true
 	}
-	h.unrecorded.all()
+	h.unrecorded.all(regionsOf(h.size))
 	return h.drop()
 }
 
@@ -361,7 +374,7 @@ func (h *hashes) drop() error {
 	}
 	h.f, h.doomed, h.recorded = nil, true, 0
 	h.counted.Reset()
-	h.unrecorded.all()
+	h.unrecorded.all(regionsOf(h.size))
 	err := h.fs.Remove(hashesName)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil

@@ -146,7 +146,7 @@ func (d *Store) SetStale(set []byte, at Position) error {
 }
 
 func (d *Store) setStale(b []byte, at Position) error {
-	set, err := blockset.Decode(b, d.blocks)
+	set, err := decodeBlocks(b, d.blocks())
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
@@ -282,7 +282,7 @@ func (d *Store) openHydration(names []string) error {
 	}
 	for _, l := range [2]*layer.Layer{y.fetched, y.written} {
 		has := l.Blocks()
-		for a := has.Next(0, true); a < d.blocks; {
+		for a := has.Next(0, true); a < has.Blocks(); {
 			b := has.Next(a, false)
 			set.Remove(a, b)
 			a = has.Next(b, true)

@@ -33,8 +33,8 @@ func (d *Store) importFrom(ctx context.Context, f *os.File, progress func(done, 
 	if err != nil {
 		return err
 	}
-	if size > d.size {
-		return fmt.Errorf("%d bytes into a disk of %d: %w", size, d.size, ErrRange)
+	if size > d.Size() {
+		return fmt.Errorf("%d bytes into a disk of %d: %w", size, d.Size(), ErrRange)
 	}
 	st := d.j.snapshot()
 	d.mu.Lock()
@@ -61,7 +61,7 @@ func (d *Store) importFrom(ctx context.Context, f *os.File, progress func(done, 
 		return err
 	}
 	d.loseCuts(ErrIncomplete, false)
-	if err := d.stack.zeroAt(0, d.size, false); err != nil {
+	if err := d.stack.zeroAt(0, d.Size(), false); err != nil {
 		return err
 	}
 	if err := d.copyIn(ctx, f, size, progress); err != nil {

@@ -153,7 +153,7 @@ func (a *Applier) commitIncoming(pos Position) error {
 	l := a.in
 	has := l.Blocks()
 	// Only this applier changes the disk, so that most of what cuts need can be kept before anyone has to wait.
-	for x := has.Next(0, true); x < d.blocks; {
+	for x := has.Next(0, true); x < has.Blocks(); {
 		y := min(has.Next(x, false), x+maxRunBlocks)
 		d.rd.RLock()
 		d.preserve(x, y)
@@ -180,7 +180,7 @@ func (a *Applier) commitIncoming(pos Position) error {
 	d.rd.Lock()
 	defer d.rd.Unlock()
 	if d.cuts.open.Load() != nil {
-		for x := has.Next(0, true); x < d.blocks; {
+		for x := has.Next(0, true); x < has.Blocks(); {
 			y := has.Next(x, false)
 			d.preserve(x, y) // what a cut needs that was taken meanwhile
 			x = has.Next(y, true)

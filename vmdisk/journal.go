@@ -200,6 +200,22 @@ func (j *journal) commit(change func(*state)) error {
 	return j.replace(st)
 }
 
+// resize is commit, of a change after which the disk has that size. Unless it was placed, it has the size that it had.
+func (j *journal) resize(size int64, change func(*state)) (placed bool, err error) {
+	j.syncMu.Lock()
+	defer j.syncMu.Unlock()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	st, before := j.st.clone(), j.h.size
+	change(st)
+	j.h.size = size
+	err = j.replace(st)
+	if placed = j.st == st; !placed {
+		j.h.size = before
+	}
+	return placed, err
+}
+
 // append adds a record, which becomes durable by syncTo(seq) at the latest.
 func (j *journal) append(r record) (seq uint64, err error) {
 	j.mu.Lock()

@@ -11,7 +11,8 @@ import (
 type Lag struct {
 	// Acked is the newest position that the peer reported.
 	Acked Position
-	// Of is this disk's position: a replica at Acked differs from the disk at Of at most in the blocks of Runs.
+	// Of is this disk's position: a replica at Acked differs from the disk at Of at most in the blocks of Runs, and, if Acked is outside of this disk's
+	// history, in what a larger one has beyond this disk's end.
 	Of Position
 	// Settled says that nothing was written after Of.
 	Settled bool

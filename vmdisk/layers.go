@@ -78,7 +78,7 @@ func newLayerRef(role layerRole, kind layer.Kind) layerRef {
 }
 
 func (d *Store) layerConfig(r layerRef) layer.Config {
-	return layer.Config{FS: d.fs, Name: r.name(), Disk: d.id, Blocks: d.blocks, Kind: r.kind}
+	return layer.Config{FS: d.fs, Name: r.name(), Disk: d.id, Blocks: d.blocks(), Kind: r.kind}
 }
 
 // openLayers opens what the journal names and deletes the files of all other layers. An incoming layer that is damaged is
@@ -119,7 +119,7 @@ func (d *Store) openLayers(names []string) error {
 func (d *Store) touchLayers() {
 	for _, l := range d.stack.layers {
 		has := l.Blocks()
-		for a := has.Next(0, true); a < d.blocks; {
+		for a := has.Next(0, true); a < has.Blocks(); {
 			b := has.Next(a, false)
 			d.hashes.touch(a*Block, (b-a)*Block)
 			a = has.Next(b, true)

@@ -28,7 +28,7 @@ func (d *Store) Look() (*Look, error) {
 	d.mu.Lock()
 	err := d.acting()
 	if err == nil {
-		l.written = d.sets.New(d.blocks)
+		l.written = d.sets.New(blockset.Most)
 		if d.looks == nil {
 			d.looks = map[*Look]struct{}{}
 		}

@@ -60,10 +60,10 @@ func (d *Store) covered(off, n int64) bool {
 
 // unitAt is how long the unit at off is.
 func (d *Store) unitAt(off int64) (int64, error) {
-	if off < 0 || off >= d.size || off%hashUnit != 0 {
-		return 0, fmt.Errorf("unit at %d of %d: %w", off, d.size, ErrRange)
+	if off < 0 || off >= d.Size() || off%hashUnit != 0 {
+		return 0, fmt.Errorf("unit at %d of %d: %w", off, d.Size(), ErrRange)
 	}
-	return min(hashUnit, d.size-off), nil
+	return min(hashUnit, d.Size()-off), nil
 }
 
 // Mend puts p in the place of the unit at off, durably, if that is what was recorded there and nobody has written to the region since. For the guest and the

@@ -73,6 +73,7 @@ func (m *model) compare(d *device, st ReplicaState) bool {
 		return false
 	}
 	defer c.Close()
+	m.record() // it begins at a barrier
 	mine, theirs := make([]byte, Block), make([]byte, Block)
 	for off, n := c.Next(0); n > 0; off, n = c.Next(off + Block) {
 		if err := c.ReadAt(mine, off); err != nil {

@@ -16,6 +16,9 @@ func (m *model) write() {
 	}
 	n = min(n, modelWindow-off%modelWindow)
 	at := windows[off/modelWindow] + off%modelWindow
+	if n = min(n, d.disk.Size()-at); n <= 0 {
+		return
+	}
 	p := make([]byte, n)
 	kind, fua := m.r.IntN(8), m.r.IntN(8) == 0
 	m.stamp++
@@ -48,6 +51,27 @@ func (m *model) write() {
 func (m *model) flush() {
 	m.note("flush")
 	m.ok("flush", m.own().disk.Flush(), m.own())
+}
+
+// grow makes a device's disk larger, be it the owner's or not.
+func (m *model) grow(d *device) {
+	m.t.Helper()
+	size := d.disk.Size()
+	bytes := (size/GrowUnit + 1 + m.r.Int64N(3)) * GrowUnit
+	if bytes > modelMost {
+		return
+	}
+	m.note("%s grows from %d to %d", d.name, size, bytes)
+	if d == m.own() {
+		defer func() {
+			for _, o := range m.dev {
+				m.disconnect(o) // the feeds have ended
+			}
+		}()
+	}
+	if m.ok("grow", d.disk.Resize(bytes), d) && d.disk.Size() != bytes {
+		m.fatal("%s has %d bytes, not %d", d.name, d.disk.Size(), bytes)
+	}
 }
 
 func (m *model) save() {
@@ -100,10 +124,14 @@ func (m *model) connect(d *device) {
 	if d.feed != nil || d.applier != nil {
 		return
 	}
+	if !m.ok("reach", d.disk.Reach(m.own().disk.Size()), d) {
+		return
+	}
 	a, err := d.disk.Apply()
 	if !m.ok("apply", err, d) {
 		return
 	}
+	a.Within(m.own().disk.Size())
 	st := a.State()
 	m.note("connect %s at %s, complete %v", d.name, st.Position, st.Complete)
 	f, err := m.own().disk.Attach(d.name, st)

@@ -21,19 +21,22 @@ var (
 const (
 	modelDisk   = 12 << 20
 	modelWindow = 64 << 10
-	modelSize   = 3 * modelWindow
+	modelSize   = int64(len(windows)) * modelWindow
+	modelMost   = modelDisk + 4<<20 // it may grow to
 	modelSector = 512
 	modelSteps  = 250
 )
 
-// windows are the parts of the disk that are written: the two ends, and one across two regions of the activity log.
-var windows = [3]int64{0, 4<<20 - modelWindow/2, modelDisk - modelWindow}
+// windows are the parts of the disk that are written: the two ends, one across two regions of the activity log, and one that is there when the
+// disk has grown. They are zeros as far as they are beyond its end.
+var windows = [4]int64{0, 4<<20 - modelWindow/2, modelDisk - modelWindow, modelDisk + 1<<20 - modelWindow/2}
 
 // look reads the windows.
 func look(d *Store) ([]byte, error) {
 	b := make([]byte, modelSize)
 	for i, at := range windows {
-		if err := d.ReadAt(b[i*modelWindow:(i+1)*modelWindow], at); err != nil {
+		n := max(0, min(modelWindow, d.Size()-at))
+		if err := d.ReadAt(b[i*modelWindow:][:n], min(at, d.Size())); err != nil {
 			return nil, err
 		}
 	}
@@ -101,13 +104,17 @@ func runModel(t *testing.T, seed uint64) {
 		now: make([]byte, modelSize), durable: make([]byte, modelSize),
 		maybe: make([][]uint64, modelSize/modelSector), history: map[Position][]byte{},
 	}
+	size := int64(modelDisk)
+	if seed%2 == 0 {
+		size += 5 * Block // the last unit with a hash is short
+	}
 	for i := range 3 {
 		d := &device{name: fmt.Sprintf("dev%d", i), mem: vfs.NewMem()}
 		var err error
 		if i == 0 {
-			d.disk, err = Create("", ID{1}, modelDisk, m.options(d.mem))
+			d.disk, err = Create("", ID{1}, size, m.options(d.mem))
 		} else {
-			d.disk, err = CreateReplica("", ID{1}, modelDisk, m.options(d.mem))
+			d.disk, err = CreateReplica("", ID{1}, size, m.options(d.mem))
 		}
 		must(t, err)
 		m.dev = append(m.dev, d)
@@ -170,6 +177,8 @@ func (m *model) step() {
 		m.disconnect(m.other())
 	case x < 88:
 		m.connect(m.other())
+	case x < 89:
+		m.grow(d)
 	case x < 91:
 		m.save()
 	case x < 93:
@@ -382,7 +391,9 @@ func (m *model) converge() {
 		}
 		m.pump(d, 100)
 		m.check(d)
-		if got, want := content(m.t, d.disk), content(m.t, m.own().disk); !bytes.Equal(got, want) {
+		got, want := content(m.t, d.disk), content(m.t, m.own().disk)
+		got, want = append(got, make([]byte, max(0, len(want)-len(got)))...), append(want, make([]byte, max(0, len(got)-len(want)))...)
+		if !bytes.Equal(got, want) {
 			m.fatal("%s differs at the end: %s", d.name, differ(got, want))
 		}
 	}

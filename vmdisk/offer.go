@@ -61,7 +61,7 @@ func (a *Applier) rest() error {
 func (o *Offer) State() ReplicaState { return o.state }
 
 // Size of the disk in bytes.
-func (o *Offer) Size() int64 { return o.a.d.size }
+func (o *Offer) Size() int64 { return o.a.d.Size() }
 
 // ReadAt fills p from off. Errors: ErrRange, ErrClosed, that of the file.
 func (o *Offer) ReadAt(p []byte, off int64) error { return o.a.d.peek(p, off) }

@@ -22,14 +22,22 @@ func readFull(f vfs.File, p []byte, off int64) error {
 
 // bounds checks a range of the disk.
 func (d *Store) bounds(off, n int64) error {
-	if off < 0 || n < 0 || n > d.size || off > d.size-n {
-		return fmt.Errorf("%d bytes at %d of %d: %w", n, off, d.size, ErrRange)
+	return inside(off, n, d.Size())
+}
+
+// inside checks a range of a disk of so many bytes.
+func inside(off, n, size int64) error {
+	if off < 0 || n < 0 || n > size || off > size-n {
+		return fmt.Errorf("%d bytes at %d of %d: %w", n, off, size, ErrRange)
 	}
 	return nil
 }
 
-// Size of the disk in bytes.
-func (d *Store) Size() int64 { return d.size }
+// Size of the disk in bytes. It only ever rises, see Resize.
+func (d *Store) Size() int64 { return d.size.Load() }
+
+// blocks is Size in blocks.
+func (d *Store) blocks() int64 { return d.Size() / Block }
 
 // ID of the disk.
 func (d *Store) ID() ID { return d.id }

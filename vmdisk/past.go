@@ -35,7 +35,7 @@ func (d *Store) Past() (*Past, error) {
 func (p *Past) Position() Position { return p.y.before }
 
 // Size of the disk in bytes.
-func (p *Past) Size() int64 { return p.d.size }
+func (p *Past) Size() int64 { return p.d.Size() }
 
 // ReadAt is Reader.ReadAt. Errors: ErrPast, ErrClosed, ErrRange, those of the files.
 func (p *Past) ReadAt(b []byte, off int64) error {
@@ -64,7 +64,7 @@ func (p *Past) below(what string, off, n int64, do func(*stack) error) error {
 		err = ErrPast
 	}
 	if err == nil {
-		err = do(&stack{base: d.stack.base, size: d.size, layers: slices.DeleteFunc(slices.Clone(d.stack.layers), func(l *layer.Layer) bool {
+		err = do(&stack{base: d.stack.base, size: d.Size(), layers: slices.DeleteFunc(slices.Clone(d.stack.layers), func(l *layer.Layer) bool {
 			return l == p.y.fetched || l == p.y.written
 		})})
 	}

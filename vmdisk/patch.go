@@ -71,7 +71,7 @@ func (d *Store) patch(p Patch) error {
 		if recorded && readErr == nil && [unitSum]byte(was[:unitSum]) == want && !p.Doubted {
 			return ErrNotRecorded
 		}
-		region := blockset.New(regionsOf(d.size))
+		region := blockset.New(regionsOf(d.Size()))
 		region.Add(p.Off/regionSize, p.Off/regionSize+1)
 		if err := d.hashes.forget(region); err != nil {
 			return err

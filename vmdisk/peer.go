@@ -44,7 +44,7 @@ type peer struct {
 
 // newPeer is a peer that lacks nothing. The caller holds d.mu, as for all that changes sets.
 func (d *Store) newPeer(name string) *peer {
-	return &peer{name: name, todo: d.sets.New(d.blocks), cur: d.sets.New(d.blocks), out: d.sets.New(d.blocks), kept: d.sets.New(d.blocks), ticked: d.sets.New(d.blocks), changed: true}
+	return &peer{name: name, todo: d.sets.New(blockset.Most), cur: d.sets.New(blockset.Most), out: d.sets.New(blockset.Most), kept: d.sets.New(blockset.Most), ticked: d.sets.New(blockset.Most), changed: true}
 }
 
 // flip starts a new generation at pos, if the peer has acknowledged the last.
@@ -84,12 +84,12 @@ func (p *peer) clean() bool {
 	return p.todo.Empty() && p.kept.Empty() && p.cur.Empty() && p.out.Empty()
 }
 
-// everything says that the peer may lack all of the disk.
-func (p *peer) everything() {
+// everything says that the peer may lack all of a disk of so many blocks.
+func (p *peer) everything(blocks int64) {
 	p.cur.Reset()
 	p.out.Reset()
 	p.kept.Reset()
-	p.todo.Add(0, p.todo.Blocks())
+	p.todo.Add(0, blocks)
 	p.acked, p.guessed, p.changed = Position{}, true, true
 	p.age = age{} // nobody knows
 	p.noCopy()

@@ -21,7 +21,8 @@ type unrecorded struct {
 
 // newUnrecorded has all regions due: what is recorded of them isn't known.
 func newUnrecorded(regions int64) unrecorded {
-	u := unrecorded{blockset.New(regions), blockset.New(regions), blockset.New(regions)}
+	n := int64(maxRegions)
+	u := unrecorded{blockset.New(n), blockset.New(n), blockset.New(n)}
 	u.due.Add(0, regions)
 	return u
 }
@@ -37,11 +38,11 @@ func (u *unrecorded) again(regions *blockset.Set) {
 	}
 }
 
-// all says it of all regions.
-func (u *unrecorded) all() {
+// all says it of all of so many regions.
+func (u *unrecorded) all(regions int64) {
 	u.ripe.Reset()
 	u.due.Reset()
-	u.fresh.Add(0, u.fresh.Blocks())
+	u.fresh.Add(0, regions)
 }
 
 // turn makes what wasn't written for a whole turn due.
@@ -110,7 +111,7 @@ func (d *Store) Record(ctx context.Context) error {
 func (d *Store) recordDue(ctx context.Context, pace Pace) error {
 	s := d.scrubber(ScrubOptions{Throttle: pace})
 	recorded := false
-	for r := d.hashes.due(0); int64(r) < regionsOf(d.size); r = d.hashes.due(r + 1) {
+	for r := d.hashes.due(0); int64(r) < regionsOf(d.Size()); r = d.hashes.due(r + 1) {
 		next, err := s.next(r)
 		if err == nil && next > r {
 			d.hashes.over(r, next) // nothing is there; what is written there later is fresh

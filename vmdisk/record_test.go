@@ -220,7 +220,7 @@ func TestRecordTroubles(t *testing.T) {
 	if got := d.Info(); got.Recorded != 2*regionSize || got.NeedsCheck == "" {
 		t.Errorf("%d bytes are recorded, needs checking: %q", got.Recorded, got.NeedsCheck)
 	}
-	if at := d.hashes.due(0); int64(at) < regionsOf(d.size) {
+	if at := d.hashes.due(0); int64(at) < regionsOf(d.Size()) {
 		t.Errorf("region %d is due still", at)
 	}
 	r := newReplica(t, Block, quiet(vfs.NewMem()))

@@ -56,7 +56,7 @@ type Damage struct {
 // scrubber reads one base file through.
 type scrubber struct {
 	base   vfs.File
-	size   int64
+	size   func() int64 // of the disk, in bytes
 	hashes *hashes
 	busy   func(region uint32) bool
 	// held does one read, with the file kept open and in place.
@@ -86,7 +86,7 @@ func (d *Store) Scrub(ctx context.Context, o ScrubOptions) (Scrub, error) {
 
 // scrubber reads the disk's base.raw.
 func (d *Store) scrubber(o ScrubOptions) *scrubber {
-	return &scrubber{buf: make([]byte, hashUnit), sum: blake3.New(), base: d.stack.base, size: d.size, hashes: d.hashes, busy: d.al.has, seen: d.o.Seen, o: o, held: func(read func() error) error {
+	return &scrubber{buf: make([]byte, hashUnit), sum: blake3.New(), base: d.stack.base, size: d.Size, hashes: d.hashes, busy: d.al.has, seen: d.o.Seen, o: o, held: func(read func() error) error {
 		d.rd.RLock()
 		defer d.rd.RUnlock()
 		d.mu.Lock()
@@ -105,7 +105,8 @@ type stopped struct{ error }
 func (s stopped) Unwrap() error { return s.error }
 
 func (s *scrubber) run(ctx context.Context) error {
-	all := uint32(regionsOf(s.size))
+	size := s.size()
+	all := uint32(regionsOf(size))
 	for r := uint32(0); r < all; r++ {
 		next, err := s.next(r)
 		if err != nil {
@@ -117,7 +118,7 @@ func (s *scrubber) run(ctx context.Context) error {
 			}
 		}
 		if s.o.Progress != nil {
-			s.o.Progress(min(s.size, int64(min(r+1, all))*regionSize), s.size)
+			s.o.Progress(min(size, int64(min(r+1, all))*regionSize), size)
 		}
 	}
 	return s.keep()
@@ -149,7 +150,7 @@ func (s *scrubber) next(r uint32) (uint32, error) {
 	if err != nil {
 		return r, nil // reading says what is wrong
 	}
-	if data >= s.size {
+	if data >= s.size() {
 		return slot, nil
 	}
 	return min(slot, max(r, uint32(data/regionSize))), nil
@@ -179,7 +180,7 @@ func (s *scrubber) region(ctx context.Context, r uint32) error {
 	if err != nil {
 		return err
 	}
-	read := unitBytes(s.size, r, whole)
+	read := unitBytes(s.size(), r, whole)
 	switch {
 	case !still:
 		s.res.Busy += read
@@ -203,13 +204,13 @@ func (s *scrubber) region(ctx context.Context, r uint32) error {
 // unit is where the unit u of a region is.
 func (s *scrubber) unit(r uint32, u int) (off, n int64) {
 	off = int64(r)*regionSize + int64(u)*hashUnit
-	return off, min(hashUnit, s.size-off)
+	return off, min(hashUnit, s.size()-off)
 }
 
 // read is what a region contains now, and which of its units were read: the others are holes, or in bad.
 func (s *scrubber) read(ctx context.Context, r uint32) (found slot, whole uint64, bad []Damage, err error) {
 	start := int64(r) * regionSize
-	end := min(s.size, start+regionSize)
+	end := min(s.size(), start+regionSize)
 	data := start
 	for off, u := start, 0; off < end; off, u = off+hashUnit, u+1 {
 		n := min(hashUnit, end-off)
@@ -299,7 +300,7 @@ func (s *scrubber) damaged(b Damage) {
 
 // openHashes opens what is recorded, and forgets what a crash has left doubtful.
 func (d *Store) openHashes() error {
-	h, err := openHashes(d.fs, d.id, d.size)
+	h, err := openHashes(d.fs, d.id, d.Size())
 	if h == nil {
 		return err
 	}
@@ -307,5 +308,5 @@ func (d *Store) openHashes() error {
 		d.log.Warn("Recorded hashes are unreadable, the disk's content can't be compared with them", "disk", d.id, "err", err)
 	}
 	d.hashes = h
-	return h.forget(d.al.logged(regionsOf(d.size), false))
+	return h.forget(d.al.logged(regionsOf(d.Size()), false))
 }

@@ -48,7 +48,7 @@ func (d *Store) Seed() (*Seeding, error) {
 }
 
 // Size of the disk in bytes.
-func (s *Seeding) Size() int64 { return s.a.d.size }
+func (s *Seeding) Size() int64 { return s.a.d.Size() }
 
 // ReadAt reads what is there now. Errors: ErrRange, ErrClosed, that of the file.
 func (s *Seeding) ReadAt(p []byte, off int64) error { return s.a.d.peek(p, off) }

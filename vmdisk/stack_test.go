@@ -87,8 +87,8 @@ func scribble(t *testing.T, r *rand.Rand, d *Store, want []byte, n int) {
 func checkHoles(t *testing.T, d *Store, want []byte) {
 	t.Helper()
 	var at int64
-	for at < d.size {
-		es, err := d.Extents(at, d.size-at)
+	for at < d.Size() {
+		es, err := d.Extents(at, d.Size()-at)
 		must(t, err)
 		for _, e := range es {
 			if e.Hole && !isZero(want[at:at+e.Len]) {
@@ -97,8 +97,8 @@ func checkHoles(t *testing.T, d *Store, want []byte) {
 			at += e.Len
 		}
 	}
-	for a := range d.blocks {
-		if end := d.holeEnd(a, d.blocks); end > a && !isZero(want[a*Block:end*Block]) {
+	for a := range d.blocks() {
+		if end := d.holeEnd(a, d.blocks()); end > a && !isZero(want[a*Block:end*Block]) {
 			t.Fatalf("blocks %d to %d aren't a hole", a, end)
 		}
 	}

@@ -43,7 +43,7 @@ func parseStaleRef(b []byte) staleRef {
 
 // storeStale stores the set of r, durably.
 func (d *Store) storeStale(r staleRef, set *blockset.Set) error {
-	if err := vfs.WriteNew(d.fs, r.name(), seal(set.AppendTo(d.sealed(staleFormat)))); err != nil {
+	if err := vfs.WriteNew(d.fs, r.name(), seal(set.AppendTo(d.sealed(staleFormat, d.blocks())))); err != nil {
 		return fmt.Errorf("store stale set: %w", err)
 	}
 	return nil
@@ -55,8 +55,8 @@ func (d *Store) loadStale(r staleRef) (*blockset.Set, error) {
 	set, err := d.readStale(r)
 	if errors.Is(err, ErrMalformed) {
 		d.log.Warn("The set of stale blocks is damaged, all blocks will be fetched", "disk", d.id, "file", r.name(), "err", err)
-		set = blockset.New(d.blocks)
-		set.Add(0, d.blocks)
+		set = blockset.New(blockset.Most)
+		set.Add(0, d.blocks())
 		return set, nil
 	}
 	return set, err
@@ -64,10 +64,10 @@ func (d *Store) loadStale(r staleRef) (*blockset.Set, error) {
 
 // readStale reads the set of r. ErrMalformed says that it is damaged or gone.
 func (d *Store) readStale(r staleRef) (*blockset.Set, error) {
-	b, _, err := d.readSealed(r.name(), staleFormat)
+	b, blocks, _, err := d.readSealed(r.name(), staleFormat)
 	var set *blockset.Set
 	if err == nil {
-		set, err = blockset.Decode(b, d.blocks)
+		set, err = decodeBlocks(b, blocks)
 	}
 	switch {
 	case err == nil:
@@ -93,11 +93,14 @@ func (d *Store) staleIn(b []byte, self string) (set []byte, at Position, err err
 	if len(b) > maxExport {
 		return nil, at, fmt.Errorf("%d bytes: %w", len(b), ErrMalformed)
 	}
-	b, version, err := d.unseal(b, exportFormat)
+	b, blocks, version, err := d.unseal(b, exportFormat)
 	if err != nil {
 		return nil, at, err
 	}
-	at, ends, sets, err := parseExport(b, d.blocks, version)
+	at, ends, sets, err := parseExport(b, blocks, version)
+	if err == nil {
+		err = d.Reach(blocks * Block)
+	}
 	if err != nil {
 		return nil, at, err
 	}
@@ -107,7 +110,8 @@ func (d *Store) staleIn(b []byte, self string) (set []byte, at Position, err err
 	}
 	for _, s := range sets {
 		if s.name == self && pos == s.acked && pos != (Position{}) {
-			// Also where it was compared, outside of the other's history.
+			// Also where it was compared, outside of the other's history: as far as the other's disk goes.
+			s.dirty.Add(blocks, d.blocks())
 			return s.all(), at, nil
 		}
 	}
@@ -126,8 +130,8 @@ func (d *Store) staleIn(b []byte, self string) (set []byte, at Position, err err
 			return s.all(), at, nil
 		}
 	}
-	all := blockset.New(d.blocks)
-	all.Add(0, d.blocks)
+	all := blockset.New(blockset.Most)
+	all.Add(0, d.blocks())
 	return all.AppendTo(nil), at, nil
 }
 
@@ -138,17 +142,20 @@ func (s peerSet) all() []byte {
 }
 
 // readSealed is what a file with sets has inside, in that version of its format.
-func (d *Store) readSealed(name string, f format) (inside []byte, version uint32, err error) {
+func (d *Store) readSealed(name string, f format) (inside []byte, blocks int64, version uint32, err error) {
 	file, err := d.fs.Open(name)
 	if err != nil {
-		return nil, 0, err
+		return nil, 0, 0, err
 	}
 	// A dirty set is two, and none is bigger than all its chunks in their longest form.
-	b, err := readAll(file, 2*blockset.MaxEncoded(d.blocks)+64<<10)
+	b, err := readAll(file, 2*blockset.MaxEncoded(d.blocks())+64<<10)
 	if err = errors.Join(err, file.Close()); err != nil {
-		return nil, 0, err
+		return nil, 0, 0, err
 	}
-	return d.unseal(b, f)
+	if inside, blocks, version, err = d.unseal(b, f); err == nil && blocks > d.blocks() {
+		err = fmt.Errorf("%s of %d blocks: %w", name, blocks, ErrWrongDisk)
+	}
+	return inside, blocks, version, err
 }
 
 // sweepStale deletes the files of sets that don't count. What can't be deleted only takes space until the disk is opened again.

@@ -45,7 +45,7 @@ func (d *Store) Standing(peer string) (*Standing, error) {
 
 // Lacks says whether the peer may lack the block x, or this disk does: it is stale. Beyond the disk's end nothing is lacking.
 func (s *Standing) Lacks(x int64) bool {
-	return x < s.d.blocks && (s.lacks.Has(x) || s.d.Stale(x*Block, Block))
+	return x < s.d.blocks() && (s.lacks.Has(x) || s.d.Stale(x*Block, Block))
 }
 
 // Close ends it. It may be called more than once.

@@ -59,7 +59,7 @@ func recordAll(t *testing.T, d *Store) {
 
 func unitOf(t *testing.T, d *Store, off int64) []byte {
 	t.Helper()
-	p := make([]byte, min(MendUnit, d.size-off))
+	p := make([]byte, min(MendUnit, d.Size()-off))
 	must(t, d.ReadAt(p, off))
 	return p
 }
@@ -175,8 +175,8 @@ func TestAPatchSurvives(t *testing.T) {
 // wantRecords says of each unit whether a record counts, and that what counts is of what is read.
 func wantRecords(t *testing.T, d *Store, counts func(off, n int64) bool) {
 	t.Helper()
-	for off := int64(0); off < d.size; off += MendUnit {
-		n := min(MendUnit, d.size-off)
+	for off := int64(0); off < d.Size(); off += MendUnit {
+		n := min(MendUnit, d.Size()-off)
 		sum, ok, err := d.Recorded(off)
 		must(t, err)
 		if want := counts(off, n); ok != want {

@@ -20,6 +20,7 @@ const (
 	recCheck    = 8  // why the disk needs checking; nothing: it doesn't
 	recLayers   = 9  // all layers, top first
 	recStale    = 10 // which blocks are stale, and what the disk was before
+	recGrowing  = 11 // base.raw is being made longer
 	maxLayers   = 64
 	maxEnds     = 4096
 	maxReason   = 1 << 10
@@ -48,6 +49,7 @@ type state struct {
 	check     string     // why the disk needs checking, or nothing
 	layers    []layerRef // top first
 	stale     staleRef   // while the disk isn't whole
+	growing   int64      // bytes that base.raw may have more than the disk, up to so many; or 0
 	ends      map[uint64]uint64
 	regions   map[uint32]struct{}
 }
@@ -138,6 +140,9 @@ func (s *state) records() []record {
 	if s.stale.serial != 0 {
 		out = append(out, s.stale.record())
 	}
+	if s.growing != 0 {
+		out = append(out, growingRecord(s.growing))
+	}
 	// Last, because adding regions takes exactness away.
 	return append(out, record{recState, b})
 }
@@ -162,6 +167,10 @@ func replicaRecord(complete bool, copy [16]byte, p Position) record {
 		b[0] = flagComplete
 	}
 	return record{recReplica, appendPosition(append(b, copy[:]...), p)}
+}
+
+func growingRecord(size int64) record {
+	return record{recGrowing, binary.LittleEndian.AppendUint64(nil, uint64(size))}
 }
 
 // checkRecord says why the disk needs checking, in at most maxReason bytes.
@@ -237,6 +246,11 @@ func (s *state) apply(r record) error {
 			return bad
 		}
 		s.stale = parseStaleRef(r.body)
+	case recGrowing:
+		if len(r.body) != 8 || le.Uint64(r.body) > uint64(MaxSize) {
+			return bad
+		}
+		s.growing = int64(le.Uint64(r.body))
 	default:
 		return bad
 	}

@@ -32,8 +32,7 @@ const (
 // Store is one open disk of this device: what a directory holds. Its methods may be called from any goroutine.
 type Store struct {
 	id     ID
-	size   int64
-	blocks int64
+	size   atomic.Int64 // in bytes; rises under role, saveMu, and as stack changes
 	o      Options
 	fs     vfs.FS
 	log    *slog.Logger
@@ -206,8 +205,8 @@ func findDisk(fsys vfs.FS) error {
 	return err
 }
 
-// openBase opens base.raw of a disk of size bytes.
-func openBase(fsys vfs.FS, size int64) (vfs.File, error) {
+// openBase opens base.raw of a disk of size bytes; if growing isn't 0, the file may be on its way to that many.
+func openBase(fsys vfs.FS, size, growing int64) (vfs.File, error) {
 	f, err := fsys.Open(baseName)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, ErrNoBase
@@ -221,7 +220,7 @@ func openBase(fsys vfs.FS, size int64) (vfs.File, error) {
 		err = fmt.Errorf("%s: %w", baseName, err)
 	case n < size:
 		err = fmt.Errorf("%s: %d of %d bytes are missing: %w: %w", baseName, size-n, size, ErrBaseSize, ErrCorrupt)
-	case n > size:
+	case n > max(size, growing):
 		err = fmt.Errorf("%s: %d bytes more than the %d of the disk: %w: %w", baseName, n-size, size, ErrBaseSize, ErrCorrupt)
 	default:
 		return f, nil
@@ -271,15 +270,18 @@ func (d *Store) load() error {
 			_ = d.fs.Remove(n) // left by a crash; it would only take space
 		}
 	}
-	d.id, d.size = d.j.h.id, d.j.h.size
-	d.blocks = d.size / Block
-	if d.stack.base, err = openBase(d.fs, d.size); err != nil {
+	d.id = d.j.h.id
+	d.size.Store(d.j.h.size)
+	if d.stack.base, err = openBase(d.fs, d.Size(), d.j.st.growing); err != nil {
+		return err
+	}
+	if err := d.shrinkBase(); err != nil {
 		return err
 	}
 	if d.epochs, err = openEpochs(d.fs); err != nil {
 		return err
 	}
-	d.stack.size = d.size
+	d.stack.size = d.Size()
 	if err := d.openLayers(names); err != nil {
 		return err
 	}
@@ -293,7 +295,7 @@ func (d *Store) load() error {
 	if err := d.openHydration(names); err != nil {
 		return err
 	}
-	if err := d.epochs.scan(d.position, d.size); err != nil {
+	if err := d.epochs.scan(d.position, d.Size()); err != nil {
 		return err
 	}
 	// A process that was killed may have left a commit in the kernel only: base.raw must not be ahead of what is durable, nor
@@ -339,6 +341,7 @@ func (d *Store) recover() error {
 			st.reserved += reserveStep
 			st.exact = true
 		}
+		st.growing = 0
 	})
 	if err != nil {
 		return err
@@ -352,7 +355,7 @@ func (d *Store) recover() error {
 	d.reserved, d.counter = st.reserved, max(st.reserved, st.position.Barrier)
 	d.doubt = st.check
 	d.reconsider()
-	d.al = newActivity(d.j, d.size, st.regions)
+	d.al = newActivity(d.j, d.Size(), st.regions)
 	return nil
 }
 
@@ -451,7 +454,7 @@ type Info struct {
 
 // Info says what there is to know.
 func (d *Store) Info() Info {
-	i := Info{ID: d.id, Size: d.size, Peers: d.Peers()}
+	i := Info{ID: d.id, Size: d.Size(), Peers: d.Peers()}
 	d.rd.RLock()
 	i.Allocated, _ = d.stack.allocated() // 0 if that can't be told
 	d.rd.RUnlock()

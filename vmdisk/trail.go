@@ -122,7 +122,7 @@ func (t *trail) between(out *blockset.Set, from, to Position) (since time.Time, 
 // it. The caller holds mu.
 func (d *Store) follows(pos Position) {
 	if t := &d.trail; t.at != d.position || len(t.marks) == 0 {
-		t.reset(d.sets.New(d.blocks), pos, d.o.now(), d.active)
+		t.reset(d.sets.New(blockset.Most), pos, d.o.now(), d.active)
 		if pos == d.position {
 			t.at = pos
 		}
@@ -133,19 +133,19 @@ func (d *Store) follows(pos Position) {
 // caller holds mu.
 func (d *Store) treads() {
 	if t := &d.trail; len(t.marks) > 0 && t.at == d.position {
-		t.mark(func() *blockset.Set { return d.sets.New(d.blocks) }, d.position, d.o.now(), false, true)
+		t.mark(func() *blockset.Set { return d.sets.New(blockset.Most) }, d.position, d.o.now(), false, true)
 	}
 }
 
 // leaves marks a position for a cut that is being taken there. The caller holds mu, and keeps all changes away.
 func (d *Store) leaves(pos Position) {
-	d.trail.mark(func() *blockset.Set { return d.sets.New(d.blocks) }, pos, d.o.now(), true, d.active)
+	d.trail.mark(func() *blockset.Set { return d.sets.New(blockset.Most) }, pos, d.o.now(), true, d.active)
 }
 
 // marks marks pos if that is due. The caller holds mu, and keeps all changes away.
 func (d *Store) marks(pos Position) {
 	if now := d.o.now(); d.trail.due(now) {
-		d.trail.mark(func() *blockset.Set { return d.sets.New(d.blocks) }, pos, now, false, d.active)
+		d.trail.mark(func() *blockset.Set { return d.sets.New(blockset.Most) }, pos, now, false, d.active)
 	}
 }
 
@@ -170,7 +170,7 @@ func (c *Cut) Since(pos Position) (*blockset.Set, bool) {
 	if d.trail.at.Compare(c.pos) < 0 || pos.Compare(c.pos) > 0 {
 		return nil, false
 	}
-	out := blockset.New(d.blocks)
+	out := blockset.New(blockset.Most)
 	_, ok := d.trail.between(out, pos, c.pos)
 	return out, ok
 }
@@ -240,7 +240,7 @@ func (d *Store) lost(name string) error {
 		p.term, p.at = d.term, d.position
 		d.peers[name] = p
 	}
-	p.everything()
+	p.everything(d.blocks())
 	d.notify(name)
 	return nil
 }
@@ -266,14 +266,14 @@ func (d *Store) reached(name string, r ReplicaState) error {
 	if p == nil {
 		p = d.newPeer(name)
 		p.term, p.at = d.term, d.position
-		p.everything()
+		p.everything(d.blocks())
 		d.peers[name] = p
 	}
 	if r.Position.Compare(p.acked) < 0 {
-		p.everything() // it has lost something
+		p.everything(d.blocks()) // it has lost something
 	}
 	p.lostCopy()
-	written := blockset.New(d.blocks)
+	written := blockset.New(blockset.Most)
 	// What was written after the last barrier is in the last span.
 	since, ok := d.trail.between(written, r.Position, Position{^uint64(0), 0})
 	ok = ok && d.trail.at == d.position
@@ -283,7 +283,7 @@ func (d *Store) reached(name string, r ReplicaState) error {
 	}
 	if ok {
 		// What is to be sent again because it is damaged there counts as written before: a comparison finds it again.
-		for x := int64(0); x < d.blocks; {
+		for x := int64(0); x < blockset.Most; {
 			a := written.Next(x, false)
 			x = written.Next(a, true)
 			p.todo.Remove(a, x)

@@ -63,6 +63,7 @@ func (p Position) String() string { return fmt.Sprintf("%d/%d", p.Term, p.Barrie
 // ReplicaState is what a replica says of itself when it attaches.
 type ReplicaState struct {
 	Disk ID
+	Size int64 // bytes; 0: no smaller than its owner's disk
 	// Complete says that the replica is the disk at Position. Otherwise Position is that of the
 	// last checkpoint of the first copy named Copy.
 	Complete bool
@@ -102,10 +103,6 @@ type Options struct {
 	// Troubled, if not nil, is called with Info.NeedsCheck when the disk begins to need checking: not for the mark of an earlier
 	// time, and not more than once until the mark is cleared. It may use the disk, but not close it.
 	Troubled func(reason string)
-	// Renamed, if not nil, is called before the disk, with nothing written since, gets another position than from: what is bound to its
-	// content by position (a saved memory) must know both names, durably, when it returns, as a crash leaves either. If it fails the disk keeps
-	// its position, and whoever asked for a barrier gets the error. It must not use the disk.
-	Renamed func(from, to Position) error
 	// Patience is how long a read of a stale block waits when nobody runs Hydrate, before it gets ErrStale; 0 is 10 s.
 	Patience time.Duration
 	// Background limits what this disk copies by itself, such as merging layers; nil is no limit.

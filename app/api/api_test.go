@@ -92,6 +92,14 @@ func TestEveryCallArrives(t *testing.T) {
 		{`StartVM "New"`, func() error { return c.StartVM(ctx, "New") }},
 		{`StopVM "New" true`, func() error { return c.StopVM(ctx, "New", true) }},
 		{`StopVM "New" false`, func() error { return c.StopVM(ctx, "New", false) }},
+		{`ResetVM "New"`, func() error { return c.ResetVM(ctx, "New") }},
+		{`OpenScreen "New"`, func() error {
+			s, err := c.OpenScreen(ctx, "New")
+			if err == nil && (s.Protocol != api.ScreenVNC || s.Socket == "") {
+				err = fmt.Errorf("screen %+v", s)
+			}
+			return err
+		}},
 		{`SuspendVM "New"`, func() error { return c.SuspendVM(ctx, "New") }},
 		{`ResumeVM "New"`, func() error { return c.ResumeVM(ctx, "New") }},
 		{`DiskInfo "/vms/vm2"`, func() error {
@@ -141,6 +149,10 @@ func TestEveryCallArrives(t *testing.T) {
 		{`PairCancel`, func() error { return c.PairCancel(ctx) }},
 		{`RemoveDevice {"device":"laptop"}`, func() error { return c.RemoveDevice(ctx, api.RemoveDevice{Device: "laptop"}) }},
 		{`SetVM {"vm":"Work","sync":"two"}`, func() error { return c.SetVM(ctx, api.SetVM{VM: "Work", Sync: "two"}) }},
+		{`SetVM {"vm":"Work","name":"Office","cpus":4,"memory_mib":2048}`, func() error {
+			return c.SetVM(ctx, api.SetVM{VM: "Work", Name: "Office", CPUs: 4, MemoryMiB: 2048})
+		}},
+		{`SetVM {"vm":"Office","name":"Work"}`, func() error { return c.SetVM(ctx, api.SetVM{VM: "Office", Name: "Work"}) }},
 		{`PinDevice {"device":"laptop","site":"Home"}`, func() error { return c.PinDevice(ctx, api.PinDevice{Device: "laptop", Site: "Home"}) }},
 		{`SetSync {"up":5000,"schedule":[{"when":"22:00-06:00","do":"only"}],"battery":{"below":20,"rate":0}}`, func() error {
 			up := int64(5000)

@@ -105,6 +105,19 @@ func (c *Client) StopVM(ctx context.Context, vm string, force bool) error {
 	return c.do(ctx, http.MethodPost, "/v1/vms/stop", stopVM{VM: vm, Force: force}, nil)
 }
 
+// ResetVM implements Engine.
+func (c *Client) ResetVM(ctx context.Context, vm string) error {
+	return c.tell(ctx, http.MethodPost, "/v1/vms/reset", "vm", vm)
+}
+
+// OpenScreen implements Engine.
+func (c *Client) OpenScreen(ctx context.Context, vm string) (*Screen, error) {
+	if err := needName(vm); err != nil {
+		return nil, err
+	}
+	return call[Screen](ctx, c, http.MethodPost, "/v1/vms/screen", screenOf{VM: vm})
+}
+
 // SuspendVM implements Engine.
 func (c *Client) SuspendVM(ctx context.Context, vm string) error {
 	return c.tell(ctx, http.MethodPost, "/v1/vms/suspend", "vm", vm)
@@ -126,6 +139,30 @@ func (c *Client) SetVM(ctx context.Context, req SetVM) error {
 		return err
 	}
 	return c.do(ctx, http.MethodPost, "/v1/vms/settings", req, nil)
+}
+
+// AddDisk implements Engine.
+func (c *Client) AddDisk(ctx context.Context, req AddDisk) (*Job, error) {
+	if err := needName(req.VM); err != nil {
+		return nil, err
+	}
+	return call[Job](ctx, c, http.MethodPost, "/v1/vms/disks", req)
+}
+
+// GrowDisk implements Engine.
+func (c *Client) GrowDisk(ctx context.Context, req GrowDisk) error {
+	if err := needName(req.VM); err != nil {
+		return err
+	}
+	return c.do(ctx, http.MethodPost, "/v1/vms/disks/grow", req, nil)
+}
+
+// RemoveDisk implements Engine.
+func (c *Client) RemoveDisk(ctx context.Context, req RemoveDisk) error {
+	if err := needName(req.VM); err != nil {
+		return err
+	}
+	return c.do(ctx, http.MethodPost, "/v1/vms/disks/remove", req, nil)
 }
 
 // SeedVM implements Engine.

@@ -48,7 +48,7 @@ const (
 	WarnJourney     WarningCode = "journey"      // the owner went on a journey with it, Since, and may be working in it
 	WarnTwoVersions WarningCode = "two-versions" // if the owner still works in it, there will be two versions
 	WarnRunning     WarningCode = "running"      // it was running there: it starts here as after a power cut
-	WarnSuspended   WarningCode = "suspended"    // it is suspended there: its open windows stay there
+	WarnSuspended   WarningCode = "suspended"    // it is suspended there, and its memory has not come here: its open windows stay there
 	WarnUnknown     WarningCode = "unknown"      // nobody knows what the copy lacks
 	WarnLacks       WarningCode = "lacks"        // the copy lacks Missing
 	WarnLacksMore   WarningCode = "lacks-more"   // the copy lacked Missing when the owner last told, and may lack more

@@ -1,5 +1,7 @@
 package api
 
+import "tagalong.org/tagalong/app/volumes"
+
 // DiskRole is what a disk's directory is to the disk's history.
 type DiskRole string
 
@@ -19,10 +21,11 @@ type DiskInfo struct {
 	// VM is the VM that has it, when an engine tells.
 	VM     string `json:"vm,omitempty"`
 	VMName string `json:"vm_name,omitempty"`
-	// Size and Allocated are in bytes: of the disk, and of the space that it takes.
-	Size      int64    `json:"size_bytes"`
-	Allocated int64    `json:"allocated_bytes"`
-	Role      DiskRole `json:"role"`
+	// Volumes are its disks, and what else is in it; Size and Allocated are in bytes, of all together: how large it is, and the space that it takes.
+	Volumes   []volumes.Volume `json:"volumes,omitempty"`
+	Size      int64            `json:"size_bytes"`
+	Allocated int64            `json:"allocated_bytes"`
+	Role      DiskRole         `json:"role"`
 	// Active says that it is open for writing now.
 	Active bool `json:"active"`
 	// Term is the highest it has seen, Given the highest that this device gave away.
@@ -84,6 +87,8 @@ const (
 type ExportDisk struct {
 	// Disk is the VM's ID or name, or the disk's directory (an absolute path).
 	Disk string `json:"disk"`
+	// Volume is which of its disks, by ID or name; "" is the first.
+	Volume string `json:"volume,omitempty"`
 	// File is an absolute path on this device. One that is there is replaced only with Force.
 	File  string `json:"file"`
 	Force bool   `json:"force,omitempty"`

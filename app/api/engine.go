@@ -19,12 +19,23 @@ type Engine interface {
 	CancelJob(ctx context.Context, id string) error
 
 	StartVM(ctx context.Context, vm string) error
-	// StopVM asks the guest to shut down; with force it is stopped at once, like a pulled plug.
+	// StopVM asks the guest to shut down and waits until it has, or fails with CodeUnanswered when it takes too long; it goes on then. With
+	// force it is stopped at once, like a pulled plug, also while somebody waits.
 	StopVM(ctx context.Context, vm string, force bool) error
+	// ResetVM starts a running VM anew at once, like a PC's reset button: what its guest hadn't written is lost.
+	ResetVM(ctx context.Context, vm string) error
+	// OpenScreen issues a ticket to the screen of a VM that runs on this device. Each call makes the one before worthless.
+	OpenScreen(ctx context.Context, vm string) (*Screen, error)
 	SuspendVM(ctx context.Context, vm string) error
 	ResumeVM(ctx context.Context, vm string) error
 	RemoveVM(ctx context.Context, vm string) error
-	// SetVM changes settings, on the VM's owner. They count when it returns, also of a VM that runs.
+	// AddDisk returns when the work is accepted, as CreateVM does. GrowDisk and RemoveDisk are done when they return. All are for VMs that are
+	// stopped, and on this device.
+	AddDisk(ctx context.Context, req AddDisk) (*Job, error)
+	GrowDisk(ctx context.Context, req GrowDisk) error
+	RemoveDisk(ctx context.Context, req RemoveDisk) error
+	// SetVM changes settings, on the VM's owner; another device asks the owner, if that is connected. They count when it returns, also of a
+	// VM that runs, but for its memory and CPUs, which can only be changed while it is stopped.
 	SetVM(ctx context.Context, req SetVM) error
 
 	// DiskInfo tells of a disk of this device, which is named by its VM or by its directory, an absolute path.
@@ -41,6 +52,8 @@ type Engine interface {
 	// Switch returns when the switch is accepted; VM.Switch and the events tell how it goes.
 	Switch(ctx context.Context, req SwitchVM) (*Switch, error)
 	CancelSwitch(ctx context.Context, id string) error
+	// CheckSwitch says what stands in a switch's way, and which way is left. Nothing moves.
+	CheckSwitch(ctx context.Context, req SwitchVM) (*Preflight, error)
 
 	// PairStart opens a pairing window and returns with its code.
 	PairStart(ctx context.Context, req PairStart) (*Pairing, error)
@@ -51,6 +64,8 @@ type Engine interface {
 	RemoveDevice(ctx context.Context, req RemoveDevice) error
 	// PinDevice says in which site a device is, whatever is seen. All devices hear of it.
 	PinDevice(ctx context.Context, req PinDevice) error
+	// SetBridge says which network bridge of this device VMs are on. It counts from a VM's next start here on.
+	SetBridge(ctx context.Context, req SetBridge) error
 	// LeaveFleet tells the others, forgets them, and is a fleet of one again.
 	LeaveFleet(ctx context.Context, req LeaveFleet) error
 

@@ -20,6 +20,7 @@ const (
 	CodeRefused       Code = "refused"        // 11: the other device said no
 	CodeSpace         Code = "no-space"       // 12
 	CodeEngineRunning Code = "engine-running" // 13: a second engine on one data directory
+	CodeUnanswered    Code = "unanswered"     // 14: the guest doesn't do what it was asked
 	CodeDamaged       Code = "damaged"        // 1: a disk isn't what it should be
 )
 

@@ -11,13 +11,6 @@ const (
 // Two says whether a flush is answered only when a second device has it.
 func (s Spec) Two() bool { return s.Sync != "" && s.Sync != SyncOne }
 
-// SetVM asks to change settings of a VM, on its owner. What is empty stays as it is.
-type SetVM struct {
-	VM string `json:"vm"` // ID or name
-	// Sync is SyncOne or SyncTwo.
-	Sync string `json:"sync,omitempty"`
-}
-
 // SecondState is what becomes of the promise that a flush is answered only when a second device has it.
 type SecondState string
 

@@ -107,6 +107,13 @@ func (s *Server) handler() http.Handler {
 	route("POST /v1/vms/stop", withBody(func(ctx context.Context, req stopVM) (any, error) {
 		return nil, e.StopVM(ctx, req.VM, req.Force)
 	}))
+	named("POST /v1/vms/reset", "vm", e.ResetVM)
+	route("POST /v1/vms/screen", withBody(func(ctx context.Context, req screenOf) (any, error) {
+		if err := needName(req.VM); err != nil {
+			return nil, err
+		}
+		return e.OpenScreen(ctx, req.VM)
+	}))
 	named("POST /v1/vms/suspend", "vm", e.SuspendVM)
 	named("POST /v1/vms/resume", "vm", e.ResumeVM)
 	route("POST /v1/vms/settings", withBody(func(ctx context.Context, req SetVM) (any, error) { return nil, e.SetVM(ctx, req) }))
@@ -126,11 +133,15 @@ func (s *Server) handler() http.Handler {
 		return e.DiskInfo(r.Context(), disk)
 	})
 	route("POST /v1/disks/export", withBody(e.ExportDisk))
+	route("POST /v1/vms/disks", withBody(e.AddDisk))
+	route("POST /v1/vms/disks/grow", withBody(func(ctx context.Context, req GrowDisk) (any, error) { return nil, e.GrowDisk(ctx, req) }))
+	route("POST /v1/vms/disks/remove", withBody(func(ctx context.Context, req RemoveDisk) (any, error) { return nil, e.RemoveDisk(ctx, req) }))
 	route("POST /v1/disks/check", withBody(e.CheckDisk))
 	route("POST /v1/vms/verify", withBody(e.VerifyVM))
 	named("DELETE /v1/jobs", "id", e.CancelJob)
 
 	route("POST /v1/switches", withBody(e.Switch))
+	route("POST /v1/switches/check", withBody(e.CheckSwitch))
 	named("DELETE /v1/switches", "id", e.CancelSwitch)
 
 	route("POST /v1/pairing", withBody(e.PairStart))
@@ -138,6 +149,7 @@ func (s *Server) handler() http.Handler {
 	route("DELETE /v1/pairing", func(r *http.Request) (any, error) { return nil, e.PairCancel(r.Context()) })
 	route("POST /v1/devices/remove", withBody(noAnswer(e.RemoveDevice)))
 	route("POST /v1/devices/site", withBody(noAnswer(e.PinDevice)))
+	route("POST /v1/devices/bridge", withBody(noAnswer(e.SetBridge)))
 	route("POST /v1/leave", withBody(noAnswer(e.LeaveFleet)))
 
 	route("GET /v1/vms/takeover", func(r *http.Request) (any, error) {
@@ -182,6 +194,11 @@ func (s *Server) handler() http.Handler {
 type stopVM struct {
 	VM    string `json:"vm"`
 	Force bool   `json:"force"`
+}
+
+// screenOf is the body of a request for a screen.
+type screenOf struct {
+	VM string `json:"vm"`
 }
 
 // withLists is st with empty lists where there are none, so that scripts can always iterate.

@@ -1,6 +1,10 @@
 package api
 
-import "time"
+import (
+	"time"
+
+	"tagalong.org/tagalong/app/volumes"
+)
 
 // Version of the local API. A client whose major number differs is refused.
 const Version = 1
@@ -49,6 +53,9 @@ type Hypervisor struct {
 	Accel string `json:"accel,omitempty"`
 	// Note is a sentence for the person when something is less than good.
 	Note string `json:"note,omitempty"`
+	// Bridge is the network bridge that VMs can be on here; NoBridge is why there is none, in a few words.
+	Bridge   string `json:"bridge,omitempty"`
+	NoBridge string `json:"no_bridge,omitempty"`
 }
 
 // Device is one of the person's PCs.
@@ -92,7 +99,8 @@ const (
 	VMStopped   VMState = "stopped"
 	VMStarting  VMState = "starting"
 	VMRunning   VMState = "running"
-	VMPaused    VMState = "paused" // by the hypervisor: a full disk, or a switch in its last moments
+	VMStopping  VMState = "stopping" // asked to shut itself down
+	VMPaused    VMState = "paused"   // by the hypervisor: a full disk, or a switch in its last moments
 	VMSuspended VMState = "suspended"
 	VMSwitching VMState = "switching"
 	VMUnknown   VMState = "unknown" // its owner hasn't been heard of lately
@@ -134,22 +142,51 @@ type VM struct {
 	OfflineSince time.Time `json:"offline_since,omitzero"`
 	// RestorePoints are those on this device.
 	RestorePoints []RestorePoint `json:"restore_points,omitempty"`
+	// Unfit are the devices that it couldn't move to while it runs, as far as they say what they can do.
+	Unfit []Unfit `json:"unfit,omitempty"`
+	// Agent is what is known of the agent inside it, while it runs on the device that says so.
+	Agent AgentState `json:"agent,omitempty"`
 	// Screen and Console are Unix sockets on the device that runs the VM.
 	Screen  string `json:"screen,omitempty"`
 	Console string `json:"console,omitempty"`
 }
 
-// Spec is what a VM is made of. It is the same on every device; all but Sync is fixed when the VM is created.
+// Spec is what a VM is made of. It is the same on every device. SetVM changes some of it; the rest is fixed when the VM is created.
 type Spec struct {
 	CPUs      int    `json:"cpus"`
 	MemoryKiB int64  `json:"memory_kib"`
-	DiskBytes int64  `json:"disk_bytes"`
-	Machine   string `json:"machine"` // versioned QEMU machine type
-	CPU       string `json:"cpu"`     // named QEMU CPU model
+	DiskBytes int64  `json:"disk_bytes"` // of the first disk
+	Machine   string `json:"machine"`    // versioned QEMU machine type
+	CPU       string `json:"cpu"`        // named QEMU CPU model
 	Screen    bool   `json:"screen"`
 	Network   bool   `json:"network"`
 	// Sync is SyncOne or SyncTwo; "" is SyncOne, what a later version may put here counts as SyncTwo.
 	Sync string `json:"sync,omitempty"`
+	// Hardware is the generation of its virtual hardware; 0, of VMs made before there were several, is 1.
+	Hardware int `json:"hardware,omitempty"`
+	// Firmware is FirmwareBIOS or FirmwareUEFI; "" is FirmwareBIOS.
+	Firmware string `json:"firmware,omitempty"`
+	// Bridged says that it is on the local network itself, where the device that it runs on has a bridge.
+	Bridged bool `json:"bridged,omitempty"`
+	// Pause is for how long the guest may stand still in a switch; 0 is the usual 300 ms.
+	Pause time.Duration `json:"pause_ns,omitempty"`
+	// Volumes is how the VM's one store is cut into disks. VMs made before there were several have none: see Table.
+	Volumes volumes.Table `json:"volumes,omitzero"`
+}
+
+// What a VM starts with.
+const (
+	FirmwareBIOS = "bios"
+	FirmwareUEFI = "uefi"
+)
+
+// Table is how the VM's store is cut. Errors: volumes.ErrInvalid, volumes.ErrVersion.
+func (s Spec) Table() (volumes.Table, error) {
+	table := s.Volumes
+	if table.IsZero() {
+		table = volumes.One(s.DiskBytes)
+	}
+	return table, table.Check()
 }
 
 // Position says how far a replica has come: a barrier of a term.
@@ -246,6 +283,35 @@ type Switch struct {
 	Pause  time.Duration `json:"pause_ns,omitempty"`
 	Error  *Error        `json:"error,omitempty"`
 	CanEnd bool          `json:"can_cancel"`
+	// Step is the last thing that was done about a guest that writes memory about as fast as it leaves, and Why says that in a sentence.
+	Step SwitchStep `json:"step,omitempty"`
+	Why  string     `json:"why,omitempty"`
+	// Slowed is by how many percent the guest is slowed down.
+	Slowed int `json:"slowed_percent,omitempty"`
+	// AllowedPause is for how long the guest may stand still, Estimate what would be, were it stopped now. Both are zero before its memory moves.
+	AllowedPause time.Duration  `json:"allowed_pause_ns,omitempty"`
+	Estimate     SwitchEstimate `json:"estimate,omitzero"`
+	// OfferPause is the AllowedPause with which a switch that failed could have gone on; 0 where that wasn't what failed.
+	OfferPause time.Duration `json:"offer_pause_ns,omitempty"`
+}
+
+// SwitchStep is a step that a switch takes where memory doesn't get less.
+type SwitchStep string
+
+// The steps of a switch.
+const (
+	StepUsual  SwitchStep = ""
+	StepSlowed SwitchStep = "slowed" // the guest is slowed down
+	StepLonger SwitchStep = "longer" // it may stand still for longer than usual
+)
+
+// SwitchEstimate is what would be, were the guest stopped now. What isn't known is 0.
+type SwitchEstimate struct {
+	Memory    int64         `json:"memory_bytes"`         // that is left
+	Rate      int64         `json:"rate"`                 // bytes of memory that leave a second
+	DirtyRate int64         `json:"dirty_rate"`           // bytes that the guest writes anew a second
+	Pause     time.Duration `json:"pause_ns"`             // for how long it would stand still
+	ToFull    time.Duration `json:"to_full_ns,omitempty"` // until all of its disk is at its new place
 }
 
 // Job is long work that isn't a switch: creating, importing, exporting.
@@ -334,6 +400,14 @@ type CreateVM struct {
 	Format  string `json:"format,omitempty"`
 	Screen  bool   `json:"screen"`
 	Network bool   `json:"network"`
+	// Firmware is FirmwareBIOS or FirmwareUEFI; "" is FirmwareBIOS. An installed system starts only under the one that it was installed under.
+	Firmware string `json:"firmware,omitempty"`
+	// CPU is a named QEMU CPU model; "" is the newest that all devices of the fleet can be.
+	CPU string `json:"cpu,omitempty"`
+	// Bridged has the VM be on the local network itself, where a device has a bridge, instead of behind the device.
+	Bridged bool `json:"bridged,omitempty"`
+	// Disks are further ones, after the first.
+	Disks []NewDisk `json:"disks,omitempty"`
 }
 
 // SeedVM asks to fill this device's copy of a VM, which was never whole, from a file: what is equal needn't be fetched.
@@ -348,6 +422,8 @@ type SeedVM struct {
 type SwitchVM struct {
 	VM string `json:"vm"`
 	To string `json:"to,omitempty"`
+	// Pause is for how long the guest may stand still, this once; 0 is what the VM's settings say.
+	Pause time.Duration `json:"pause_ns,omitempty"`
 }
 
 // PairStart opens a pairing window. PairJoin answers one with the code shown there.

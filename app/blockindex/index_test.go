@@ -129,7 +129,7 @@ func (c *pc) push(to *pc, vm string) (sent, found int64) {
 			}
 		}
 		lacks, exact := diskpush.Lacks(from, cut, "peer", there, alone{})
-		return diskpush.Work(from, cut, lacks, exact, holds), nil
+		return diskpush.Work(from, cut, cut.Size(), lacks, exact, holds), nil
 	}, push.Options{Stats: &stats[0]})
 	wg.Wait()
 	must(t, errors.Join(err, received, cut.Close()))

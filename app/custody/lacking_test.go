@@ -15,6 +15,17 @@ import (
 	"tagalong.org/tagalong/vmdisk/vfs"
 )
 
+// note is a custody.Slot in memory.
+type note struct{ b []byte }
+
+func (n *note) Read() ([]byte, error) {
+	if n.b == nil {
+		return nil, fs.ErrNotExist
+	}
+	return n.b, nil
+}
+func (n *note) Write(b []byte) error { n.b = b; return nil }
+
 // given is a VM that a gave to b, at a position that b's copy isn't at.
 type given struct {
 	giver   *directory.Directory

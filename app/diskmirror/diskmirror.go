@@ -84,10 +84,10 @@ func (s Sink) Barrier(p mirror.Position) error {
 	return err
 }
 
-// ReplicaState is what a replica of disk said of itself, in the disk's terms.
-func ReplicaState(disk *vmdisk.Store, s mirror.State) vmdisk.ReplicaState {
+// ReplicaState is what a replica of disk said of itself, in the disk's terms, after a hello that named that size of the disk: it is no smaller.
+func ReplicaState(disk *vmdisk.Store, size int64, s mirror.State) vmdisk.ReplicaState {
 	return vmdisk.ReplicaState{
-		Disk: disk.ID(), Complete: s.Complete, Position: vmdisk.Position(s.Position), Copy: s.Copy, Checkpoint: vmdisk.Position(s.Checkpoint),
+		Disk: disk.ID(), Size: size, Complete: s.Complete, Position: vmdisk.Position(s.Position), Copy: s.Copy, Checkpoint: vmdisk.Position(s.Checkpoint),
 	}
 }
 

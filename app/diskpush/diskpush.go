@@ -50,7 +50,7 @@ func Lacks(disk *vmdisk.Store, cut *vmdisk.Cut, peer string, r vmdisk.ReplicaSta
 	if lag, ok := disk.Lag(peer); ok {
 		defer lag.Release()
 		if lag.Acked == r.Position {
-			set = blocks(disk, lag.Runs())
+			set = blocks(lag.Runs())
 			if !lag.Guessed {
 				return set, true
 			}
@@ -66,7 +66,7 @@ func Lacks(disk *vmdisk.Store, cut *vmdisk.Cut, peer string, r vmdisk.ReplicaSta
 	if !ok || known.Position != r.Position || known.Of.Compare(cut.Position()) > 0 {
 		return nil, false
 	}
-	set = blocks(disk, known.Runs)
+	set = blocks(known.Runs)
 	if known.Of != cut.Position() {
 		more, ok := cut.Since(known.Of)
 		if !ok {
@@ -77,17 +77,17 @@ func Lacks(disk *vmdisk.Store, cut *vmdisk.Cut, peer string, r vmdisk.ReplicaSta
 	return set, true
 }
 
-func blocks(disk *vmdisk.Store, runs iter.Seq2[uint64, uint64]) *blockset.Set {
-	set := blockset.New(disk.Size() / vmdisk.Block)
+func blocks(runs iter.Seq2[uint64, uint64]) *blockset.Set {
+	set := blockset.New(blockset.Most)
 	for first, n := range runs {
 		set.Add(int64(first), int64(first+n))
 	}
 	return set
 }
 
-// Work is what there is to send of a cut, of which the receiver lacks the blocks of lacks (nil: all) and has held what holds says. The cut keeps nothing
+// Work is what there is to send of the first size bytes of a cut, beyond which it is zeros, of which the receiver lacks the blocks of lacks (nil: all) and has held what holds says. The cut keeps nothing
 // else from then on.
-func Work(disk *vmdisk.Store, cut *vmdisk.Cut, lacks *blockset.Set, exact bool, holds iter.Seq2[int64, int64]) push.Work {
+func Work(disk *vmdisk.Store, cut *vmdisk.Cut, size int64, lacks *blockset.Set, exact bool, holds iter.Seq2[int64, int64]) push.Work {
 	if lacks != nil {
 		want := lacks.Clone()
 		for off, n := range holds {
@@ -95,21 +95,24 @@ func Work(disk *vmdisk.Store, cut *vmdisk.Cut, lacks *blockset.Set, exact bool, 
 		}
 		cut.Want(want)
 	}
-	return push.Work{Source: source{cut, lacks}, Exact: exact, Heat: heat{disk}}
+	return push.Work{Source: source{cut, lacks, size}, Exact: exact, Heat: heat{disk}}
 }
 
 type source struct {
 	*vmdisk.Cut
 	lacks *blockset.Set
+	size  int64
 }
 
 // Next implements push.Source.
 func (s source) Next(off int64) (from, n int64) {
 	if s.lacks == nil {
-		return off, max(0, s.Size()-off)
+		return off, max(0, s.size-off)
 	}
+	// What is lacking beyond the cut came after it.
 	a := s.lacks.Next(off/push.Block, true)
-	return a * push.Block, (s.lacks.Next(a, false) - a) * push.Block
+	from = min(a*push.Block, s.size)
+	return from, min(s.lacks.Next(a, false)*push.Block, s.size) - from
 }
 
 // Extents implements push.Source.

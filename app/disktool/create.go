@@ -11,6 +11,7 @@ import (
 
 	"tagalong.org/tagalong/app/api"
 	"tagalong.org/tagalong/app/diskimage"
+	"tagalong.org/tagalong/app/volumes"
 	"tagalong.org/tagalong/vmdisk"
 	"tagalong.org/tagalong/vmdisk/vfs"
 )
@@ -80,7 +81,7 @@ func create(ctx context.Context, dir string, o CreateOptions) (_ *api.DiskInfo, 
 	if err := fill(ctx, disk, img, o); err != nil {
 		return nil, err
 	}
-	info := Describe(dir, disk.Info())
+	info := Describe(dir, disk.Info(), volumes.One(disk.Size()))
 	if err := disk.Close(); err != nil {
 		return nil, err
 	}

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 
 	"tagalong.org/tagalong/app/api"
+	"tagalong.org/tagalong/app/volumes"
+	"tagalong.org/tagalong/app/volumes/window"
 	"tagalong.org/tagalong/vmdisk"
 	"tagalong.org/tagalong/vmdisk/vfs"
 )
@@ -81,17 +83,25 @@ func ExportClosed(ctx context.Context, req api.ExportDisk, log *slog.Logger, pro
 		return nil, err
 	}
 	defer func() { err = Explain(dir, errors.Join(err, disk.Close())) }()
-	made, err := Export(ctx, disk, req, progress)
+	table, err := tableOf(dir, disk.Size())
+	if err != nil {
+		return nil, err
+	}
+	made, err := Export(ctx, disk, table, req, progress)
 	if err != nil && ctx.Err() != nil {
 		return nil, cancelled(ctx)
 	}
 	return made, err
 }
 
-// Export writes a copy of an open disk into a file, at the position that it asks for: what is written to the disk
+// Export writes a copy of one disk of an open store, which is cut as table says, into a file, at the position that it asks for: what is written to the disk
 // meanwhile isn't in it. req must have
 // passed CheckExport. The file appears under its name when it is whole and durable; before, and after a failure, there is nothing.
-func Export(ctx context.Context, disk *vmdisk.Store, req api.ExportDisk, progress func(done, total int64)) (_ *api.DiskExport, err error) {
+func Export(ctx context.Context, disk *vmdisk.Store, table volumes.Table, req api.ExportDisk, progress func(done, total int64)) (_ *api.DiskExport, err error) {
+	v, err := volumeOf(table, req.Volume)
+	if err != nil {
+		return nil, err
+	}
 	r, err := at(ctx, disk, vmdisk.Position(req.Position))
 	if err != nil {
 		return nil, err
@@ -99,16 +109,21 @@ func Export(ctx context.Context, disk *vmdisk.Store, req api.ExportDisk, progres
 	var read func(off, n int64)
 	if cut, ok := r.(*vmdisk.Cut); ok {
 		defer func() { err = errors.Join(err, cut.Close()) }()
-		read = cut.Release
+		read = func(off, n int64) {
+			for p := range v.Pieces(off, n) {
+				cut.Release(p.At, p.Len)
+			}
+		}
 	}
-	if err := write(ctx, r, read, req, progress); err != nil {
+	shown := window.NewReader(r, v)
+	if err := write(ctx, shown, read, req, progress); err != nil {
 		return nil, err
 	}
 	space, err := allocated(req.File)
 	if err != nil {
 		return nil, fileError(req.File, err)
 	}
-	made := &api.DiskExport{File: req.File, Format: req.Format, Position: api.Position(r.Position()), Size: r.Size(), Allocated: space}
+	made := &api.DiskExport{File: req.File, Format: req.Format, Position: api.Position(r.Position()), Size: shown.Size(), Allocated: space}
 	return made, nil
 }
 

@@ -1,10 +1,12 @@
 package disktool
 
 import (
+	"errors"
 	"log/slog"
 	"path/filepath"
 
 	"tagalong.org/tagalong/app/api"
+	"tagalong.org/tagalong/app/volumes"
 	"tagalong.org/tagalong/vmdisk"
 )
 
@@ -18,7 +20,11 @@ func Info(dir string, log *slog.Logger) (*api.DiskInfo, error) {
 	if err != nil {
 		return nil, err
 	}
-	info := Describe(abs, disk.Info())
+	table, err := tableOf(abs, disk.Size())
+	if err != nil {
+		return nil, errors.Join(err, disk.Close())
+	}
+	info := Describe(abs, disk.Info(), table)
 	if err := disk.Close(); err != nil {
 		return nil, Explain(abs, err)
 	}
@@ -26,9 +32,9 @@ func Info(dir string, log *slog.Logger) (*api.DiskInfo, error) {
 }
 
 // Describe puts what a disk says of itself into the API's words.
-func Describe(dir string, i vmdisk.Info) api.DiskInfo {
+func Describe(dir string, i vmdisk.Info, table volumes.Table) api.DiskInfo {
 	d := api.DiskInfo{
-		Dir: dir, ID: i.ID.String(), Size: i.Size, Allocated: i.Allocated, Role: role(i), Active: i.Active,
+		Volumes: table.Volumes, Dir: dir, ID: i.ID.String(), Size: i.Size, Allocated: i.Allocated, Role: role(i), Active: i.Active,
 		Term: i.Term, Given: i.Given, Position: api.Position(i.Position), Unflushed: i.Unflushed, Peers: []api.DiskPeer{},
 		Stale: i.Stale, Before: api.Position(i.Before), Formats: vmdisk.Formats(), NeedsCheck: i.NeedsCheck,
 	}

@@ -34,16 +34,21 @@ type guestState struct {
 	running bool
 }
 
+// vmOf is the directory of the VM whose disk is in dir, an absolute path, if that is in an engine's data directory.
+func vmOf(dir string) (vm string, ok bool) {
+	vm = filepath.Dir(dir)
+	return vm, filepath.Base(dir) == "disk" && filepath.Base(filepath.Dir(vm)) == "vms" && vmID.MatchString(filepath.Base(vm))
+}
+
 // guestOf looks beside the disk in dir, an absolute path. Of a disk that isn't in an engine's data directory
 // there is nothing to say.
 func guestOf(dir string) guestState {
-	vm := filepath.Dir(dir)
-	vms := filepath.Dir(vm)
-	if filepath.Base(dir) != "disk" || filepath.Base(vms) != "vms" || !vmID.MatchString(filepath.Base(vm)) {
+	vm, ok := vmOf(dir)
+	if !ok {
 		return guestState{}
 	}
 	_, err := os.Stat(filepath.Join(vm, "memory.json"))
-	run := filepath.Join(filepath.Dir(api.SocketPath(filepath.Dir(vms))), filepath.Base(vm)[:12])
+	run := filepath.Join(filepath.Dir(api.SocketPath(filepath.Dir(filepath.Dir(vm)))), filepath.Base(vm)[:12])
 	return guestState{suspended: err == nil, running: qemu.Running(run)}
 }
 

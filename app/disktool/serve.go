@@ -10,6 +10,7 @@ import (
 
 	"tagalong.org/tagalong/app/api"
 	"tagalong.org/tagalong/app/disknbd"
+	"tagalong.org/tagalong/app/volumes/window"
 	"tagalong.org/tagalong/vmdisk"
 	"tagalong.org/tagalong/vmdisk/nbd"
 )
@@ -20,6 +21,8 @@ type ServeOptions struct {
 	Dir, Socket string
 	// Export is the name clients ask for; "" is the default export, which is always there.
 	Export string
+	// Volume is which of the disks, by ID or name; "" is the first.
+	Volume string
 	// ReadOnly refuses writes even where they would be allowed.
 	ReadOnly bool
 	// Reserve is how many bytes of the file system stay free.
@@ -55,8 +58,19 @@ func Serve(ctx context.Context, o ServeOptions, ready func(api.ServedDisk)) (err
 	case info.Err != nil:
 		return info.Err
 	}
-	s := api.ServedDisk{Dir: dir, ID: info.ID.String(), Size: info.Size, Socket: socket, Export: o.Export, URI: uri(socket, o.Export)}
-	if s.Why = whyReadOnly(info, guestOf(dir), o.ReadOnly); s.Why == "" {
+	table, err := tableOf(dir, disk.Size())
+	if err != nil {
+		return err
+	}
+	v, err := volumeOf(table, o.Volume)
+	if err != nil {
+		return err
+	}
+	guest := guestOf(dir)
+	guest.suspended = guest.suspended || suspendedIn(disk, table)
+	shown := window.New(disk, v)
+	s := api.ServedDisk{Dir: dir, ID: info.ID.String(), Size: shown.Size(), Socket: socket, Export: o.Export, URI: uri(socket, o.Export)}
+	if s.Why = whyReadOnly(info, guest, o.ReadOnly); s.Why == "" {
 		if err := disk.Activate(max(info.Term, 1)); err != nil {
 			return err
 		}
@@ -65,9 +79,9 @@ func Serve(ctx context.Context, o ServeOptions, ready func(api.ServedDisk)) (err
 	if err != nil {
 		return err
 	}
-	server := &nbd.Server{Backend: disknbd.Backend{Disk: disk}, Name: o.Export, Log: o.Log}
+	server := &nbd.Server{Backend: disknbd.Backend{Disk: shown}, Name: o.Export, Log: o.Log}
 	if s.ReadOnly = s.Why != ""; s.ReadOnly {
-		server.Backend = disknbd.ReadOnly{Reader: disk}
+		server.Backend = disknbd.ReadOnly{Reader: shown}
 	}
 	info = disk.Info()
 	s.Term, s.Position = info.Term, api.Position(info.Position)

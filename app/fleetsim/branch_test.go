@@ -56,7 +56,7 @@ func (e *engine) performForced(a baton.Action) bool {
 			f.closeOwner()
 		}
 	case baton.ActJudge:
-		newer, known := w.saboteur.judge(e, e.machine.State() == baton.Ousted && d.guest != nil || d.suspended())
+		newer, known := w.saboteur.judge(e, e.machine.State() == baton.Ousted && d.guest != nil)
 		w.note("%s judges: newer=%v, known=%v (%s)", d.id, newer, known, e.custody().Stand())
 		if known {
 			e.follow = append(e.follow, baton.Event{Kind: baton.EvJudged, Term: a.Term, Newer: newer})
@@ -71,7 +71,7 @@ func (e *engine) performForced(a baton.Action) bool {
 			w.trouble(d, "yield", err)
 		}
 	case baton.ActRenewTerm:
-		if err := e.carry(a.Term, func() error { return e.custody().Renew(a.Term) }); err != nil {
+		if err := e.custody().Renew(a.Term); err != nil {
 			w.trouble(d, "renew", err)
 		}
 		e.due = true
@@ -116,7 +116,7 @@ func (e *engine) followHistory() bool {
 // setAside makes what this device holds a restore point, and a replica of it in its place.
 func (e *engine) setAside() {
 	d, w := e.d, e.d.w
-	if e.disk == nil || !d.suspended() && e.custody().Stand() == custody.Behind || w.saboteur == setsNothing {
+	if e.disk == nil || e.custody().Stand() == custody.Behind || w.saboteur == setsNothing {
 		w.note("%s has nothing to set aside", d.id)
 		e.aside = nil
 		e.events = append(e.events, baton.Event{Kind: baton.EvSetAside})
@@ -143,7 +143,6 @@ func (e *engine) setAside() {
 		d.mem, d.calls, d.touched, d.owned, d.last = vfs.NewMem(), 0, true, false, vmdisk.Position{}
 		w.truth.at(d, pos, c)
 		w.acts.points++
-		w.forgetMemory(d)
 		e.aside = nil
 		e.events = append(e.events, baton.Event{Kind: baton.EvSetAside})
 		return
@@ -168,7 +167,6 @@ func (e *engine) setAside() {
 		w.fail("%s: open the clone: %v", d.id, err)
 	}
 	w.acts.points++
-	w.forgetMemory(d) // it belongs to a state of the disk that no VM has any more
 	e.aside = nil
 	e.events = append(e.events, baton.Event{Kind: baton.EvSetAside})
 }

@@ -17,7 +17,7 @@ func threeSites(w *world, n int) (owner *device, changed map[int64]bool) {
 	w.everywhere(owner)
 	changed = map[int64]bool{}
 	for range n {
-		r := w.newRequest()
+		r := w.newRequest(owner)
 		for i := r.from; i < r.to; i++ {
 			changed[offset(i)/vmdisk.Block] = true
 		}

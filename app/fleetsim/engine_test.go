@@ -54,7 +54,6 @@ type device struct {
 	lacks   *slot // what its giver told it
 	// goesBack says that the person has rolled its disk back, which a crash may leave done or not.
 	goesBack bool
-	memory   memory          // of the suspended guest
 	sure     vmdisk.Position // as which the owner has told that its disk stays
 	last     vmdisk.Position // of a replica, when it was looked at last
 	touched  bool            // something may have changed since it was looked at
@@ -78,8 +77,8 @@ type engine struct {
 	news     bool // the others are to be told of a change
 	due      bool // the VM's record may have to be written
 	aside    *aside
-	outgoing *outgoing
-	incoming *incomingRun
+	outgoing *giving
+	incoming *taking
 	feeds    map[string]*mirror
 	pushes   map[string]*mirror
 	post     *postOffice
@@ -113,7 +112,7 @@ func signature(id string, msg []byte) []byte {
 }
 
 func (d *device) diskOptions() vmdisk.Options {
-	return vmdisk.Options{FS: d.mem, Reserve: 0, Renamed: d.renamed, QueueBytes: d.w.queueBytes, BarrierEvery: time.Second, SaveEvery: d.w.saveEvery}
+	return vmdisk.Options{FS: d.mem, Reserve: 0, QueueBytes: d.w.queueBytes, BarrierEvery: time.Second, SaveEvery: d.w.saveEvery}
 }
 
 // boot starts the engine.
@@ -254,12 +253,12 @@ func (e *engine) perform(a baton.Action) {
 			e.endIncoming()
 		}
 	case baton.ActStartIncoming:
-		e.incoming = &incomingRun{attempt: a.Attempt, peer: a.Peer}
+		e.take(a)
 	case baton.ActStartOutgoing:
-		e.outgoing = &outgoing{attempt: a.Attempt, peer: a.Peer, live: a.Live}
+		e.give(a)
 	case baton.ActContinueOutgoing:
 		if e.outgoing != nil {
-			e.outgoing.proceed = true
+			e.outgoing.giver.Proceed()
 		}
 	case baton.ActPersistGiven:
 		kind := directory.KindSwitch
@@ -276,7 +275,7 @@ func (e *engine) perform(a baton.Action) {
 		w.saboteur.activating(e, a.Term)
 		word := e.word
 		e.word = nil
-		if err := e.carry(a.Term, func() error { return e.custody().Activate(a.Term, word) }); err != nil {
+		if err := e.custody().Activate(a.Term, word); err != nil {
 			w.trouble(d, "activate", err)
 		}
 		e.sealed, e.due = false, true
@@ -400,6 +399,7 @@ func (e *engine) runGuest() {
 		return
 	case w.chance(25):
 		w.note("%s's hypervisor doesn't go on", d.id)
+		d.guest.exits()
 		d.guest = nil
 		e.follow = append(e.follow, baton.Event{Kind: baton.EvGuestFailed, NeverRan: w.rng.IntN(2) == 0})
 		return
@@ -424,8 +424,14 @@ func (w *world) goOn(d *device) {
 	if !g.sees(c) {
 		w.fail("%s's guest goes on under term %d and doesn't find what it wrote: %s", d.id, info.Term, c.differ(&g.view))
 	}
+	if c[headerAt] != 0 && w.saboteur != goesOnBeside {
+		w.fail("%s's guest goes on under term %d beside its saved memory %d", d.id, info.Term, c[headerAt])
+	}
 	if g.kind == loaded {
 		w.acts.teleports++
+		if g.ram != g.stood {
+			w.fail("%s's guest goes on with memory %v, and stood still with %v", d.id, g.ram, g.stood)
+		}
 	}
 	d.e.gate.Runs()
 	g.kind, g.attempt, g.term = running, "", info.Term
@@ -445,11 +451,12 @@ func (e *engine) resume(a baton.Action) {
 		w.trouble(d, "resume", err)
 		return
 	}
-	e.memory().Rebind(a.Term)
 	w.activated(d)
 	if a.Guest && d.guest != nil {
-		if d.suspended() {
-			w.forgetMemory(d)
+		if d.suspended() && w.saboteur != goesOnBeside {
+			d.guest = nil // it was about to end, or hadn't begun to go on
+			e.events = append(e.events, baton.Event{Kind: baton.EvHypervisorDied})
+			return
 		}
 		w.goOn(d)
 	}
@@ -478,6 +485,7 @@ func (w *world) crash(d *device, host bool) {
 	loss := vfs.LoseNothing
 	if host {
 		loss = []vfs.Loss{vfs.LoseUnsynced, vfs.LoseSome}[w.rng.IntN(2)]
+		d.guest.exits()
 		d.guest, d.powered = nil, false
 	}
 	w.note("%s crashes, host=%v", d.id, host)
@@ -500,6 +508,7 @@ func (d *device) stop(loss vfs.Loss) {
 		d.guest.flushing = nil // it is sent again
 	}
 	e.endOutgoing()
+	e.letGoIncoming()
 	for _, f := range e.feeds {
 		f.closeOwner()
 	}

@@ -72,7 +72,7 @@ func TestFleet(t *testing.T) {
 		all.add(w.acts)
 	}
 	t.Logf("%d seeds in %s: %+v", *flagSeeds, time.Since(began).Round(time.Second), all)
-	if n := int(*flagSeeds); n >= 100 && (all.handoffs < n/2 || all.takeovers < n/20 || all.choices < n/50 || all.points < n/50) {
+	if n := int(*flagSeeds); n >= 100 && (all.handoffs < n/2 || all.takeovers < n/20 || all.choices < n/50 || all.points < n/50 || all.grown < n/20 || all.followed < n/20) {
 		t.Error("hardly anything happens in these lives")
 	}
 }

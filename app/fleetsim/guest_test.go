@@ -15,11 +15,13 @@ const (
 	windowSize = 16 * vmdisk.Block
 	diskSize   = 4<<20 + 16*vmdisk.Block
 	perWindow  = windowSize / sector
-	sectors    = 2 * perWindow
+	sectors    = int(len(windows)) * perWindow
+	mostSize   = 7 << 20 // that it may grow to
 )
 
-// windows are the parts of the disk that guests write: its beginning, and its end with a boundary of the activity log between.
-var windows = [2]int64{0, diskSize - windowSize - 4*vmdisk.Block}
+// windows are the parts of the disk that guests write: its beginning, its end with a boundary of the activity log between, and what comes behind that when
+// it has grown. What is beyond a disk's end is zeros.
+var windows = [3]int64{0, diskSize - windowSize - 4*vmdisk.Block, diskSize}
 
 // content is the number of the write that each sector of the windows is from; 0 is zeros.
 type content [sectors]uint32
@@ -67,6 +69,9 @@ func read(r vmdisk.Reader) (*content, error) {
 	buf := window[:]
 	le := binary.LittleEndian
 	for w, at := range windows {
+		if at >= r.Size() {
+			continue
+		}
 		if err := r.ReadAt(buf, at); err != nil {
 			return nil, err
 		}
@@ -100,15 +105,20 @@ type guest struct {
 	// view is what the guest knows to have written: what it would read.
 	view content
 	term uint64 // under which it last ran
+	// ram is its memory, as versions of pages. stood is, of one that came by a teleport, what it was when it was stopped.
+	ram, stood ram
+	// in is what takes its memory in; nil but in one that is, or was, incoming.
+	in *inbound
 	// flight is the request that was not answered: the hypervisor sends it again.
 	flight *request
 	// flushing is a flush that waits for a second copy; the guest does nothing else meanwhile.
 	flushing *flushing
 }
 
-// sees says whether a disk is what the guest knows to have written. What was not answered may be there or not.
+// sees says whether a disk is what the guest knows to have written. What was not answered may be there or not. The volume of saved memory is the engine's:
+// no guest reads that.
 func (g *guest) sees(c *content) bool {
-	for i := range c {
+	for i := range headerAt {
 		if c[i] != g.view[i] && (g.flight == nil || i < g.flight.from || i >= g.flight.to) {
 			return false
 		}
@@ -124,9 +134,12 @@ type request struct {
 	fua      bool
 }
 
-// newRequest is what a guest might write next.
-func (w *world) newRequest() *request {
-	r := &request{}
+// newRequest is what the guest of d might write next.
+func (w *world) newRequest(d *device) *request {
+	r, sectors := &request{}, sectors
+	if d.e.disk.Size() == diskSize {
+		sectors -= perWindow
+	}
 	if w.rng.IntN(2) == 0 {
 		// An even number: half of a write may be stored when the power fails, and that is whole sectors then.
 		r.from = w.rng.IntN(sectors/2) * 2
@@ -135,7 +148,10 @@ func (w *world) newRequest() *request {
 		r.from = w.rng.IntN(sectors/8) * 8
 		r.to = r.from + 8*(1+w.rng.IntN(6))
 	}
-	r.to = min(r.to, (r.from/perWindow+1)*perWindow)
+	if r.from >= headerAt {
+		r.from, r.to = 0, r.to-r.from
+	}
+	r.to = min(r.to, (r.from/perWindow+1)*perWindow, headerAt)
 	r.fua = w.rng.IntN(10) == 0
 	if k := w.rng.IntN(12); k < 2 {
 		r.trim = k == 0
@@ -177,6 +193,7 @@ func (w *world) guestWrites(d *device, r *request) {
 		return
 	}
 	g.flight = nil
+	g.ram[r.from%guestPages]++
 	for i := r.from; i < r.to; i++ {
 		g.view[i], d.now[i] = r.number, r.number
 	}
@@ -191,6 +208,12 @@ func (w *world) guestWrites(d *device, r *request) {
 
 func (d *device) put(r *request) error {
 	off, n := offset(r.from), int64(r.to-r.from)*sector
+	if off+n > d.e.disk.Size() {
+		// The guest came from where the disk had grown, and wasn't answered there. Its table says how large the disk is.
+		if err := d.e.disk.Reach((off + n + vmdisk.GrowUnit - 1) / vmdisk.GrowUnit * vmdisk.GrowUnit); err != nil {
+			return err
+		}
+	}
 	if r.number == 0 {
 		return d.e.disk.Zero(off, n, r.trim, r.fua)
 	}

@@ -37,46 +37,6 @@ func (s *slot) Write(b []byte) error {
 	return nil
 }
 
-// goesOnLacking says that a giver doesn't wait for its taker's copy any more: it was whole once, and isn't live.
-func (e *engine) goesOnLacking(peer string) bool {
-	for _, p := range e.disk.Peers() {
-		if p.Peer == peer {
-			return p.Acked != vmdisk.Position{} && p.Phase != vmdisk.Comparing && e.d.w.rng.IntN(4) == 0
-		}
-	}
-	return false
-}
-
-// tell lets the taker know what it lacks of the fenced disk.
-func (e *engine) tell(o *outgoing) (vmdisk.Position, error) {
-	d, w := e.d, e.d.w
-	if f := e.feeds[o.peer]; f != nil && w.rng.IntN(2) == 0 {
-		f.closeOwner() // what is on its way may still arrive
-	}
-	d.sure = vmdisk.Position{}
-	if _, err := e.disk.Name(); err != nil {
-		return vmdisk.Position{}, err
-	}
-	if err := e.disk.Seal(); err != nil {
-		return vmdisk.Position{}, err
-	}
-	w.look(d)
-	sets, err := e.disk.ExportDirty()
-	pos := e.disk.Position()
-	if err != nil {
-		return pos, err
-	}
-	p := w.dev(o.peer)
-	if !w.net.linked(d.id, p.id) || p.e == nil {
-		return pos, errNoLink
-	}
-	err = p.e.custody().Keep(custody.Lacking{From: d.id, Attempt: o.attempt, Position: pos, Sets: sets})
-	if w.chance(20) {
-		err = errNoLink // the answer is lost
-	}
-	return pos, err
-}
-
 var errNoLink = errors.New("the link is lost")
 
 // read reads a device's disk. What is stale is what it was when the disk was given: it would be fetched.
@@ -277,7 +237,7 @@ func (w *world) writesMeanwhile(d *device) {
 	if w.healing || w.rng.IntN(3) != 0 || d.guest == nil || d.guest.kind != running || d.guest.flight != nil || d.e.disk.Info().Fenced {
 		return
 	}
-	if r := w.newRequest(); !d.stuck(r) {
+	if r := w.newRequest(d); !d.stuck(r) {
 		w.guestWrites(d, r)
 	}
 }

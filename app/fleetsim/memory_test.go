@@ -1,77 +1,24 @@
 package fleetsim
 
 import (
-	"errors"
-	"io/fs"
-	"slices"
-
-	"tagalong.org/tagalong/app/custody"
 	"tagalong.org/tagalong/directory/baton"
 	"tagalong.org/tagalong/vmdisk"
-	"tagalong.org/tagalong/vmdisk/vfs"
 )
 
-// Suspended VMs: a guest's memory in a file, which belongs to one position of the disk.
+// Suspended VMs: a guest's memory is a header in the disk itself, in one order of writes with all else. The last block of the windows is
+// the volume that the engine has for it; guests don't write there. What the header names is the number of the write that made it.
 
-// memory is what a device keeps of a suspended guest.
-type memory struct {
-	image *guest // what was written last; whole once there is a note
-	note  []byte // nil: none
-	// owed says that the person was told that the VM is suspended, and that it hasn't gone on since: it must go on as it was.
-	owed bool
+// headerAt is the first sector of that block.
+const headerAt = sectors - vmdisk.Block/sector
+
+// header is the write that saves a memory, or uses it up (number 0). A power failure may leave half of a write: the first sector is all that
+// counts, as a real header is no longer than that.
+func header(number uint32) *request {
+	return &request{from: headerAt, to: headerAt + 2, number: number}
 }
 
-// noteFile is the durable note, as custody.Note.
-type noteFile struct{ d *device }
-
-func (n noteFile) Read() ([]byte, error) {
-	if n.d.memory.note == nil {
-		return nil, fs.ErrNotExist
-	}
-	return slices.Clone(n.d.memory.note), nil
-}
-
-func (n noteFile) Write(b []byte) error {
-	return n.d.step(func() { n.d.memory.note = slices.Clone(b) })
-}
-
-func (n noteFile) Change(fn func(b []byte) []byte) error {
-	b, err := n.Read()
-	if err != nil {
-		return err
-	}
-	// Disks call this from goroutines of their own: nothing random happens here, as a seed has to replay.
-	if b = fn(b); b != nil {
-		if n.d.burnt() {
-			return errPower
-		}
-		n.d.memory.note = b
-	}
-	return nil
-}
-
-// step does something durable outside of the disk's files and the directory, unless the fuse burns there; it may be done even then.
-func (d *device) step(do func()) error {
-	if d.burnt() {
-		return errPower
-	}
-	if d.fuse.lit && d.w.rng.IntN(4) == 0 {
-		d.fuse.blown = true
-		d.mem.FailAt(1, vfs.ErrGone, true)
-		if d.w.rng.IntN(2) == 0 {
-			do()
-		}
-		return errPower
-	}
-	do()
-	return nil
-}
-
-func (e *engine) memory() custody.Memory {
-	return custody.Memory{Note: noteFile{e.d}, Disk: e.disk, Log: silent}
-}
-
-func (d *device) suspended() bool { return d.memory.note != nil }
+// suspended says whether the disk of an owner has a memory to go on with.
+func (d *device) suspended() bool { return d.now[headerAt] != 0 }
 
 // suspend is the person's: the guest's memory is written, and its hypervisor ends.
 func (w *world) suspend(d *device) {
@@ -82,87 +29,97 @@ func (w *world) suspend(d *device) {
 	if info := e.disk.Info(); !info.Active || info.Fenced {
 		return
 	}
-	w.note("%s suspends its VM", d.id)
+	number := uint32(len(w.truth.writes))
+	w.truth.writes = append(w.truth.writes, write{})
+	w.note("%s suspends its VM as %d", d.id, number)
 	g.kind = standing
-	if err := e.disk.Flush(); err != nil {
-		w.trouble(d, "flush", err)
-		return
-	}
-	w.flushed(d)
-	w.look(d)
-	at := e.disk.Info().Position
-	w.truth.promise(d.id, at)
 	image := *g
-	if err := d.step(func() { d.memory.image = &image }); err != nil {
+	image.view[headerAt] = number
+	w.truth.memories[number] = &image
+	if !w.atOnce(d, header(number)) {
+		if w.err == nil && !d.burnt() && d.e.disk.Info().Active {
+			w.goOn(d) // after all: nothing of it was written
+		}
 		return
 	}
-	if err := e.memory().Saved(at, custody.SavedMemory{}); err != nil {
-		w.trouble(d, "note the memory", err)
-		return
+	if w.saboteur == writesBeside {
+		w.guestWrites(d, &request{from: 0, to: 2, number: number})
+		_ = e.disk.Flush()
 	}
 	if w.chance(12) {
 		w.crash(d, w.rng.IntN(2) == 0) // before the hypervisor has ended
 		return
 	}
-	d.guest, d.memory.owed = nil, true
+	d.guest = nil
 	w.acts.suspended++
 	e.events = append(e.events, baton.Event{Kind: baton.EvHypervisorDied})
 }
 
-// restore lets a suspended VM go on, or says why not.
+// atOnce is the engine's write, durably, before anything else happens; false says that this failed: by an injected fault, or because its block isn't here
+// yet. It isn't a request of the hypervisor's, which nobody sends again: an engine that ended in it looks at what is there.
+func (w *world) atOnce(d *device, r *request) bool {
+	w.guestWrites(d, r)
+	if d.guest != nil && d.guest.flight == r {
+		d.guest.flight = nil
+		return false
+	}
+	if d.burnt() || d.guest == nil || d.guest.flight != nil {
+		return false
+	}
+	if err := d.e.disk.Flush(); err != nil {
+		w.trouble(d, "flush", err)
+		return false
+	}
+	w.flushed(d)
+	w.look(d)
+	w.truth.promise(d.id, d.e.disk.Position())
+	return !d.burnt()
+}
+
+// restore lets a suspended VM go on with its memory, which is used up before.
 func (w *world) restore(d *device) {
-	e := d.e
-	note, err := e.memory().Check()
-	if err != nil {
-		w.note("%s's memory of %s doesn't fit: %v", d.id, note.Position(), err)
-		if d.memory.owed {
-			w.fail("%s's VM was suspended at %s, its disk is at %s, and it can't go on: %v", d.id, note.Position(), e.disk.Position(), err)
-		}
-		w.forgetMemory(d)
+	number := d.now[headerAt]
+	w.truth.fits(d, d.e.disk.Position(), &d.now)
+	if w.err != nil || !w.uncertain(d) {
 		return
 	}
-	if !w.uncertain(d) {
-		return
-	}
-	w.note("%s's VM goes on with its memory of %s", d.id, note.Position())
-	image := *d.memory.image
+	w.note("%s's VM goes on with its memory %d", d.id, number)
+	image := *w.truth.memories[number]
+	image.view = d.now
 	d.guest = &image
-	d.guest.kind = standing
-	w.forgetMemory(d)
-	if d.burnt() {
+	d.guest.kind, d.guest.term = standing, d.e.disk.Info().Term
+	if w.chance(12) {
+		w.crash(d, w.rng.IntN(2) == 0) // before it is used up
+		return
+	}
+	if !w.atOnce(d, header(0)) {
+		if !d.burnt() {
+			d.guest = nil // it stays suspended
+		}
+		return
+	}
+	if w.chance(12) {
+		w.crash(d, w.rng.IntN(2) == 0) // and before it goes on
 		return
 	}
 	w.acts.resumed++
 	w.goOn(d)
 }
 
-// forgetMemory removes the note.
-func (w *world) forgetMemory(d *device) {
-	d.memory.owed = false
-	_ = d.step(func() { d.memory.note = nil }) // what can't be removed is only logged
-}
-
-// owes checks that an owner's saved memory still belongs to its disk.
-func (w *world) owes(d *device) {
-	if !d.memory.owed || d.e.disk == nil {
+// fits checks that a disk that has a saved memory is what that memory belongs to.
+func (u *truth) fits(d *device, pos vmdisk.Position, c *content) {
+	number := c[headerAt]
+	if number == 0 {
 		return
 	}
-	if note, err := d.e.memory().Check(); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		w.fail("at rest %s's VM is suspended at %s, and its disk is at %s: %v", d.id, note.Position(), d.e.disk.Position(), err)
-	} else if err != nil {
-		w.fail("at rest the memory of %s's suspended VM is gone: %v", d.id, err)
+	image := u.memories[number]
+	if image == nil {
+		u.w.fail("%s's disk at %s has the memory %d, which never was", d.id, pos, number)
+		return
 	}
-}
-
-// carry begins a term of the disk, with the memory that belongs to it.
-func (e *engine) carry(term uint64, begin func() error) error {
-	return e.memory().Carry(term, begin)
-}
-
-// renamed is told by the device's disk.
-func (d *device) renamed(from, to vmdisk.Position) error {
-	if d.w.saboteur == renamesUntold {
-		return nil
+	want := image.view
+	want[headerAt+1] = c[headerAt+1]
+	if want != *c {
+		u.w.fail("%s's disk at %s has the memory %d, which belongs to another: %s", d.id, pos, number, c.differ(&want))
 	}
-	return custody.Renamed(noteFile{d}, from, to)
 }

@@ -124,7 +124,8 @@ func (w *world) connect(d, p *device) bool {
 		pe.look = true
 		return false
 	}
-	if !w.makesReplica(p) || !w.dropsStale(p) {
+	size := d.e.disk.Size()
+	if !w.tellsSize(d, size) || !w.makesReplica(p, size) || !w.dropsStale(p) {
 		return false
 	}
 	if info.Term <= pe.disk.Info().Given && w.saboteur != ignoresTerm {
@@ -145,6 +146,7 @@ func (w *world) connect(d, p *device) bool {
 		}
 		return false
 	}
+	a.Within(size)
 	if r := a.State(); d.e.disk.WorthComparing(p.id, r) {
 		if err := a.Close(); err != nil {
 			w.trouble(p, "close the applier", err)
@@ -171,14 +173,14 @@ func (w *world) connect(d, p *device) bool {
 	return true
 }
 
-// makesReplica has p make an empty replica if it has none; false if it can't yet.
-func (w *world) makesReplica(p *device) bool {
+// makesReplica has p make an empty replica if it has none, and one of that size at least; false if it can't yet.
+func (w *world) makesReplica(p *device, size int64) bool {
 	e := p.e
 	if e.disk == nil {
-		if _, ok := e.dir.VM(vmID); !ok {
+		if vm, ok := e.dir.VM(vmID); !ok || vm.DiskBytes < size {
 			return false
 		}
-		disk, err := vmdisk.CreateReplica("", diskID, diskSize, p.diskOptions())
+		disk, err := vmdisk.CreateReplica("", diskID, size, p.diskOptions())
 		if err != nil {
 			w.trouble(p, "create a replica", err)
 			return false
@@ -186,7 +188,7 @@ func (w *world) makesReplica(p *device) bool {
 		e.disk = disk
 	}
 	p.touched = true
-	return true
+	return w.fits(p, size)
 }
 
 // dropsStale has p, which doesn't own the disk any more, go back to what it had; false if it can't be written now.

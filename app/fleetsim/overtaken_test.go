@@ -42,7 +42,7 @@ func crossedWorld(seed uint64, sab saboteur, verbose bool) *world {
 	a, b, c, d := w.devices[0], w.devices[1], w.devices[2], w.devices[3]
 	writes := func(d *device) {
 		w.start(d)
-		w.guestWrites(d, w.newRequest())
+		w.guestWrites(d, w.newRequest(d))
 		w.guestFlushes(d)
 		w.look(d)
 	}

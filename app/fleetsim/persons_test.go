@@ -142,6 +142,8 @@ func (w *world) act(d *device) {
 				w.trouble(d, "save", err)
 			}
 		}
+	case n < 98:
+		w.grow(d)
 	default:
 		w.putRecord(d)
 	}
@@ -188,6 +190,7 @@ func (w *world) die(d *device) {
 		return
 	}
 	w.note("%s's hypervisor dies, %s", d.id, d.guest.kind)
+	d.guest.exits()
 	d.guest = nil
 	d.e.events = append(d.e.events, baton.Event{Kind: baton.EvHypervisorDied})
 }
@@ -203,7 +206,7 @@ func (w *world) guestActs(d *device) bool {
 	if w.rng.IntN(4) == 0 {
 		w.guestFlushes(d)
 	} else {
-		w.guestWrites(d, w.newRequest())
+		w.guestWrites(d, w.newRequest(d))
 	}
 	return true
 }
@@ -429,7 +432,6 @@ func (w *world) rest() {
 	if w.err != nil {
 		return
 	}
-	w.owes(w.dev(owner))
 	w.alike(w.dev(owner))
 	w.lastWrite(w.dev(owner))
 	// Whatever a guest was told to be durable is in the VM, or in what was set aside.
@@ -451,7 +453,7 @@ func (w *world) lastWrite(d *device) {
 		return
 	}
 	for range 3 {
-		w.guestWrites(d, w.newRequest())
+		w.guestWrites(d, w.newRequest(d))
 	}
 	w.guestFlushes(d)
 	w.look(d)

@@ -2,6 +2,7 @@ package fleetsim
 
 import (
 	"errors"
+	"maps"
 	"math"
 
 	"tagalong.org/tagalong/directory"
@@ -81,6 +82,9 @@ func (w *world) tellReplica(d, p *device) bool {
 		return true
 	}
 	defer lag.Release()
+	if !w.tellsSize(d, e.disk.Size()) {
+		return true
+	}
 	info := directory.ReplicaInfo{Position: directory.Position(lag.Acked), Of: directory.Position(lag.Of), Complete: lag.Acked != vmdisk.Position{}}
 	for _, peer := range e.disk.Peers() {
 		info.Complete = info.Complete && (peer.Peer != p.id || peer.Phase != vmdisk.Copying)
@@ -108,6 +112,12 @@ func (w *world) tellReplica(d, p *device) bool {
 		for b := first; b < first+n; b++ {
 			delete(lacks, b)
 		}
+	}
+	if !w.truth.within(lag.Acked, lag.Of) {
+		// It was compared as far as the owner's disk goes. What a side that lost has beyond that is in no set: whoever gives the disk to such a replica makes
+		// zeros of it (Applier.Within, StaleIn, widen), and nobody else goes by what is told of one that is outside of the history.
+		end := uint64(e.disk.Size() / vmdisk.Block)
+		maps.DeleteFunc(lacks, func(b uint64, _ bool) bool { return b >= end })
 	}
 	if len(lacks) > 0 {
 		w.fail("%s tells that %s at %s lacks %d blocks of %s, and forgets %v", d.id, p.id, lag.Acked, e.dir.Replicas(vmID)[p.id].StaleBlocks, lag.Of, lacks)

@@ -107,6 +107,9 @@ func (w *world) beginPush(d, p *device) (*mirror, postal.Result) {
 			return nil, busy
 		}
 	}
+	if owner && !w.tellsSize(d, e.disk.Size()) {
+		return nil, busy
+	}
 	cut, err := e.disk.Cut(context.Background())
 	w.look(d)
 	if err != nil {
@@ -132,6 +135,11 @@ func (w *world) beginPush(d, p *device) (*mirror, postal.Result) {
 func (f *mirror) accepted() bool {
 	w, d, p, cut := f.w, f.owner, f.replica, f.src.cut
 	pe := p.e
+	// A side that was given up may have left a larger disk here, with nothing beyond what the fleet knows of.
+	size := cut.Size()
+	if vm, ok := d.e.dir.VM(vmID); ok {
+		size = min(size, vm.DiskBytes)
+	}
 	busy := func() bool { f.result = postal.Result{Busy: true}; return false }
 	term, _, ok := pe.dir.Owner(vmID)
 	switch {
@@ -151,7 +159,7 @@ func (f *mirror) accepted() bool {
 		pe.look = true
 		return busy()
 	}
-	if !w.makesReplica(p) || !w.dropsStale(p) || cut.Position().Term <= pe.disk.Info().Given {
+	if !w.makesReplica(p, size) || !w.dropsStale(p) || cut.Position().Term <= pe.disk.Info().Given {
 		return busy()
 	}
 	if g := pe.applying; g != nil {
@@ -169,6 +177,7 @@ func (f *mirror) accepted() bool {
 		w.trouble(p, "apply", err)
 		return false
 	}
+	a.Within(size)
 	st := a.State()
 	f.applier = a
 	if newer := st.Complete && st.Position.Compare(cut.Position()) >= 0; newer || st.Position.Term > f.term {
@@ -187,7 +196,7 @@ func (f *mirror) accepted() bool {
 	}
 	set, exact := diskpush.Lacks(d.e.disk, cut, p.id, st, told{d.e})
 	if set == nil && w.saboteur == guessesEqual && st.Complete {
-		set = blockset.New(diskSize / vmdisk.Block)
+		set = blockset.New(blockset.Most)
 	}
 	held, err := a.Copied()
 	if err != nil {
@@ -203,18 +212,19 @@ func (f *mirror) accepted() bool {
 	}
 	if string(st.Copy[:4]) != "push" || at.Compare(cut.Position()) > 0 {
 		copy(s.copy[:], fmt.Sprintf("push%012d", w.rng.IntN(1e12)))
-		held = blockset.New(diskSize / vmdisk.Block)
+		held = blockset.New(blockset.Most)
 	}
-	s.todo, s.exact = blockset.New(diskSize/vmdisk.Block), blockset.New(diskSize/vmdisk.Block)
+	s.todo, s.exact = blockset.New(blockset.Most), blockset.New(blockset.Most)
 	switch {
 	case set == nil:
-		s.todo.Add(0, diskSize/vmdisk.Block)
+		s.todo.Add(0, size/vmdisk.Block)
 	case exact:
 		s.exact.Or(set)
 		fallthrough
 	default:
 		s.todo.Or(set)
 		s.todo.Or(held)
+		s.todo.Remove(size/vmdisk.Block, blockset.Most) // beyond the cut
 		cut.Want(s.todo.Clone())
 	}
 	return true
@@ -337,7 +347,7 @@ func (f *mirror) sendBlock() bool {
 	f.owner.touched = true
 	for range askAtOnce {
 		b := s.todo.Next(0, true)
-		if b >= diskSize/vmdisk.Block {
+		if b == blockset.Most {
 			break
 		}
 		if !s.exact.Has(b) && f.begins() {
@@ -371,8 +381,17 @@ func (f *mirror) sendBlock() bool {
 		if string(p) == string(make([]byte, vmdisk.Block)) {
 			o = op{kind: vmdisk.OpZero, off: b * vmdisk.Block, len: vmdisk.Block}
 		}
-		f.ops = append(f.ops, o)
 		w.crosses(f.owner, f.replica, b)
+		for next := b + 1; o.kind == vmdisk.OpZero && next-b < askAtOnce && s.exact.Has(next) && s.todo.Has(next); next++ {
+			// Zeros cross as runs.
+			if err := s.cut.ReadAt(p, next*vmdisk.Block); err != nil || string(p) != string(make([]byte, vmdisk.Block)) {
+				break
+			}
+			s.todo.Remove(next, next+1)
+			o.len += vmdisk.Block
+			w.crosses(f.owner, f.replica, next)
+		}
+		f.ops = append(f.ops, o)
 		break
 	}
 	return true

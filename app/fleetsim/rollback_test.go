@@ -46,7 +46,6 @@ func (w *world) rollBack(d *device) bool {
 	w.note("%s rolls back from %s to %s, term %d", d.id, info.Position, info.Before, term)
 	d.goesBack = true
 	e.step(baton.Event{Kind: baton.EvTakeOver, Peer: d.id, Term: term, Position: baton.Position(pos), Mine: true})
-	w.forgetMemory(d)
 	w.acts.rollbacks++
 	return true
 }

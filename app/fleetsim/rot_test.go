@@ -155,13 +155,13 @@ func (w *world) round(d *device, copies []*device, victim *device) (*verify.Resu
 	defer served.Wait()
 	defer cancel()
 	o := verify.Options{
-		Size: diskSize, Copies: map[string]verify.Copy{}, Overwrite: w.saboteur == overwritesAll,
+		Size: d.e.disk.Size(), Copies: map[string]verify.Copy{}, Overwrite: w.saboteur == overwritesAll,
 		Fetch: func(_ context.Context, off, n int64, sum [16]byte) ([]byte, error) {
 			return w.piece(copies, off, n, sum)
 		},
 	}
 	o.Key[0] = byte(w.rng.IntN(256))
-	target := replica.Target{VM: vmID, Disk: replica.ID(diskID), Size: diskSize, Term: d.e.disk.Info().Term}
+	target := replica.Target{VM: vmID, Disk: replica.ID(diskID), Size: o.Size, Term: d.e.disk.Info().Term}
 	heard := func(device string, at vmdisk.Position) {
 		w.notes(d, w.dev(device), vmdisk.ReplicaState{Disk: diskID, Complete: true, Position: at})
 	}
@@ -171,6 +171,9 @@ func (w *world) round(d *device, copies []*device, victim *device) (*verify.Resu
 		a, b := wiretest.Pipe(w.tb)
 		served.Go(func() {
 			_ = verify.Serve(ctx, b, func(verify.Hello) (verify.Replica, verify.State, error) {
+				if err := p.e.disk.Reach(o.Size); err != nil {
+					return nil, verify.State{}, err
+				}
 				lent := diskverify.NewReplica(ctx, p.e.disk, nil, func() error { return nil })
 				return replicasDisk{lent, w}, diskmirror.State(p.e.disk.ReplicaState()), nil
 			})

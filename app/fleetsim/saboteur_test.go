@@ -21,6 +21,7 @@ const (
 	clearsEarly     saboteur = "a dirty bit is cleared when it was sent"
 	runsLoaded      saboteur = "the taker is active before the transfer is here"
 	doesntStop      saboteur = "the guest isn't stopped, and the disk isn't fenced, before it is given"
+	losesPages      saboteur = "a page of a guest's memory doesn't arrive"
 	ignoresTerm     saboteur = "a replica doesn't ask who the owner is, and under which term"
 	skipsJudge      saboteur = "what a superseded device holds isn't compared"
 	signsNothing    saboteur = "what is kept isn't signed"
@@ -33,7 +34,8 @@ const (
 	comparesNothing saboteur = "a replica that was compared counts as equal"
 	yieldsNothing   saboteur = "a disk that lost goes on under its old term"
 	alwaysCertain   saboteur = "it is certain what a replica lacks while the guest writes"
-	renamesUntold   saboteur = "a disk gets another position, and its saved memory doesn't know"
+	writesBeside    saboteur = "a guest writes after its memory was saved"
+	goesOnBeside    saboteur = "a guest that is found beside its saved memory goes on"
 	guessesEqual    saboteur = "what a replica lacks isn't known, and nothing is pushed"
 	staysCertain    saboteur = "what was certain isn't taken back when the guest starts"
 	lendsOld        saboteur = "a holder serves a block of an older position"
@@ -138,7 +140,7 @@ func (s saboteur) activating(e *engine, term uint64) {
 	if err != nil || at != vmdisk.Position(t.Position) || at == e.disk.Position() {
 		return
 	}
-	set, err := blockset.Decode(b, diskSize/vmdisk.Block)
+	set, err := blockset.Decode(b, blockset.Most)
 	if err == nil && !set.Empty() {
 		first := set.Next(0, true)
 		set.Remove(first, first+1)
@@ -162,10 +164,10 @@ var sabotages = []struct {
 	what saboteur
 	seed uint64
 }{
-	{forgetsGiving, 4}, {resumesGiven, 4}, {clearsEarly, 1}, {runsLoaded, 1}, {doesntStop, 1}, {ignoresTerm, 306}, {skipsJudge, 18},
+	{forgetsGiving, 4}, {resumesGiven, 4}, {clearsEarly, 1}, {runsLoaded, 1}, {doesntStop, 1}, {losesPages, 8}, {ignoresTerm, 306}, {skipsJudge, 18},
 	{signsNothing, 18}, {receivesAll, 133}, {runsOn, 28}, {setsNothing, 20}, {takesUnwritten, 6},
 	{acksUnapplied, 1713}, {comparesNothing, 6}, {yieldsNothing, 6},
-	{alwaysCertain, 1}, {staysCertain, 12}, {renamesUntold, 22}, {keepsForeign, 91}, {guessesEqual, 17},
+	{alwaysCertain, 1}, {staysCertain, 12}, {writesBeside, 20}, {goesOnBeside, 366}, {keepsForeign, 91}, {guessesEqual, 17},
 	{lendsOld, 94}, {wholeEarly, 8}, {tellsFewer, 4}, {overwritesNewer, 4}, {leavesOut, 1}, {commitsHalf, 1}, {answersAlone, 1}, {leavesUnnamed, 38},
 }
 

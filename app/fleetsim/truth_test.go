@@ -20,6 +20,8 @@ type truth struct {
 	gave   map[string]uint64
 	// writes by their number, from 1 on.
 	writes []write
+	// memories are those that were saved, by the number of the write that said so.
+	memories map[uint32]*guest
 	// promised is, by term, the newest position that a guest was told to be durable.
 	promised map[uint64]promise
 }
@@ -40,7 +42,7 @@ type write struct {
 func newTruth(w *world) *truth {
 	return &truth{
 		w: w, contents: map[vmdisk.Position]*content{{}: {}}, transfers: map[uint64]directory.SignedTransfer{},
-		active: map[uint64]string{}, gave: map[string]uint64{}, writes: make([]write, 1),
+		active: map[uint64]string{}, gave: map[string]uint64{}, writes: make([]write, 1), memories: map[uint32]*guest{},
 		promised: map[uint64]promise{},
 	}
 }
@@ -166,4 +168,5 @@ func (u *truth) at(d *device, pos vmdisk.Position, c *content) {
 	}
 	now := *c
 	u.contents[pos] = &now
+	u.fits(d, pos, &now)
 }

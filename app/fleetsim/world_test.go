@@ -30,6 +30,7 @@ type world struct {
 	rounds   int
 	calm     int // the higher, the rarer bad luck is
 	verbose  bool
+	stepwise bool // switches go on by one turn at a time
 	log      []string
 	err      error
 
@@ -50,11 +51,15 @@ type acts struct {
 	tellings, previews, certain, suspended, resumed      int
 	lacking, hydrated, whole                             int // hand-offs onto copies that weren't whole, blocks, disks
 	pushes, pushed, rollbacks, twice, repeated           int
+	slowed, tooBusy                                      int // reports of guests that were slowed or allowed more, and switches given up for that
+	grown, followed                                      int // disks of owners, of others
 	rotten, mended, elsewhere                            int // drives that went bad, of them those that were repaired; blocks that a push needn't bring
 }
 
 func (a *acts) add(b acts) {
 	a.writes += b.writes
+	a.grown += b.grown
+	a.followed += b.followed
 	a.flushes += b.flushes
 	a.handoffs += b.handoffs
 	a.teleports += b.teleports
@@ -71,6 +76,8 @@ func (a *acts) add(b acts) {
 	a.certain += b.certain
 	a.suspended += b.suspended
 	a.resumed += b.resumed
+	a.slowed += b.slowed
+	a.tooBusy += b.tooBusy
 	a.lacking += b.lacking
 	a.hydrated += b.hydrated
 	a.whole += b.whole

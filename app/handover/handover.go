@@ -50,7 +50,7 @@ func (r Rule) GoOn(c Copy) bool {
 	case c.Waited < r.Measure:
 		return false
 	}
-	left, known := c.left()
+	left, known := c.Left()
 	return !known || left > r.Patience || c.Waited > 3*r.Patience
 }
 
@@ -64,20 +64,26 @@ func (r Rule) Drain(c Copy, live bool) (limit time.Duration, forever bool) {
 	if live {
 		most = r.Stand
 	}
-	left, known := c.left()
+	left, known := c.Left()
 	if !c.Feeding && !c.Live || known && left > most {
 		return 0, false
 	}
 	return most, false
 }
 
-// left is how long the rest takes.
-func (c Copy) left() (left time.Duration, known bool) {
+// aYear is longer than anybody waits; a line that hardly moves gives times that no Duration holds.
+const aYear = 365 * 24 * time.Hour
+
+// Left is how long the rest takes.
+func (c Copy) Left() (left time.Duration, known bool) {
 	switch {
 	case c.Remaining <= 0:
 		return 0, true
 	case c.Rate <= 0:
 		return 0, false
 	}
-	return time.Duration(float64(c.Remaining) / float64(c.Rate) * float64(time.Second)), true
+	if seconds := float64(c.Remaining) / float64(c.Rate); seconds < aYear.Seconds() {
+		return time.Duration(seconds * float64(time.Second)), true
+	}
+	return aYear, true
 }

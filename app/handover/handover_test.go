@@ -42,6 +42,7 @@ func TestDrain(t *testing.T) {
 	}{
 		"never whole":          {Copy{Feeding: true, Remaining: 1 << 30}, true, 0, true},
 		"every write":          {Copy{Standing: true, Live: true}, true, time.Second, false},
+		"it takes ages":        {Copy{Standing: true, Feeding: true, Remaining: 1 << 40, Rate: 1}, true, 0, false},
 		"it takes too long":    {Copy{Standing: true, Feeding: true, Remaining: 64 << 20, Rate: 1 << 20}, true, 0, false},
 		"short enough":         {Copy{Standing: true, Feeding: true, Remaining: 64 << 20, Rate: 100 << 20}, true, time.Second, false},
 		"nobody stands":        {Copy{Standing: true, Feeding: true, Remaining: 4 << 20, Rate: 1 << 20}, false, 5 * time.Second, false},

@@ -63,7 +63,8 @@ const (
 // Copy is one device's copy of one VM in a snapshot.
 type Copy struct {
 	VM, VMName, Device, DeviceName string
-	// Hydration: the device runs the VM, and gets what is elsewhere. From are the names of the devices needed for that.
+	// Hydration: the device runs the VM, and gets what is elsewhere. From are the names of the devices needed for that; of one that is over, those
+	// that were needed last.
 	Hydration bool
 	From      []string
 	State     State
@@ -196,8 +197,11 @@ func (h *Herald) follow(now time.Time, step time.Duration, c Copy) {
 		h.tracks[p] = t
 		step = 0 // it began within it
 	}
-	t.Copy, t.seen = c, now
 	c.From = slices.Clone(c.From)
+	if c.Hydration && c.State == Whole {
+		c.From = t.From // those that were needed for it may leave now
+	}
+	t.Copy, t.seen = c, now
 	if t.what == aSync && !t.told && !c.Overrun.IsZero() {
 		t.what = aLag
 	}

@@ -366,9 +366,14 @@ func TestScenarios(t *testing.T) {
 			w.Hydration, w.From = true, []string{"Desk"}
 			s := newShow(t, w)
 			moves(w, 600*mib, mib)
-			s.pass(20*time.Minute).want("begun w here", "half w here", "done w here")
+			s.pass(10*time.Minute).want("begun w here", "half w here")
+			w.From = nil // whoever has the whole disk asks nobody
+			s.pass(10*time.Minute).want("begun w here", "half w here", "done w here")
 			if !slices.Equal(s.news[0].From, []string{"Desk"}) {
 				t.Errorf("%+v", s.news[0])
+			}
+			if n := s.news[2]; !slices.Equal(n.From, []string{"Desk"}) || !strings.Contains(Text(n), "Desk can be switched off") {
+				t.Errorf("%+v reads %q", n, Text(n))
 			}
 		},
 		"hydration without a holder": func(t *testing.T) {

@@ -26,6 +26,8 @@ func Text(n api.SyncNews) string {
 		return fmt.Sprintf("%s waits for %s, which can't be reached: what it needs is nowhere else.", vms, join(n.From))
 	case n.Kind == api.SyncWaits:
 		return vms + " waits: what it needs is on no device that can be reached."
+	case n.Hydration && n.Kind == api.SyncDone && len(n.From) > 0:
+		return fmt.Sprintf("All of %s is on %s now: %s can be switched off.", vms, n.DeviceName, join(n.From))
 	case n.Hydration && n.Kind == api.SyncDone:
 		return fmt.Sprintf("All of %s is on %s now.", vms, n.DeviceName)
 	case n.Hydration && n.Kind == api.SyncHalf:

@@ -26,7 +26,7 @@ import (
 // ErrUnknown: it isn't known what the device lacks, or it isn't where it is known for.
 var ErrUnknown = errors.New("holders: not known what the device lacks")
 
-// Lent is a disk as it was at one position, for fetch.Serve.
+// Lent is a disk as it was at one position, for fetch.Serve. The owner's may have grown since: beyond the end of this one are zeros.
 type Lent struct{ cut *vmdisk.Cut }
 
 // Lend lends a disk that isn't hydrating itself, as it is now, with the state to tell. The caller must Close it. Errors are
@@ -41,7 +41,9 @@ func Lend(ctx context.Context, d *vmdisk.Store) (*Lent, fetch.State, error) {
 
 // ReadAt implements fetch.Reader.
 func (l *Lent) ReadAt(p []byte, off int64) error {
-	err := l.cut.ReadAt(p, off)
+	n := max(0, min(int64(len(p)), l.cut.Size()-off))
+	clear(p[n:])
+	err := l.cut.ReadAt(p[:n], min(off, l.cut.Size()))
 	if errors.Is(err, vmdisk.ErrCutLost) || errors.Is(err, vmdisk.ErrClosed) {
 		err = fmt.Errorf("%w: %w", fetch.ErrOver, err)
 	}
@@ -64,14 +66,14 @@ func Judge(d *vmdisk.Store, device string) func(fetch.State) (fetch.Lacks, error
 		if at := vmdisk.Position(st.Position); at != lag.Acked || at.Compare(lag.Of) > 0 {
 			return nil, fmt.Errorf("the device is at %s, known is what it lacked at %s: %w", at, lag.Acked, ErrUnknown)
 		}
-		set := lagging(d, lag)
+		set := lagging(lag)
 		if set.Empty() {
 			return nil, nil
 		}
 		return func(off int64) (bool, int64) {
 			x := off / vmdisk.Block
 			lacks := set.Has(x)
-			return lacks, set.Next(x, !lacks) * vmdisk.Block
+			return lacks, min(set.Next(x, !lacks)*vmdisk.Block, d.Size())
 		}, nil
 	}
 }

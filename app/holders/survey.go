@@ -32,7 +32,7 @@ func Look(d *vmdisk.Store, there, pull []string) Survey {
 			continue
 		}
 		if lag.Acked != (vmdisk.Position{}) && lag.Acked.Compare(lag.Of) <= 0 {
-			set := lagging(d, lag)
+			set := lagging(lag)
 			if slices.Contains(there, p.Peer) {
 				nobodys = common(nobodys, set)
 			} else {
@@ -57,8 +57,8 @@ func Look(d *vmdisk.Store, there, pull []string) Survey {
 }
 
 // lagging is the set of blocks that a device lacks.
-func lagging(d *vmdisk.Store, lag *vmdisk.Lag) *blockset.Set {
-	set := blockset.New(d.Size() / vmdisk.Block)
+func lagging(lag *vmdisk.Lag) *blockset.Set {
+	set := blockset.New(blockset.Most)
 	for first, n := range lag.Runs() {
 		set.Add(int64(first), int64(first+n))
 	}

@@ -24,6 +24,14 @@ var (
 	ErrConverged = errors.New("hypervisor: memory was complete before the guest was stopped")
 	// ErrNotDetached says that the guest didn't let go of a disk: it is still there.
 	ErrNotDetached = errors.New("hypervisor: the guest didn't let go of the disk")
+	// ErrNoScreen says that the VM was started without a display.
+	ErrNoScreen = errors.New("hypervisor: the VM has no screen")
+	// ErrHardware says that a VM has virtual hardware that this program doesn't know, or that contradicts itself.
+	ErrHardware = errors.New("hypervisor: unknown virtual hardware")
+	// ErrNoFirmware says that the UEFI that a VM needs isn't installed.
+	ErrNoFirmware = errors.New("hypervisor: no UEFI installed")
+	// ErrNoBridge says that a guest can't be made a part of the bridge that it is to be on.
+	ErrNoBridge = errors.New("hypervisor: the bridge can't be used")
 	// ErrTeleport says that carrying the memory failed; the guest is where it was.
 	ErrTeleport = errors.New("hypervisor: carrying the memory failed")
 )
@@ -35,18 +43,59 @@ type Config struct {
 	Name      string
 	CPUs      int
 	MemoryKiB int64
-	Machine   string // versioned machine type
-	CPU       string // named CPU model
-	Screen    bool
-	Network   bool
-	DiskBytes int64  // for the disk's geometry
-	Disk      string // Unix socket of the disk's NBD server
-	Dir       string // a private directory for the process's sockets, log and process ID
+	// Hardware is the generation of the virtual hardware; 0 is 1. A VM keeps the one it was made with: its guest would take
+	// another one for another PC. What the guest sees is a function of this, of the fields above and below but Bridge and Dir.
+	Hardware int
+	Machine  string // versioned machine type
+	CPU      string // named CPU model
+	// Firmware is FirmwareBIOS or FirmwareUEFI; "" is FirmwareBIOS. One of the Disks holds the variables of an UEFI.
+	Firmware string
+	// Fork names the point from which the VM's history is no longer the one it once had: after a rollback, or another choice of a
+	// person's. A guest that cares is told (vmgenid). "" is none.
+	Fork    string
+	Screen  bool
+	Network bool
+	// Bridge is the bridge of this device that the guest's network is a part of; "" hides the guest behind this device's own address.
+	// The guest sees the same card.
+	Bridge string
+	// Disks are the VM's own: the first is the one it boots from. Their order is the order in which the guest finds them.
+	Disks []Disk
+	Dir   string // a private directory for the process's sockets, log and process ID
 	// Extra are further disks, read-only. A VM that has some can't teleport.
 	Extra []ExtraDisk
 	// CheckFileSystems has the guest check its file systems at this start, as far as it knows how to be asked: the file
 	// opt/org.tagalong/fsck of fw_cfg says "force", and SMBIOS has the strings that systemd reads.
 	CheckFileSystems bool
+}
+
+// Generations of virtual hardware. A later one is added when guests are to see something new; none is ever changed.
+const (
+	HardwareFirst = 1 // a screen, a tablet, a network card, up to 8 disks, under a BIOS
+	HardwareNow   = 2 // what new VMs get: also UEFI, sound, a balloon, and ports for what runs in the guest for its host
+)
+
+// Firmware that a guest can start with.
+const (
+	FirmwareBIOS = "bios"
+	FirmwareUEFI = "uefi"
+)
+
+// DiskKind is what a disk is to the guest.
+type DiskKind string
+
+// The kinds.
+const (
+	DiskDrive DiskKind = "disk" // a drive
+	DiskVars  DiskKind = "vars" // where its firmware keeps its variables
+)
+
+// Disk is one of a VM's own disks, to read and to write.
+type Disk struct {
+	// ID names it within the VM, for good: up to 20 letters and digits. Of every drive but the first the guest sees it as the serial number.
+	ID     string
+	Kind   DiskKind
+	Bytes  int64  // its size; of a drive it makes the geometry
+	Socket string // Unix socket of its NBD server
 }
 
 // ExtraDisk is a read-only disk beside the VM's own.
@@ -89,7 +138,8 @@ type Hypervisor interface {
 	// StartIncoming starts the VM's hypervisor with no memory of its own: it waits,
 	// paused, for a teleport or a saved memory.
 	StartIncoming(ctx context.Context, c Config) (Guest, error)
-	// Find takes hold of a VM's process that an earlier engine started, or ErrNotRunning.
+	// Find takes hold of a VM's process that an earlier engine started, or ErrNotRunning. It doesn't wait for the process to answer, which may
+	// wait for its disk: what is asked of the guest afterwards does.
 	Find(ctx context.Context, c Config) (Guest, error)
 }
 
@@ -103,15 +153,26 @@ type Guest interface {
 	Continue(ctx context.Context) error
 	// PowerDown presses the guest's power button; the guest may ignore it.
 	PowerDown(ctx context.Context) error
+	// Reset presses the guest's reset button: it starts anew at once, and what it hadn't written is lost. A guest that has crashed, or has
+	// powered itself off, runs again.
+	Reset(ctx context.Context) error
 	// Kill ends the process at once, as pulling the plug would, and returns when it is gone.
 	Kill(ctx context.Context) error
+	// Resident is how many bytes of the device's memory the process has; 0 if nobody knows.
+	Resident() int64
 	// Exited is closed when the process is gone.
 	Exited() <-chan struct{}
+	// Fell waits for the process's end, and says that nobody had asked for it: neither the guest, which powers itself off, nor Kill.
+	Fell() bool
 	// Changed wakes (1-buffered) when the State may have changed.
 	Changed() <-chan struct{}
 	// Screen and Console are the Unix sockets of the guest's display and serial line; Screen may be "".
 	Screen() string
 	Console() string
+	// OpenScreen issues a ticket to the display, which holds for a short time; an earlier one is worthless then. It fails with ErrNoScreen.
+	OpenScreen(ctx context.Context) (Ticket, error)
+	// Agent is the Unix socket of the agent that may run in the guest (see package guestagent); "" if the guest has no port for one.
+	Agent() string
 	// Attach gives the guest a further disk while it runs.
 	Attach(ctx context.Context, d ExtraDisk) error
 	// Detach takes one away again. It takes the guest's help; without it, it fails with ErrNotDetached.
@@ -127,10 +188,21 @@ type Guest interface {
 	Loaded(ctx context.Context) error
 	// Save writes the paused guest's memory to w. The guest stays paused.
 	Save(ctx context.Context, w io.Writer) error
+	// Unsaved is about how many bytes Save, which is under way, still has to write.
+	Unsaved(ctx context.Context) (int64, error)
 	// Restore reads memory that Save wrote; only after StartIncoming. The guest stays paused.
 	Restore(ctx context.Context, r io.Reader) error
 	// Close lets go of the process; it goes on.
 	Close() error
+}
+
+// Ticket opens a guest's display.
+type Ticket struct {
+	// Protocol is "spice" or "vnc".
+	Protocol string
+	Socket   string
+	// Password is secret; "" if the socket asks for none.
+	Password string
 }
 
 // Outgoing is a guest's memory on its way.
@@ -139,12 +211,23 @@ type Outgoing interface {
 	Stream() io.ReadWriteCloser
 	// Progress asks how far it is. It fails with ErrConverged or ErrTeleport.
 	Progress(ctx context.Context) (Progress, error)
+	// Rest stops the guest's CPUs for a moment in the middle of the teleport, when its requests are answered, and GoOn lets them go on as if
+	// nothing had been.
+	Rest(ctx context.Context) error
+	GoOn(ctx context.Context) error
 	// AtSwitchover waits until all memory is out and only Finish is missing. Call it after the guest was paused.
 	AtSwitchover(ctx context.Context) error
 	// Finish sends the last part: the devices' state.
 	Finish(ctx context.Context) error
 	// Cancel gives the teleport up. The guest keeps its memory, and stays paused if it was.
 	Cancel(ctx context.Context) error
+}
+
+// Weigher is a Stream that knows what its bytes stand for: a hypervisor sends an empty page in a few bytes.
+type Weigher interface {
+	// Weigh is about how many bytes of the guest's memory a piece of the stream stands for, at least its own length less what begins or ends outside
+	// of it. It is called for the pieces in order.
+	Weigh(p []byte) int64
 }
 
 // Progress is how far memory has come.

@@ -54,7 +54,7 @@ func mirrored(t testing.TB, from, to pc) (stop func()) {
 		target := replica.Target{VM: "work", Disk: replica.ID(from.disk.ID()), Size: powerDisk, Term: 1}
 		_ = mirror.Send(ctx, a, mirror.Hello{Target: target}, func(s mirror.State) (mirror.Source, error) {
 			var err error
-			feed, err = from.disk.Attach("other", diskmirror.ReplicaState(from.disk, s))
+			feed, err = from.disk.Attach("other", diskmirror.ReplicaState(from.disk, from.disk.Size(), s))
 			return diskmirror.Source{Feed: feed}, err
 		}, nil)
 		if feed != nil {

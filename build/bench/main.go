@@ -44,6 +44,7 @@ var benchmarks = map[string]func(ctx context.Context, s settings) error{
 	"day":     benchDay,
 	"resync":  benchResync,
 	"hydrate": benchHydrate,
+	"switch":  benchSwitch,
 
 	"directory": benchDirectory,
 }

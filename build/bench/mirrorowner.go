@@ -138,7 +138,7 @@ func (o *owner) mirror(ctx context.Context, device string) error {
 	defer s.Reset()
 	target := mirror.Target{VM: "bench", Disk: mirror.ID(o.disk.ID()), Size: o.disk.Size(), Term: o.disk.Info().Term}
 	return mirror.Send(ctx, s, mirror.Hello{Target: target}, func(st mirror.State) (mirror.Source, error) {
-		feed, err := o.disk.Attach(device, diskmirror.ReplicaState(o.disk, st))
+		feed, err := o.disk.Attach(device, diskmirror.ReplicaState(o.disk, o.disk.Size(), st))
 		return diskmirror.Source{Feed: feed}, err
 	}, nil)
 }

@@ -283,10 +283,10 @@ func (o *pusher) push(ctx context.Context, blindly bool, stats *push.Stats) erro
 	h := push.Hello{Target: replica.Target{VM: "bench", Disk: replica.ID(o.disk.ID()), Size: o.disk.Size(), Term: 1}, Cut: push.Position(cut.Position())}
 	return push.Send(ctx, s, h, func(st push.State, holds iter.Seq2[int64, int64]) (push.Work, error) {
 		if blindly {
-			return diskpush.Work(o.disk, cut, nil, false, holds), nil
+			return diskpush.Work(o.disk, cut, cut.Size(), nil, false, holds), nil
 		}
 		lacks, exact := diskpush.Lacks(o.disk, cut, o.peer, diskpush.State(o.disk, st), alone{})
-		return diskpush.Work(o.disk, cut, lacks, exact, holds), nil
+		return diskpush.Work(o.disk, cut, cut.Size(), lacks, exact, holds), nil
 	}, push.Options{Stats: stats})
 }
 

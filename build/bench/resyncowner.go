@@ -218,7 +218,7 @@ func (o *keeper) differ(ctx context.Context) (int64, error) {
 	var stats differ.Stats
 	err = differ.Run(ctx, s, differ.Hello{Version: differ.Version, Target: o.target()}, func(st differ.State) (differ.Disk, error) {
 		var err error
-		if c, err = o.disk.Compare(o.peer, diskmirror.ReplicaState(o.disk, st)); err != nil {
+		if c, err = o.disk.Compare(o.peer, diskmirror.ReplicaState(o.disk, o.disk.Size(), st)); err != nil {
 			return nil, err
 		}
 		return diskcompare.Owner(c, func(int64) error { return nil }), nil
@@ -249,7 +249,7 @@ func (o *keeper) attach(ctx context.Context) error {
 		var feed *vmdisk.Feed
 		ended <- mirror.Send(ctx, s, mirror.Hello{Target: o.target()}, func(st mirror.State) (mirror.Source, error) {
 			var err error
-			if feed, err = o.disk.Attach(o.peer, diskmirror.ReplicaState(o.disk, st)); err == nil {
+			if feed, err = o.disk.Attach(o.peer, diskmirror.ReplicaState(o.disk, o.disk.Size(), st)); err == nil {
 				close(begun)
 			}
 			return diskmirror.Source{Feed: feed}, err

@@ -8,10 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"tagalong.org/tagalong/app/api"
@@ -21,9 +18,6 @@ import (
 
 // healFor is how long everything may take to be well again once nothing is wrong any more.
 const healFor = 4 * time.Minute
-
-// lastBreath is how long a hypervisor whose line has ended may take to end too, before it is killed.
-const lastBreath = time.Second
 
 // judge lets all heal and hears every witness.
 func (w *world) judge(ctx context.Context) error {
@@ -44,17 +38,15 @@ func (w *world) judge(ctx context.Context) error {
 	booted := make(chan error)
 	for _, p := range w.fleet.PCs {
 		go func() {
-			err := w.boots(ctx, p, durable)
-			if err != nil {
-				err = fmt.Errorf("the copy on %s, booted: %w", p.Name, err)
-			}
-			booted <- err
+			boots, cancel := context.WithTimeout(ctx, healFor)
+			defer cancel()
+			booted <- w.fleet.BootCopy(boots, p, w.vm, durable)
 		}()
 	}
 	for range w.fleet.PCs {
 		err = errors.Join(err, <-booted)
 	}
-	if err := errors.Join(err, doubleRuns(w.stretches())); err != nil {
+	if err := errors.Join(err, story.DoubleRuns(w.stretches())); err != nil {
 		return err
 	}
 	for _, p := range w.fleet.PCs {
@@ -178,62 +170,4 @@ func (w *world) compared(ctx context.Context) error {
 	}
 	w.say("the copies are the same, %d bytes each", n)
 	return nil
-}
-
-// boots starts a guest straight from a PC's base file, as somebody without Tagalong would, and lets it check itself.
-func (w *world) boots(ctx context.Context, p *story.PC, durable uint64) (err error) {
-	ctx, cancel := context.WithTimeout(ctx, healFor)
-	defer cancel()
-	serial := filepath.Join(w.o.Dir, "serial-"+p.Name)
-	// Not of ctx: killed when time is up, QEMU would seem to have ended early.
-	cmd := exec.Command("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-		"-machine", "pc-i440fx-7.2", "-accel", "tcg", "-cpu", "Nehalem", "-m", "262080K", "-snapshot",
-		"-drive", "file="+filepath.Join(p.Data, "vms", w.vm, "disk", "base.raw")+",format=raw,if=none,id=disk", "-device", "virtio-blk-pci,drive=disk",
-		"-chardev", "socket,id=serial,path="+serial+",server=on,wait=off", "-serial", "chardev:serial")
-	var said strings.Builder
-	began := time.Now()
-	cmd.Stdout, cmd.Stderr = &said, &said
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	defer func() {
-		how := "was killed"
-		select {
-		case gone := <-ended:
-			how = fmt.Sprintf("ended by itself: %v", gone)
-		case <-time.After(lastBreath):
-			_ = cmd.Process.Kill()
-			<-ended
-		}
-		if err != nil {
-			err = fmt.Errorf("%w (after %v QEMU %s: %s)", err, time.Since(began).Round(time.Second), how, said.String())
-		}
-	}()
-	c, err := console.Dial(ctx, p.Name, serial, console.NewTimeline())
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("%w; it said %+v", err, c.Lines())
-		}
-		_ = c.Close()
-	}()
-	boot, err := c.WaitReady(ctx)
-	if err != nil {
-		return err
-	}
-	if boot.Lost != 0 || boot.Bad != 0 || boot.Last < durable {
-		return fmt.Errorf("it found %+v, but record %d was durable", boot, durable)
-	}
-	verdict, err := c.Verify(ctx)
-	if err == nil && !verdict.OK {
-		err = fmt.Errorf("it finds itself damaged: %s", verdict.Text)
-	}
-	if err == nil {
-		w.say("the copy on %s boots, ends with record %d, and is well: %s", p.Name, boot.Last, verdict.Text)
-	}
-	return err
 }

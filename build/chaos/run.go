@@ -268,7 +268,7 @@ func (w *world) report(ctx context.Context) string {
 			p.Name, v.State, v.Here, v.OwnerName, v.Term, v.Position, v.Conflict != nil, v.Problem, v.Replicas, err)
 	}
 	for _, s := range w.stretches() {
-		fmt.Fprintf(&b, "heard: run %s, history %d on %s: ticks %d to %d, from %.1fs to %.1fs\n", s.run, s.history, s.pc, s.first, s.last, s.from.Seconds(), s.to.Seconds())
+		fmt.Fprintf(&b, "heard: run %s, history %d on %s: ticks %d to %d, from %.1fs to %.1fs\n", s.Run, s.History, s.PC, s.First, s.Last, s.From.Seconds(), s.To.Seconds())
 	}
 	for _, p := range w.fleet.PCs {
 		fmt.Fprintf(&b, "--- what the engine on %s complained of, the end ---\n%s\n", p.Name, complaints(p, 60))

@@ -3,9 +3,7 @@
 package chaos
 
 import (
-	"fmt"
 	"slices"
-	"time"
 
 	"tagalong.org/tagalong/app/api"
 )
@@ -55,34 +53,4 @@ func (h *history) fork(number int, at api.Position) *history {
 	must := h.by(at)
 	kept := slices.DeleteFunc(slices.Clone(h.samples), func(s sample) bool { return before(at, s.at) })
 	return &history{number: number, durable: must, samples: kept}
-}
-
-// stretch is what was heard of one guest on one PC.
-type stretch struct {
-	pc      string
-	run     string // names the guest's start
-	history int
-	from    time.Duration // the first tick's arrival, since the beginning
-	to      time.Duration // the last one's
-	first   uint64
-	last    uint64
-}
-
-// slack is how late a tick may be heard on a busy computer.
-const slack = time.Second
-
-// doubleRuns finds guests that ran twice, or beside each other in one history.
-func doubleRuns(all []stretch) error {
-	for i, a := range all {
-		for _, b := range all[i+1:] {
-			switch {
-			case a.run == b.run && a.first <= b.last && b.first <= a.last:
-				return fmt.Errorf("the guest %s ran twice: ticks %d to %d on %s, %d to %d on %s", a.run, a.first, a.last, a.pc, b.first, b.last, b.pc)
-			case a.run != b.run && a.history == b.history && a.from+slack < b.to && b.from+slack < a.to:
-				return fmt.Errorf("two guests of one history ran at once: %s on %s from %.1fs to %.1fs, %s on %s from %.1fs to %.1fs",
-					a.run, a.pc, a.from.Seconds(), a.to.Seconds(), b.run, b.pc, b.from.Seconds(), b.to.Seconds())
-			}
-		}
-	}
-	return nil
 }

@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -121,13 +120,13 @@ func begin(ctx context.Context, o Options) (_ *world, err error) {
 		o.Rate = console.Rate{Records: 30, Fsync: 4, Mem: 1, Set: 16}
 	}
 	w := &world{o: o, began: time.Now(), unreachable: map[string]Kind{}, asleep: map[string]bool{}, current: &history{}}
-	if err := sweep(); err != nil {
-		return w, fmt.Errorf("unmount the disks of earlier runs: %w", err)
+	if err := story.SweepDisks(); err != nil {
+		return w, err
 	}
 	sites := []lab.Site{{Name: "home", Hosts: []string{"desk", "nas"}}, {Name: "office", Hosts: []string{"laptop"}}}
 	for _, s := range sites {
 		for _, name := range s.Hosts {
-			if err := w.makeDisk(name); err != nil {
+			if err := story.MountDisk(w.mount(name), diskSize); err != nil {
 				return w, err
 			}
 		}
@@ -174,42 +173,6 @@ func (w *world) durable() uint64 {
 // mount is where a PC's disk is.
 func (w *world) mount(name string) string { return filepath.Join(w.o.Dir, name) }
 
-// diskOf starts the name of each disk of ours: then comes the number of the process that made it.
-const diskOf = "tagalong-chaos-"
-
-// sweep unmounts the disks of runs that were killed.
-func sweep() error {
-	mounts, err := os.ReadFile("/proc/self/mounts")
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for line := range strings.Lines(string(mounts)) {
-		f := strings.Fields(line)
-		if len(f) < 2 || !strings.HasPrefix(f[0], diskOf) {
-			continue
-		}
-		pid, err := strconv.Atoi(strings.TrimPrefix(f[0], diskOf))
-		if err != nil || unix.Kill(pid, 0) == nil {
-			continue
-		}
-		errs = append(errs, unix.Unmount(f[1], unix.MNT_DETACH))
-	}
-	return errors.Join(errs...)
-}
-
-// makeDisk gives a PC a disk of its own, which can run full.
-func (w *world) makeDisk(name string) error {
-	dir := w.mount(name)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	if err := unix.Mount(diskOf+strconv.Itoa(os.Getpid()), dir, "tmpfs", 0, "mode=700,size="+strconv.Itoa(diskSize)); err != nil {
-		return fmt.Errorf("make the disk of %s: %w", name, err)
-	}
-	return nil
-}
-
 // fill leaves a PC's disk with so many bytes; freeUp undoes it.
 func (w *world) fill(name string, left int64) error {
 	var st unix.Statfs_t
@@ -244,10 +207,7 @@ func (w *world) close() error {
 	}
 	w.listening.Wait()
 	for _, name := range []string{"desk", "nas", "laptop"} {
-		// A process that was killed a moment ago may still have a file open there.
-		if err := unix.Unmount(w.mount(name), unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
-			errs = append(errs, err)
-		}
+		errs = append(errs, story.UnmountDisk(w.mount(name)))
 	}
 	return errors.Join(errs...)
 }
@@ -382,18 +342,18 @@ func (w *world) historyHeard(l *line) *history {
 }
 
 // stretches is everything that was heard.
-func (w *world) stretches() []stretch {
+func (w *world) stretches() []story.Stretch {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	var all []stretch
+	var all []story.Stretch
 	for _, l := range w.lines {
 		ticks := l.ticks.Ticks()
 		if !l.ready || len(ticks) == 0 {
 			continue
 		}
 		first, last := ticks[0], ticks[len(ticks)-1]
-		all = append(all, stretch{pc: l.pc, run: l.run, history: l.history.number,
-			from: l.began + first.At, to: l.began + last.At, first: first.N, last: last.N})
+		all = append(all, story.Stretch{PC: l.pc, Run: l.run, History: l.history.number,
+			From: l.began + first.At, To: l.began + last.At, First: first.N, Last: last.N})
 	}
 	return all
 }

@@ -176,26 +176,40 @@ func cut(ctx context.Context, s *story.Story) error {
 	return s.AwaitLive(ctx, s.A)
 }
 
-// suspended puts the VM to disk and takes it up again.
+// suspended puts the VM to disk and takes it up again: where it was, on the other PC, and back.
 func suspended(ctx context.Context, s *story.Story) error {
-	if err := s.A.Client.SuspendVM(ctx, story.VMName); err != nil {
-		return err
+	for _, way := range [][2]*story.PC{{s.A, s.A}, {s.A, s.B}, {s.B, s.A}} {
+		from, to := way[0], way[1]
+		if err := from.Client.SuspendVM(ctx, story.VMName); err != nil {
+			return err
+		}
+		v, err := from.VM(ctx, story.VMName)
+		if err != nil {
+			return err
+		}
+		if v.State != api.VMSuspended {
+			return fmt.Errorf("a suspended VM is %s", v.State)
+		}
+		if from != to {
+			if _, err := to.Client.Switch(ctx, api.SwitchVM{VM: story.VMName}); err != nil {
+				return err
+			}
+			if ended, err := s.AwaitEnd(ctx, to); err != nil || ended.Phase != api.PhaseDone {
+				return fmt.Errorf("the switch of a suspended VM ended as %s: %v, %v", ended.Phase, ended.Error, err)
+			}
+		}
+		// The line must have its listener before the guest goes on, or its first words are lost.
+		listening := make(chan error, 1)
+		go func() { listening <- s.Listen(ctx, to) }()
+		err = to.Client.ResumeVM(ctx, story.VMName)
+		if err := errors.Join(err, <-listening); err != nil {
+			return err
+		}
+		if err := s.StillRuns(ctx, to); err != nil {
+			return err
+		}
 	}
-	v, err := s.A.VM(ctx, story.VMName)
-	if err != nil {
-		return err
-	}
-	if v.State != api.VMSuspended {
-		return fmt.Errorf("a suspended VM is %s", v.State)
-	}
-	// The line must have its listener before the guest goes on, or its first words are lost.
-	listening := make(chan error, 1)
-	go func() { listening <- s.Listen(ctx, s.A) }()
-	err = s.A.Client.ResumeVM(ctx, story.VMName)
-	if err := errors.Join(err, <-listening); err != nil {
-		return err
-	}
-	return s.StillRuns(ctx, s.A)
+	return nil
 }
 
 // TestAnIdleGuest switches a guest that does next to nothing: it converges at once, which must not keep it from

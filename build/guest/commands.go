@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"tagalong.org/tagalong/build/guest/records"
 )
@@ -27,6 +28,8 @@ type commands struct {
 	disk  *diskWitness
 	ram   *ram
 	clock *clock
+	echo  *echo
+	efi   *efi
 	root  string // where the archive is that unpack unpacks
 	tag   string // of the command at hand, to end its answer with
 }
@@ -70,11 +73,21 @@ func (c *commands) do(line string) {
 		c.answer("%s", c.disk.bootLine())
 	case "verify":
 		c.verify()
+	case "clock":
+		c.answer("C %d", time.Now().UnixMicro())
 	case "ticks":
 		r := c.clock.log.Report()
 		c.answer("K ticks=%d missing=%d doubled=%d gaps=%d maxgap_us=%d", r.Ticks, r.Missing, r.Doubled, r.Gaps, r.MaxGap)
 	case "rate":
 		c.rate(f[1:])
+	case "net":
+		if err := c.echo.begin(strings.Join(f[1:], " ")); err != nil {
+			c.answer("E net: %s", strings.ReplaceAll(err.Error(), "\n", "; "))
+			return
+		}
+		c.answer("OK net")
+	case "efi":
+		c.firmware(f[1:])
 	case "sync":
 		c.answer("OK sync durable=%d", c.disk.sync())
 	case "stop":
@@ -96,6 +109,22 @@ func (c *commands) do(line string) {
 	default:
 		c.answer("E unknown command %q", f[0])
 	}
+}
+
+// firmware keeps a word in the firmware's variables, or reads it.
+func (c *commands) firmware(words []string) {
+	var word string
+	var err error
+	if len(words) > 0 {
+		err = c.efi.write(words[0])
+	} else {
+		word, err = c.efi.read()
+	}
+	if err != nil {
+		c.answer("E efi: %s", strings.ReplaceAll(err.Error(), "\n", "; "))
+		return
+	}
+	c.answer("OK efi %s", word)
 }
 
 func (c *commands) verify() {

@@ -40,7 +40,7 @@ func witnesses(t *testing.T) *commands {
 	if err := os.Mkdir(filepath.Join(root, "data"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	return &commands{out: out, disk: disk, ram: ram, clock: newClock(out), root: root}
+	return &commands{out: out, disk: disk, ram: ram, clock: newClock(out), echo: &echo{ctx: t.Context()}, efi: &efi{}, root: root}
 }
 
 // said takes what has been queued.
@@ -71,6 +71,8 @@ func TestCommandsAnswerWithTheirTag(t *testing.T) {
 		{"rate speed=1", "E rate speed=1: unknown setting\n"},
 		{"rate recs", "E rate recs: not a number\n"},
 		{"unpack #h", "E unpack: tar: exit status 1: tar: can't open '" + c.root + "/archive.tar': No such file or directory;  #h\n"},
+		{"net #i", "E net: netip.ParsePrefix(\"\"): no '/' #i\n"},
+		{"net 10.0.0.7 #j", "E net: netip.ParsePrefix(\"10.0.0.7\"): no '/' #j\n"},
 		{"dance now #g", "E unknown command \"dance\" #g\n"},
 	} {
 		c.do(k.line)

@@ -17,11 +17,15 @@
 //	READY                                          commands are taken from now on
 //	T <n> <mono_us> <wall_us>                      a tick
 //	R <seq> <durable>                              records written, records durable
+//	AGENT …                                        why the port of the guest agent failed
 //	BAD …                                          something is wrong
 //
+// If the guest has the port of the guest agent, it answers there as qemu-ga does to questions about the clock.
+//
 // Commands, one a line, and their answers: status (S …), boot (BOOT …), verify
-// (V ok … or V bad …), ticks (K …), rate recs= fsync= mem= set= (OK …), sync,
-// start, stop, poweroff, and unpack of the archive in the root folder, if the
+// (V ok … or V bad …), ticks (K …), clock (C and the microseconds since 1970), rate recs= fsync= mem= set= (OK …), sync,
+// start, stop, poweroff, net 10.0.0.7/24 (OK net: from then on the guest has that address and sends back what it
+// gets at port 7, UDP and TCP), efi WORD (OK efi: kept in the firmware's variables), efi (OK efi WORD), and unpack of the archive in the root folder, if the
 // image has one (OK …); anything else gets E …. If the last word of a
 // command starts with #, its answer ends with that word.
 //
@@ -83,7 +87,8 @@ func run(ctx context.Context, serial io.ReadWriter, dir string) error {
 	g.Go(func() error { return disk.serve(ctx) })
 	g.Go(func() error { return ram.serve(ctx) })
 	g.Go(func() error { return watchPowerButton(ctx, out) })
-	c := &commands{out: out, disk: disk, ram: ram, clock: clock, root: "/"}
+	g.Go(func() error { return serveAgent(ctx, out) })
+	c := &commands{out: out, disk: disk, ram: ram, clock: clock, echo: &echo{ctx: ctx, goes: g.Go}, efi: &efi{}, root: "/"}
 	// Reading the line cannot be interrupted, so it isn't waited for: the
 	// process ends with it.
 	lines := make(chan string)

@@ -39,6 +39,28 @@ func (h *Host) Do(f func() error) error {
 	return said
 }
 
+// BridgeName is the bridge that Bridge makes.
+const BridgeName = "br0"
+
+// Bridge puts the host's network card on a bridge of its own, which takes the card's address over: virtual machines
+// on the host can then be on the lab's Ethernet themselves. Connections that the host has survive it.
+func (h *Host) Bridge(ctx context.Context) error {
+	steps := [][]string{
+		{"link", "add", BridgeName, "type", "bridge", "mcast_snooping", "0", "forward_delay", "0"},
+		{"addr", "flush", "dev", device},
+		{"link", "set", device, "master", BridgeName},
+		{"addr", "add", h.addr.String() + "/24", "brd", "+", "dev", BridgeName},
+		{"link", "set", BridgeName, "up"},
+		{"route", "replace", "224.0.0.0/4", "dev", BridgeName},
+	}
+	for _, s := range steps {
+		if err := ip(ctx, append([]string{"-n", h.netns}, s...)...); err != nil {
+			return fmt.Errorf("bridge host %s: %w", h.name, err)
+		}
+	}
+	return nil
+}
+
 // Cut pulls the host's cable: it sees its link go down.
 func (h *Host) Cut(ctx context.Context) error {
 	if err := ip(ctx, "-n", h.site.hub, "link", "set", h.port, "down"); err != nil {

@@ -111,8 +111,8 @@ func mayImport(from, to string) bool {
 	case from == "build/bench":
 		// It measures the disk itself, in the state that no command brings about (three peers that only count), and directories with
 		// more in them than a fleet would write in an hour, over streams whose bytes it counts; and it mirrors, compares, pushes and hydrates a disk without an
-		// engine around it, between the lab's hosts, for a guest too, which goes first as in the engine.
-		return to == "build/guest/console" || to == "app/holders" || to == "app/hydrating" || to == "p2p/fetch" || to == "build/lab" || to == "app/diskpush" || to == "app/diskcompare" || to == "p2p/compare" || to == "app/courtesy" || to == "app/blockindex" || to == "app/postal" || to == "p2p/push" || to == "p2p/replica" || toTop == "vmdisk" || to == "app/disknbd" || to == "app/diskmirror" || to == "app/second" || to == "p2p" || to == "p2p/mirror" || to == "directory" || to == "p2p/exchange" || to == "app/direxchange"
+		// engine around it, between the lab's hosts, for a guest too, which goes first as in the engine. Stock QEMU is told what to do over its own socket.
+		return to == "build/guest/console" || to == "build/story" || to == "app/api" || to == "app/hypervisor/qmp" || to == "app/holders" || to == "app/hydrating" || to == "p2p/fetch" || to == "build/lab" || to == "app/diskpush" || to == "app/diskcompare" || to == "p2p/compare" || to == "app/courtesy" || to == "app/blockindex" || to == "app/postal" || to == "p2p/push" || to == "p2p/replica" || toTop == "vmdisk" || to == "app/disknbd" || to == "app/diskmirror" || to == "app/second" || to == "p2p" || to == "p2p/mirror" || to == "directory" || to == "p2p/exchange" || to == "app/direxchange"
 	case fromTop == "build": // scripts, test hosts and end-to-end tests stand outside of the product
 		return toTop == "build" || to == "app/api"
 	case toTop == "build":

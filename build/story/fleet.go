@@ -3,6 +3,7 @@
 package story
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,8 +32,8 @@ type Fleet struct {
 }
 
 // BeginFleet makes the PCs, starts their engines, and pairs each with the one before: the others come to know each other
-// through those. Close it in the end, also after an error. Of the options it uses Binary, Image, Dir, Out, Rate and, instead of
-// names, Sites and WAN.
+// through those. Close it in the end, also after an error. Of the options it uses Binary, Image, Dir, Out, Rate, Env, MemoryMiB and,
+// instead of names, Sites, WAN and Prepare.
 func BeginFleet(ctx context.Context, o Options, names ...string) (*Fleet, error) {
 	if len(o.Sites) == 0 {
 		o.Sites = []lab.Site{{Name: "lan", Hosts: names}}
@@ -47,9 +48,21 @@ func BeginFleet(ctx context.Context, o Options, names ...string) (*Fleet, error)
 	}
 	names = nil
 	for _, host := range f.Lab.Hosts() {
+		if o.Prepare != nil {
+			ours, err := o.Prepare(ctx, host)
+			if err != nil {
+				return f, err
+			}
+			if !ours {
+				continue
+			}
+		}
 		p, err := newPC(host, o.Binary, o.Dir, host.Name(), f.Say)
 		if err != nil {
 			return f, err
+		}
+		if o.Env != nil {
+			p.env = o.Env(p.Name)
 		}
 		f.PCs, names = append(f.PCs, p), append(names, p.Name)
 		if err := p.Start(ctx); err != nil {
@@ -192,7 +205,7 @@ func (f *Fleet) Kill(ctx context.Context, name string) error {
 // Make makes a VM from the test guest's image on a PC, and waits until all PCs know it.
 func (f *Fleet) Make(ctx context.Context, on, vm string) error {
 	p := f.PC(on)
-	if _, err := makeVM(ctx, p, vm, f.o.Image, func(api.Job) {}); err != nil {
+	if _, err := makeVM(ctx, p, vm, f.o.Image, cmp.Or(f.o.MemoryMiB, memoryMiB), func(api.Job) {}); err != nil {
 		return err
 	}
 	for _, p := range f.PCs {

@@ -46,7 +46,7 @@ func pairPCs(ctx context.Context, a, b *PC, say func(string, ...any)) error {
 }
 
 // makeVM makes a VM from a raw image on a PC, waits until it is there, and returns its ID. show is called with the job as it goes.
-func makeVM(ctx context.Context, p *PC, name, image string, show func(api.Job)) (string, error) {
+func makeVM(ctx context.Context, p *PC, name, image string, memoryMiB int64, show func(api.Job)) (string, error) {
 	job, err := p.Client.CreateVM(ctx, api.CreateVM{Name: name, CPUs: 1, MemoryMiB: memoryMiB, Image: image, Format: "raw"})
 	if err != nil {
 		return "", fmt.Errorf("make the VM: %w", err)

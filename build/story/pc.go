@@ -27,6 +27,7 @@ type PC struct {
 	Client *api.Client
 	Host   *lab.Host
 	binary string
+	env    []string
 	log    *os.File
 	notice func(format string, args ...any)
 
@@ -60,7 +61,7 @@ func newPC(host *lab.Host, binary, dir, name string, notice func(string, ...any)
 // command is the binary with arguments, inside the PC.
 func (p *PC) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := p.Host.Command(ctx, p.binary, append([]string{"--data", p.Data}, args...)...)
-	cmd.Env = append(os.Environ(), "TAGALONG_ACCEL=tcg", "QUIC_GO_DISABLE_RECEIVE_BUFFER_WARNING=true")
+	cmd.Env = append(append(os.Environ(), "TAGALONG_ACCEL=tcg", "QUIC_GO_DISABLE_RECEIVE_BUFFER_WARNING=true"), p.env...)
 	return cmd
 }
 

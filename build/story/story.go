@@ -24,6 +24,8 @@ type Options struct {
 	// Sites is where a fleet's PCs are, and WAN what lies between each two sites; nil is all in one place.
 	Sites []lab.Site
 	WAN   lab.WAN
+	// Prepare, if not nil, is called for each of a fleet's hosts first. It says whether the host is one of the person's PCs, and gets an engine.
+	Prepare func(ctx context.Context, h *lab.Host) (ours bool, err error)
 	// Out gets the story, a line a step.
 	Out io.Writer
 	// Switches is how often the VM moves; 0 is two: there and back.
@@ -38,6 +40,10 @@ type Options struct {
 	Settle time.Duration
 	// Quiet leaves progress out.
 	Quiet bool
+	// Env, if not nil, is what a fleet's engine on a PC has in its environment besides the usual.
+	Env func(pc string) []string
+	// MemoryMiB is the memory of a fleet's guest; 0 is the usual.
+	MemoryMiB int64
 }
 
 // usualRate is a desktop that is being used: 50 records of 4 KiB a second, a sync every eighth, 2 MiB
@@ -227,7 +233,7 @@ func (s *Story) pair(ctx context.Context) error {
 func (s *Story) makeVM(ctx context.Context) (err error) {
 	p := s.progress("importing the test guest's disk on " + s.A.Name)
 	defer p.end()
-	s.VM, err = makeVM(ctx, s.A, VMName, s.o.Image, func(j api.Job) { p.show(j.Bytes, j.Total, j.Rate, j.ETA) })
+	s.VM, err = makeVM(ctx, s.A, VMName, s.o.Image, memoryMiB, func(j api.Job) { p.show(j.Bytes, j.Total, j.Rate, j.ETA) })
 	return err
 }
 

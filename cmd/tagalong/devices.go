@@ -18,7 +18,7 @@ func newDevices(c *cli) *cobra.Command {
 		Short:   "List the devices of your fleet and where they are, say where one is, or remove one",
 		Example: "  tagalong devices\n  tagalong devices site laptop Home\n  tagalong devices remove laptop",
 	}
-	group(cmd, newDevicesSite(c), newDevicesRemove(c))
+	group(cmd, newDevicesSite(c), newDevicesBridge(c), newDevicesRemove(c))
 	asJSON := jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return c.ask(cmd, func(ctx context.Context, client *api.Client) error {

@@ -22,16 +22,18 @@ import (
 func newDisk(c *cli) *cobra.Command {
 	return group(&cobra.Command{
 		Use:   "disk",
-		Short: "Make, see and serve disks, also without the engine",
+		Short: "Make, see, serve and change disks, most of it also without the engine",
 		Long: `Work on a disk itself. A disk is named by its directory (a VM's is vms/ID/disk in the
 engine's data directory) or by its VM. These verbs need no engine, unless one has the
-disk open: then info, check and export ask it, while the VM runs.`,
+disk open: then info, check and export ask it, while the VM runs. Only add, grow and
+remove always ask the engine: they change the disks of a VM, which must be stopped.`,
 		Example: `  tagalong disk info Work
   tagalong disk export Work work.qcow2
   tagalong disk create ~/disks/scratch --size 20G
   tagalong disk serve ~/disks/scratch --socket ~/nbd/scratch.sock`,
 	},
 		newDiskCreate(c), newDiskInfo(c), newDiskCheck(c), newDiskExport(c), newDiskServe(c),
+		newDiskAdd(c), newDiskGrow(c), newDiskRemove(c),
 	)
 }
 

@@ -29,6 +29,7 @@ Ctrl-C, leaves nothing. Holes stay holes.`,
 	var req api.ExportDisk
 	format := cmd.Flags().String("format", "", "`format` of the file: raw or qcow2 (default: qcow2 if it is called so, else raw)")
 	position := cmd.Flags().String("position", "", "which `position` of the disk, as in disk info (default: the present one)")
+	cmd.Flags().StringVar(&req.Volume, "disk", "", "which `disk`, if there are several (default: the first)")
 	rate := cmd.Flags().String("rate", "", "`size` a second to copy at most (default: no limit)")
 	cmd.Flags().BoolVar(&req.Force, "force", false, "replace the file if there is one")
 	asJSON := jsonFlag(cmd)

@@ -27,6 +27,7 @@ missing.`,
 	o := disktool.ServeOptions{}
 	cmd.Flags().StringVar(&o.Socket, "socket", "", "`path` of the Unix socket to listen on")
 	cmd.Flags().StringVar(&o.Export, "export", "", "`name` of the export (default: the nameless one)")
+	cmd.Flags().StringVar(&o.Volume, "disk", "", "which `disk`, if there are several (default: the first)")
 	cmd.Flags().BoolVar(&o.ReadOnly, "read-only", false, "refuse writes")
 	reserve := reserveFlag(cmd)
 	asJSON := jsonFlag(cmd)

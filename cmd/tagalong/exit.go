@@ -29,6 +29,7 @@ var exits = []struct {
 	{api.CodeRefused, 11, "the other device said no"},
 	{api.CodeSpace, 12, "the disk is full"},
 	{api.CodeEngineRunning, 13, "an engine runs here already"},
+	{api.CodeUnanswered, 14, "the VM's guest doesn't do what it was asked"},
 	{code: api.CodeDamaged, exit: 1}, // told with the first
 }
 

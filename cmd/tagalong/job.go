@@ -118,6 +118,12 @@ func jobWords(job api.Job) string {
 		return "Keeping the other version"
 	case "verify ", "verify verify":
 		return "Comparing " + job.VMName + " with its copies"
+	case "suspend ", "suspend suspend":
+		return "Saving the memory"
+	case "resume ", "resume resume":
+		return "Loading the memory"
+	case "add disk ", "add disk add disk":
+		return "Making the disk"
 	case "resolve checking":
 		return "Checking blocks"
 	}

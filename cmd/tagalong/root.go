@@ -73,7 +73,7 @@ runs on this device.`,
 	})
 	root.AddCommand(
 		newStatus(c), newSwitch(c), newVM(c), newDisk(c), newDevices(c), newPair(c), newLeave(c), newHistory(c), newEvents(c),
-		newConflict(c), newResolve(c), newRestorePoints(c), newOffline(c), newVerify(c), newSync(c),
+		newConflict(c), newResolve(c), newRestorePoints(c), newOffline(c), newVerify(c), newSync(c), newViewer(c),
 		newEngine(c), newVersion(c), exitCodesTopic(),
 	)
 	root.InitDefaultCompletionCmd()

@@ -25,6 +25,12 @@ func cmdScene(ts *testscript.TestScript, _ bool, args []string) {
 			Position: api.Position{Term: 3, Barrier: 90}, At: at, Latest: api.Position{Term: 3, Barrier: 120}, LatestAt: at, Missing: bytesOf(3 << 20),
 			Better:   &api.Replica{Device: "D3", DeviceName: "attic", Position: api.Position{Term: 3, Barrier: 110}, Remaining: 1 << 20},
 			Warnings: []api.Warning{{Code: api.WarnRunning, Text: "Work was running on laptop when it was last heard of."}, {Code: api.WarnBetter, Text: "attic has a newer copy."}}, Token: "t0k"})
+	case "unfit": // attic can't run what Work is
+		change(func(_ *api.Status, work *api.VM) {
+			work.Unfit = []api.Unfit{{Device: "D3", DeviceName: "attic", Code: "cpu", Sentence: "The processor of attic lacks something."}}
+		})
+		f.SetPreflight(api.Preflight{ToName: "attic", Way: api.WayRestart, Findings: []api.Finding{{Code: "cpu", Sentence: "The processor of attic lacks something.",
+			Next: "Shut it down, switch it, and start it there.", Stops: true, Left: api.WayRestart}}})
 	case "leaving": // a wipe failed here
 		change(func(st *api.Status, _ *api.VM) {
 			st.Leaving = &api.Leaving{By: "D2", ByName: "laptop", Wipe: true, Cause: "no", Text: "laptop had this device wiped."}

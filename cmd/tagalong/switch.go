@@ -20,14 +20,24 @@ func newSwitch(c *cli) *cobra.Command {
 		Long: `Move a VM to this device, or to the one named with --to. A running VM keeps
 running and takes its memory along. The VM needs no name if there is only one.
 
+At the end it stands still, usually for less than 300 ms. If it writes memory faster than
+the connection carries it, it is slowed down, then it may stand still for 1 s, then for
+3 s; each step says why. If that isn't enough either, it stays where it is, and you
+read for how long it would have stood still: --pause allows that.
+
 Ctrl-C asks to cancel, which works until the last moments; a second Ctrl-C leaves
 the switch to itself.
+
+With --check nothing is moved: it says what stands in the way (another processor, too little memory,
+an older QEMU, ...), what to do about it, and which way is left.
 
 If the VM's owner is lost or can't be reached, --force takes the VM over without asking
 it. First it says what may be lost. If the owner comes back with something newer, nothing
 is overwritten: you choose, see "tagalong conflict". --yes doesn't ask, and prints all the same.`,
 		Example: `  tagalong switch
   tagalong switch Work --to laptop
+  tagalong switch Work --check
+  tagalong switch Work --pause 20s
   tagalong switch --force Work --start`,
 		Args:              between(0, 1),
 		ValidArgsFunction: c.completeFirst(vmNames),
@@ -37,10 +47,18 @@ is overwritten: you choose, see "tagalong conflict". --yes doesn't ask, and prin
 	force := cmd.Flags().Bool("force", false, "take the VM over to this device without asking its owner")
 	start := cmd.Flags().Bool("start", false, "start it after --force")
 	yes := cmd.Flags().Bool("yes", false, "don't ask before --force")
+	check := cmd.Flags().Bool("check", false, "only say what stands in the way")
 	asJSON := jsonFlag(cmd)
+	pause := cmd.Flags().Duration("pause", 0, "for how long it may stand still, this once (default: as set with vm set --pause)")
 	registerCompletion(cmd, "to", c.completer(deviceNames))
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		switch {
+		case *check && (*force || *noWait || *start || *yes):
+			return usage("--check switches nothing.", "Leave the other flags out, or --check.")
+		case *check:
+			return c.checkSwitch(cmd, args, *to, *asJSON)
+		case *force && *pause != 0:
+			return usage("A VM that is taken over doesn't run while it moves.", "Leave --pause out, or --force.")
 		case *force && (*to != "" || *noWait):
 			return usage("A VM is taken over to the device where this is said, and at once.", "Leave --to and --no-wait out, or --force.")
 		case *force:
@@ -53,7 +71,7 @@ is overwritten: you choose, see "tagalong conflict". --yes doesn't ask, and prin
 			return err
 		}
 		defer client.Close()
-		sw, after, err := beginSwitch(cmd.Context(), client, first(args), *to)
+		sw, after, err := beginSwitch(cmd.Context(), client, first(args), *to, *pause)
 		if err != nil {
 			return err
 		}
@@ -84,7 +102,7 @@ is overwritten: you choose, see "tagalong conflict". --yes doesn't ask, and prin
 }
 
 // beginSwitch finds what is meant and asks for the switch. after is the last event before it.
-func beginSwitch(ctx context.Context, client *api.Client, name, to string) (sw *api.Switch, after uint64, err error) {
+func beginSwitch(ctx context.Context, client *api.Client, name, to string, pause time.Duration) (sw *api.Switch, after uint64, err error) {
 	st, err := client.Status(ctx)
 	if err != nil {
 		return nil, 0, err
@@ -93,7 +111,7 @@ func beginSwitch(ctx context.Context, client *api.Client, name, to string) (sw *
 	if err != nil {
 		return nil, 0, err
 	}
-	req := api.SwitchVM{VM: vm.ID}
+	req := api.SwitchVM{VM: vm.ID, Pause: pause}
 	if to != "" {
 		device, err := findDevice(st, to)
 		if err != nil {
@@ -128,6 +146,9 @@ func (w *switchWatch) follow(ctx context.Context, after uint64) error {
 
 // take shows news of the switch and says whether it has ended.
 func (w *switchWatch) take(sw api.Switch) bool {
+	if sw.Why != w.sw.Why && sw.Why != "" && !sw.Phase.Ended() {
+		w.progress.note(sw.Why)
+	}
 	w.sw, w.missing = sw, 0
 	if !sw.Phase.Ended() {
 		w.progress.show(step{name: phaseWords(sw.Phase), bytes: sw.Bytes, total: sw.Total, rate: sw.Rate, left: sw.ETA,

@@ -26,10 +26,9 @@ func newVM(c *cli) *cobra.Command {
 	},
 		newVMCreate(c), newVMImport(c), newVMSeed(c), newVMList(c), newVMShow(c),
 		newVMAct(c, &cobra.Command{Use: "start VM", Short: "Start a VM on this device", Example: "  tagalong vm start Work"}, (*api.Client).StartVM),
-		newVMStop(c),
-		newVMAct(c, &cobra.Command{Use: "suspend VM", Short: "Save a VM's memory and stop it", Example: "  tagalong vm suspend Work"}, (*api.Client).SuspendVM),
-		newVMAct(c, &cobra.Command{Use: "resume VM", Short: "Let a suspended or paused VM go on", Example: "  tagalong vm resume Work"}, (*api.Client).ResumeVM),
-		newVMSet(c), newVMRollback(c), newVMRemove(c),
+		newVMStop(c), newVMReset(c), newVMOpen(c),
+		newVMSuspend(c), newVMResume(c),
+		newVMSet(c), newVMRename(c), newVMRollback(c), newVMRemove(c),
 	)
 }
 
@@ -73,47 +72,6 @@ func newVMAct(c *cli, cmd *cobra.Command, act func(client *api.Client, ctx conte
 				return err
 			}
 			return c.sayState(ctx, client, vm)
-		})
-	}
-	return cmd
-}
-
-func newVMStop(c *cli) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "stop VM",
-		Short: "Ask a VM's guest to shut down",
-		Long: `Ask the guest to shut down, as with a PC's power button. With --force the VM is
-stopped at once, as if its plug were pulled: what the guest has not yet written
-to its disk is lost.`,
-		Example: `  tagalong vm stop Work
-  tagalong vm stop Work --force`,
-	}
-	force := cmd.Flags().Bool("force", false, "stop it at once, like pulling the plug")
-	return newVMAct(c, cmd, func(client *api.Client, ctx context.Context, vm string) error {
-		return client.StopVM(ctx, vm, *force)
-	})
-}
-
-func newVMRemove(c *cli) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:     "remove VM",
-		Short:   "Delete a VM and its disk on every device",
-		Example: "  tagalong vm remove Work",
-		Args:    between(1, 1),
-	}
-	yes := cmd.Flags().Bool("yes", false, "don't ask")
-	cmd.ValidArgsFunction = c.completeFirst(vmNames)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return c.withVM(cmd, args, func(ctx context.Context, client *api.Client, vm api.VM) error {
-			question := fmt.Sprintf("This deletes %q and its disk of %s on every device, for good.", vm.Name, size(vm.Spec.DiskBytes))
-			if err := c.confirm(question, vm.Name, *yes); err != nil {
-				return err
-			}
-			if err := client.RemoveVM(ctx, vm.ID); err != nil {
-				return err
-			}
-			c.out.say("%q is removed.", vm.Name)
-			return nil
 		})
 	}
 	return cmd
@@ -164,7 +122,7 @@ func (c *cli) vmTable(st *api.Status) {
 	now := time.Now()
 	rows := make([][]string, 0, len(st.VMs))
 	for _, vm := range st.VMs {
-		rows = append(rows, []string{vm.Name, stateWords(vm), whereWords(vm), ownCopyWords(vm, st.Device.ID, now), size(vm.Spec.DiskBytes)})
+		rows = append(rows, []string{vm.Name, stateWords(vm), whereWords(vm), ownCopyWords(vm, st.Device.ID, now), size(allDisks(vm.Spec))})
 	}
 	c.out.table([]string{"VM", "STATE", "OWNER", "COPY HERE", "DISK"}, rows)
 	for _, vm := range st.VMs {
@@ -196,6 +154,9 @@ func needs(vm api.VM, now time.Time) []string {
 		lines = append(lines, fmt.Sprintf("%s is set to wait for a second copy: %s.", vm.Name, syncWords(vm, now)))
 	}
 	lines = append(lines, hydrationLines(vm)...)
+	for _, u := range vm.Unfit {
+		lines = append(lines, fmt.Sprintf("%s can't go to %s while it runs. %s See what is left: tagalong switch %s --to %s --check", vm.Name, u.DeviceName, u.Sentence, name, shellWord(u.DeviceName)))
+	}
 	if len(vm.RestorePoints) > 0 {
 		lines = append(lines, fmt.Sprintf("%s has %s here: tagalong restore-points %s", vm.Name, pointsWords(vm.RestorePoints), name))
 	}
@@ -275,6 +236,32 @@ func recordedWords(vm api.VM) string {
 	return fmt.Sprintf(", of which %s have recorded hashes on this device", size(vm.Recorded))
 }
 
+// hardwareWords say what is out of the ordinary with a VM's virtual hardware.
+func hardwareWords(s api.Spec) string {
+	var words []string
+	if s.Firmware == api.FirmwareUEFI {
+		words = append(words, "UEFI")
+	}
+	if s.Bridged {
+		words = append(words, "on the local network (bridge)")
+	}
+	return strings.Join(words, ", ")
+}
+
+// agentWords say what the agent inside a VM means to its clock.
+func agentWords(a api.AgentState) string {
+	const late = "the guest's clock is late after a pause until its own time service sets it"
+	switch a {
+	case api.AgentAnswers:
+		return "answers: the guest's clock is set after a switch and after a pause"
+	case api.AgentRefuses:
+		return "doesn't set the clock: " + late
+	case api.AgentSilent:
+		return "none answers: " + late + "; install qemu-guest-agent in it"
+	}
+	return ""
+}
+
 func (c *cli) showVM(vm api.VM) {
 	o := c.out
 	o.say("%s: %s on %s", vm.Name, stateWords(vm), whereWords(vm))
@@ -284,8 +271,12 @@ func (c *cli) showVM(vm api.VM) {
 	o.say("  ID        %s", vm.ID)
 	o.say("  Position  term %d, barrier %d", vm.Position.Term, vm.Position.Barrier)
 	o.say("  CPUs      %d (%s, %s)", vm.Spec.CPUs, vm.Spec.CPU, vm.Spec.Machine)
+	if words := hardwareWords(vm.Spec); words != "" {
+		o.say("  Hardware  %s", words)
+	}
 	o.say("  Memory    %s", size(vm.Spec.MemoryKiB<<10))
 	o.say("  Disk      %s%s", size(vm.Spec.DiskBytes), recordedWords(vm))
+	c.sayDisks(vm)
 	o.say("  Sync      %s", syncWords(vm, time.Now()))
 	now := time.Now()
 	if vm.Verifying != nil {
@@ -296,6 +287,9 @@ func (c *cli) showVM(vm api.VM) {
 	}
 	if vm.Console != "" {
 		o.say("  Console   %s", vm.Console)
+	}
+	if words := agentWords(vm.Agent); words != "" {
+		o.say("  Agent     %s", words)
 	}
 	for i, line := range damageLines(vm, now, true) {
 		if i == 0 {

@@ -13,11 +13,20 @@ import (
 	"tagalong.org/tagalong/app/api"
 )
 
+// What --network takes.
+const (
+	networkUser   = "user"
+	networkBridge = "bridge"
+	networkNone   = "none"
+)
+
 // createFlags are what vm create and vm import have in common.
 type createFlags struct {
 	memory, format      string
 	cpus                int
 	noScreen, noNetwork bool
+	network, firmware   string
+	cpu                 string
 	noWait              bool
 	json                *bool
 }
@@ -28,25 +37,56 @@ func (f *createFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.format, "format", "", "the image's `format`: raw, qcow2, vdi, vmdk or vhdx (default: found out)")
 	cmd.Flags().BoolVar(&f.noScreen, "no-screen", false, "make it without a screen")
 	cmd.Flags().BoolVar(&f.noNetwork, "no-network", false, "make it without a network")
+	cmd.Flags().StringVar(&f.network, "network", networkUser, "its `kind` of network: user (behind the device that it is on), bridge (on the local network itself) or none")
+	cmd.Flags().StringVar(&f.firmware, "firmware", api.FirmwareBIOS, "what it starts with: `bios` or uefi; an image starts only with the one that it was installed under")
+	cmd.Flags().StringVar(&f.cpu, "cpu", "", "its processor, a QEMU CPU `model` (default: the newest that all your devices can be)")
+	registerCompletion(cmd, "network", cobra.FixedCompletions([]string{networkUser, networkBridge, networkNone}, cobra.ShellCompDirectiveNoFileComp))
+	registerCompletion(cmd, "firmware", cobra.FixedCompletions([]string{api.FirmwareBIOS, api.FirmwareUEFI}, cobra.ShellCompDirectiveNoFileComp))
+	registerCompletion(cmd, "cpu", cobra.NoFileCompletions)
 	cmd.Flags().BoolVar(&f.noWait, "no-wait", false, "return when the work has begun")
 	f.json = jsonFlag(cmd)
 	registerCompletion(cmd, "format", cobra.FixedCompletions([]string{"raw", "qcow2", "vdi", "vmdk", "vhdx"}, cobra.ShellCompDirectiveNoFileComp))
 }
 
+// wholeMiB reads an amount of memory.
+func wholeMiB(text string) (int64, error) {
+	memory, err := parseSize(text)
+	if err != nil {
+		return 0, err
+	}
+	if memory == 0 || memory%(1<<20) != 0 {
+		return 0, usage("A VM's memory is counted in whole MiB.", "Write it like 512M or 2G.")
+	}
+	return memory >> 20, nil
+}
+
 // request is what the flags ask for, but the disk.
 func (f *createFlags) request(name string) (api.CreateVM, error) {
-	memory, err := parseSize(f.memory)
+	memory, err := wholeMiB(f.memory)
 	if err != nil {
 		return api.CreateVM{}, err
-	}
-	if memory%(1<<20) != 0 {
-		return api.CreateVM{}, usage("A VM's memory is counted in whole MiB.", "Write it like 512M or 2G.")
 	}
 	if f.cpus < 1 {
 		return api.CreateVM{}, usage("A VM needs a CPU at least.", "Say how many with --cpus.")
 	}
-	return api.CreateVM{Name: name, CPUs: f.cpus, MemoryMiB: memory >> 20, Format: f.format,
-		Screen: !f.noScreen, Network: !f.noNetwork}, nil
+	req := api.CreateVM{Name: name, CPUs: f.cpus, MemoryMiB: memory, Format: f.format, Screen: !f.noScreen, Network: !f.noNetwork, CPU: f.cpu}
+	switch f.network {
+	case networkUser:
+	case networkBridge:
+		req.Bridged = req.Network
+	case networkNone:
+		req.Network = false
+	default:
+		return req, usage(fmt.Sprintf("%q isn't a choice for --network.", f.network), "Use user, bridge or none.")
+	}
+	switch f.firmware {
+	case api.FirmwareBIOS:
+	case api.FirmwareUEFI:
+		req.Firmware = f.firmware
+	default:
+		return req, usage(fmt.Sprintf("%q isn't a choice for --firmware.", f.firmware), "Use bios or uefi.")
+	}
+	return req, nil
 }
 
 func newVMCreate(c *cli) *cobra.Command {
@@ -55,27 +95,38 @@ func newVMCreate(c *cli) *cobra.Command {
 		Use:   "create NAME",
 		Short: "Make a VM, with an empty disk or from an image",
 		Example: `  tagalong vm create Work --disk 20G
-  tagalong vm create Work --disk 40G --memory 4G --cpus 4 --image debian.qcow2`,
+  tagalong vm create Work --disk 40G --memory 4G --cpus 4 --image debian.qcow2
+  tagalong vm create New --disk 60G --firmware uefi --network bridge
+  tagalong vm create Work --disk debian.qcow2 --disk 100G --disk photos.vdi`,
 		Args:              between(1, 1),
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	f.add(cmd)
-	disk := cmd.Flags().String("disk", "", "`size` of its disk (default: the image's)")
-	image := cmd.Flags().String("image", "", "`file` to copy the disk from")
+	disks := cmd.Flags().StringArray("disk", nil, "`size` of its disk (default: the image's); once more for each further disk: SIZE, or IMAGE, or IMAGE,size=SIZE")
+	image := cmd.Flags().String("image", "", "`file` to copy the first disk from")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		req, err := f.request(args[0])
 		if err != nil {
 			return err
 		}
-		if *disk == "" && *image == "" {
+		if len(*disks) == 0 && *image == "" {
 			return usage("The size of the disk is missing.", "Say it with --disk 20G, or name an image with --image FILE.")
 		}
-		if *disk != "" {
-			if req.DiskBytes, err = parseSize(*disk); err != nil {
+		for i, text := range *disks {
+			d, err := parseNewDisk(text)
+			switch {
+			case err != nil:
 				return err
+			case i > 0:
+				req.Disks = append(req.Disks, d)
+			default:
+				req.DiskBytes, req.Image = d.Bytes, d.Image
 			}
 		}
 		if *image != "" {
+			if req.Image != "" {
+				return usage("There are two images for the first disk.", "Name one with --image, or with the first --disk.")
+			}
 			if req.Image, err = imagePath(*image); err != nil {
 				return err
 			}

@@ -2,14 +2,12 @@ package handoff_test
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"io"
 	"reflect"
 	"strings"
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
 
@@ -182,42 +180,6 @@ func TestOpenRefusesStrangers(t *testing.T) {
 		say(t, sa, g)
 		if _, err := handoff.Open(t.Context(), sb); !errors.Is(err, wire.ErrVersion) {
 			t.Errorf("%s: %v, want ErrVersion", g, err)
-		}
-	}
-}
-
-func TestMemoryHeader(t *testing.T) {
-	sa, sb := wiretest.Pipe(t)
-	h := handoff.MemHeader{VM: "v", Attempt: "a"}
-	sent := make(chan error, 1)
-	go func() {
-		err := handoff.OpenMemory(t.Context(), sa, h)
-		_, werr := sa.Write([]byte("raw"))
-		sent <- errors.Join(err, werr)
-	}()
-	got, err := handoff.AcceptMemory(t.Context(), sb)
-	h.Version = handoff.MemoryVersion
-	if err != nil || got != h {
-		t.Fatalf("accepted %+v, %v", got, err)
-	}
-	raw := make([]byte, 3)
-	if _, err := io.ReadFull(sb, raw); err != nil || string(raw) != "raw" {
-		t.Errorf("after the header: %q, %v", raw, err)
-	}
-	if err := <-sent; err != nil {
-		t.Error(err)
-	}
-	if err := handoff.OpenMemory(t.Context(), sa, handoff.MemHeader{VM: "v"}); !errors.Is(err, handoff.ErrHeader) {
-		t.Errorf("no attempt: %v", err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
-	defer cancel()
-	if _, err := handoff.AcceptMemory(ctx, sb); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("silent peer: %v", err)
-	}
-	for _, in := range []string{"", "\x00\x00\x00\x02{}", "\x00\x00\xff\xff{}", "\x00\x00\x00\x02{"} {
-		if _, err := handoff.AcceptMemory(t.Context(), wiretest.Input{Reader: strings.NewReader(in)}); err == nil || err == io.EOF {
-			t.Errorf("header %q: %v", in, err)
 		}
 	}
 }

@@ -15,12 +15,19 @@ type Gate struct {
 	mu       sync.Mutex
 	open     bool
 	released bool
-	credit   int64         // bytes that may pass while parked
+	credit   int64 // what may pass while parked
+	weigh    func(p []byte) int64
 	changed  chan struct{} // closed and replaced when more may pass, or all has
 }
 
-// NewGate returns a parked gate.
-func NewGate() *Gate { return &Gate{changed: make(chan struct{})} }
+// NewGate returns a parked gate. weigh says what a piece of the stream counts, at least about a byte's worth for each byte; nil counts bytes. It is called by one
+// goroutine, for each piece in order.
+func NewGate(weigh func(p []byte) int64) *Gate {
+	if weigh == nil {
+		weigh = func(p []byte) int64 { return int64(len(p)) }
+	}
+	return &Gate{weigh: weigh, changed: make(chan struct{})}
+}
 
 // Open lets everything pass until Park.
 func (g *Gate) Open() {
@@ -31,7 +38,7 @@ func (g *Gate) Open() {
 }
 
 // Park lets nothing pass any more, and forgets what was allowed. The piece whose
-// read is under way (at most 256 KiB) still passes. After Release it does
+// read is under way (at most 64 KiB) still passes. After Release it does
 // nothing and returns false.
 func (g *Gate) Park() bool {
 	g.mu.Lock()
@@ -43,7 +50,7 @@ func (g *Gate) Park() bool {
 	return true
 }
 
-// Allow lets n bytes pass from now on although the gate is parked, in place of what
+// Allow lets so much pass from now on although the gate is parked, as NewGate's weigh counts it, in place of what
 // was allowed before and hasn't passed.
 func (g *Gate) Allow(n int64) {
 	g.mu.Lock()
@@ -105,12 +112,13 @@ func (g *Gate) allowance(ctx context.Context, limit int) (int, error) {
 	}
 }
 
-// passed takes n bytes off what was allowed. An open gate doesn't count.
-func (g *Gate) passed(n int) {
+// passed takes what a piece weighs off what was allowed. An open gate doesn't count.
+func (g *Gate) passed(p []byte) {
+	n := g.weigh(p)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if !g.open {
-		g.credit = max(0, g.credit-int64(n))
+		g.credit = max(0, g.credit-n)
 		if g.credit == 0 {
 			g.wakeLocked()
 		}

@@ -13,8 +13,13 @@ import (
 // MemoryProtocol is the ID under which the memory stream is opened.
 const MemoryProtocol = "/tagalong/memory/1"
 
-// MemoryVersion is the version in MemHeader.
-const MemoryVersion = 1
+// Versions of what follows a memory stream's header.
+const (
+	MemoryRaw    = 1 // bytes as they are
+	MemoryFramed = 2 // frames
+	// MemoryVersion is the newest.
+	MemoryVersion = MemoryFramed
+)
 
 // headerTimeout bounds the sending and the receiving of a header.
 const headerTimeout = 10 * time.Second
@@ -24,26 +29,29 @@ const maxHeader = 4096
 
 // MemHeader says which hand-off a memory stream belongs to.
 type MemHeader struct {
-	Version int    `json:"version"` // set by OpenMemory
+	// Version is one that both ends know: the giver takes the newest that the taker's Facts name. 0 is MemoryRaw.
+	Version int    `json:"version"`
 	VM      string `json:"vm"`
 	Attempt string `json:"attempt"`
 }
 
-// OpenMemory sends the header over s, after which s carries raw bytes.
-func OpenMemory(ctx context.Context, s Stream, h MemHeader) error {
-	h.Version = MemoryVersion
-	if err := h.check(); err != nil {
-		return fmt.Errorf("handoff: open memory stream: %w", err)
+// OpenMemory sends the header over s, and takes s over. On error it was reset.
+func OpenMemory(ctx context.Context, s Stream, h MemHeader) (*Memory, error) {
+	h.Version = max(h.Version, MemoryRaw)
+	err := h.check()
+	if err == nil {
+		done := wire.Bound(ctx, s.SetWriteDeadline, headerTimeout)
+		err = done(wire.WriteJSON(s, h))
 	}
-	done := wire.Bound(ctx, s.SetWriteDeadline, headerTimeout)
-	if err := done(wire.WriteJSON(s, h)); err != nil {
-		return fmt.Errorf("handoff: open memory stream: %w", err)
+	if err != nil {
+		_ = s.Reset()
+		return nil, fmt.Errorf("handoff: open memory stream: %w", err)
 	}
-	return nil
+	return newMemory(s, h.Version, true), nil
 }
 
-// AcceptMemory reads the header from s and not a byte more.
-func AcceptMemory(ctx context.Context, s Stream) (MemHeader, error) {
+// AcceptMemory reads the header from s, and takes s over. On error it was reset. A version that this device doesn't know is ErrHeader.
+func AcceptMemory(ctx context.Context, s Stream) (MemHeader, *Memory, error) {
 	done := wire.Bound(ctx, s.SetReadDeadline, headerTimeout)
 	var h MemHeader
 	err := wire.ReadJSON(s, maxHeader, &h)
@@ -54,14 +62,15 @@ func AcceptMemory(ctx context.Context, s Stream) (MemHeader, error) {
 		err = h.check()
 	}
 	if err != nil {
-		return MemHeader{}, fmt.Errorf("handoff: accept memory stream: %w", err)
+		_ = s.Reset()
+		return MemHeader{}, nil, fmt.Errorf("handoff: accept memory stream: %w", err)
 	}
-	return h, nil
+	return h, newMemory(s, h.Version, false), nil
 }
 
 func (h MemHeader) check() error {
 	switch {
-	case h.Version != MemoryVersion:
+	case h.Version < MemoryRaw || h.Version > MemoryVersion:
 		return fmt.Errorf("version %d: %w", h.Version, ErrHeader)
 	case h.VM == "" || len(h.VM) > maxName || h.Attempt == "" || len(h.Attempt) > maxName:
 		return fmt.Errorf("VM name of %d bytes, attempt of %d: %w", len(h.VM), len(h.Attempt), ErrHeader)

@@ -56,25 +56,43 @@ type Facts struct {
 	CPUModels  []string `json:"cpuModels"`  // that the taker can run
 	FreeBytes  int64    `json:"freeBytes"`  // of disk
 	FreeMemory int64    `json:"freeMemory"` // bytes
+	// Device is all that the taker says of itself, opaque here, at most MaxDevice bytes; nil from programs that say only the above.
+	Device json.RawMessage `json:"device,omitempty"`
+	// Memory is the newest version of the memory stream that it understands; 0 is MemoryRaw.
+	Memory int `json:"memory,omitempty"`
 }
+
+// Bounds of what a message says, in bytes.
+const (
+	MaxDevice = 16 << 10
+	maxWords  = 1024 // of a sentence
+	maxHash   = 128
+)
 
 // Ask asks the owner for the VM.
 type Ask struct {
 	Taker Facts `json:"taker"`
+	// PauseMS is for how many milliseconds the guest may stand still, if the person has said so for this once.
+	PauseMS int64 `json:"pauseMs,omitempty"`
 }
 
 // Invite asks the other device to ask for the VM.
 type Invite struct{}
 
-// Refuse says no, and why: one of the state machine's reasons.
+// Refuse says no, and why: one of the state machine's reasons, or the engine's. Sentence and Next explain it to the taker's person;
+// programs that don't send them leave that to the taker.
 type Refuse struct {
-	Reason string `json:"reason"`
+	Reason   string `json:"reason"`
+	Sentence string `json:"sentence,omitempty"`
+	Next     string `json:"next,omitempty"`
 }
 
 // Offer says yes, and how.
 type Offer struct {
 	Kind string `json:"kind"` // KindTeleport or KindBaton
 	Term uint64 `json:"term"` // the giver's
+	// Hardware is a hash of all that the guest sees; the taker must come to the same. "" from programs that don't say.
+	Hardware string `json:"hardware,omitempty"`
 }
 
 // Ready says that the taker's hypervisor waits for the memory.
@@ -170,7 +188,6 @@ func (Query) Type() Type { return TypeQuery }
 // Type returns TypeCancel.
 func (Cancel) Type() Type { return TypeCancel }
 
-func (Ask) check() error      { return nil }
 func (Invite) check() error   { return nil }
 func (Ready) check() error    { return nil }
 func (Progress) check() error { return nil }
@@ -180,7 +197,17 @@ func (Aborted) check() error  { return nil }
 func (Query) check() error    { return nil }
 func (Cancel) check() error   { return nil }
 
+func (b Ask) check() error {
+	if len(b.Taker.Device) > MaxDevice {
+		return fmt.Errorf("%d bytes about a taker: %w", len(b.Taker.Device), ErrMalformed)
+	}
+	return nil
+}
+
 func (b Refuse) check() error {
+	if len(b.Sentence) > maxWords || len(b.Next) > maxWords {
+		return fmt.Errorf("refusal in %d and %d bytes: %w", len(b.Sentence), len(b.Next), ErrMalformed)
+	}
 	if b.Reason == "" {
 		return fmt.Errorf("refusal without a reason: %w", ErrMalformed)
 	}
@@ -193,6 +220,9 @@ func (b Offer) check() error {
 	}
 	if b.Term == 0 {
 		return fmt.Errorf("offer under term 0: %w", ErrMalformed)
+	}
+	if len(b.Hardware) > maxHash {
+		return fmt.Errorf("offer with a hash of %d bytes: %w", len(b.Hardware), ErrMalformed)
 	}
 	return nil
 }

@@ -9,8 +9,8 @@ import (
 )
 
 const (
-	forwardPiece = 256 << 10 // of the memory stream
-	returnPiece  = 16 << 10  // of the return path, which is a few bytes now and then
+	forwardPiece = 64 << 10 // of the memory stream: what a hypervisor's socket holds
+	returnPiece  = 16 << 10 // of the return path, which is a few bytes now and then
 )
 
 // Pipe copies between a and b in both directions until both have ended, and
@@ -63,7 +63,7 @@ func forward(ctx context.Context, to io.Writer, from io.Reader, gate *Gate, coun
 		}
 		n, rerr := from.Read(buf[:n])
 		if n > 0 {
-			gate.passed(n)
+			gate.passed(buf[:n])
 			if _, err := to.Write(buf[:n]); err != nil {
 				return fmt.Errorf("write: %w", err)
 			}

@@ -40,7 +40,7 @@ func soon[T any](t *testing.T, c <-chan T, what string) (v T) {
 func TestPipeCopiesBothWays(t *testing.T) {
 	for name, pair := range wiretest.Kinds {
 		t.Run(name, func(t *testing.T) {
-			gate := handoff.NewGate()
+			gate := handoff.NewGate(nil)
 			gate.Open()
 			var counted atomic.Int64
 			giver, taker, end := piped(t, t.Context(), pair, gate, func(n int) { counted.Add(int64(n)) })
@@ -94,7 +94,7 @@ func TestPipeCopiesBothWays(t *testing.T) {
 }
 
 func TestGateHoldsAndTrickles(t *testing.T) {
-	gate := handoff.NewGate()
+	gate := handoff.NewGate(nil)
 	pieces := make(chan int, 1000)
 	giver, taker, end := piped(t, t.Context(), wiretest.Pipe, gate, func(n int) { pieces <- n })
 	wrote := make(chan error, 1)
@@ -151,7 +151,7 @@ func TestGateHoldsAndTrickles(t *testing.T) {
 // is held after the release.
 func TestGateUnderFire(t *testing.T) {
 	for seed := range uint64(10) {
-		gate := handoff.NewGate()
+		gate := handoff.NewGate(nil)
 		giver, taker, end := piped(t, t.Context(), wiretest.TCP, gate, nil)
 		memory := make([]byte, 2_000_000)
 		for i := range memory {
@@ -200,7 +200,7 @@ func TestPipeEndsWhenCancelled(t *testing.T) {
 	for name, pair := range wiretest.Kinds {
 		for _, open := range []bool{false, true} {
 			ctx, cancel := context.WithCancel(t.Context())
-			gate := handoff.NewGate()
+			gate := handoff.NewGate(nil)
 			if open {
 				gate.Open()
 			}
@@ -221,7 +221,7 @@ func TestPipeEndsWhenCancelled(t *testing.T) {
 func TestPipeEndsWhenOneSideBreaks(t *testing.T) {
 	for name, pair := range wiretest.Kinds {
 		for i := range 2 {
-			gate := handoff.NewGate()
+			gate := handoff.NewGate(nil)
 			gate.Open()
 			giver, taker, end := piped(t, t.Context(), pair, gate, nil)
 			broken, other := giver, taker
@@ -243,7 +243,7 @@ func TestPipeEndsWhenOneSideBreaks(t *testing.T) {
 
 // A parked pipe must notice that the taker is gone.
 func TestParkedPipeEndsWhenTheTakerBreaks(t *testing.T) {
-	_, taker, end := piped(t, t.Context(), wiretest.TCP, handoff.NewGate(), nil)
+	_, taker, end := piped(t, t.Context(), wiretest.TCP, handoff.NewGate(nil), nil)
 	if err := taker.Reset(); err != nil {
 		t.Fatal(err)
 	}
@@ -253,7 +253,7 @@ func TestParkedPipeEndsWhenTheTakerBreaks(t *testing.T) {
 }
 
 func TestGateSpent(t *testing.T) {
-	g := handoff.NewGate()
+	g := handoff.NewGate(nil)
 	g.Spent(t.Context()) // nothing was allowed
 	g.Allow(10)
 	ctx, cancel := context.WithCancel(t.Context())

@@ -44,10 +44,10 @@
 // Of these blocks zeros go as runs (not at all where the receiver has nothing but zeros), holes of 64 KiB and more aren't read; others are asked about first if the sums cost
 // less than the content that they are likely to save (asking, in rules.go; what is likely is learned from the answers), by the region and by
 // 64 KiB before block by block where few will differ; the rest is sent in batches of at most 64 blocks of a region, compressed at the level that gets
-// most content through the link as measured (choice, in codec.go), or raw. With exact dirty sets and fresh content hardly anything is asked. Regions go in
+// most content through the link as measured (package flow), or raw. With exact dirty sets and fresh content hardly anything is asked. Regions go in
 // the order of Heat, the coldest first; questions don't wait for their answers, so a long way costs two round trips in all.
 //
-// No more is on its way than keeps the link full (window, in window.go), so that who fetches a block meanwhile doesn't wait behind megabytes.
+// No more is on its way than keeps the link full (package flow), so that who fetches a block meanwhile doesn't wait behind megabytes.
 // Both ends can hold it to a Pace; the receiver does by acknowledging late.
 // The receiver makes durable what came after each second, if that is 1 MiB at least (checkpointDue); what is acknowledged as durable the Source may
 // forget (Source.Done).

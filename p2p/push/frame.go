@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 
+	"tagalong.org/tagalong/p2p/flow"
 	"tagalong.org/tagalong/p2p/replica"
 	"tagalong.org/tagalong/p2p/wire"
 )
@@ -45,19 +46,19 @@ func (f *begin) appendTo(b []byte) []byte {
 // frame is a decoded frame after Begin and Held. Of a Data or an Ask the content or the sums are in body, which is valid until the next one.
 type frame struct {
 	tag    tag
-	region int64 // Data, Ask, Need
-	set    set   // Data, Ask, Need
-	codec  codec // Data
-	kind   kind  // Ask
-	first  int64 // Zero, in blocks
-	count  int64 // Zero, in blocks
+	region int64      // Data, Ask, Need
+	set    set        // Data, Ask, Need
+	codec  flow.Codec // Data
+	kind   kind       // Ask
+	first  int64      // Zero, in blocks
+	count  int64      // Zero, in blocks
 	body   []byte
 	got    uint64 // Ack
 	safe   uint64 // Ack
 	fail   Failure
 }
 
-func appendData(b []byte, c codec, region int64, s *set, blocks int, body []byte) []byte {
+func appendData(b []byte, c flow.Codec, region int64, s *set, blocks int, body []byte) []byte {
 	b = append(b, byte(tagData), byte(c))
 	b = binary.AppendUvarint(b, uint64(region))
 	b = s.appendTo(b, blocks)
@@ -196,7 +197,7 @@ func (x *reader) data(f *frame) error {
 	if err != nil {
 		return err
 	}
-	f.codec = codec(c)
+	f.codec = flow.Codec(c)
 	if err := x.place(f); err != nil {
 		return err
 	}
@@ -207,9 +208,9 @@ func (x *reader) data(f *frame) error {
 	switch blocks := f.set.count(); {
 	case blocks == 0 || blocks > batchBlocks:
 		return fmt.Errorf("content of %d blocks: %w", blocks, ErrProtocol)
-	case f.codec != codecRaw && f.codec != codecZstd:
+	case f.codec != flow.Raw && f.codec != flow.Zstd:
 		return fmt.Errorf("content of codec %d: %w", c, ErrProtocol)
-	case n > uint64(blocks*Block) || f.codec == codecRaw && n != uint64(blocks*Block):
+	case n > uint64(blocks*Block) || f.codec == flow.Raw && n != uint64(blocks*Block):
 		return fmt.Errorf("%d bytes for %d blocks: %w", n, blocks, ErrProtocol)
 	}
 	f.body, err = x.load(int(n))

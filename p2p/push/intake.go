@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"tagalong.org/tagalong/p2p/flow"
 )
 
 const (
-	// ackEvery is after how many bytes the receiver says that it got them. The smallest window less the smallest piece has room for it.
-	ackEvery = 4 << 10
+	// ackEvery is after how many bytes the receiver says that it got them.
+	ackEvery = flow.AckEvery
 	// paceEvery is after how long it says that of what it has read and may take only now.
 	paceEvery = 100 * time.Millisecond
 	// maxIntake is how much may have come and not be dealt with, in bytes: some 300 ms of a home's uplink.

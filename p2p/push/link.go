@@ -5,15 +5,12 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"tagalong.org/tagalong/p2p/flow"
 )
 
-const (
-	// stallLimit is how long one write may take, and how long the receiver may say nothing when it is waited for.
-	stallLimit = 2 * time.Minute
-	// maxPiece and minPiece bound what is written at once, in bytes: a rate limit and the window are kept at this grain.
-	maxPiece = 64 << 10
-	minPiece = 4 << 10
-)
+// stallLimit is how long one write may take, and how long the receiver may say nothing when it is waited for.
+const stallLimit = 2 * time.Minute
 
 // link is the sender's stream with what bounds it. write hands over what is to be sent, while what was handed over before waits for the pace and the
 // window: so the link isn't idle while the next is read and summed up. serve sends; write is for one goroutine; the other methods are for any.
@@ -25,7 +22,7 @@ type link struct {
 
 	mu      sync.Mutex
 	cond    *sync.Cond // something below changed, or what the receiver said
-	win     window
+	win     flow.Window
 	pending []byte // to be sent
 	written int64  // how much of the stream was handed over
 	sending bool   // what was taken from it isn't sent yet
@@ -58,8 +55,8 @@ func (l *link) fail(err error) {
 func (l *link) acked(got, safe uint64) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if got > uint64(l.win.sent) || safe < uint64(l.safe) || !l.win.ack(time.Since(l.begun), int64(got)) {
-		return fmt.Errorf("acknowledgement of %d, %d of them durable, of %d bytes sent: %w", got, safe, l.win.sent, ErrProtocol)
+	if got > uint64(l.win.Sent()) || safe < uint64(l.safe) || !l.win.Ack(time.Since(l.begun), int64(got)) {
+		return fmt.Errorf("acknowledgement of %d, %d of them durable, of %d bytes sent: %w", got, safe, l.win.Sent(), ErrProtocol)
 	}
 	l.safe = int64(safe)
 	l.cond.Broadcast()
@@ -70,7 +67,7 @@ func (l *link) acked(got, safe uint64) error {
 func (l *link) speed() float64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.win.speed()
+	return l.win.Speed()
 }
 
 // place is how much was handed over so far, in bytes of the stream, and how much of that is durable.
@@ -119,7 +116,7 @@ func (l *link) serve(ctx context.Context) error {
 			}
 		}
 		l.mu.Lock()
-		l.win.send(time.Since(l.begun), int64(len(p)))
+		l.win.Send(time.Since(l.begun), int64(len(p)))
 		l.mu.Unlock()
 		within(l.s.SetWriteDeadline)
 		n, err := l.s.Write(p)
@@ -140,9 +137,9 @@ func (l *link) wait(p []byte) ([]byte, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for l.err == nil {
-		n := min(len(l.pending), int(l.win.piece()))
+		n := min(len(l.pending), int(l.win.Piece()))
 		switch {
-		case n > 0 && (l.win.room() >= int64(n) || l.win.sent == l.win.got):
+		case n > 0 && (l.win.Room() >= int64(n) || l.win.Sent() == l.win.Got()):
 			p = append(p, l.pending[:n]...)
 			l.pending = l.pending[:copy(l.pending, l.pending[n:])]
 			l.sending = true

@@ -10,6 +10,7 @@ import (
 
 	"github.com/zeebo/blake3"
 
+	"tagalong.org/tagalong/p2p/flow"
 	"tagalong.org/tagalong/p2p/replica"
 )
 
@@ -33,7 +34,7 @@ func Receive(ctx context.Context, s Stream, open func(Hello) (Replica, State, er
 	in.pace = rep.Pace
 	defer in.close()
 	done := replica.ResetWith(ctx, s)
-	x := &receiver{s: s, br: br, in: in, frames: &reader{r: br, size: h.Size}, size: h.Size, cut: h.Cut, sink: rep.Sink, index: rep.Index, stats: stats, saved: time.Now()}
+	x := &receiver{expand: flow.NewExpander(MaxBatch), s: s, br: br, in: in, frames: &reader{r: br, size: h.Size}, size: h.Size, cut: h.Cut, sink: rep.Sink, index: rep.Index, stats: stats, saved: time.Now()}
 	err = x.run(ctx, st)
 	if cause := done(); cause != nil {
 		return fmt.Errorf("push: receive: %w", cause)
@@ -79,7 +80,7 @@ type receiver struct {
 	sink   Sink
 	index  Index
 	sums   *summer
-	expand expander
+	expand *flow.Expander
 	stats  *Stats
 	dirty  int64 // bytes of content that aren't durable
 	saved  time.Time
@@ -182,9 +183,9 @@ func (x *receiver) copy() error {
 
 func (x *receiver) data(f *frame) error {
 	n := f.set.count() * Block
-	content, err := x.expand.unpack(f.codec, f.body, n)
+	content, err := x.expand.Unpack(f.codec, f.body, n)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", ErrProtocol, err)
 	}
 	x.stats.Content.Add(int64(n))
 	x.dirty += int64(n)

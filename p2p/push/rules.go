@@ -94,6 +94,9 @@ type asking struct {
 	turns [classes]int
 }
 
+// cpuShare is how much of a core a push may take for compressing: what is left is the guest's.
+const cpuShare = 0.25
+
 const (
 	// foundAtFirst is for an index that nobody asked yet.
 	foundAtFirst = 0.05

@@ -4,12 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"math"
-	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
 
-	"github.com/klauspost/compress/zstd"
 	"pgregory.net/rapid"
 )
 
@@ -68,68 +66,6 @@ func TestAskingLearns(t *testing.T) {
 		if best := min(n*cost, n*16+n*(1-same)*cost) * regions; spent > best*1.02 {
 			t.Errorf("same %.3f: %.3f of the best, asked %d times", same, spent/best, asked)
 		}
-	}
-}
-
-func TestLevels(t *testing.T) {
-	for name, c := range map[string]struct {
-		link, quick, dense float64
-		want               level
-	}{
-		"thesis's uplink":       {875e3, 1, 1, levelDefault},
-		"unknown":               {0, 1, 1, levelDefault},
-		"a very slow link":      {50e3, 1, 4, levelBetter},
-		"100 Mbit/s":            {12.5e6, 1, 1, levelFastest},
-		"1 Gbit/s":              {118e6, 1, 1, levelRaw},
-		"a slow computer":       {875e3, 0.03, 1, levelFastest},
-		"a very slow computer":  {875e3, 0.01, 1, levelRaw},
-		"content that is dense": {875e3, 1, 0, levelRaw},
-	} {
-		x := choice{quick: c.quick, dense: c.dense}
-		if got := x.next(c.link); got != c.want {
-			t.Errorf("%s: level %d, want %d", name, got, c.want)
-		}
-	}
-	// Who stopped compressing notices when it would help again.
-	x, back := choice{quick: 1}, 0
-	for range 20 * tryEvery {
-		if l := x.next(875e3); l != levelRaw {
-			x.learn(l, 1<<18, 1<<16, time.Millisecond)
-			back++
-		}
-	}
-	if x.next(875e3) == levelRaw || back < tryEvery {
-		t.Errorf("%d batches compressed, %+v", back, x)
-	}
-}
-
-// A little content that says that it is much takes no memory, and is refused.
-func TestBombs(t *testing.T) {
-	enc, err := zstd.NewWriter(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	huge := enc.EncodeAll(make([]byte, 64<<20), nil)
-	var x expander
-	if _, err := x.unpack(codecZstd, huge, MaxBatch); !errors.Is(err, ErrProtocol) {
-		t.Errorf("a bomb of %d bytes: %v", len(huge), err)
-	}
-	for _, n := range []int{Block, 3 * Block, MaxBatch} {
-		small := enc.EncodeAll(bytes.Repeat([]byte{1}, n), nil)
-		if p, err := x.unpack(codecZstd, small, n); err != nil || len(p) != n {
-			t.Errorf("%d bytes: %v", n, err)
-		}
-		for _, m := range []int{n - Block, n + Block} {
-			if m == 0 || m > MaxBatch {
-				continue
-			}
-			if _, err := x.unpack(codecZstd, small, m); !errors.Is(err, ErrProtocol) {
-				t.Errorf("%d bytes for %d: %v", n, m, err)
-			}
-		}
-	}
-	if _, err := x.unpack(codecZstd, []byte("not compressed"), Block); !errors.Is(err, ErrProtocol) {
-		t.Errorf("nonsense: %v", err)
 	}
 }
 
@@ -234,94 +170,5 @@ func TestCheckpointRule(t *testing.T) {
 		if checkpointDue(c.n, c.d) != c.want {
 			t.Errorf("%d bytes after %v", c.n, c.d)
 		}
-	}
-}
-
-// The window finds a link's rate and trip, and follows when they change.
-func TestWindow(t *testing.T) {
-	var w window
-	now := time.Duration(0)
-	type packet struct {
-		end int64
-		at  time.Duration
-	}
-	var queue []packet
-	busy := time.Duration(0)
-	run := func(rate float64, trip, until time.Duration) (sent int64) {
-		before := w.sent
-		for now < until {
-			for w.room() >= 4096 {
-				w.send(now, 4096)
-				busy = max(busy, now) + time.Duration(4096/rate*1e9)
-				queue = append(queue, packet{w.sent, busy + trip})
-			}
-			if len(queue) == 0 {
-				t.Fatal("nothing is on its way, and nothing may be sent")
-			}
-			now = max(now, queue[0].at)
-			if !w.ack(now, queue[0].end) {
-				t.Fatal("an acknowledgement is refused")
-			}
-			queue = queue[1:]
-		}
-		return w.sent - before
-	}
-	for i, c := range []struct {
-		rate float64
-		trip time.Duration
-	}{{875e3, 40 * time.Millisecond}, {20e6, 40 * time.Millisecond}, {200e3, 100 * time.Millisecond}, {875e3, 40 * time.Millisecond}} {
-		start := now
-		run(c.rate, c.trip, start+40*time.Second)
-		sent := run(c.rate, c.trip, start+80*time.Second)
-		if use := float64(sent) / 40 / c.rate; use < 0.95 {
-			t.Errorf("link %d: use %.3f, window %d", i, use, w.limit())
-		}
-		if holds := c.rate * c.trip.Seconds(); float64(w.limit()) > max(2.2*holds, minWindow)+4*ackEvery {
-			t.Errorf("link %d holds %.0f, window %d", i, holds, w.limit())
-		}
-	}
-	if w.ack(now, w.sent+1) || w.ack(now, w.got-1) {
-		t.Error("an impossible acknowledgement was taken")
-	}
-}
-
-// An end that is held up now and then, and says then at once what came meanwhile, isn't taken for a faster link.
-func TestWindowOfAnEndThatIsHeldUp(t *testing.T) {
-	const trip = 40 * time.Millisecond
-	rate := 875e3
-	type packet struct {
-		end int64
-		at  time.Duration
-	}
-	for _, held := range []time.Duration{5 * time.Millisecond, 20 * time.Millisecond, 40 * time.Millisecond} {
-		r := rand.New(rand.NewPCG(uint64(held), 3))
-		var w window
-		var queue []packet
-		now, busy, stalled, sum, looks := time.Duration(0), time.Duration(0), time.Duration(0), 0.0, 0.0
-		for now < 60*time.Second {
-			for w.room() >= 4096 {
-				w.send(now, 4096)
-				busy = max(busy, now) + time.Duration(4096/rate*1e9)
-				queue = append(queue, packet{w.sent, busy + trip})
-			}
-			now = max(now, queue[0].at, stalled)
-			if r.IntN(20) == 0 {
-				stalled = now + time.Duration(r.Int64N(int64(held)))
-				continue
-			}
-			if !w.ack(now, queue[0].end) {
-				t.Fatal("an acknowledgement is refused")
-			}
-			queue = queue[1:]
-			if sum += float64(w.limit()); !w.draining {
-				looks++
-			}
-		}
-		holds := rate * trip.Seconds()
-		if mean := sum / looks; mean > 2.2*holds+2*ackEvery {
-			t.Errorf("held up for up to %v: a window of %.0f where the link holds %.0f", held, mean, holds)
-		}
-		use := float64(w.got) / 60 / rate
-		t.Logf("held up for up to %v: use %.3f, window %.0f of %.0f", held, use, sum/looks, holds)
 	}
 }

@@ -1,6 +1,10 @@
 package push
 
-import "fmt"
+import (
+	"fmt"
+
+	"tagalong.org/tagalong/p2p/flow"
+)
 
 // maxAsked is how many sums may wait for their answers. At 16 bytes each this fills the longest way that there is to fill.
 const maxAsked = 1 << 16
@@ -44,7 +48,7 @@ type sender struct {
 
 	// run's.
 	asking  *asking
-	pack    compressor
+	pack    *flow.Compressor
 	regions []int32
 	open    map[int64]begun
 	zeros   run        // to be sent
@@ -302,7 +306,7 @@ func (x *sender) region(r int64) error {
 }
 
 // cost is what the content of a block is likely to take on the wire, in bytes.
-func (x *sender) cost() float64 { return x.pack.choice.cost(x.link.speed()) }
+func (x *sender) cost() float64 { return Block / x.pack.Ratio(x.link.speed()) }
 
 // settled says that a question about r, or all else about it, was dealt with.
 func (x *sender) settled(r int64) {
@@ -370,7 +374,7 @@ func (x *sender) content(r int64, s set) error {
 	for !s.empty() {
 		part := s.take(batchBlocks)
 		x.batch = x.gather(x.batch[:0], &part)
-		codec, body, err := x.pack.pack(x.batch, x.link.speed())
+		codec, body, err := x.pack.Pack(x.batch, x.link.speed(), false)
 		if err != nil {
 			return err
 		}

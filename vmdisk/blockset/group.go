@@ -80,7 +80,11 @@ func Share(sets []*Set) {
 	if len(sets) < 2 {
 		return
 	}
-	for i := range sets[0].chunks() {
+	var used int64
+	for _, s := range sets {
+		used = max(used, s.used())
+	}
+	for i := range used {
 		for j := 1; j < len(sets); j++ {
 			c := sets[j].chunk(i)
 			if c == nil || c == fullChunk {

@@ -12,41 +12,70 @@ const pageChunks = 256
 // goroutines while none changes it.
 type Set struct {
 	blocks int64
-	pages  [][]*chunk
+	pages  [][]*chunk // as many as were needed so far
 	n      int64
 	pool   *Pool
 }
 
-// New is an empty set of a disk of that many blocks.
-func New(blocks int64) *Set {
-	return &Set{blocks: blocks, pages: make([][]*chunk, (blocks+ChunkBlocks*pageChunks-1)/(ChunkBlocks*pageChunks))}
+// Most is how many blocks the largest disk has. A set of that many is one of any disk, also while that grows.
+const Most = int64(1) << 32
+
+// New is an empty set of a disk of that many blocks. What lies beyond the last one that was ever added takes no memory.
+func New(blocks int64) *Set { return &Set{blocks: blocks} }
+
+// Grow makes it a set of a disk of that many blocks, with the same in it, if it is of a smaller one.
+func (m *Set) Grow(blocks int64) {
+	if blocks <= m.blocks {
+		return
+	}
+	last := max(0, m.blocks-1) / ChunkBlocks
+	before, full := m.blocks-last*ChunkBlocks, m.blocks > 0 && m.chunk(last) == fullChunk
+	pages := int64(len(m.pages))
+	m.blocks = blocks
+	if pages > 0 && int64(len(m.pages[pages-1])) < pageChunks { // it may have been the disk's last
+		if p := m.pages[pages-1]; p != nil {
+			m.pages[pages-1] = append(make([]*chunk, 0, m.width(pages-1)), p...)[:m.width(pages-1)]
+		}
+	}
+	if full && before < m.room(last) {
+		m.place(last, nil, -before)
+		m.Add(last*ChunkBlocks, last*ChunkBlocks+before)
+	}
 }
+
+// width is how many chunks page i has.
+func (m *Set) width(i int64) int64 { return min(pageChunks, m.chunks()-i*pageChunks) }
 
 // chunks is how many chunks the disk has.
 func (m *Set) chunks() int64 { return (m.blocks + ChunkBlocks - 1) / ChunkBlocks }
+
+// used is the number of chunks from the first on beyond which all are empty.
+func (m *Set) used() int64 { return min(m.chunks(), int64(len(m.pages))*pageChunks) }
 
 // room is the number of blocks that chunk i has.
 func (m *Set) room(i int64) int64 { return min(ChunkBlocks, m.blocks-i*ChunkBlocks) }
 
 // chunk is chunk i, nil if it is empty.
 func (m *Set) chunk(i int64) *chunk {
-	if p := m.pages[i/pageChunks]; p != nil {
-		return p[i%pageChunks]
+	if at := i / pageChunks; at < int64(len(m.pages)) && m.pages[at] != nil {
+		return m.pages[at][i%pageChunks]
 	}
 	return nil
 }
 
 // place sets chunk i, which counts n blocks more than what was there. An empty or full c isn't kept.
 func (m *Set) place(i int64, c *chunk, n int64) {
-	p := m.pages[i/pageChunks]
-	if p == nil {
-		if c == nil {
-			return
-		}
-		p = make([]*chunk, min(pageChunks, m.chunks()-i/pageChunks*pageChunks))
-		m.pages[i/pageChunks] = p
+	at := i / pageChunks
+	if c == nil && (at >= int64(len(m.pages)) || m.pages[at] == nil) {
+		return
 	}
-	p[i%pageChunks] = c
+	for at >= int64(len(m.pages)) {
+		m.pages = append(m.pages, nil)
+	}
+	if m.pages[at] == nil {
+		m.pages[at] = make([]*chunk, m.width(at))
+	}
+	m.pages[at][i%pageChunks] = c
 	m.n += n
 }
 
@@ -230,7 +259,7 @@ func UnionCount(a, b, c *Set) int64 {
 	}
 	var n int64
 	var sa, sb, sc words
-	for i := range a.chunks() {
+	for i := range max(a.used(), b.used(), c.used()) {
 		x, y, z := a.chunk(i), b.chunk(i), c.chunk(i)
 		room := a.room(i)
 		switch {
@@ -275,6 +304,9 @@ func (m *Set) Next(x int64, in bool) int64 {
 		if c == nil || c == fullChunk {
 			if (c == fullChunk) == in {
 				return x
+			}
+			if in && i/pageChunks >= int64(len(m.pages)) {
+				break
 			}
 			if in && m.pages[i/pageChunks] == nil {
 				x = (i/pageChunks + 1) * pageChunks * ChunkBlocks

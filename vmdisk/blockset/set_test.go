@@ -185,3 +185,42 @@ func FuzzSet(f *testing.F) {
 		}
 	})
 }
+
+// A set that grew has what it had, and takes what is beyond; a clone of before stays as it was.
+func TestGrow(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m, want := modelBits(t)
+		if rapid.Bool().Draw(t, "all") {
+			m.Add(0, m.blocks)
+			for i := range want {
+				want[i] = true
+			}
+		}
+		old := m.Clone()
+		before := m.blocks
+		blocks := before + rapid.OneOf(rapid.Int64Range(-1, 70), rapid.Int64Range(0, 2*ChunkBlocks)).Draw(t, "more")
+		m.Grow(blocks)
+		if m.blocks != max(before, blocks) {
+			t.Fatalf("%d blocks instead of %d", m.blocks, blocks)
+		}
+		same(t, old, want)
+		want = append(want, make([]bool, m.blocks-before)...)
+		same(t, m, want)
+		a := rapid.Int64Range(0, m.blocks-1).Draw(t, "a")
+		m.Add(a, m.blocks)
+		for i := a; i < m.blocks; i++ {
+			want[i] = true
+		}
+		same(t, m, want)
+		// As one of the largest disk, whose end no table reaches.
+		m.Grow(Most)
+		if m.Next(m.Count()+int64(len(want)), true) != Most || m.Has(Most-1) {
+			t.Fatal("something is beyond the end")
+		}
+		c, err := Decode(m.AppendTo(nil), int64(len(want)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		same(t, c, want)
+	})
+}

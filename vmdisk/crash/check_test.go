@@ -124,6 +124,9 @@ func (c *visitor) owner(p point, l loss, again bool) error {
 		if i.Err != nil || !i.Complete || i.Active || i.ID != diskID {
 			return nil, pos, fmt.Errorf("not a complete, inactive disk: %+v", i)
 		}
+		if i.Size != m.size && i.Size != m.growing {
+			return nil, pos, fmt.Errorf("a disk of %d bytes; it had %d, and was growing to %d", i.Size, m.size, m.growing)
+		}
 		if err := m.owner(v, power); err != nil {
 			return nil, pos, err
 		}
@@ -257,6 +260,9 @@ func reunite(om, rm *vfs.Mem, term uint64) (err error) {
 
 // follow lets a replica catch up, and compares.
 func follow(d, r *vmdisk.Store) error {
+	if err := r.Reach(d.Size()); err != nil {
+		return err
+	}
 	a, err := r.Apply()
 	if err != nil {
 		return err

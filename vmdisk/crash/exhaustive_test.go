@@ -38,7 +38,8 @@ var operations = []operation{
 	{'z', func(w *world) error { return w.zero(border-block, 2*block, false, false) }},
 	{'t', func(w *world) error { return w.trim(cell, 2*block, false) }},
 	{'Z', func(w *world) error { return w.zero(block, block, true, true) }},
-	{'F', func(w *world) error { return w.write(diskSize-block, block, true) }},
+	{'F', func(w *world) error { return w.write(w.owner.Size()-block, block, true) }},
+	{'G', (*world).grow},
 	{'f', (*world).flush},
 	{'s', (*world).save},
 	{'x', (*world).fence},
@@ -84,7 +85,7 @@ func starts(t *testing.T) []start {
 	r, err := vmdisk.CreateReplica("", diskID, diskSize, options(rm))
 	must(t, err)
 	must(t, r.Close())
-	fresh := start{"fresh", om, rm, &told{term: 1, cells: map[int64]state{}, history: map[vmdisk.Position]values{}}, 100, nil}
+	fresh := start{"fresh", om, rm, &told{term: 1, cells: map[int64]state{}, history: map[vmdisk.Position]values{}, size: diskSize, growing: diskSize}, 100, nil}
 
 	w, err := fresh.world()
 	must(t, err)
@@ -144,6 +145,9 @@ func TestExhaustive(t *testing.T) {
 		for _, list := range words(*longest) {
 			if s.name == "dead" && len(list) == *longest {
 				continue
+			}
+			if len(list) > 2 && strings.Contains(list, "G") && *longest == 3 {
+				continue // TestRandom has them
 			}
 			works = append(works, func(c *visitor) error {
 				c.some, c.second, c.thorough = *some, 250, 4

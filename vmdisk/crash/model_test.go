@@ -53,6 +53,8 @@ type told struct {
 	ending   vmdisk.Position // the barrier that the replica is making
 	partial  values          // what an incomplete replica got
 	copying  [16]byte        // its first copy
+	size     int64           // of the owner's disk, in bytes
+	growing  int64           // what it is growing to, or size
 }
 
 func (m *told) but(change func(*told)) *told {

@@ -94,7 +94,7 @@ func (w *world) live(c *visitor) error {
 func (w *world) any(r *rand.Rand) error {
 	switch x := r.IntN(100); {
 	case x < 45:
-		near := [3]int64{0, border - 16*block, diskSize - 32*block}[r.IntN(3)]
+		near := [3]int64{0, border - 16*block, w.owner.Size() - 32*block}[r.IntN(3)]
 		n := (1 + r.Int64N(3*blockCells)) * cell
 		off := near + r.Int64N(16*blockCells)*cell
 		if r.IntN(2) == 0 {
@@ -114,6 +114,9 @@ func (w *world) any(r *rand.Rand) error {
 	case x < 56:
 		return w.save()
 	case x < 57:
+		if r.IntN(2) == 0 {
+			return w.grow()
+		}
 		return w.hash()
 	case x < 60:
 		return w.takeCut()
@@ -146,7 +149,7 @@ func (m *told) after(om, rm *vfs.Mem) (*told, error) {
 		return nil, err
 	}
 	v, err := scan(d)
-	given := d.Info().Given
+	given, size := d.Info().Given, d.Size()
 	if err = errors.Join(err, d.Close()); err != nil {
 		return nil, err
 	}
@@ -163,7 +166,7 @@ func (m *told) after(om, rm *vfs.Mem) (*told, error) {
 		for i := range m.cells {
 			cells[i] = state{now: v[i], durable: v[i]}
 		}
-		m.cells = cells
+		m.cells, m.size, m.growing = cells, size, size
 		m.active, m.fenced, m.giving, m.given = false, false, false, given
 		m.held, m.ending, m.complete = st.Position, st.Position, st.Complete
 		m.partial, m.copying = values{}, st.Copy // nothing that it acknowledged, so nothing

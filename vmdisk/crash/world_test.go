@@ -223,6 +223,28 @@ func healthy(d *vmdisk.Store) error {
 	return errors.Join(err, s.Unrecorded)
 }
 
+// growStep is no multiple of a region, so that most regions at the end are cut by it.
+const growStep = 5 << 20
+
+// grow makes the owner's disk larger. Nothing else changes, and what is attached isn't any more.
+func (w *world) grow() error {
+	if w.cut != nil && w.cut.Size() > w.m.size {
+		return fmt.Errorf("a cut of %d bytes of a disk of %d", w.cut.Size(), w.m.size)
+	}
+	w.m = w.m.but(func(m *told) { m.growing += growStep })
+	if err := w.owner.Resize(w.m.growing); err != nil {
+		return err
+	}
+	if w.feed != nil {
+		if _, err := poll(w.feed); !errors.Is(err, vmdisk.ErrClosed) {
+			return fmt.Errorf("the feed of a disk that grew: %v", err)
+		}
+	}
+	w.feed, w.acks = nil, nil
+	w.told(0, w.m.but(func(m *told) { m.size = m.growing }))
+	return w.record()
+}
+
 // fence fences, or ends that.
 func (w *world) fence() error {
 	if !w.m.active {
@@ -312,6 +334,9 @@ func (w *world) attach() error {
 	}
 	if !w.m.active {
 		return errNothing
+	}
+	if err := w.replica.Reach(w.owner.Size()); err != nil {
+		return err
 	}
 	a, err := w.replica.Apply()
 	if err != nil {

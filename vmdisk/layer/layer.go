@@ -51,7 +51,7 @@ type Config struct {
 	FS     vfs.FS
 	Name   string // the files' names without their ends
 	Disk   [16]byte
-	Blocks int64 // of the disk
+	Blocks int64 // of the disk, as it is now: the layer may be of a time when it had fewer
 	Kind   Kind
 }
 
@@ -70,6 +70,7 @@ type Layer struct {
 	// fresh are blocks whose presence isn't durable; those in pending are being made so.
 	fresh, pending *blockset.Set
 	log            vfs.File // the map
+	version        uint32   // its
 	sum            *blake3.Hasher
 	salt           [32]byte
 	seq, synced    uint64
@@ -101,7 +102,7 @@ func Create(c Config) (*Layer, error) {
 }
 
 func newLayer(c Config) *Layer {
-	return &Layer{c: c, have: blockset.New(c.Blocks), fresh: blockset.New(c.Blocks), pending: blockset.New(c.Blocks)}
+	return &Layer{c: c, have: blockset.New(blockset.Most), fresh: blockset.New(blockset.Most), pending: blockset.New(blockset.Most)}
 }
 
 // Open opens a layer as it is after a crash. Errors: ErrCorrupt (also if a file is missing), ErrVersion, ErrForeign.
@@ -118,13 +119,59 @@ func (l *Layer) open() error {
 	if l.data, err = l.c.FS.Open(l.c.Name + dataSuffix); err != nil {
 		return missing(l.c.Name+dataSuffix, err)
 	}
-	if n, err := l.data.Size(); err != nil || n != l.c.Blocks*Block {
-		return errors.Join(err, fmt.Errorf("%s: %d bytes instead of %d: %w", l.c.Name+dataSuffix, n, l.c.Blocks*Block, ErrCorrupt))
-	}
 	if l.log, err = l.c.FS.Open(l.c.Name + mapSuffix); err != nil {
 		return missing(l.c.Name+mapSuffix, err)
 	}
 	return l.load()
+}
+
+// fit makes the data as long as the disk, which has grown if there are fewer than that; of was as long as it was when the map was made.
+func (l *Layer) fit(of int64) error {
+	n, err := l.data.Size()
+	if err != nil || n < of*Block || n > l.c.Blocks*Block {
+		return errors.Join(err, fmt.Errorf("%s: %d bytes instead of %d: %w", l.c.Name+dataSuffix, n, l.c.Blocks*Block, ErrCorrupt))
+	}
+	if n == l.c.Blocks*Block {
+		return nil
+	}
+	return unlessLooking(l.data.Truncate(l.c.Blocks * Block))
+}
+
+// Renew makes the map one of the newest version, durably, if it isn't: an old one isn't understood once the disk has grown. Errors are those of Sync.
+func (l *Layer) Renew() error {
+	l.syncing.Lock()
+	defer l.syncing.Unlock()
+	l.writes.Lock()
+	defer l.writes.Unlock()
+	l.mu.RLock()
+	old := l.version < mapVersion
+	l.mu.RUnlock()
+	if !old {
+		return nil
+	}
+	if err := l.sync(); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.rewrite()
+}
+
+// Grow tells that the disk has that many blocks now, which are no fewer than before. Nothing may be reading or writing. That isn't durable:
+// a layer that is opened with more blocks grows by itself. Errors are those of the file.
+func (l *Layer) Grow(blocks int64) error {
+	l.syncing.Lock()
+	defer l.syncing.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.err != nil {
+		return l.err
+	}
+	if err := l.data.Truncate(blocks * Block); err != nil {
+		return fmt.Errorf("%s: %w", l.c.Name+dataSuffix, err)
+	}
+	l.c.Blocks = blocks
+	return nil
 }
 
 // Files says which files of a directory are a layer's, and the name of that.

@@ -16,7 +16,7 @@ import (
 // FORMAT.md describes the map.
 const (
 	mapMagic   = "TAGLAYR\n"
-	mapVersion = 1
+	mapVersion = 2 // 1: a full last chunk ends where the disk ended when the map was made
 	mapHeader  = 120
 
 	recPresent = 1 // these blocks are present and durable
@@ -42,23 +42,24 @@ func (l *Layer) header(salt [32]byte, durable int) []byte {
 	return append(b, sum[:]...)
 }
 
-func (l *Layer) parseHeader(b []byte) (durable int64, err error) {
+// parseHeader also says how many blocks the disk had when the map was made.
+func (l *Layer) parseHeader(b []byte) (durable, blocks int64, err error) {
 	le := binary.LittleEndian
 	if len(b) < mapHeader || string(b[:8]) != mapMagic {
-		return 0, fmt.Errorf("no header: %w", ErrCorrupt)
+		return 0, 0, fmt.Errorf("no header: %w", ErrCorrupt)
 	}
-	if v := le.Uint32(b[8:]); v > mapVersion {
-		return 0, fmt.Errorf("version %d: %w", v, ErrVersion)
+	if l.version = le.Uint32(b[8:]); l.version > mapVersion {
+		return 0, 0, fmt.Errorf("version %d: %w", l.version, ErrVersion)
 	}
 	if sum := blake3.Sum256(b[:88]); string(sum[:]) != string(b[88:mapHeader]) {
-		return 0, fmt.Errorf("header: %w", ErrCorrupt)
+		return 0, 0, fmt.Errorf("header: %w", ErrCorrupt)
 	}
-	if Kind(le.Uint32(b[12:])) != l.c.Kind || [16]byte(b[16:32]) != l.c.Disk || le.Uint64(b[32:]) != uint64(l.c.Blocks) {
-		return 0, ErrForeign
+	if Kind(le.Uint32(b[12:])) != l.c.Kind || [16]byte(b[16:32]) != l.c.Disk || le.Uint64(b[32:]) > uint64(l.c.Blocks) {
+		return 0, 0, ErrForeign
 	}
 	l.salt = [32]byte(b[40:72])
 	l.sum = reclog.NewHasher(l.salt)
-	return int64(le.Uint64(b[72:])), nil
+	return int64(le.Uint64(b[72:])), int64(le.Uint64(b[32:])), nil
 }
 
 // load reads the map, and takes what notes prove.
@@ -83,7 +84,10 @@ func (l *Layer) load() error {
 }
 
 func (l *Layer) parse(b []byte) error {
-	durable, err := l.parseHeader(b)
+	durable, blocks, err := l.parseHeader(b)
+	if err == nil {
+		err = l.fit(blocks)
+	}
 	if err != nil {
 		return err
 	}
@@ -91,7 +95,7 @@ func (l *Layer) parse(b []byte) error {
 	end, last, err := reclog.Replay(b[mapHeader:], l.sum, durable, func(kind byte, body []byte) error {
 		switch kind {
 		case recPresent:
-			if err := l.have.AddEncoded(body); err != nil {
+			if err := l.present(body, blocks); err != nil {
 				return fmt.Errorf("%w: %w", ErrCorrupt, err)
 			}
 			return nil
@@ -121,6 +125,20 @@ func (l *Layer) parse(b []byte) error {
 	}
 	l.synced = last
 	return l.settle(left)
+}
+
+// present adds what a record says, in a map that was made when the disk had that many blocks.
+func (l *Layer) present(body []byte, blocks int64) error {
+	if l.version > 1 {
+		return l.have.AddEncoded(body)
+	}
+	s, err := blockset.Decode(body, blocks)
+	if err != nil {
+		return err
+	}
+	s.Grow(blockset.Most)
+	l.have.Or(s)
+	return nil
 }
 
 // unlessLooking lets a layer be opened through vfs.ReadOnly: it is never written then, so nothing need be put right.
@@ -254,7 +272,7 @@ func (l *Layer) rewrite() error {
 	placed, err := vfs.Place(l.c.FS, name)
 	f, ferr := l.c.FS.Open(name)
 	if placed {
-		l.salt, l.sum, l.seq, l.synced = salt, sum, seq, seq
+		l.salt, l.sum, l.seq, l.synced, l.version = salt, sum, seq, seq, mapVersion
 		l.size = mapHeader + int64(len(body))
 		l.limit = max(compactAbove, 2*l.size)
 	}

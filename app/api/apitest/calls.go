@@ -140,8 +140,43 @@ func (e *Engine) SetVM(ctx context.Context, req api.SetVM) error {
 	if err != nil {
 		return err
 	}
-	v.Spec.Sync = req.Sync
+	if req.Sync != "" {
+		v.Spec.Sync = req.Sync
+	}
+	if req.Name != "" {
+		v.Name = req.Name
+	}
+	if req.CPUs != 0 {
+		v.Spec.CPUs = req.CPUs
+	}
+	if req.MemoryMiB != 0 {
+		v.Spec.MemoryKiB = req.MemoryMiB << 10
+	}
 	return nil
+}
+
+// AddDisk implements api.Engine: the job stays as it begins.
+func (e *Engine) AddDisk(ctx context.Context, req api.AddDisk) (*api.Job, error) {
+	done, err := e.enter(ctx, "AddDisk", req)
+	defer done()
+	if err != nil {
+		return nil, err
+	}
+	return e.diskJob("add disk", req.VM)
+}
+
+// GrowDisk implements api.Engine.
+func (e *Engine) GrowDisk(ctx context.Context, req api.GrowDisk) error {
+	done, err := e.enter(ctx, "GrowDisk", req)
+	defer done()
+	return err
+}
+
+// RemoveDisk implements api.Engine.
+func (e *Engine) RemoveDisk(ctx context.Context, req api.RemoveDisk) error {
+	done, err := e.enter(ctx, "RemoveDisk", req)
+	defer done()
+	return err
 }
 
 // SeedVM implements api.Engine: the job stays as it begins.
@@ -182,6 +217,31 @@ func (e *Engine) StopVM(ctx context.Context, vm string, force bool) error {
 		return err
 	}
 	return e.setState(vm, api.VMStopped)
+}
+
+// ResetVM implements api.Engine.
+func (e *Engine) ResetVM(ctx context.Context, vm string) error {
+	done, err := e.enter(ctx, "ResetVM", vm)
+	defer done()
+	if err != nil {
+		return err
+	}
+	return e.setState(vm, api.VMRunning)
+}
+
+// OpenScreen implements api.Engine: the screen leads nowhere.
+func (e *Engine) OpenScreen(ctx context.Context, vm string) (*api.Screen, error) {
+	done, err := e.enter(ctx, "OpenScreen", vm)
+	defer done()
+	if err != nil {
+		return nil, err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if _, err := e.findLocked(vm); err != nil {
+		return nil, err
+	}
+	return &api.Screen{Protocol: api.ScreenVNC, Socket: "/nowhere/screen.sock"}, nil
 }
 
 // SuspendVM implements api.Engine.

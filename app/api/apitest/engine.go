@@ -30,13 +30,15 @@ type Engine struct {
 	mu       sync.Mutex
 	status   api.Status
 	takeover *api.Takeover
-	history  map[string][]api.HistoryEntry
-	fail     map[string]error
-	hooks    map[string]func(context.Context)
-	calls    []string
-	events   []api.Event
-	watchers map[chan api.Event]struct{}
-	shutdown chan struct{}
+	// preflight is what CheckSwitch finds.
+	preflight api.Preflight
+	history   map[string][]api.HistoryEntry
+	fail      map[string]error
+	hooks     map[string]func(context.Context)
+	calls     []string
+	events    []api.Event
+	watchers  map[chan api.Event]struct{}
+	shutdown  chan struct{}
 }
 
 var _ api.Engine = (*Engine)(nil)

@@ -10,6 +10,8 @@
 //   - a cut is the disk at one moment while it was taken: if it has one write it has all that had ended before that began;
 //   - what may not be answered with success gets its error, and changes nothing.
 //
+// Every other seed does it to a volume of many extents, and so to several stretches of a larger disk.
+//
 // A failure says the seed and the last requests that touched the place. Run one again with
 // go test ./app/disknbd/fsx -fsx.seed N [-fsx.ops N] [-fsx.depth 1]; at depth 1 on one connection all comes in the same order.
 package fsx

@@ -40,6 +40,8 @@ type model struct {
 	settled []byte // never changed, only replaced
 	changes []*op
 	before  []string // the last requests of the rounds before, for the report
+	// borders are where a request is split, if it crosses one: a cut may have a part of one that was under way.
+	borders []int64
 }
 
 // tick is the time; it goes on.
@@ -85,6 +87,9 @@ func (m *model) check(l look) (latest int64, err error) {
 	stop := l.off + int64(len(l.got))
 	var relevant []*op
 	edges := []int64{l.off, stop}
+	for _, b := range m.borders {
+		edges = append(edges, min(max(b, l.off), stop))
+	}
 	for _, o := range m.changes {
 		if o.start < l.end && o.off < stop && l.off < o.off+o.n {
 			relevant = append(relevant, o)
@@ -180,7 +185,7 @@ func (m *model) rest(content []byte) (history *model, err error) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	history = &model{now: m.now, settled: m.settled, changes: m.changes, before: m.before}
+	history = &model{now: m.now, borders: m.borders, settled: m.settled, changes: m.changes, before: m.before}
 	for _, o := range m.changes {
 		m.before = append(slices.Clone(m.before), o.String())
 	}

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"tagalong.org/tagalong/app/disknbd"
+	"tagalong.org/tagalong/app/volumes"
+	"tagalong.org/tagalong/app/volumes/window"
 	"tagalong.org/tagalong/vmdisk"
 	"tagalong.org/tagalong/vmdisk/nbd"
 )
@@ -27,7 +29,8 @@ type world struct {
 	dir     string
 	socket  string
 	disk    *vmdisk.Store
-	stop    func() error // the server
+	volume  *volumes.Volume // what clients see; nil: all of the disk
+	stop    func() error    // the server
 	links   []*link
 	readers sync.WaitGroup
 	model   *model
@@ -59,7 +62,16 @@ func newWorld(t testing.TB, seed uint64) *world {
 		}
 		_ = os.RemoveAll(sockets)
 	})
-	if w.disk, err = vmdisk.Create(w.dir, vmdisk.NewID(), size, vmdisk.Options{}); err == nil {
+	space := int64(size)
+	if seed%2 == 0 {
+		w.volume, space = scattered()
+		var at int64
+		for _, e := range w.volume.Extents {
+			at += e.Bytes
+			w.model.borders = append(w.model.borders, at)
+		}
+	}
+	if w.disk, err = vmdisk.Create(w.dir, vmdisk.NewID(), space, vmdisk.Options{}); err == nil {
 		err = w.serve()
 	}
 	if err != nil {
@@ -75,6 +87,37 @@ func newWorld(t testing.TB, seed uint64) *world {
 	return w
 }
 
+// scattered is a volume of that size, in many extents of a larger store, one of them odd.
+func scattered() (v *volumes.Volume, space int64) {
+	v = &volumes.Volume{ID: "disk2", Kind: volumes.Disk}
+	at := int64(1 << 20)
+	for left := int64(size); left > 0; at += 2 << 20 {
+		n := min(left, 1<<20)
+		if len(v.Extents) == 1 {
+			n = 12 << 10
+		}
+		v.Extents = append(v.Extents, volumes.Extent{At: at, Bytes: n})
+		left -= n
+	}
+	return v, at
+}
+
+// shown is what clients see of the disk.
+func (w *world) shown() vmdisk.Disk {
+	if w.volume == nil {
+		return w.disk
+	}
+	return window.New(w.disk, *w.volume)
+}
+
+// shownOf is what they would see of a cut.
+func (w *world) shownOf(c *vmdisk.Cut) vmdisk.Reader {
+	if w.volume == nil {
+		return c
+	}
+	return window.NewReader(c, *w.volume)
+}
+
 // serve activates the disk, under the same term each time, and lets clients in.
 func (w *world) serve() error {
 	if err := w.disk.Activate(1); err != nil && !errors.Is(err, vmdisk.ErrActive) {
@@ -86,7 +129,7 @@ func (w *world) serve() error {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	s := &nbd.Server{Backend: disknbd.Backend{Disk: w.disk}, Log: slog.New(slog.DiscardHandler)}
+	s := &nbd.Server{Backend: disknbd.Backend{Disk: w.shown()}, Log: slog.New(slog.DiscardHandler)}
 	go func() { done <- s.Serve(ctx, l) }()
 	w.stop = func() error {
 		cancel()
@@ -170,15 +213,15 @@ func (w *world) openCut() error {
 
 // checkCut reads a cut, in pieces, while the disk changes.
 func (w *world) checkCut(c *cut) error {
-	got := make([]byte, size)
+	got, from := make([]byte, size), w.shownOf(c.c)
 	for off := int64(0); off < size; {
-		list, err := c.c.Extents(off, size-off)
+		list, err := from.Extents(off, size-off)
 		if err != nil {
 			return err
 		}
 		for _, x := range list {
 			p := got[off : off+x.Len]
-			if err := c.c.ReadAt(p, off); err != nil {
+			if err := from.ReadAt(p, off); err != nil {
 				return fmt.Errorf("%d bytes at %d of the cut: %w", x.Len, off, err)
 			}
 			if x.Hole && len(bytes.Trim(p, "\x00")) > 0 {

@@ -3,6 +3,7 @@ package qemu
 import (
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strconv"
@@ -11,10 +12,11 @@ import (
 	"tagalong.org/tagalong/app/hypervisor"
 )
 
-// Defaults of a new VM. The machine type is the oldest that every supported QEMU has, the CPU
-// model one that every PC since 2008 can offer, so that a VM can move between unlike PCs.
+// Defaults of a new VM. The machine types, for a BIOS and for an UEFI, are the oldest that every supported QEMU has, the CPU
+// model is one that every PC since 2008 can offer, so that a VM can move between unlike PCs.
 const (
 	DefaultMachine = "pc-i440fx-7.2"
+	UEFIMachine    = "pc-q35-7.2"
 	DefaultCPU     = "Nehalem"
 )
 
@@ -34,6 +36,7 @@ func EvenMemory(kib int64) int64 {
 func qmpSocket(dir string) string     { return filepath.Join(dir, "qmp.sock") }
 func consoleSocket(dir string) string { return filepath.Join(dir, "console.sock") }
 func screenSocket(dir string) string  { return filepath.Join(dir, "screen.sock") }
+func agentSocket(dir string) string   { return filepath.Join(dir, "agent.sock") }
 func memorySocket(dir string) string  { return filepath.Join(dir, "memory.sock") }
 func pidFile(dir string) string       { return filepath.Join(dir, "qemu.pid") }
 func logFile(dir string) string       { return filepath.Join(dir, "qemu.log") }
@@ -41,25 +44,45 @@ func logFile(dir string) string       { return filepath.Join(dir, "qemu.log") }
 // escape doubles commas, QEMU's only separator inside an option.
 func escape(s string) string { return strings.ReplaceAll(s, ",", ",,") }
 
+// host is what of a command line is this device's affair: the guest sees nothing of it.
+type host struct {
+	accel  string
+	netdev string // the network's other end; "" is QEMU's own user-mode network
+	spice  bool   // QEMU has SPICE for the screen
+	code   string // the UEFI's program
+}
+
 // argv is the command line of a VM. Everything the guest can see is a function of c alone.
-func argv(c hypervisor.Config, accel string, incoming bool) ([]string, error) {
+func argv(c hypervisor.Config, h host, incoming bool) (args []string, err error) {
+	switch c.Hardware {
+	case 0, hypervisor.HardwareFirst:
+		args, err = firstHardware(c, h)
+	case hypervisor.HardwareNow:
+		args, err = hardware2(c, h)
+	default:
+		err = fmt.Errorf("%w: generation %d", hypervisor.ErrHardware, c.Hardware)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("qemu: %w", err)
+	}
+	if incoming {
+		args = append(args, "-S", "-incoming", "defer")
+	}
+	return args, nil
+}
+
+// common is what the command lines of all generations begin with. machine has more of the machine's properties.
+func common(c hypervisor.Config, h host, machine string) ([]string, error) {
 	uuid, err := vmUUID(c.VM)
 	if err != nil {
 		return nil, err
 	}
-	own := blockdev("disk0", c.Disk)
-	own["discard"], own["detect-zeroes"] = "unmap", "unmap"
-	own["cache"] = map[string]any{"direct": true, "no-flush": false}
-	disk, err := json.Marshal(own)
-	if err != nil {
-		return nil, fmt.Errorf("qemu: describe the disk: %w", err)
-	}
-	args := []string{
+	return []string{
 		"-name", "guest=" + escape(c.Name),
 		"-uuid", uuid,
 		"-no-user-config", "-nodefaults",
-		"-machine", c.Machine + ",usb=off,dump-guest-core=off",
-		"-accel", accel,
+		"-machine", c.Machine + ",usb=off,dump-guest-core=off" + machine,
+		"-accel", h.accel,
 		"-cpu", c.CPU,
 		"-smp", strconv.Itoa(c.CPUs),
 		"-m", strconv.FormatInt(c.MemoryKiB, 10) + "K",
@@ -69,27 +92,33 @@ func argv(c hypervisor.Config, accel string, incoming bool) ([]string, error) {
 		"-qmp", "unix:" + escape(qmpSocket(c.Dir)) + ",server=on,wait=off",
 		"-chardev", "socket,id=console0,server=on,wait=off,path=" + escape(consoleSocket(c.Dir)),
 		"-device", "isa-serial,chardev=console0",
-		"-blockdev", string(disk),
-		"-device", "virtio-blk-pci,drive=disk0,id=vd0,addr=0x3,bootindex=0,write-cache=on,werror=stop,rerror=stop," + geometry(c.DiskBytes),
-		"-object", "rng-random,id=rng0,filename=/dev/urandom",
-		"-device", "virtio-rng-pci,rng=rng0,addr=0x4",
+	}, nil
+}
+
+// firstHardware is generation 1. It is never changed: there are guests that know it.
+func firstHardware(c hypervisor.Config, h host) ([]string, error) {
+	if c.Firmware != "" && c.Firmware != hypervisor.FirmwareBIOS {
+		return nil, fmt.Errorf("%w: generation 1 has no firmware %q", hypervisor.ErrHardware, c.Firmware)
 	}
-	if c.Network {
-		args = append(args, "-netdev", "user,id=net0", "-device", "virtio-net-pci,netdev=net0,addr=0x5,romfile=,mac="+mac(uuid))
+	args, err := common(c, h, "")
+	if err != nil {
+		return nil, err
 	}
+	drives, err := driveArgs(c.Disks, 0x7)
+	if err != nil {
+		return nil, err
+	}
+	args = append(args, drives...)
+	args = append(args, randomArgs()...)
+	args = append(args, networkArgs(c, h)...)
 	for _, d := range c.Extra {
-		more, err := extraArgs(d)
+		more, err := extraArgs(d, "")
 		if err != nil {
 			return nil, err
 		}
 		args = append(args, more...)
 	}
-	if c.CheckFileSystems {
-		args = append(args, "-fw_cfg", "name=opt/org.tagalong/fsck,string=force", "-smbios", "type=11"+
-			",value=io.systemd.credential:fsck.mode=force"+
-			",value=io.systemd.stub.kernel-cmdline-extra=fsck.mode=force"+
-			",value=io.systemd.boot.kernel-cmdline-extra=fsck.mode=force")
-	}
+	args = append(args, checkArgs(c)...)
 	if c.Screen {
 		args = append(args,
 			"-device", "VGA,addr=0x2",
@@ -100,8 +129,71 @@ func argv(c hypervisor.Config, accel string, incoming bool) ([]string, error) {
 	} else {
 		args = append(args, "-display", "none")
 	}
-	if incoming {
-		args = append(args, "-S", "-incoming", "defer")
+	return args, nil
+}
+
+func randomArgs() []string {
+	return []string{"-object", "rng-random,id=rng0,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=rng0,addr=0x4"}
+}
+
+// networkArgs are the card, and where its other end is.
+func networkArgs(c hypervisor.Config, h host) []string {
+	if !c.Network {
+		return nil
+	}
+	backend := h.netdev
+	if backend == "" {
+		backend = "user,id=net0"
+	}
+	return []string{"-netdev", backend, "-device", "virtio-net-pci,netdev=net0,addr=0x5,romfile=,mac=" + mac(c.VM)}
+}
+
+// checkArgs has the guest check its file systems.
+func checkArgs(c hypervisor.Config) []string {
+	if !c.CheckFileSystems {
+		return nil
+	}
+	return []string{"-fw_cfg", "name=opt/org.tagalong/fsck,string=force", "-smbios", "type=11" +
+		",value=io.systemd.credential:fsck.mode=force" +
+		",value=io.systemd.stub.kernel-cmdline-extra=fsck.mode=force" +
+		",value=io.systemd.boot.kernel-cmdline-extra=fsck.mode=force"}
+}
+
+// maxDrives is how many drives a VM may have: as many as have a fixed place on its bus.
+const maxDrives = 8
+
+// driveArgs describes the VM's own drives. The first has the place and the names it always had; those after it have places of their own that
+// nothing else uses, from places+1 on, so that a guest finds each where it was, whichever others there are.
+func driveArgs(disks []hypervisor.Disk, places int) ([]string, error) {
+	var args []string
+	n := 0
+	for _, d := range disks {
+		if d.Kind != hypervisor.DiskDrive {
+			continue
+		}
+		if n == maxDrives {
+			return nil, fmt.Errorf("qemu: more than %d disks", maxDrives)
+		}
+		node, device := "disk0", "virtio-blk-pci,drive=disk0,id=vd0,addr=0x3,bootindex=0"
+		if n > 0 {
+			if _, _, err := extraNames(d.ID); err != nil {
+				return nil, err
+			}
+			node = "drive-" + d.ID
+			device = fmt.Sprintf("virtio-blk-pci,drive=%s,id=vd-%s,serial=%s,addr=%#x", node, d.ID, d.ID, places+n)
+		}
+		own := blockdev(node, d.Socket)
+		own["discard"], own["detect-zeroes"] = "unmap", "unmap"
+		own["cache"] = map[string]any{"direct": true, "no-flush": false}
+		b, err := json.Marshal(own)
+		if err != nil {
+			return nil, fmt.Errorf("qemu: describe a disk: %w", err)
+		}
+		args = append(args, "-blockdev", string(b), "-device", device+",write-cache=on,werror=stop,rerror=stop,"+geometry(d.Bytes))
+		n++
+	}
+	if n == 0 {
+		return nil, errors.New("qemu: a VM without a disk")
 	}
 	return args, nil
 }
@@ -123,7 +215,6 @@ func vmUUID(id string) (string, error) {
 }
 
 // mac is the guest's network address: its own, and the same wherever it runs.
-func mac(uuid string) string {
-	u := strings.ReplaceAll(uuid, "-", "")
-	return fmt.Sprintf("52:54:00:%s:%s:%s", u[0:2], u[2:4], u[4:6])
+func mac(vm string) string {
+	return fmt.Sprintf("52:54:00:%s:%s:%s", vm[0:2], vm[2:4], vm[4:6])
 }

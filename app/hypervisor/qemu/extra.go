@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"tagalong.org/tagalong/app/hypervisor"
@@ -36,19 +37,23 @@ func extraNames(id string) (node, device string, err error) {
 	return "node-" + id, "disk-" + id, nil
 }
 
-// extra describes a further disk: its block node and its device.
-func extra(d hypervisor.ExtraDisk) (node, device map[string]any, err error) {
+// extra describes a further disk: its block node and its device, on the given bus or, if that is "", wherever there is room.
+func extra(d hypervisor.ExtraDisk, bus string) (node, device map[string]any, err error) {
 	nodeName, deviceName, err := extraNames(d.ID)
 	if err != nil {
 		return nil, nil, err
 	}
 	node = blockdev(nodeName, d.Socket)
 	node["read-only"] = true
-	return node, map[string]any{"driver": "virtio-blk-pci", "drive": nodeName, "id": deviceName, "serial": d.ID}, nil
+	device = map[string]any{"driver": "virtio-blk-pci", "drive": nodeName, "id": deviceName, "serial": d.ID}
+	if bus != "" {
+		device["bus"] = bus
+	}
+	return node, device, nil
 }
 
-func extraArgs(d hypervisor.ExtraDisk) ([]string, error) {
-	node, device, err := extra(d)
+func extraArgs(d hypervisor.ExtraDisk, bus string) ([]string, error) {
+	node, device, err := extra(d, bus)
 	if err != nil {
 		return nil, err
 	}
@@ -65,20 +70,38 @@ func extraArgs(d hypervisor.ExtraDisk) ([]string, error) {
 
 // Attach implements hypervisor.Guest: PCI hot-plug, which the guest's system notices by itself.
 func (g *guest) Attach(ctx context.Context, d hypervisor.ExtraDisk) error {
-	node, device, err := extra(d)
+	node, device, err := extra(d, "")
 	if err != nil {
 		return err
 	}
 	if err := g.qmp.Do(ctx, "blockdev-add", node, nil); err != nil {
 		return fmt.Errorf("qemu: attach: %w", err)
 	}
-	if err := g.qmp.Do(ctx, "device_add", device, nil); err != nil {
+	if err := g.plug(ctx, device); err != nil {
 		back, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
 		_ = g.qmp.Do(back, "blockdev-del", map[string]any{"node-name": node["node-name"]}, nil)
 		return fmt.Errorf("qemu: attach: %w", err)
 	}
 	return nil
+}
+
+// plug adds a device, on the first of the machine's ports for such that is free.
+func (g *guest) plug(ctx context.Context, device map[string]any) error {
+	ports := hotplugPorts(g.cfg)
+	if len(ports) == 0 {
+		return g.qmp.Do(ctx, "device_add", device, nil)
+	}
+	var err error
+	for _, port := range ports {
+		device["bus"] = port
+		err = g.qmp.Do(ctx, "device_add", device, nil)
+		var refused *qmp.CommandError
+		if !errors.As(err, &refused) || !strings.Contains(refused.Desc, "PCI: slot 0 function 0") {
+			return err
+		}
+	}
+	return err
 }
 
 // Detach implements hypervisor.Guest. The guest's system has to let go of the device; a guest that has none yet never does.

@@ -29,12 +29,14 @@ type guest struct {
 	exited  chan struct{}
 	changed chan struct{}
 
-	cancel context.CancelFunc // ends the watcher
-	wg     sync.WaitGroup
+	cancel  context.CancelFunc // ends the watcher
+	wg      sync.WaitGroup
+	watched chan struct{} // closed when the watcher has heard the last of QEMU
 
 	// guarded by mu
 	mu       sync.Mutex
 	incoming *qmp.Subscription
+	asked    bool // the process was asked to end, or the guest to power itself off
 }
 
 // Start implements hypervisor.Hypervisor.
@@ -58,12 +60,17 @@ func (q *QEMU) start(ctx context.Context, c hypervisor.Config, incoming bool) (h
 	if pid := readPID(c.Dir); pid != 0 && alive(pid, c.Dir) {
 		return nil, fmt.Errorf("qemu: process %d already runs this VM", pid)
 	}
-	for _, stale := range []string{qmpSocket(c.Dir), consoleSocket(c.Dir), screenSocket(c.Dir), memorySocket(c.Dir), pidFile(c.Dir)} {
+	for _, stale := range []string{qmpSocket(c.Dir), consoleSocket(c.Dir), screenSocket(c.Dir), agentSocket(c.Dir), memorySocket(c.Dir), pidFile(c.Dir)} {
 		if err := os.Remove(stale); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return nil, fmt.Errorf("qemu: clear the run directory: %w", err)
 		}
 	}
-	args, err := argv(c, facts.Accel, incoming)
+	here, files, err := q.host(ctx, c, facts)
+	if err != nil {
+		return nil, fmt.Errorf("qemu: %w", err)
+	}
+	defer files.close()
+	args, err := argv(c, here, incoming)
 	if err != nil {
 		return nil, err
 	}
@@ -73,12 +80,12 @@ func (q *QEMU) start(ctx context.Context, c hypervisor.Config, incoming bool) (h
 	}
 	defer log.Close()
 	cmd := exec.Command(facts.Path, args...)
-	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = log, log, files
 	detach(cmd)
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("qemu: start %s: %w", facts.Path, err)
 	}
-	g := &guest{cfg: c, pid: cmd.Process.Pid, exited: make(chan struct{}), changed: make(chan struct{}, 1)}
+	g := &guest{cfg: c, pid: cmd.Process.Pid, exited: make(chan struct{}), changed: make(chan struct{}, 1), watched: make(chan struct{})}
 	go func() {
 		// The exit status tells nothing that the log doesn't; the log is read where it matters.
 		_ = cmd.Wait()
@@ -115,11 +122,12 @@ func (q *QEMU) Find(ctx context.Context, c hypervisor.Config) (hypervisor.Guest,
 	if pid == 0 || !alive(pid, c.Dir) {
 		return nil, hypervisor.ErrNotRunning
 	}
-	g := &guest{cfg: c, pid: pid, exited: make(chan struct{}), changed: make(chan struct{}, 1)}
+	g := &guest{cfg: c, pid: pid, exited: make(chan struct{}), changed: make(chan struct{}, 1), watched: make(chan struct{})}
 	dialCtx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	var err error
-	g.qmp, err = qmp.Dial(dialCtx, qmpSocket(c.Dir), func() error {
+	// It may wait for its disk, which the engine that is to find it doesn't serve yet.
+	g.qmp, err = qmp.Attach(dialCtx, qmpSocket(c.Dir), func() error {
 		if !alive(pid, c.Dir) {
 			return hypervisor.ErrNotRunning
 		}
@@ -137,6 +145,13 @@ func (q *QEMU) Find(ctx context.Context, c hypervisor.Config) (hypervisor.Guest,
 		defer g.wg.Done()
 		g.pollExit(watchCtx)
 	}()
+	g.wg.Go(func() {
+		select {
+		case <-g.qmp.Ready():
+			g.wake()
+		case <-watchCtx.Done():
+		}
+	})
 	return g, nil
 }
 
@@ -160,16 +175,17 @@ func (g *guest) watch() {
 	g.wg.Add(1)
 	go func() {
 		defer g.wg.Done()
+		defer close(g.watched)
 		defer sub.Close()
 		for {
-			_, err := sub.Next(ctx)
+			event, err := sub.Next(ctx)
 			if ctx.Err() != nil {
 				return
 			}
-			select {
-			case g.changed <- struct{}{}:
-			default:
+			if event.Name == "SHUTDOWN" {
+				g.wasAsked()
 			}
+			g.wake()
 			if err != nil {
 				return
 			}
@@ -177,8 +193,33 @@ func (g *guest) watch() {
 	}()
 }
 
+// wake has somebody look at the state again.
+func (g *guest) wake() {
+	select {
+	case g.changed <- struct{}{}:
+	default:
+	}
+}
+
+// wasAsked notes that the process doesn't end by itself.
+func (g *guest) wasAsked() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.asked = true
+}
+
+// Fell implements hypervisor.Guest. QEMU says that it shuts down before it does so.
+func (g *guest) Fell() bool {
+	<-g.exited
+	<-g.watched
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return !g.asked
+}
+
 func (g *guest) Exited() <-chan struct{}  { return g.exited }
 func (g *guest) Changed() <-chan struct{} { return g.changed }
+func (g *guest) Resident() int64          { return resident(g.pid) }
 func (g *guest) Console() string          { return consoleSocket(g.cfg.Dir) }
 
 func (g *guest) Screen() string {
@@ -235,10 +276,32 @@ func (g *guest) State(ctx context.Context) (hypervisor.State, error) {
 	}
 }
 
-func (g *guest) Pause(ctx context.Context) error    { return g.qmp.Do(ctx, "stop", nil, nil) }
-func (g *guest) Continue(ctx context.Context) error { return g.qmp.Do(ctx, "cont", nil, nil) }
+func (g *guest) Pause(ctx context.Context) error { return g.qmp.Do(ctx, "stop", nil, nil) }
+
+func (g *guest) Continue(ctx context.Context) error {
+	if err := g.qmp.Do(ctx, "cont", nil, nil); err != nil {
+		return err
+	}
+	g.announce(ctx)
+	return nil
+}
+
 func (g *guest) PowerDown(ctx context.Context) error {
 	return g.qmp.Do(ctx, "system_powerdown", nil, nil)
+}
+
+func (g *guest) Reset(ctx context.Context) error {
+	before, err := g.State(ctx)
+	if err != nil {
+		return err
+	}
+	if err := g.qmp.Do(ctx, "system_reset", nil, nil); err != nil {
+		return err
+	}
+	if before == hypervisor.StateFailed || before == hypervisor.StateShutdown {
+		return g.Continue(ctx)
+	}
+	return nil
 }
 
 // Kill ends the process by signal: QMP's quit would wait for a fenced disk to drain.
@@ -246,6 +309,7 @@ func (g *guest) Kill(ctx context.Context) error {
 	if g.gone() {
 		return nil
 	}
+	g.wasAsked()
 	if alive(g.pid, g.cfg.Dir) {
 		if err := kill(g.pid); err != nil {
 			return fmt.Errorf("qemu: end process %d: %w", g.pid, err)

@@ -26,8 +26,9 @@ type QEMU struct {
 	Accel string
 
 	// guarded by mu
-	mu    sync.Mutex
-	facts *hypervisor.Facts
+	mu     sync.Mutex
+	facts  *hypervisor.Facts
+	survey *hypervisor.Survey
 }
 
 var versionLine = regexp.MustCompile(`version (\d+)\.(\d+)(?:\.(\d+))?`)

@@ -24,32 +24,50 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func testDisk(t *testing.T) (socket string, bytes int64) {
 	t.Helper()
 	const size = 8 << 20
-	dir := t.TempDir()
-	image := filepath.Join(dir, "disk")
+	image := filepath.Join(t.TempDir(), "disk")
 	if err := os.WriteFile(image, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Truncate(image, size); err != nil {
 		t.Fatal(err)
 	}
-	socket = filepath.Join(dir, "nbd.sock")
+	return serve(t, image), size
+}
+
+// serve lends a file to several at once.
+func serve(t *testing.T, image string) (socket string) {
+	t.Helper()
+	socket = filepath.Join(t.TempDir(), "nbd.sock")
 	cmd := exec.Command("qemu-nbd", "-t", "-f", "raw", "-e", "8", "-k", socket, image)
 	if err := cmd.Start(); err != nil {
 		t.Fatalf("these tests need qemu-nbd (Debian package qemu-utils): %v", err)
 	}
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
-	deadline := time.Now().Add(10 * time.Second)
-	for {
+	eventually(t, testContext(t), "qemu-nbd to listen", func() bool {
 		conn, err := net.Dial("unix", socket)
 		if err == nil {
 			conn.Close()
-			return socket, size
 		}
-		if time.Now().After(deadline) {
-			t.Fatal(err)
+		return err == nil
+	})
+	return socket
+}
+
+// eventually waits until cond holds.
+func eventually(t *testing.T, ctx context.Context, what string, cond func() bool) {
+	t.Helper()
+	for !cond() {
+		select {
+		case <-ctx.Done():
+			t.Fatalf("waited for %s: %v", what, ctx.Err())
+		case <-time.After(5 * time.Millisecond):
 		}
-		time.Sleep(5 * time.Millisecond)
 	}
+}
+
+// oneDisk are the disks of a VM that has one.
+func oneDisk(bytes int64, socket string) []hypervisor.Disk {
+	return []hypervisor.Disk{{ID: "disk1", Kind: hypervisor.DiskDrive, Bytes: bytes, Socket: socket}}
 }
 
 func testConfig(t *testing.T) hypervisor.Config {
@@ -62,7 +80,7 @@ func testConfig(t *testing.T) hypervisor.Config {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	return hypervisor.Config{
 		VM: "00112233445566778899aabbccddeeff", Name: "Work, at home", CPUs: 1, MemoryKiB: EvenMemory(64 << 10),
-		Machine: DefaultMachine, CPU: DefaultCPU, DiskBytes: size, Disk: disk, Dir: dir,
+		Machine: DefaultMachine, CPU: DefaultCPU, Disks: oneDisk(size, disk), Dir: dir,
 	}
 }
 
@@ -117,12 +135,12 @@ func TestEvenMemory(t *testing.T) {
 
 func TestArgvIsAFunctionOfTheConfig(t *testing.T) {
 	c := hypervisor.Config{VM: strings.Repeat("ab", 16), Name: "Work", CPUs: 2, MemoryKiB: 524160,
-		Machine: DefaultMachine, CPU: DefaultCPU, Screen: true, Network: true, DiskBytes: 1 << 30, Disk: "/d", Dir: "/r"}
-	a, err := argv(c, "tcg", false)
+		Machine: DefaultMachine, CPU: DefaultCPU, Screen: true, Network: true, Disks: oneDisk(1<<30, "/d"), Dir: "/r"}
+	a, err := argv(c, host{accel: "tcg"}, false)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := argv(c, "tcg", true)
+	b, err := argv(c, host{accel: "tcg"}, true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +149,7 @@ func TestArgvIsAFunctionOfTheConfig(t *testing.T) {
 	}
 	plain := strings.Join(a, " ")
 	c.CheckFileSystems, c.Extra = true, []hypervisor.ExtraDisk{{ID: "0123abc", Socket: "/rp.sock"}}
-	more, err := argv(c, "tcg", false)
+	more, err := argv(c, host{accel: "tcg"}, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,13 +158,27 @@ func TestArgvIsAFunctionOfTheConfig(t *testing.T) {
 			t.Errorf("%q is there unasked, or isn't there when asked", want)
 		}
 	}
+	c.Disks = append(c.Disks, hypervisor.Disk{ID: "disk2", Kind: hypervisor.DiskDrive, Bytes: 2 << 30, Socket: "/d2"}, hypervisor.Disk{ID: "vars1", Kind: hypervisor.DiskVars, Bytes: 1 << 20, Socket: "/v"})
+	two, err := argv(c, host{accel: "tcg"}, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := strings.Join(two, " ")
+	if !strings.Contains(line, "/d2") || !strings.Contains(line, "serial=disk2,addr=0x8") || strings.Contains(line, "/v\"") || strings.Count(line, "bootindex=0") != 1 {
+		t.Errorf("a second disk: %s", line)
+	}
+	c.Disks[1].ID = "x,y"
+	if _, err := argv(c, host{accel: "tcg"}, false); err == nil {
+		t.Error("a strange disk ID was accepted")
+	}
+	c.Disks = c.Disks[:1]
 	c.Extra[0].ID = "x,y"
-	if _, err := argv(c, "tcg", false); err == nil {
+	if _, err := argv(c, host{accel: "tcg"}, false); err == nil {
 		t.Error("a strange disk ID was accepted")
 	}
 	c.Extra = nil
 	c.VM = "../../etc"
-	if _, err := argv(c, "tcg", false); err == nil {
+	if _, err := argv(c, host{accel: "tcg"}, false); err == nil {
 		t.Error("a foreign VM ID was accepted")
 	}
 }
@@ -154,7 +186,7 @@ func TestArgvIsAFunctionOfTheConfig(t *testing.T) {
 func TestEachVMHasAnAddressOfItsOwn(t *testing.T) {
 	seen := map[string]bool{}
 	for _, id := range []string{strings.Repeat("ab", 16), strings.Repeat("ac", 16), "ab" + strings.Repeat("0", 30)} {
-		args, err := argv(hypervisor.Config{VM: id, Name: "Work", CPUs: 1, Network: true, DiskBytes: 1 << 30, Disk: "/d", Dir: "/r"}, "tcg", false)
+		args, err := argv(hypervisor.Config{VM: id, Name: "Work", CPUs: 1, Network: true, Disks: oneDisk(1<<30, "/d"), Dir: "/r"}, host{accel: "tcg"}, false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -227,11 +259,38 @@ func TestStartFindKill(t *testing.T) {
 	if err := again.Kill(ctx); err != nil {
 		t.Fatal(err)
 	}
+	if again.Fell() {
+		t.Error("it was killed, and is said to have ended by itself")
+	}
 	if _, err := again.State(ctx); !errors.Is(err, hypervisor.ErrNotRunning) {
 		t.Errorf("state of a killed VM: %v", err)
 	}
 	if _, err := q.Find(ctx, c); !errors.Is(err, hypervisor.ErrNotRunning) {
 		t.Errorf("found a killed VM: %v", err)
+	}
+}
+
+// A process that ends unasked is told from a guest that powers itself off.
+func TestFell(t *testing.T) {
+	ctx := testContext(t)
+	q := &QEMU{Accel: "tcg"}
+	for _, asked := range []bool{false, true} {
+		c := testConfig(t)
+		g := start(t, ctx, q, c, false)
+		if asked {
+			// As the guest's ACPI does: QEMU says SHUTDOWN, and ends.
+			if err := g.(*guest).qmp.Do(ctx, "quit", nil, nil); err != nil {
+				t.Fatal(err)
+			}
+		} else if err := kill(readPID(c.Dir)); err != nil {
+			t.Fatal(err)
+		}
+		if g.Fell() == asked {
+			t.Errorf("asked: %v, fell: %v", asked, g.Fell())
+		}
+		if err := g.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

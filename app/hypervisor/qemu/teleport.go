@@ -91,7 +91,7 @@ func (g *guest) Teleport(ctx context.Context) (_ hypervisor.Outgoing, err error)
 		ours.Close()
 		return nil, err
 	}
-	o := &outgoing{g: g, stream: ours, sub: g.qmp.Subscribe()}
+	o := &outgoing{g: g, stream: weighed{ours}, sub: g.qmp.Subscribe()}
 	if err := g.qmp.Do(ctx, "migrate", map[string]any{"uri": "fd:memory"}, nil); err != nil {
 		o.sub.Close()
 		ours.Close()
@@ -157,6 +157,22 @@ func await(ctx context.Context, sub *qmp.Subscription, want ...string) (string, 
 			return d.Status, fmt.Errorf("%w: it ended as %q", hypervisor.ErrTeleport, d.Status)
 		}
 	}
+}
+
+// Rest implements hypervisor.Outgoing.
+func (o *outgoing) Rest(ctx context.Context) error {
+	if err := o.g.qmp.Do(ctx, "stop", nil, nil); err != nil {
+		return fmt.Errorf("qemu: rest: %w", err)
+	}
+	return nil
+}
+
+// GoOn implements hypervisor.Outgoing. Unlike Continue it announces nothing.
+func (o *outgoing) GoOn(ctx context.Context) error {
+	if err := o.g.qmp.Do(ctx, "cont", nil, nil); err != nil {
+		return fmt.Errorf("qemu: go on: %w", err)
+	}
+	return nil
 }
 
 func (o *outgoing) AtSwitchover(ctx context.Context) error {

@@ -58,8 +58,10 @@ type Event struct {
 
 // Client is one connection to a QEMU monitor. It is safe for concurrent use.
 type Client struct {
-	conn *net.UnixConn
-	done chan struct{} // closed when the reader has ended
+	conn  *net.UnixConn
+	done  chan struct{} // closed when the reader has ended
+	ready chan struct{} // closed when commands are taken
+	wg    sync.WaitGroup
 
 	writing sync.Mutex // one command on the wire at a time: SCM_RIGHTS belong to the next command
 
@@ -95,11 +97,30 @@ type message struct {
 // and negotiates capabilities. giveUp, if not nil, is asked between tries; its error
 // ends the waiting (for instance: QEMU has exited).
 func Dial(ctx context.Context, path string, giveUp func() error) (*Client, error) {
+	c, err := Attach(ctx, path, giveUp)
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case <-c.ready:
+		return c, nil
+	case <-c.done:
+		err = c.Err()
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	_ = c.Close()
+	return nil, fmt.Errorf("qmp: greeting: %w", err)
+}
+
+// Attach is Dial that doesn't wait for QEMU to answer: it may not for a while, for instance because its guest's disk is about to be served only
+// now. Commands wait until it does.
+func Attach(ctx context.Context, path string, giveUp func() error) (*Client, error) {
 	var d net.Dialer
 	for {
 		conn, err := d.DialContext(ctx, "unix", path)
 		if err == nil {
-			return newClient(ctx, conn.(*net.UnixConn))
+			return newClient(conn.(*net.UnixConn)), nil
 		}
 		if giveUp != nil {
 			if gone := giveUp(); gone != nil {
@@ -114,29 +135,36 @@ func Dial(ctx context.Context, path string, giveUp func() error) (*Client, error
 	}
 }
 
-func newClient(ctx context.Context, conn *net.UnixConn) (*Client, error) {
+func newClient(conn *net.UnixConn) *Client {
 	c := &Client{
 		conn:    conn,
 		done:    make(chan struct{}),
+		ready:   make(chan struct{}),
 		pending: map[uint64]chan reply{},
 		subs:    map[*Subscription]struct{}{},
 	}
 	greeted := make(chan struct{})
 	go c.read(greeted)
+	c.wg.Go(func() { c.negotiate(greeted) })
+	return c
+}
+
+// negotiate brings the connection to where commands are taken. It takes as long as QEMU takes, or until the connection ends.
+func (c *Client) negotiate(greeted <-chan struct{}) {
 	select {
 	case <-greeted:
 	case <-c.done:
-		return nil, fmt.Errorf("qmp: greeting: %w", c.Err())
-	case <-ctx.Done():
-		c.Close()
-		return nil, fmt.Errorf("qmp: greeting: %w", ctx.Err())
+		return
 	}
-	if err := c.Do(ctx, "qmp_capabilities", nil, nil); err != nil {
-		c.Close()
-		return nil, err
+	if err := c.exchange(context.Background(), "qmp_capabilities", nil, nil, nil); err != nil {
+		_ = c.conn.Close()
+		return
 	}
-	return c, nil
+	close(c.ready)
 }
+
+// Ready is closed when QEMU takes commands.
+func (c *Client) Ready() <-chan struct{} { return c.ready }
 
 // read is the only reader of the socket; it ends when the socket does.
 func (c *Client) read(greeted chan struct{}) {
@@ -200,6 +228,7 @@ func (c *Client) Err() error {
 func (c *Client) Close() error {
 	err := c.conn.Close()
 	<-c.done
+	c.wg.Wait()
 	return err
 }
 
@@ -221,6 +250,18 @@ func (c *Client) do(ctx context.Context, command string, args, out any, file *os
 		ctx, cancel = context.WithTimeout(ctx, defaultDeadline)
 		defer cancel()
 	}
+	select {
+	case <-c.ready:
+	case <-c.done:
+		return fmt.Errorf("qmp: %s: %w", command, c.Err())
+	case <-ctx.Done():
+		return fmt.Errorf("qmp: %s: %w", command, ctx.Err())
+	}
+	return c.exchange(ctx, command, args, out, file)
+}
+
+// exchange writes a command and waits for its answer.
+func (c *Client) exchange(ctx context.Context, command string, args, out any, file *os.File) error {
 	ch := make(chan reply, 1)
 	c.mu.Lock()
 	if c.err != nil {

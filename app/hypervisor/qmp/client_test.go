@@ -144,3 +144,50 @@ func TestDialGivesUp(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// A QEMU that answers nobody for a while, because its disk isn't served, is there all the same.
+func TestAttachDoesNotWait(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "qmp.sock")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	for _, hangsUp := range []bool{false, true} {
+		c, err := Attach(ctx, path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		short, end := context.WithTimeout(ctx, 20*time.Millisecond)
+		if err := c.Do(short, "query-status", nil, nil); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("before it answers: %v", err)
+		}
+		end()
+		asked := make(chan error, 1)
+		go func() { asked <- c.Do(ctx, "query-status", nil, nil) }()
+		if hangsUp {
+			conn.Close()
+			if err := <-asked; !errors.Is(err, ErrClosed) {
+				t.Errorf("it hung up: %v", err)
+			}
+		} else {
+			in := bufio.NewScanner(conn)
+			fmt.Fprintln(conn, `{"QMP":{"version":{},"capabilities":[]}}`)
+			for id := 1; id <= 2 && in.Scan(); id++ {
+				fmt.Fprintf(conn, "{\"return\":{},\"id\":%d}\n", id)
+			}
+			<-c.Ready()
+			if err := <-asked; err != nil {
+				t.Errorf("it answers: %v", err)
+			}
+		}
+		c.Close()
+		conn.Close()
+	}
+}

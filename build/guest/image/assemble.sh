@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # assemble.sh: turns a boot folder and a root folder into a disk that boots under
-# a BIOS, without root and without mounting anything. To be sourced by bash; who
+# a BIOS, and under an UEFI if the boot folder has something for it, without root and without mounting anything. To be sourced by bash; who
 # sources it has die and the tools that `deps.sh guest` installs.
 
 mbr=/usr/lib/syslinux/mbr/mbr.bin
@@ -21,7 +21,7 @@ assemble() {
 	TABLE
 	dd if=$mbr of="$image" bs=440 count=1 conv=notrunc status=none
 	mformat -i "$image@@$boot" -T $((boot_mib << 11)) -h 64 -s 32 -H 2048 -N 7a6a1060 ::
-	mcopy -m -i "$image@@$boot" "$boot_dir"/* ::
+	mcopy -s -m -i "$image@@$boot" "$boot_dir"/* ::
 	syslinux --install -t $boot "$image"
 	log=$(mke2fs -q -F -t ext4 -b 4096 -L guest -U 7a6a1060-0000-4000-8000-000000000001 \
 		-E "offset=$root,root_owner=0:0,hash_seed=7a6a1060-0000-4000-8000-000000000002" \

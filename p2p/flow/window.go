@@ -1,8 +1,14 @@
-package push
+package flow
 
 import "time"
 
 const (
+	// MaxPiece and MinPiece bound what is written at once, in bytes: a rate limit and the window are kept at this grain.
+	MaxPiece = 64 << 10
+	MinPiece = 4 << 10
+	// AckEvery is after how many bytes the receiver says that it got them. The smallest window less the smallest piece has room for it.
+	AckEvery = 4 << 10
+
 	minWindow   = 32 << 10 // bytes
 	firstWindow = 64 << 10
 	maxWindow   = 16 << 20
@@ -16,12 +22,12 @@ const (
 	flatRounds = 3
 )
 
-// window decides how many bytes may be on their way at once: a quarter more than the link holds, and 8 KiB. Less would leave it idle at times, more
+// Window decides how many bytes may be on their way at once: a quarter more than the link holds, and 8 KiB. Less would leave it idle at times, more
 // would only wait in front of it, and with it whatever a person waits for. What the link holds is its rate times its trip, both measured from
 // what the receiver says to have got (the idea is BBR's). The trip is only seen when nothing waits; so from time to time little is sent for one trip.
 //
-// Pure: time is what the caller says, from any beginning.
-type window struct {
+// Pure: time is what the caller says, from any beginning. The zero value is a window over a link of which nothing is known. Not safe for concurrent use.
+type Window struct {
 	marks     []mark // sent and not acknowledged, in order
 	got       int64
 	gotAt     time.Duration
@@ -48,9 +54,9 @@ type mark struct {
 	full       bool // hardly more could have been on its way
 }
 
-// limit is how many bytes may be on their way.
-func (w *window) limit() int64 {
-	rate, trip := w.speed(), w.least()
+// Limit is how many bytes may be on their way.
+func (w *Window) Limit() int64 {
+	rate, trip := w.Speed(), w.least()
 	if rate == 0 {
 		return firstWindow
 	}
@@ -62,24 +68,24 @@ func (w *window) limit() int64 {
 	if w.flat < flatRounds {
 		gain = 3 // the rate is only what was sent; there may be room for much more
 	}
-	// Acknowledgements come late by up to ackEvery, and the receiver may be slow by as much.
-	return min(max(int64(gain*holds)+2*ackEvery, minWindow), maxWindow)
+	// Acknowledgements come late by up to AckEvery, and the receiver may be slow by as much.
+	return min(max(int64(gain*holds)+2*AckEvery, minWindow), maxWindow)
 }
 
 // took notes how long a byte's way there and the word of it took.
-func (w *window) took(trip time.Duration) {
+func (w *Window) took(trip time.Duration) {
 	if trip > 0 && (w.trip[0] == 0 || trip < w.trip[0]) {
 		w.trip[0] = trip
 	}
 }
 
-// piece is the most to be written at once.
-func (w *window) piece() int64 { return min(maxPiece, max(minPiece, w.limit()/8)) }
+// Piece is the most to be written at once.
+func (w *Window) Piece() int64 { return min(MaxPiece, max(MinPiece, w.Limit()/8)) }
 
-// speed of the link in bytes a second; 0 is unknown.
-func (w *window) speed() float64 { return max(w.rate[0], w.rate[1]) }
+// Speed of the link in bytes a second; 0 is unknown.
+func (w *Window) Speed() float64 { return max(w.rate[0], w.rate[1]) }
 
-func (w *window) least() time.Duration {
+func (w *Window) least() time.Duration {
 	switch {
 	case w.trip[0] == 0:
 		return w.trip[1]
@@ -89,11 +95,11 @@ func (w *window) least() time.Duration {
 	return min(w.trip[0], w.trip[1])
 }
 
-// room is how many bytes may be sent now.
-func (w *window) room() int64 { return w.limit() - (w.sent - w.got) }
+// Room is how many bytes may be sent now.
+func (w *Window) Room() int64 { return w.Limit() - (w.sent - w.got) }
 
-// send notes that n bytes are sent now.
-func (w *window) send(now time.Duration, n int64) {
+// Send notes that n bytes are sent now.
+func (w *Window) Send(now time.Duration, n int64) {
 	if w.sent == w.got {
 		w.gotAt, w.gotSent = now, now // nothing was on its way: a new measure begins
 	}
@@ -102,11 +108,11 @@ func (w *window) send(now time.Duration, n int64) {
 	}
 	begin := w.sent
 	w.sent += n
-	w.marks = append(w.marks, mark{w.sent, begin, now, w.got, w.gotAt, w.gotSent, w.room() < w.piece()})
+	w.marks = append(w.marks, mark{w.sent, begin, now, w.got, w.gotAt, w.gotSent, w.Room() < w.Piece()})
 }
 
-// ack notes that the receiver has got the first n bytes of all. It says false if it can't have.
-func (w *window) ack(now time.Duration, n int64) bool {
+// Ack notes that the receiver has got the first n bytes of all. It says false if it can't have.
+func (w *Window) Ack(now time.Duration, n int64) bool {
 	if n < w.got || n > w.sent {
 		return false
 	}
@@ -140,13 +146,13 @@ func (w *window) ack(now time.Duration, n int64) bool {
 	// Acknowledgements that were held up come faster than the link is: what they are for wasn't sent faster (the idea is BBR's, too).
 	if span := max(now-m.gotAt, m.at-m.gotSent); span > 0 {
 		// Who had nothing to send measures himself, and not the link.
-		if rate := float64(n-m.got) / span.Seconds(); m.full && !w.draining || rate > w.speed() {
+		if rate := float64(n-m.got) / span.Seconds(); m.full && !w.draining || rate > w.Speed() {
 			w.rate[0] = max(w.rate[0], rate)
 		}
 	}
 	if n >= w.roundEnds {
 		w.roundEnds = w.sent
-		if rate := w.speed(); rate >= 1.25*w.full {
+		if rate := w.Speed(); rate >= 1.25*w.full {
 			w.full, w.flat = rate, 0
 		} else if w.flat++; w.flat == flatRounds {
 			w.draining, w.drainedAt = true, -1 // what was sent to find the rate out waits on the way, and hides how long that is
@@ -157,3 +163,12 @@ func (w *window) ack(now time.Duration, n int64) bool {
 	}
 	return true
 }
+
+// Sent is how many bytes were sent.
+func (w *Window) Sent() int64 { return w.sent }
+
+// Got is how many bytes the receiver has said that it got.
+func (w *Window) Got() int64 { return w.got }
+
+// Trip is how long it takes there and back, as far as is known: 0 is unknown.
+func (w *Window) Trip() time.Duration { return w.least() }

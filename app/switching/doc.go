@@ -1,0 +1,49 @@
+// Package switching carries out a switch: what giver and taker of a VM do while it moves, in which order, and how long each step may take.
+//
+// Whose the VM is, directory/baton decides; when a device is told to give or to take, a [Giver] or a [Taker] does the work and reports
+// to the machine through its [Teller] or [Host]. What to do next is decided purely ([Rule], and handover.Rule for the disk's copy): from how
+// much memory is left, how fast it leaves and is written anew, how the taker's copy stands, and how much time has passed. The runners are
+// thin: one goroutine, straight on, that asks the rule and calls small interfaces. The engine plugs its disks, hypervisors and
+// streams into them, the fleet simulator its models.
+//
+// # What it guarantees
+//
+//   - A Giver stops the guest, then fences the disk, then seals or drains it, in this order and before it says Prepared; it touches neither the disk's
+//     term nor who owns it, so whatever becomes of it the guest can go on where it stands.
+//   - Memory leaves only as far as the rule lets it, so the hypervisor never finishes by itself, until the guest stands still; from then on it
+//     is never held back: a hypervisor that has been told to finish must not be stalled.
+//   - A guest is stopped only when what is left is expected to take no longer than it may stand still ([Plan]); one that writes memory faster than it
+//     leaves is slowed down by resting for a part of every tenth of a second, which flushes that wait for a second copy don't count as standing still.
+//   - A Taker says Loaded only on its hypervisor's own proof, and writes nothing.
+//   - Run ends soon after End or Abandon, whatever hangs, provided the interfaces heed their contexts.
+//
+// It doesn't decide whether the VM may run anywhere, and makes nothing durable but the disk's fence and its name.
+//
+// # The failure matrix
+//
+// What becomes of the VM when one thing is hurt while a switch stands at one step. It is found out for real by build/matrix, which reads this
+// table and fails where it isn't so; one device has the VM afterwards, and the guest's memory goes on with it. Where there is a !, the memory was
+// lost with its hypervisor: the VM is stopped, its disk has all that was flushed, the person reads so, and starting it works.
+//
+//	              preflight  incoming  pre-copy  switchover  given  received  unconfirmed  hydrating
+//	taker-engine  giver      giver     giver     giver       giver  giver     taker        taker
+//	giver-engine  giver      giver     giver     giver       taker  taker     taker        taker
+//	taker-qemu    -          giver     giver     giver       giver  giver     taker!       taker!
+//	giver-qemu    giver!     giver!    giver!    giver!      taker  taker     taker        -
+//	link          giver      giver     giver     giver       taker  taker     taker        taker
+//	taker-disk    giver      giver     giver     giver       taker  taker     taker        taker
+//	giver-disk    giver      giver     giver     giver       taker  taker     taker        taker
+//	cancel        giver      giver     giver     giver       taker  taker     taker        taker
+//
+// The steps: the giver was asked and hasn't offered the VM yet; the taker's hypervisor waits for memory; memory flows; the guest stands still, its disk
+// is sealed, all but the devices' state has left; the giver has given the VM away and the taker hasn't heard; it has heard and hasn't written it down;
+// the guest runs there and the giver doesn't know; it is over and the taker's disk lacks blocks. The engines and QEMUs are killed, nothing passes the
+// link for a while, a disk is filled to the last byte, and the person calls the switch off.
+//
+// What the person reads: why a switch failed, with the VM still on the giver (explainEnd in app/switchrun.go), where it was asked for; that the memory was
+// lost, or the hypervisor ended unexpectedly, and to start the VM; where the VM runs nowhere until the link or the disk is mended, why, and that it
+// goes on by itself then, or how to take it over (package app/standstill); for a guest that a full disk stopped, to free some space and let it go on.
+// A switch that is called off too late comes to its end.
+//
+// To test: go test ./app/switching; whole fleets with it: go test ./app/fleetsim.
+package switching

@@ -1,0 +1,195 @@
+//go:build linux
+
+package matrix
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"tagalong.org/tagalong/app/api"
+	"tagalong.org/tagalong/build/guest/console"
+	"tagalong.org/tagalong/build/story"
+)
+
+// tally is what became of many switches.
+type tally struct {
+	Done, Stayed, Killed int
+	Pauses               []time.Duration // as the engines tell them
+	Took                 []time.Duration // from the click to the end of one without a kill
+}
+
+func (s tally) String() string {
+	text := fmt.Sprintf("in a row: %d switches went, in %d the VM stayed where it was; in %d an engine was killed", s.Done, s.Stayed, s.Killed)
+	if n := len(s.Took); n > 0 {
+		pauses, took := slices.Sorted(slices.Values(s.Pauses)), slices.Sorted(slices.Values(s.Took))
+		text += fmt.Sprintf("; without a kill the guest stood still for %d ms (median) to %d ms, and from the click to the end it was %.1f s (median) to %.1f s",
+			pauses[n/2].Milliseconds(), pauses[n-1].Milliseconds(), took[n/2].Seconds(), took[n-1].Seconds())
+	}
+	return text
+}
+
+// inARow presses the button n times, there and back, and kills an engine in one of four: any of the two, at any step.
+func (w *world) inARow(ctx context.Context, n int, r *rand.Rand) (tally, error) {
+	var sum tally
+	at, err := w.rest(ctx)
+	for i := 0; i < n && err == nil; i++ {
+		to := 1 - at
+		killed := r.IntN(4) == 0
+		var from int
+		if from, err = w.press(ctx, to, killed, r, &sum); err != nil {
+			return sum, fmt.Errorf("switch %d of %d, to %s: %w", i+1, n, names[to], err)
+		}
+		if from == to {
+			sum.Done++
+		} else {
+			sum.Stayed++
+		}
+		at = from
+	}
+	return sum, err
+}
+
+// press presses the button on a PC, kills an engine meanwhile if that is to be, and waits until it is clear where the VM runs: that is returned.
+func (w *world) press(ctx context.Context, to int, killed bool, r *rand.Rand, sum *tally) (int, error) {
+	var held *hold
+	victim := r.IntN(2)
+	if killed {
+		side, step := phases[r.IntN(len(phases)-1)].step()
+		on := to
+		if side == "giver" {
+			on = 1 - to
+		}
+		held = w.holds[names[on]].arm(step)
+	}
+	clicked := time.Now()
+	id, err := w.click(ctx, to)
+	if err != nil {
+		return 0, err
+	}
+	if killed {
+		err := w.awaitHold(ctx, held, "of a kill")
+		if err == nil {
+			sum.Killed++
+			err = kill(ctx, w.fleet.PCs[victim])
+		}
+		for _, h := range w.holds {
+			h.disarm()
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
+	v, err := w.until(ctx, "the VM doesn't run", func(v [2]api.VM) string {
+		i, ok := owner(v)
+		switch {
+		case !ok:
+			return "not one owner"
+		case v[i].State != api.VMRunning || v[1-i].State == api.VMSwitching:
+			return "it is " + string(v[i].State)
+		case v[0].Switch != nil && !v[0].Switch.Phase.Ended(), v[1].Switch != nil && !v[1].Switch.Phase.Ended():
+			return "its switch hasn't ended"
+		}
+		return ""
+	})
+	if err != nil {
+		return 0, err
+	}
+	at, _ := owner(v)
+	if s := v[to].Switch; !killed && (s == nil || s.ID != id || s.Phase != api.PhaseDone) {
+		return at, fmt.Errorf("nothing befell it, but:\n%s", told(v))
+	} else if !killed {
+		sum.Took, sum.Pauses = append(sum.Took, time.Since(clicked)), append(sum.Pauses, s.Pause)
+	}
+	return at, nil
+}
+
+// click presses the button as soon as it works: an engine may just have been started again.
+func (w *world) click(ctx context.Context, to int) (id string, err error) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline) && ctx.Err() == nil; {
+		var s *api.Switch
+		ask, cancel := context.WithTimeout(ctx, 2*askFor)
+		s, err = w.fleet.PCs[to].Client.Switch(ask, api.SwitchVM{VM: vmName})
+		cancel()
+		if err == nil {
+			return s.ID, nil
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return "", fmt.Errorf("the button doesn't work: %w", err)
+}
+
+// farewell shuts the guest down when all is at rest, and hears the last witnesses: the copies are the same, each boots, and nothing ever ran twice.
+func (w *world) farewell(ctx context.Context) error {
+	at, err := w.rest(ctx)
+	if err != nil {
+		return err
+	}
+	if err := w.verified(ctx, at); err != nil {
+		return err
+	}
+	down, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	e := w.heard(names[at])
+	if _, err := e.console.PowerOff(down); err != nil && !errors.Is(err, console.ErrClosed) {
+		return fmt.Errorf("shut the guest down: %w", err)
+	}
+	_, err = w.until(ctx, "the copies aren't level", func(v [2]api.VM) string {
+		switch o := v[at]; {
+		case o.State != api.VMStopped:
+			return "the VM is " + string(o.State)
+		case len(o.Replicas) != 1 || o.Replicas[0].Remaining != 0 || o.Replicas[0].Position != o.Position:
+			return "something is missing"
+		}
+		return ""
+	})
+	if err != nil {
+		return err
+	}
+	w.note(e)
+	n, err := w.fleet.SameDisks(ctx, vmName, names[:]...)
+	if err != nil {
+		return err
+	}
+	w.mu.Lock()
+	durable := w.durable
+	w.mu.Unlock()
+	w.say("the copies are the same, %d bytes each; the last record is %d", n, durable)
+	booted := make(chan error)
+	for _, p := range w.fleet.PCs {
+		go func() {
+			boot, cancel := context.WithTimeout(ctx, patience)
+			defer cancel()
+			booted <- w.fleet.BootCopy(boot, p, w.vm, durable)
+		}()
+	}
+	for range w.fleet.PCs {
+		err = errors.Join(err, <-booted)
+	}
+	for i, p := range w.fleet.PCs {
+		err = errors.Join(err, sound(p))
+		if w.seen[i].Load() == 0 {
+			err = errors.Join(err, fmt.Errorf("the monitor on %s never said that a guest runs: it is no witness", p.Name))
+		}
+	}
+	return errors.Join(err, w.failure(), story.DoubleRuns(w.stretches()))
+}
+
+// sound says whether a PC's engine has never crashed: it ends only if it is asked or killed, or says in a sentence why it can't start.
+func sound(p *story.PC) error {
+	log, err := os.ReadFile(p.Log())
+	if err != nil {
+		return err
+	}
+	for _, word := range []string{"\npanic: ", "\nfatal error: ", "\nSIG", "DATA RACE"} {
+		if _, rest, found := strings.Cut(string(log), word); found {
+			return fmt.Errorf("the engine on %s has crashed: %s%s", p.Name, word[1:], rest[:min(len(rest), 4000)])
+		}
+	}
+	return nil
+}

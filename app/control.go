@@ -316,7 +316,7 @@ func (v *vm) ask() handoff.Ask {
 	defer v.mu.Unlock()
 	ask := handoff.Ask{Taker: f}
 	if v.wish.device == v.e.host.ID() {
-		ask.PauseMS = v.wish.pause.Milliseconds()
+		ask.PauseMS, ask.Way = v.wish.pause.Milliseconds(), string(v.wish.way)
 	}
 	return ask
 }
@@ -333,7 +333,7 @@ func (e *Engine) hear(ctx context.Context, device string, m handoff.Msg) error {
 		if device != v.ownerID() {
 			return errNotOwner
 		}
-		_, err := v.take(ctx, 0)
+		_, err := v.take(ctx, wish{})
 		if err != nil {
 			e.tellDevice(device, handoff.Msg{VM: m.VM, Body: handoff.Refuse{Reason: inviteReason(err)}})
 		}
@@ -479,10 +479,8 @@ func (v *vm) hearAsk(ctx context.Context, ev baton.Event, b handoff.Ask) error {
 	v.mu.Lock()
 	v.takes = min(b.Taker.Memory, handoff.MemoryVersion)
 	v.mu.Unlock()
-	if b.PauseMS > 0 {
-		v.wishPause(ev.Peer, time.Duration(min(b.PauseMS, longestPause.Milliseconds()))*time.Millisecond)
-	} else if v.invited() == nil { // else the wish is this device's own
-		v.wishPause(ev.Peer, 0)
+	if w := askedWish(b); w != (wish{}) || v.invited() == nil { // else the wish is this device's own
+		v.wishFor(ev.Peer, w)
 	}
 	ev.Kind, ev.Attempt = baton.EvPeerAsk, newID()
 	v.post(ctx, ev)

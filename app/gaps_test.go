@@ -135,7 +135,7 @@ func TestAnInvitationWithoutAnAnswer(t *testing.T) {
 		t.Errorf("called off: %+v", now)
 	}
 	// The answer to what was called off comes too late.
-	if _, err := laptop.engine.vm(v.ID).take(t.Context(), 0); err != nil {
+	if _, err := laptop.engine.vm(v.ID).take(t.Context(), wish{}); err != nil {
 		t.Fatal(err)
 	}
 	if s := laptop.ended("Work"); s.Phase != api.PhaseCancelled {

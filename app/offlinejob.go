@@ -154,7 +154,7 @@ func (e *Engine) bring(ctx context.Context, j *job, p *preparation, id string) e
 		e.howFar(j, p)
 		err := error(&api.Error{Code: api.CodeBusy})
 		if v != nil && !v.owner() {
-			if _, err = v.take(ctx, 0); err == nil {
+			if _, err = v.take(ctx, wish{}); err == nil {
 				err = e.awaitSwitch(ctx, j, p, v)
 			}
 		}

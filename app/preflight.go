@@ -36,9 +36,9 @@ func (e *Engine) CheckSwitch(ctx context.Context, req api.SwitchVM) (*api.Prefli
 		return nil, err
 	}
 	p := &api.Preflight{VM: v.id, VMName: v.name(), From: from, FromName: e.deviceName(from), To: to, ToName: e.deviceName(to),
-		Way: string(found.Way), Findings: []api.Finding{}}
+		Way: api.Way(found.Way), Findings: []api.Finding{}}
 	for _, f := range found.Findings {
-		p.Findings = append(p.Findings, api.Finding{Code: string(f.Code), Sentence: f.Sentence, Next: f.Next, Stops: f.Stops, Left: string(f.Left)})
+		p.Findings = append(p.Findings, api.Finding{Code: string(f.Code), Sentence: f.Sentence, Next: f.Next, Stops: f.Stops, Left: api.Way(f.Left)})
 	}
 	return p, nil
 }

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -25,7 +26,7 @@ func (e *Engine) Switch(ctx context.Context, req api.SwitchVM) (*api.Switch, err
 	if err := v.decided(); err != nil {
 		return nil, err
 	}
-	if err := checkPause(req.Pause); err != nil {
+	if err := errors.Join(checkPause(req.Pause), checkWay(req.Way)); err != nil {
 		return nil, err
 	}
 	owner := v.ownerID()
@@ -33,17 +34,17 @@ func (e *Engine) Switch(ctx context.Context, req api.SwitchVM) (*api.Switch, err
 		return nil, errConflict(fmt.Sprintf("%s is on %s already.", v.name(), e.deviceName(to)), "")
 	}
 	if to == e.host.ID() {
-		return v.take(ctx, req.Pause)
+		return v.take(ctx, wish{pause: req.Pause, way: req.Way})
 	}
 	if owner != e.host.ID() {
 		return nil, &api.Error{Code: api.CodeElsewhere, Sentence: fmt.Sprintf("%s is on %s.", v.name(), e.deviceName(owner)),
 			Next: fmt.Sprintf("Ask for it on %s itself, or send it from %s.", e.deviceName(to), e.deviceName(owner))}
 	}
-	return v.sendTo(ctx, to, req.Pause)
+	return v.sendTo(ctx, to, wish{pause: req.Pause, way: req.Way})
 }
 
-// take asks the owner for the VM. pause is for how long its guest may stand still, this once; 0 is as it is set.
-func (v *vm) take(ctx context.Context, pause time.Duration) (*api.Switch, error) {
+// take asks the owner for the VM. w is how it is to come, this once.
+func (v *vm) take(ctx context.Context, w wish) (*api.Switch, error) {
 	if err := v.decided(); err != nil {
 		return nil, err
 	}
@@ -66,14 +67,14 @@ func (v *vm) take(ctx context.Context, pause time.Duration) (*api.Switch, error)
 	if err := v.begin(opSwitch); err != nil {
 		return nil, err
 	}
-	v.wishPause(v.e.host.ID(), pause)
+	v.wishFor(v.e.host.ID(), w)
 	_, s := v.beginSwitch(owner, v.e.host.ID(), false)
 	v.post(v.e.ctx, baton.Event{Kind: baton.EvWant, Peer: owner, Ask: newID()})
 	return &s, nil
 }
 
 // sendTo asks another device to take the VM from here.
-func (v *vm) sendTo(ctx context.Context, device string, pause time.Duration) (*api.Switch, error) {
+func (v *vm) sendTo(ctx context.Context, device string, w wish) (*api.Switch, error) {
 	if v.switching() || v.invited() != nil {
 		return nil, errBusy(v.name(), opSwitch)
 	}
@@ -93,7 +94,7 @@ func (v *vm) sendTo(ctx context.Context, device string, pause time.Duration) (*a
 		return nil, errUnreachable(v.e.deviceName(device))
 	}
 	v.forgetCalledOff()
-	v.wishPause(device, pause)
+	v.wishFor(device, w)
 	r, s := v.beginSwitch(v.e.host.ID(), device, v.currentGuest() != nil)
 	if !v.e.tellDevice(device, handoff.Msg{VM: v.id, Body: handoff.Invite{}}) {
 		v.endSwitch(r, baton.ReasonLinkLost)

@@ -41,7 +41,7 @@ func (v *vm) beginSwitch(from, to string, live bool) (*switchRun, api.Switch) {
 	}
 	r := &switchRun{s: api.Switch{
 		ID: newID(), VM: v.id, VMName: v.name(), From: from, FromName: v.e.deviceName(from), To: to, ToName: v.e.deviceName(to),
-		Kind: kind, Phase: api.PhasePreflight, Started: time.Now(), CanEnd: true,
+		Kind: kind, Way: v.wished(to).way, Phase: api.PhasePreflight, Started: time.Now(), CanEnd: true,
 	}}
 	v.mu.Lock()
 	v.sw = r
@@ -186,7 +186,7 @@ func (v *vm) switchRemote(from string, p api.Switch) {
 		if r.s.From != from {
 			return
 		}
-		r.s.Phase, r.s.Kind = p.Phase, p.Kind
+		r.s.Phase, r.s.Kind, r.s.Way = p.Phase, p.Kind, p.Way
 		r.s.Bytes, r.s.Total, r.s.Memory, r.s.Disk, r.s.Rate, r.s.ETA = p.Bytes, p.Total, p.Memory, p.Disk, p.Rate, p.ETA
 		stepped = stepUpRemote(r, p)
 	})

@@ -24,11 +24,8 @@ func checkPause(d time.Duration) error {
 // allowedPause is for how long the guest may stand still when it is given to the device: by what was asked for this switch, else by the VM's
 // settings; 0 is the usual.
 func (v *vm) allowedPause(taker string) time.Duration {
-	v.mu.Lock()
-	wish := v.wish
-	v.mu.Unlock()
-	if wish.device == taker && wish.pause > 0 {
-		return wish.pause
+	if w := v.wished(taker); w.pause > 0 {
+		return w.pause
 	}
 	r, ok := v.record()
 	if !ok {
@@ -39,22 +36,6 @@ func (v *vm) allowedPause(taker string) time.Duration {
 		return 0
 	}
 	return spec.Pause
-}
-
-// pauseWish is the pause that was allowed for one switch.
-type pauseWish struct {
-	device string // the taker
-	pause  time.Duration
-}
-
-// wishPause remembers what was allowed for the switch to the device that comes next. A peer may say anything.
-func (v *vm) wishPause(device string, d time.Duration) {
-	if checkPause(d) != nil {
-		d = 0
-	}
-	v.mu.Lock()
-	v.wish = pauseWish{device, d}
-	v.mu.Unlock()
 }
 
 // stepUp takes over what is done about a guest that writes much, and says whether that is news. It is for the giver's side.

@@ -95,8 +95,8 @@ type vm struct {
 	takes     int                 // the version of the memory stream that both this device and who asked last understand
 	sealed    bool                // the replica is loaded and waits for the baton
 	sw        *switchRun
-	// wish is what was allowed for the next switch from here.
-	wish pauseWish
+	// wish is what the person has said of the next switch from here, or to here.
+	wish wish
 	// slowed says that a switch lets the guest stand still and go on, time and again: that is no news.
 	slowed bool
 	// under is the switch that the loop's step is about. Once the step has let go of the VM, sw may be another one, which the step must not

@@ -14,18 +14,9 @@ type Preflight struct {
 	To       string `json:"to"`
 	ToName   string `json:"to_name"`
 	// Way is the best way that is left, one of the Way constants.
-	Way      string    `json:"way"`
+	Way      Way       `json:"way"`
 	Findings []Finding `json:"findings"`
 }
-
-// The ways of a VM to another device, the best first.
-const (
-	WayTeleport = "teleport" // it runs on
-	WaySuspend  = "suspend"  // suspend it, switch it, resume it there
-	WayRestart  = "restart"  // shut it down, switch it, start it there
-	WayHandOver = "handover" // it doesn't run: it is only handed over
-	WayNone     = "none"     // not before something has changed
-)
 
 // Finding is one thing that stands in a switch's way, or that a person should know before it.
 type Finding struct {
@@ -34,8 +25,8 @@ type Finding struct {
 	Sentence string `json:"sentence"`
 	Next     string `json:"next,omitempty"` // what to do about it
 	// Stops says that the running VM can't move because of it; Left is then the best way that is left.
-	Stops bool   `json:"stops,omitempty"`
-	Left  string `json:"left,omitempty"`
+	Stops bool `json:"stops,omitempty"`
+	Left  Way  `json:"left,omitempty"`
 }
 
 // Unfit is a device of the fleet that a running VM can't move to as it is.

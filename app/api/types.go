@@ -262,23 +262,25 @@ func (p SwitchPhase) Ended() bool {
 
 // Switch is one move of a VM, under way or just ended.
 type Switch struct {
-	ID       string        `json:"id"`
-	VM       string        `json:"vm"`
-	VMName   string        `json:"vm_name"`
-	From     string        `json:"from"`
-	FromName string        `json:"from_name"`
-	To       string        `json:"to"`
-	ToName   string        `json:"to_name"`
-	Kind     string        `json:"kind"` // "teleport" with memory, "baton" without
-	Phase    SwitchPhase   `json:"phase"`
-	Started  time.Time     `json:"started"`
-	Ended    time.Time     `json:"ended,omitzero"`
-	Bytes    int64         `json:"bytes"` // moved so far, memory and disk
-	Total    int64         `json:"total"` // best estimate; 0 when unknown
-	Rate     int64         `json:"rate"`  // bytes a second
-	ETA      time.Duration `json:"eta_ns,omitempty"`
-	Memory   int64         `json:"memory_bytes"` // of them, memory
-	Disk     int64         `json:"disk_bytes"`   // of them, disk
+	ID       string `json:"id"`
+	VM       string `json:"vm"`
+	VMName   string `json:"vm_name"`
+	From     string `json:"from"`
+	FromName string `json:"from_name"`
+	To       string `json:"to"`
+	ToName   string `json:"to_name"`
+	Kind     string `json:"kind"` // "teleport" with memory, "baton" without
+	// Way is how it moves, as far as the person has asked for one.
+	Way     Way           `json:"way,omitempty"`
+	Phase   SwitchPhase   `json:"phase"`
+	Started time.Time     `json:"started"`
+	Ended   time.Time     `json:"ended,omitzero"`
+	Bytes   int64         `json:"bytes"` // moved so far, memory and disk
+	Total   int64         `json:"total"` // best estimate; 0 when unknown
+	Rate    int64         `json:"rate"`  // bytes a second
+	ETA     time.Duration `json:"eta_ns,omitempty"`
+	Memory  int64         `json:"memory_bytes"` // of them, memory
+	Disk    int64         `json:"disk_bytes"`   // of them, disk
 	// Pause is from the guest's stop to its going on, by the host's clock; 0 until known.
 	Pause  time.Duration `json:"pause_ns,omitempty"`
 	Error  *Error        `json:"error,omitempty"`
@@ -424,6 +426,8 @@ type SwitchVM struct {
 	To string `json:"to,omitempty"`
 	// Pause is for how long the guest may stand still, this once; 0 is what the VM's settings say.
 	Pause time.Duration `json:"pause_ns,omitempty"`
+	// Way is how it moves if it runs, one of those that can be Asked for.
+	Way Way `json:"way,omitempty"`
 }
 
 // PairStart opens a pairing window. PairJoin answers one with the code shown there.

@@ -25,6 +25,11 @@ the connection carries it, it is slowed down, then it may stand still for 1 s, t
 3 s; each step says why. If that isn't enough either, it stays where it is, and you
 read for how long it would have stood still: --pause allows that.
 
+--way says how it moves: teleport is the above; with suspend it is suspended, its memory goes
+along with its disk, and it goes on there; with postcopy it goes on there at once and its memory
+comes after it, which is lost if the device that it left dies meanwhile. What this
+version can't do yet, it says.
+
 Ctrl-C asks to cancel, which works until the last moments; a second Ctrl-C leaves
 the switch to itself.
 
@@ -50,6 +55,8 @@ is overwritten: you choose, see "tagalong conflict". --yes doesn't ask, and prin
 	check := cmd.Flags().Bool("check", false, "only say what stands in the way")
 	asJSON := jsonFlag(cmd)
 	pause := cmd.Flags().Duration("pause", 0, "for how long it may stand still, this once (default: as set with vm set --pause)")
+	way := cmd.Flags().String("way", "", "how a running VM moves: teleport, postcopy or suspend (default: chosen)")
+	registerCompletion(cmd, "way", cobra.FixedCompletions([]string{string(api.WayTeleport), string(api.WayPostCopy), string(api.WaySuspend)}, cobra.ShellCompDirectiveNoFileComp))
 	registerCompletion(cmd, "to", c.completer(deviceNames))
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		switch {
@@ -57,8 +64,8 @@ is overwritten: you choose, see "tagalong conflict". --yes doesn't ask, and prin
 			return usage("--check switches nothing.", "Leave the other flags out, or --check.")
 		case *check:
 			return c.checkSwitch(cmd, args, *to, *asJSON)
-		case *force && *pause != 0:
-			return usage("A VM that is taken over doesn't run while it moves.", "Leave --pause out, or --force.")
+		case *force && (*pause != 0 || *way != ""):
+			return usage("A VM that is taken over doesn't run while it moves.", "Leave --pause and --way out, or --force.")
 		case *force && (*to != "" || *noWait):
 			return usage("A VM is taken over to the device where this is said, and at once.", "Leave --to and --no-wait out, or --force.")
 		case *force:
@@ -71,7 +78,7 @@ is overwritten: you choose, see "tagalong conflict". --yes doesn't ask, and prin
 			return err
 		}
 		defer client.Close()
-		sw, after, err := beginSwitch(cmd.Context(), client, first(args), *to, *pause)
+		sw, after, err := beginSwitch(cmd.Context(), client, first(args), *to, api.SwitchVM{Pause: *pause, Way: api.Way(*way)})
 		if err != nil {
 			return err
 		}
@@ -101,8 +108,8 @@ is overwritten: you choose, see "tagalong conflict". --yes doesn't ask, and prin
 	return cmd
 }
 
-// beginSwitch finds what is meant and asks for the switch. after is the last event before it.
-func beginSwitch(ctx context.Context, client *api.Client, name, to string, pause time.Duration) (sw *api.Switch, after uint64, err error) {
+// beginSwitch finds what is meant and asks for the switch, req with the VM and the device filled in. after is the last event before it.
+func beginSwitch(ctx context.Context, client *api.Client, name, to string, req api.SwitchVM) (sw *api.Switch, after uint64, err error) {
 	st, err := client.Status(ctx)
 	if err != nil {
 		return nil, 0, err
@@ -111,7 +118,7 @@ func beginSwitch(ctx context.Context, client *api.Client, name, to string, pause
 	if err != nil {
 		return nil, 0, err
 	}
-	req := api.SwitchVM{VM: vm.ID, Pause: pause}
+	req.VM = vm.ID
 	if to != "" {
 		device, err := findDevice(st, to)
 		if err != nil {

@@ -74,6 +74,9 @@ type Ask struct {
 	Taker Facts `json:"taker"`
 	// PauseMS is for how many milliseconds the guest may stand still, if the person has said so for this once.
 	PauseMS int64 `json:"pauseMs,omitempty"`
+	// Way is how the VM is to come, if the person has said so for this once: one of the engines' words, opaque here. A program that doesn't
+	// know it chooses by itself.
+	Way string `json:"way,omitempty"`
 }
 
 // Invite asks the other device to ask for the VM.

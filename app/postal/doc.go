@@ -22,9 +22,9 @@
 // # What goes around what is stuck
 //
 // A site's postmaster to which pushes fail is gone around when a cut is overdue: the next device of the site in the order of IDs gets it. A device that stays
-// behind for twice as long though its site's postmaster has everything gets a push of its own: perhaps the two aren't where they are believed to be. And who owns
-// the VM, or is postmaster of another site, pushes what nobody has pushed for twice as long. So a wrong idea of who is where, or a postmaster that does
-// nothing, costs time and traffic, and leaves nobody without a copy.
+// behind what its site's postmaster has for twice as long gets a push of its own: perhaps the two aren't where they are believed to be. That begins when the
+// postmaster has it: however long it took to get there, it isn't sent there twice. And who owns the VM, or is postmaster of another site, pushes what nobody has
+// pushed for twice as long. So a wrong idea of who is where, or a postmaster that does nothing, costs time and traffic, and leaves nobody without a copy.
 //
 // To test: go test ./app/postal (tables, and random fleets in fake time).
 package postal

@@ -103,6 +103,9 @@ type way struct {
 	none            bool     // it has no whole copy, as the owner told
 	reached         Position // by a push from here
 	reachedAt       time.Duration
+	// newer is what its site's postmaster has had since then, and it hasn't; zero if there is no such thing.
+	newer   Position
+	newerAt time.Duration
 }
 
 // Machine is one device's scheduler. It is not safe for concurrent use.
@@ -219,7 +222,32 @@ func (m *Machine) observe(in Input, v *VM) (orders []Order) {
 			delete(m.ended, [2]string{v.ID, id})
 		}
 	}
+	e.follow(in, v)
 	return orders
+}
+
+// follow notes of each device of another site what its postmaster has that it hasn't, and since when: it follows if it comes up with that, though the
+// postmaster may have more by then.
+func (e *errand) follow(in Input, v *VM) {
+	posts := map[string]string{}
+	for _, d := range in.Devices {
+		if d.Post {
+			posts[d.Site] = d.ID
+		}
+	}
+	for _, d := range in.Devices {
+		w, has := e.ways[d.ID], Position{}
+		if post := posts[d.Site]; post != "" && !d.Here {
+			has = e.ways[post].at(in.Now, v.Told[post])
+		}
+		at := w.at(in.Now, v.Told[d.ID])
+		switch {
+		case at.Compare(has) >= 0:
+			w.newer = Position{}
+		case at.Compare(w.newer) >= 0:
+			w.newer, w.newerAt = has, in.Now
+		}
+	}
 }
 
 // at is where the device is, as far as is known.
@@ -306,6 +334,7 @@ func (m *Machine) choose(in Input, v *VM, e *errand, site []Device) (to Device, 
 	}
 	i := slices.IndexFunc(site, func(d Device) bool { return d.Post && e.ways[d.ID].connected && d.ID != v.Owner })
 	around := i < 0
+	left := late
 	if i >= 0 {
 		post := site[i]
 		if w := e.ways[post.ID]; w.behind {
@@ -313,11 +342,14 @@ func (m *Machine) choose(in Input, v *VM, e *errand, site []Device) (to Device, 
 				return post, true
 			}
 			around = w.tries > 0 && late(post) >= m.times.Overdue
+		} else {
+			// What took long to get there is pushed on from there only now: it isn't to go there twice.
+			left = func(d Device) time.Duration { return in.Now - e.ways[d.ID].newerAt }
 		}
 	}
 	for _, d := range site {
 		// One that stays behind though the postmaster has everything may be elsewhere.
-		if e.ways[d.ID].ready(in.Now) && may(d) && (around || late(d) >= 2*m.times.Overdue) {
+		if e.ways[d.ID].ready(in.Now) && may(d) && (around || left(d) >= 2*m.times.Overdue) {
 			return d, true
 		}
 	}

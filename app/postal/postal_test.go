@@ -285,6 +285,48 @@ func TestAskedOfAnother(t *testing.T) {
 	}
 }
 
+// TestALongPush: what took long to get to a site isn't sent there again to the devices to which its postmaster is still to push it on. Who stays behind what
+// the postmaster has gets it in the end, though the guest writes on and the postmaster gets more.
+func TestALongPush(t *testing.T) {
+	const minute = time.Minute
+	m := postal.New(postal.Usual)
+	told := everybody(1)
+	tick := func(now time.Duration, barrier uint64) string { return orders(m, desk(now, barrier, told)) }
+	if got := tick(0, 2) + tick(minute, 2); got != "work>o2" {
+		t.Fatalf("at rest: %q", got)
+	}
+	// It takes an hour. What the owner's fleet does meanwhile makes no difference.
+	if got := tick(59*minute, 3); got != "" {
+		t.Fatalf("while it goes on: %q", got)
+	}
+	m.Ended("work", "o2", 60*minute, postal.Result{Reached: at(3)})
+	for _, now := range []time.Duration{60 * minute, 75 * minute, 89 * minute} {
+		if got := tick(now, 3); got != "" {
+			t.Errorf("while the postmaster pushes it on, at %v: %q", now, got)
+		}
+	}
+	told["o1"] = at(3)
+	if got := tick(90*minute, 3); got != "work>o3" {
+		t.Errorf("to who doesn't get it: %q", got)
+	}
+	m.Ended("work", "o3", 91*minute, postal.Result{Reached: at(3)})
+
+	// Now the postmaster gets more and more. o1 gets each from it a little later, o3 nothing.
+	now, own := 95*minute, ""
+	for barrier := uint64(4); barrier < 12 && own == ""; barrier++ {
+		if got := tick(now, barrier) + tick(now+minute, barrier); got != "work>o2" {
+			t.Fatalf("at %v: %q", now, got)
+		}
+		now += 10 * minute
+		m.Ended("work", "o2", now-5*minute, postal.Result{Reached: at(barrier)})
+		told["o1"] = at(barrier - 1)
+		own = tick(now, barrier)
+	}
+	if own != "work>o3" {
+		t.Errorf("while the postmaster gets more and more: %q", own)
+	}
+}
+
 // A random fleet: whatever fails, is away, or comes back, each device of each site gets what there is, in bounded time once it can, at most one push a
 // site goes on at a time, and nothing is pushed to who has it.
 func TestRandomSchedules(t *testing.T) {

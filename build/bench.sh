@@ -47,7 +47,9 @@
 #           its process, another computer's elsewhere, at the lowest priority
 #   switch  a switch against stock QEMU's migration with the disk mirrored over NBD, as Incus drives it (blockdev-mirror, write-blocking, onto an NBD server at the
 #           target; auto-converge; pause-before-switchover; unencrypted, and without what Incus does before), the same guest of 512 MiB on emulated processors, in
-#           network namespaces, so root: the pause between two of the guest's 10 ms ticks (pause), from the click to the first tick on the other PC (run), all
+#           network namespaces, so root, on the LAN with --mib of content on the disk beside the system's own (a desktop's has much more; over the slow line there is none,
+#           as its mirror alone would take ten minutes): the pause between two of the guest's 10 ms ticks (pause), from the click to the first tick on the other PC (run; rest without the time that stock's
+#           mirror takes before memory moves), all
 #           that crossed the line in that time (wire; -bytes is ours against the guest's touched memory, read from the kernel), and the ticks there were of those
 #           undisturbed, between the click and the pause (before) and for two seconds after it (after). The guest is idle, writes 200 records of 4 KiB a second with a
 #           sync each eighth, or dirties 8 MiB a second within 128 MiB, most of whose bytes are zeros; on the LAN, and over 7 Mbit/s and 40 ms with less of both. Both

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -48,6 +50,7 @@ var switchLines = []switchLine{
 // switched is what one switch was like.
 type switched struct {
 	pause, run    time.Duration // of the guest, and from the click to its first tick on the other PC
+	disk          time.Duration // of run, in which nothing but the disk moved
 	bytes         int64         // on the line, both ways, in that time
 	touched       int64         // bytes of memory that the guest had ever used
 	before, after float64       // the guest's ticks, of what there would be undisturbed
@@ -64,6 +67,8 @@ type mover interface {
 	ready(ctx context.Context, from, to int) error
 	// move is from the click until the guest runs there.
 	move(ctx context.Context, from, to int) error
+	// disk is for how long the last move carried nothing but the disk.
+	disk() time.Duration
 	// settled ends what is left to do after a switch.
 	settled(ctx context.Context, from, to int) error
 	hosts() []*lab.Host
@@ -97,9 +102,45 @@ func benchSwitch(ctx context.Context, s settings) (err error) {
 	if err != nil {
 		return err
 	}
-	image := strings.TrimSpace(string(out))
+	bare := strings.TrimSpace(string(out))
+	full := filepath.Join(dir, "full")
+	if err := fillImage(full, bare, s.size); err != nil {
+		return fmt.Errorf("fill the guest's disk: %w", err)
+	}
 	for _, l := range lines {
+		image := full
+		if l.far {
+			image = bare
+		}
 		if err := compareSwitches(ctx, s, l, dir, binary, image); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fillImage makes an image of a disk that has size more bytes of content, as the disk of a desktop has gigabytes; half of them are zeros, which compress.
+func fillImage(path, bare string, size int64) (err error) {
+	from, err := os.Open(bare)
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	to, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, to.Close()) }()
+	if _, err := io.Copy(to, from); err != nil {
+		return err
+	}
+	content := rand.NewChaCha8([32]byte{6})
+	block := make([]byte, 64<<10)
+	for ; size > 0; size -= int64(len(block)) {
+		if _, err := content.Read(block[:len(block)/2]); err != nil {
+			return err
+		}
+		if _, err := to.Write(block); err != nil {
 			return err
 		}
 	}
@@ -270,7 +311,7 @@ func (b *moving) move(ctx context.Context, load switchLoad) (r switched, err err
 		return r, err
 	}
 	gap := b.timeline.SwitchGaps()[gaps]
-	r.pause, r.run, r.bytes = gap.Pause(), gap.To.At-click, all-sent
+	r.pause, r.run, r.disk, r.bytes = gap.Pause(), gap.To.At-click, b.disk(), all-sent
 	if err := pause(ctx, watchAfter); err != nil {
 		return r, err
 	}
@@ -359,6 +400,7 @@ func tellSwitches(name string, load switchLoad, ours, theirs []switched) {
 	}
 	ratio("pause", "ms", func(s switched) float64 { return ms(s.pause) }, load.pause)
 	ratio("run", "ms", func(s switched) float64 { return ms(s.run) }, load.run)
+	ratio("rest", "ms", func(s switched) float64 { return ms(s.run - s.disk) }, 0)
 	ratio("wire", "bytes", func(s switched) float64 { return float64(s.bytes) }, 0)
 	var share []float64
 	for _, s := range ours {

@@ -118,6 +118,9 @@ func (m *ourMover) move(ctx context.Context, from, to int) error {
 	}
 }
 
+// disk implements mover: the disk is there.
+func (m *ourMover) disk() time.Duration { return 0 }
+
 // settled waits until nothing of the disk is lacking.
 func (m *ourMover) settled(ctx context.Context, from, to int) error {
 	_, err := m.fleet.UntilVM(ctx, m.fleet.PCs[to], story.VMName, "whole", func(v api.VM) bool { return v.Hydration == nil })

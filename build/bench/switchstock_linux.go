@@ -22,8 +22,9 @@ type stockMover struct {
 	image, dir string
 	line       switchLine
 
-	net    *lab.Lab
-	guests [2]*stockGuest
+	net      *lab.Lab
+	guests   [2]*stockGuest
+	mirrored time.Duration // the last move's mirror, until it had copied all
 }
 
 // stockGuest is a QEMU process.
@@ -60,7 +61,7 @@ func (m *stockMover) console(pc int) string { return filepath.Join(m.dir, fmt.Sp
 
 func (m *stockMover) pid(pc int) (int, error) { return m.guests[pc].cmd.Process.Pid, nil }
 
-// start starts a QEMU on a PC, with the product's virtual hardware.
+// start starts a QEMU on a PC, with the product's virtual hardware of generation 2.
 func (m *stockMover) start(ctx context.Context, pc int, incoming bool) (*stockGuest, error) {
 	dir := filepath.Join(m.dir, fmt.Sprint(pc))
 	monitor := filepath.Join(dir, "qmp")
@@ -77,7 +78,11 @@ func (m *stockMover) start(ctx context.Context, pc int, incoming bool) (*stockGu
 		"-device", "virtio-blk-pci,drive=disk0,id=vd0,addr=0x3,bootindex=0,write-cache=on",
 		"-object", "rng-random,id=rng0,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=rng0,addr=0x4",
 		"-netdev", "user,id=net0", "-device", "virtio-net-pci,netdev=net0,addr=0x5,romfile=",
-		"-device", "VGA,addr=0x2", "-device", "qemu-xhci,id=usb0,addr=0x6", "-device", "usb-tablet,bus=usb0.0,port=1",
+		"-device", "virtio-serial-pci,id=vser0,addr=0x7", "-chardev", "null,id=agent0", "-device", "virtserialport,bus=vser0.0,nr=1,chardev=agent0,name=org.qemu.guest_agent.0",
+		"-device", "virtio-balloon-pci,id=balloon0,addr=0x9,free-page-reporting=on", "-device", "vmgenid,guid=102f78b6-723b-06f5-ffad-9aef89e2421b",
+		"-chardev", "null,id=vdagent0", "-audiodev", "none,id=snd0", "-device", "virtserialport,bus=vser0.0,nr=2,chardev=vdagent0,name=com.redhat.spice.0",
+		"-device", "virtio-vga,addr=0x2", "-device", "qemu-xhci,id=usb0,addr=0x6", "-device", "usb-tablet,bus=usb0.0,port=1",
+		"-device", "intel-hda,id=hda0,addr=0x8", "-device", "hda-duplex,bus=hda0.0,cad=0,audiodev=snd0",
 	}
 	if incoming {
 		args = append(args, "-S", "-incoming", "defer")
@@ -141,6 +146,8 @@ func (g *stockGuest) event(ctx context.Context, sub *qmp.Subscription, name, fie
 	}
 }
 
+func (m *stockMover) disk() time.Duration { return m.mirrored }
+
 func (m *stockMover) ready(context.Context, int, int) error { return nil }
 
 // move implements mover; all of it is what Incus does between the click and the running guest.
@@ -184,6 +191,7 @@ func (m *stockMover) move(ctx context.Context, from, to int) (err error) {
 		return nil
 	}
 	nbd := map[string]any{"type": "inet", "host": addr, "port": stockDiskPort}
+	mirror := time.Now()
 	if err := run(
 		step{b, "nbd-server-start", map[string]any{"addr": map[string]any{"type": "inet", "data": map[string]any{"host": addr, "port": stockDiskPort}}}},
 		step{b, "block-export-add", map[string]any{"type": "nbd", "id": "disk", "node-name": "disk0", "name": "disk", "writable": true}},
@@ -197,6 +205,7 @@ func (m *stockMover) move(ctx context.Context, from, to int) (err error) {
 	if err := a.event(ctx, aEvents, "BLOCK_JOB_READY", "device", "mirror"); err != nil {
 		return err
 	}
+	m.mirrored = time.Since(mirror)
 	if err := run(
 		step{a, "migrate-set-capabilities", capabilities("events", "auto-converge", "pause-before-switchover", "zero-blocks")},
 		step{a, "migrate", map[string]any{"uri": "tcp:" + addr + ":" + stockMemoryPort}},

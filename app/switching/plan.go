@@ -220,6 +220,7 @@ func span(bytes, rate int64) time.Duration {
 type speed struct {
 	over, every time.Duration
 	samples     []sample
+	most        int64 // the fastest that was ever seen
 	at          time.Time
 	sent        int64
 }
@@ -238,16 +239,21 @@ func (v *speed) note(s Sight) {
 	if took < v.every {
 		return
 	}
-	v.samples = append(v.samples, sample{s.Now, int64(float64(s.Sent-v.sent) / took.Seconds())})
+	rate := int64(float64(s.Sent-v.sent) / took.Seconds())
+	v.samples, v.most = append(v.samples, sample{s.Now, rate}), max(v.most, rate)
 	for len(v.samples) > 1 && s.Now.Sub(v.samples[0].at) > v.over {
 		v.samples = v.samples[1:]
 	}
 	v.at, v.sent = s.Now, s.Sent
 }
 
-// rate is 0 while nothing is known.
+// rate is 0 while nothing is known. A line that knows its own speed may carry more than hypervisors and processors keep up with: then it
+// is what has been seen at best, ever, since there are long whiles in which next to nothing is there to be carried.
 func (v *speed) rate(s Sight) int64 {
-	if s.Speed > 0 {
+	switch {
+	case s.Speed > 0 && v.most > 0:
+		return min(s.Speed, v.most)
+	case s.Speed > 0:
 		return s.Speed
 	}
 	var best int64

@@ -20,6 +20,7 @@ type pages struct {
 	written     float64 // different bytes written since the pass began
 	sent        float64
 	passes      int
+	claimed     int64 // the speed that the line says of itself, if not 0
 }
 
 // run lets it be for a while: so many bytes may leave, and the guest runs or stands still. It returns how long that took.
@@ -58,7 +59,7 @@ func (m *pages) move(t *testing.T, allowed time.Duration, early bool) moved {
 	began := now
 	var r moved
 	for range 3_000_000 {
-		o := plan.Next(Sight{Now: now, Passes: m.passes, Remaining: int64(m.left), Sent: int64(m.sent)})
+		o := plan.Next(Sight{Now: now, Passes: m.passes, Remaining: int64(m.left), Sent: int64(m.sent), Speed: m.claimed})
 		r.last = plan.Standing()
 		if o.Stepped {
 			r.steps = append(r.steps, fmt.Sprintf("%s %d%% %s", r.last.Step, r.last.Slow, r.last.Allowed))
@@ -94,6 +95,7 @@ func TestGuestsGetAway(t *testing.T) {
 		"the person may wait":  {pages{memory: 64 * mib, set: 32 * mib, dirty: 100 * mib, link: 875e3}, time.Minute, "", Stop, time.Minute},
 		"the person is strict": {pages{memory: 512 * mib, set: 128 * mib, dirty: 80 * mib, link: 110 * mib}, 60 * time.Millisecond, "slowed 30% 60ms", Stop, 65 * time.Millisecond},
 		"nothing is written":   {pages{memory: 256 * mib, link: 110 * mib}, 0, "", Stop, 100 * time.Millisecond},
+		"a fast line":          {pages{memory: 512 * mib, set: 128 * mib, dirty: 8 * mib, link: 110 * mib, claimed: 4000 * mib}, 0, "", Stop, 80 * time.Millisecond},
 		"very fast":            {pages{memory: 4096 * mib, set: 64 * mib, dirty: 100 * mib, link: 1100 * mib}, 0, "", Stop, 100 * time.Millisecond},
 	} {
 		t.Run(name, func(t *testing.T) {

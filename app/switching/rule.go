@@ -56,7 +56,7 @@ var Usual = Rule{
 	MinPasses: 2, MaxPasses: 12, ParkBelow: 4 << 20, HoldBelow: 256 << 10, EarlyStop: 16 << 20,
 	MinPortion: 64 << 10, MaxPortion: 16 << 20, PortionShare: 4,
 	LookEvery: 10 * time.Millisecond, CatchUpPoll: 20 * time.Millisecond, TellEvery: 250 * time.Millisecond,
-	Pause: 300 * time.Millisecond, Longer: []time.Duration{time.Second, 3 * time.Second}, Small: 40 * time.Millisecond,
+	Pause: 300 * time.Millisecond, Longer: []time.Duration{time.Second, 3 * time.Second}, Small: 20 * time.Millisecond,
 	Devices: 256 << 10, Seal: 30 * time.Millisecond, Stalls: 2, Gain: 70,
 	Slow: []int{30, 60, 85}, SlowPeriod: 100 * time.Millisecond,
 	Known: 1 << 20, SpeedOver: 3 * time.Second, SpeedEvery: 250 * time.Millisecond,

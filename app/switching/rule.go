@@ -35,7 +35,8 @@ type Rule struct {
 	Longer []time.Duration
 	// Small is how short a time for the rest of the memory is not worth another pass.
 	Small time.Duration
-	// Devices is how many bytes the devices' state takes, Seal how long the disk's last words and the baton take on this computer, at a guess.
+	// Devices is how many bytes the devices' state takes (297,547 of QEMU 7.2 with hardware generation 2 and one disk), Seal how long the disk's last words,
+	// the baton and loading take where computers have nothing else to do (31 to 44 ms in the traces of three switches).
 	Devices int64
 	Seal    time.Duration
 	// Stalls is in how many passes in a row memory must be written about as fast as it leaves before something is done about it.
@@ -57,7 +58,7 @@ var Usual = Rule{
 	MinPortion: 64 << 10, MaxPortion: 16 << 20, PortionShare: 4,
 	LookEvery: 10 * time.Millisecond, CatchUpPoll: 20 * time.Millisecond, TellEvery: 250 * time.Millisecond,
 	Pause: 300 * time.Millisecond, Longer: []time.Duration{time.Second, 3 * time.Second}, Small: 20 * time.Millisecond,
-	Devices: 256 << 10, Seal: 30 * time.Millisecond, Stalls: 2, Gain: 70,
+	Devices: 320 << 10, Seal: 30 * time.Millisecond, Stalls: 2, Gain: 70,
 	Slow: []int{30, 60, 85}, SlowPeriod: 100 * time.Millisecond,
 	Known: 1 << 20, SpeedOver: 3 * time.Second, SpeedEvery: 250 * time.Millisecond,
 }

@@ -270,6 +270,7 @@ func (e *Engine) serve(ctx context.Context, ready func()) error {
 	group.Go(func() error { return e.followDirectory(ctx) })
 	group.Go(func() error { return e.tellReplicas(ctx) })
 	group.Go(func() error { return e.heraldSyncs(ctx) })
+	group.Go(func() error { return e.tellWhoMayLeave(ctx) })
 	group.Go(func() error { return e.followSites(ctx) })
 	group.Go(func() error { return e.followHardware(ctx) })
 	group.Go(func() error { return e.limits.Run(ctx) })

@@ -105,7 +105,13 @@ func (r *outgoingRun) Tell(ctx context.Context, pos vmdisk.Position, sets []byte
 	if err != nil {
 		return err
 	}
-	return handoff.SendSets(ctx, s, handoff.Sets{VM: r.v.id, Attempt: r.attempt, Position: replica.Position(pos), Sets: sets}, moved)
+	err = handoff.SendSets(ctx, s, handoff.Sets{VM: r.v.id, Attempt: r.attempt, Position: replica.Position(pos), Sets: sets}, moved)
+	if err == nil {
+		r.v.mu.Lock()
+		r.v.halfGiven = r.attempt
+		r.v.mu.Unlock()
+	}
+	return err
 }
 
 // Memory implements switching.Streams.

@@ -462,3 +462,58 @@ func TestKeepBothOfWhichOneIsntWhole(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// The giver's person reads that the device must be left on as long as the new owner hasn't said that it is whole, also when that can't be heard and after the
+// giver's engine was restarted, and then that it may be switched off.
+func TestTheOldPlaceMayLeave(t *testing.T) {
+	desk, laptop, v := twoDevices(t)
+	halfSynced(t, desk, laptop, v.ID, 100)
+	gate := valveOn(desk)
+	take(t, laptop)
+	needed := func(silent bool) func() bool {
+		return func() bool {
+			w, _ := desk.vm("Work")
+			l := w.Lending
+			return l != nil && l.To == laptop.engine.host.ID() && l.ToName == "laptop" && l.Needed && l.Remaining == 100*blockSize && l.Silent == silent
+		}
+	}
+	until(t, "the desk to be needed", needed(false))
+	until(t, "the person to be told", func() bool { return desk.firstText("sync.stay") != "" })
+	if said := desk.firstText("sync.stay"); !strings.Contains(said, "laptop still needs") || !strings.Contains(said, "leave it on") {
+		t.Errorf("told: %s", said)
+	}
+	laptop.stop()
+	until(t, "that it can't be heard", needed(true))
+	desk.stop()
+	desk.start()
+	gate = valveOn(desk)
+	until(t, "that it is known after a restart", needed(true))
+	laptop.start()
+	until(t, "that it is heard again", needed(false))
+	if said := desk.firstText("sync.leave"); said != "" {
+		t.Errorf("told too early: %s", said)
+	}
+	gate.release()
+	until(t, "the person to be told that it may leave", func() bool { return desk.firstText("sync.leave") != "" })
+	if said := desk.firstText("sync.leave"); !strings.Contains(said, "laptop has all of Work") || !strings.Contains(said, "may be switched off") {
+		t.Errorf("told: %s", said)
+	}
+	if laptop.hydration() != nil {
+		t.Error("told before it was true")
+	}
+	if w, _ := desk.vm("Work"); w.Lending != nil {
+		t.Errorf("it still lends: %+v", w.Lending)
+	}
+}
+
+// firstText is the text of the first event of that kind since the engine began; "" if there was none.
+func (d *device) firstText(kind string) string {
+	d.engine.hub.mu.Lock()
+	defer d.engine.hub.mu.Unlock()
+	for _, ev := range d.engine.hub.kept {
+		if ev.Kind == kind {
+			return ev.Text
+		}
+	}
+	return ""
+}

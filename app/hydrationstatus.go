@@ -87,16 +87,6 @@ func (v *vm) hydrationFrom(disk *vmdisk.Store, run *hydrateRun) []api.HydrationH
 	return out
 }
 
-// lending is who fetches the rest of the disk from this device; nil if nobody does.
-func (v *vm) lending() *api.Lending {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	for device := range v.lent {
-		return &api.Lending{To: device, ToName: v.e.deviceName(device)}
-	}
-	return nil
-}
-
 // waitsText says that the VM waits for one of the devices.
 func (v *vm) waitsText(could []string) string {
 	names := make([]string, 0, len(could))

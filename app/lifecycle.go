@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/bits"
 	"os"
 	"time"
 
 	"tagalong.org/tagalong/app/api"
 	"tagalong.org/tagalong/app/hypervisor"
+	"tagalong.org/tagalong/app/standing"
 	"tagalong.org/tagalong/directory"
 	"tagalong.org/tagalong/directory/baton"
 )
@@ -367,10 +369,13 @@ func (e *Engine) saveRecords() {
 }
 
 // gist is what makes a record worth writing: the state, and where each replica stands. Positions
-// move with every flush of the guest and are written along with it, not because of themselves. What
+// move with every flush of the guest and are written along with it, not because of themselves; of what the owner's disk lacks each half. What
 // the replicas lack has records of its own (tellReplicas).
 func gist(s api.VM) string {
 	text := fmt.Sprint(s.Term, s.State, s.Offline, s.OfflineSince.Unix())
+	if word := standOf(s.Hydration); word.Lacks > 0 {
+		text += fmt.Sprint(" lacks 2^", bits.Len64(uint64(word.Lacks)), word.Needs)
+	}
 	for _, r := range s.Replicas {
 		text += fmt.Sprint(" ", r.Device, r.State)
 	}
@@ -396,6 +401,7 @@ func (v *vm) saveRecord() error {
 	r.State = string(status.State)
 	r.Offline, r.OfflineSince = status.Offline, status.OfflineSince
 	r.Position = directory.Position(status.Position)
+	r.Stand = directory.Carried(standing.EncodeDisk(standOf(status.Hydration)))
 	r.Replicas = nil
 	r.At = time.Now()
 	switch err := v.e.dir.PutVM(r); {

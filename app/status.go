@@ -197,7 +197,7 @@ func (v *vm) status() api.VM {
 		s.State = api.VMStopped
 	}
 	s.Conflict, s.Orphan, s.RestorePoints = v.conflict(), v.e.dir.Orphan(v.id), v.restorePoints()
-	s.Hydration, s.Lending = v.hydration(), v.lending()
+	s.Hydration, s.Lending = v.hydration(), v.lending(r)
 	s.Unfit = v.unfit()
 	s.Replicas = v.replicas(r)
 	if s.Here {

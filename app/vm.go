@@ -97,6 +97,8 @@ type vm struct {
 	sw        *switchRun
 	// wish is what the person has said of the next switch from here, or to here.
 	wish wish
+	// halfGiven is the last attempt of which the taker was told what its copy lacks.
+	halfGiven string
 	// slowed says that a switch lets the guest stand still and go on, time and again: that is no news.
 	slowed bool
 	// under is the switch that the loop's step is about. Once the step has let go of the VM, sw may be another one, which the step must not

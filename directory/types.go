@@ -124,6 +124,8 @@ type VM struct {
 	Written      uint64    `json:"-"`
 	// Checked is the term of the newest choice to repair after which the guest was asked to check its file systems.
 	Checked uint64 `json:"checked,omitempty"`
+	// Stand is how the owner's own disk gets on: "" in records of programs that don't tell it. It holds only if Written is Term.
+	Stand Carried `json:"stand,omitempty"`
 	// Heeds are the terms of choices that keep this history but aren't in it, another choice of the same side being preferred: its
 	// owner knows them, and chooses nothing any more that they gave up. At most 64, the newest, rising. PutVM fills it in.
 	Heeds []uint64 `json:"heeds,omitempty"`

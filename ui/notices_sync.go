@@ -18,6 +18,18 @@ func syncNote(n *api.SyncNews) (note, bool) {
 		device = t("notice.sync.self")
 	}
 	switch {
+	case n.Kind == api.SyncStay:
+		text := t("notice.stay.text")
+		if n.Remaining > 0 {
+			text = t("notice.stay.left", "Left", syncLeft(n))
+		}
+		return note{t("notice.stay.title", "VMs", what, "Device", device), text}, true
+	case n.Kind == api.SyncLeave && n.Remaining > 0:
+		return note{t("notice.leave.title", "VMs", what, "Device", device), t("notice.leave.others")}, true
+	case n.Kind == api.SyncLeave && n.Hydration:
+		return note{t("notice.leave.elsewhere", "VMs", what, "Device", device), t("notice.leave.text")}, true
+	case n.Kind == api.SyncLeave:
+		return note{t("notice.leave.title", "VMs", what, "Device", device), t("notice.leave.text")}, true
 	case n.Kind == api.SyncWaits && len(n.From) > 0:
 		return note{tn("notice.waits.title", many, "VMs", what, "Devices", list(n.From)), t("notice.waits.text", "Devices", list(n.From))}, true
 	case n.Kind == api.SyncWaits:

@@ -9,7 +9,16 @@ import (
 // hydration shows how far a VM's disk is from being whole after a switch, and who mustn't leave before it is. A switch has the bar before it.
 func (m *index) hydration(vm *api.VM, r *vmRow, now time.Time) {
 	if l := vm.Lending; l != nil && vm.Conflict == nil {
-		r.Replica = t("hydration.lending", "Device", l.ToName)
+		switch {
+		case l.Remaining > 0 && l.Silent:
+			r.Replica = t("hydration.lending-silent", "Device", l.ToName, "Size", size(l.Remaining))
+		case l.Remaining > 0 && !l.Needed:
+			r.Replica = t("hydration.lending-also", "Device", l.ToName, "Size", size(l.Remaining))
+		case l.Remaining > 0:
+			r.Replica = t("hydration.lending-left", "Device", l.ToName, "Size", size(l.Remaining))
+		default:
+			r.Replica = t("hydration.lending", "Device", l.ToName)
+		}
 	}
 	h := vm.Hydration
 	if h == nil || vm.Conflict != nil {

@@ -38,10 +38,16 @@ type HydrationHolder struct {
 	Fetched int64 `json:"fetched"`
 }
 
-// Lending says that another device fetches the rest of a VM's disk from this one, which shouldn't leave before that is done.
+// Lending says that another device, which owns a VM, needs the rest of its disk from this one, or fetches it from here.
 type Lending struct {
 	To     string `json:"to"`
 	ToName string `json:"to_name"`
+	// Remaining is what it lacks, in bytes, as it said last; 0: it hasn't said yet.
+	Remaining int64 `json:"remaining,omitempty"`
+	// Needed says that it isn't known to be anywhere else: this device mustn't be switched off before all of it is there.
+	Needed bool `json:"needed"`
+	// Silent says that it can't be heard: it may have more by now.
+	Silent bool `json:"silent,omitempty"`
 }
 
 // Rollback is what a person reads before a VM whose disk isn't whole goes back to what this device had of it before the switch.

@@ -12,6 +12,8 @@ const (
 	SyncBehind SyncKind = "behind" // the device can't keep up with what the VMs write, and hasn't for a while
 	SyncDone   SyncKind = "done"   // of one that begun or behind was told of
 	SyncWaits  SyncKind = "waits"  // what a running VM lacks is on no device that can be reached
+	SyncStay   SyncKind = "stay"   // the device, which owns the VM, still needs some of its disk from the one that tells: that must be left on
+	SyncLeave  SyncKind = "leave"  // of one that stay was told of: it doesn't any more, by its own word
 )
 
 // SyncNews is worth a notification. The engine that tells it owns the VMs, or is the device itself.
@@ -22,13 +24,13 @@ type SyncNews struct {
 	DeviceName string   `json:"device_name"`
 	Self       bool     `json:"self,omitempty"`
 	VMs        []SyncVM `json:"vms"`
-	// Hydration says that it runs them already. From are then the names of the devices that are still needed.
+	// Hydration says that it owns them already, and lacks some of them. From are then the names of the devices that are still needed.
 	Hydration bool     `json:"hydration,omitempty"`
 	From      []string `json:"from,omitempty"`
 	// Lag says, with SyncDone, that it had fallen behind.
 	Lag bool `json:"lag,omitempty"`
 	// Remaining is in bytes of all VMs, Rate in bytes a second; ETA is zero when unknown. Remaining isn't zero with SyncDone if the
-	// VMs have written since what has arrived.
+	// VMs have written since what has arrived, and with SyncLeave if the one that tells is needed for other VMs still.
 	Remaining int64         `json:"remaining"`
 	Rate      int64         `json:"rate"`
 	ETA       time.Duration `json:"eta_ns,omitempty"`

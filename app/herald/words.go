@@ -26,6 +26,16 @@ func Text(n api.SyncNews) string {
 		return fmt.Sprintf("%s waits for %s, which can't be reached: what it needs is nowhere else.", vms, join(n.From))
 	case n.Kind == api.SyncWaits:
 		return vms + " waits: what it needs is on no device that can be reached."
+	case n.Kind == api.SyncStay && n.Remaining == 0:
+		return fmt.Sprintf("%s still needs %s from this device: leave it on.", device, vms)
+	case n.Kind == api.SyncStay:
+		return fmt.Sprintf("%s still needs %s of %s from this device: leave it on.", device, left, vms)
+	case n.Kind == api.SyncLeave && n.Remaining > 0:
+		return fmt.Sprintf("%s needs nothing of %s from this device any more, but other VMs do: leave it on.", device, vms)
+	case n.Kind == api.SyncLeave && n.Hydration:
+		return fmt.Sprintf("%s has the rest of %s from other devices too: this one isn't needed for it any more, and may be switched off.", device, vms)
+	case n.Kind == api.SyncLeave:
+		return fmt.Sprintf("%s has all of %s now: this device isn't needed for it any more, and may be switched off.", device, vms)
 	case n.Hydration && n.Kind == api.SyncDone && len(n.From) > 0:
 		return fmt.Sprintf("All of %s is on %s now: %s can be switched off.", vms, n.DeviceName, join(n.From))
 	case n.Hydration && n.Kind == api.SyncDone:

@@ -79,10 +79,23 @@ func holderNames(holders []api.HydrationHolder, chosen func(api.HydrationHolder)
 	return strings.Join(names, ", ")
 }
 
+// lendingLine says what a VM's owner still needs from this device.
+func lendingLine(l *api.Lending, name string) string {
+	switch {
+	case l.Remaining > 0 && l.Silent:
+		return fmt.Sprintf("%s can't be heard. When it last was, it needed %s of %s from this device: leave it on.", l.ToName, size(l.Remaining), name)
+	case l.Remaining > 0 && !l.Needed:
+		return fmt.Sprintf("%s fetches the rest of %s from this device, %s to go. Others have it too.", l.ToName, name, size(l.Remaining))
+	case l.Remaining > 0:
+		return fmt.Sprintf("%s still needs %s of %s from this device: leave it on.", l.ToName, size(l.Remaining), name)
+	}
+	return fmt.Sprintf("%s fetches the rest of %s from this device: don't switch it off yet.", l.ToName, name)
+}
+
 // hydrationLines say how far a VM's disk is from being whole, and who mustn't leave; none if it is.
 func hydrationLines(vm api.VM) []string {
 	if l := vm.Lending; l != nil {
-		return []string{fmt.Sprintf("%s fetches the rest of %s from this device: don't switch it off yet.", l.ToName, vm.Name)}
+		return []string{lendingLine(l, vm.Name)}
 	}
 	h := vm.Hydration
 	if h == nil {

@@ -69,4 +69,16 @@ func TestARestOfADiskThatComes(t *testing.T) {
 	if r = row(); !strings.Contains(r.Replica, "leave this device on") || r.Bar != nil {
 		t.Errorf("it is read here: %q", r.Replica)
 	}
+	vm.Lending.Remaining = 300 << 20
+	if r = row(); !strings.Contains(r.Replica, "others have it too") {
+		t.Errorf("it is read here and elsewhere: %q", r.Replica)
+	}
+	vm.Lending.Needed = true
+	if r = row(); r.Replica != "desk still needs 300 MiB of its disk from here: leave this device on" {
+		t.Errorf("it is needed: %q", r.Replica)
+	}
+	vm.Lending.Silent = true
+	if r = row(); !strings.Contains(r.Replica, "can't be heard") || !strings.Contains(r.Replica, "leave this device on") {
+		t.Errorf("it is needed by who can't be heard: %q", r.Replica)
+	}
 }

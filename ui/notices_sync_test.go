@@ -46,6 +46,11 @@ func TestSyncNotices(t *testing.T) {
 		{syncNews(api.SyncDone, here), note{"All of Work is here", "Desk and Attic can be switched off now."}},
 		{syncNews(api.SyncWaits, here), note{"Work waits for Desk and Attic", "What it needs is nowhere else. Switch on or connect: Desk and Attic"}},
 		{syncNews(api.SyncWaits, func(n *api.SyncNews) { n.Hydration = true }), note{"Work waits", "What it needs is on no device that can be reached."}},
+		{syncNews(api.SyncStay, nil), note{"Leave this device on: Laptop still needs it for Work", "3 GiB to go, about 6 minutes left. You are told when it may be switched off."}},
+		{syncNews(api.SyncStay, func(n *api.SyncNews) { n.Remaining = 0 }), note{"Leave this device on: Laptop still needs it for Work", "You are told when it may be switched off."}},
+		{syncNews(api.SyncLeave, func(n *api.SyncNews) { n.Remaining = 0 }), note{"Laptop has all of Work now", "This device isn't needed for it any more, and may be switched off."}},
+		{syncNews(api.SyncLeave, nil), note{"Laptop has all of Work now", "But this device is still needed for other VMs: leave it on."}},
+		{syncNews(api.SyncLeave, func(n *api.SyncNews) { n.Remaining, n.Hydration = 0, true }), note{"Laptop has the rest of Work from other devices too", "This device isn't needed for it any more, and may be switched off."}},
 	} {
 		if got, ok := syncNote(c.n); !ok || got != c.want {
 			t.Errorf("%+v reads %+v, want %+v", c.n, got, c.want)

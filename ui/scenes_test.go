@@ -12,7 +12,7 @@ func syncScenes(now time.Time) map[string]func(*api.Status) {
 		"hydrating":        func(st *api.Status) { hydrating(st, now) },
 		"hydrating-waits":  func(st *api.Status) { hydrating(st, now); holdersGone(st, now) },
 		"hydrating-nobody": func(st *api.Status) { hydrating(st, now); holdersGone(st, now); st.VMs[0].Hydration.From = nil },
-		"lending":          func(st *api.Status) { st.VMs[0].Lending = &api.Lending{To: "L", ToName: "Laptop"} },
+		"lending":          func(st *api.Status) { st.VMs[0].Lending = &api.Lending{To: "L", ToName: "Laptop", Remaining: 310 * mib, Needed: true} },
 		"behind":           func(st *api.Status) { fallenBehind(st, now) },
 		"sync-paused":      func(st *api.Status) { twoSites(st, now); held(st, "paused", now.Add(2*time.Hour)) },
 		"sync-metered":     func(st *api.Status) { twoSites(st, now); held(st, "metered", time.Time{}) },

@@ -199,19 +199,7 @@ func goesTo(ctx context.Context, t *testing.T, f *story.Fleet, from, to, near st
 // waitsTold is what the person is told when a VM begins to wait for what isn't there.
 func waitsTold(ctx context.Context, t *testing.T, p *story.PC) <-chan string {
 	t.Helper()
-	events, err := p.Client.Watch(ctx, 0)
-	must(t, err)
-	told := make(chan string, 1)
-	go func() {
-		for ev := range events {
-			if ev.Kind == "vm.waits" {
-				told <- ev.Text
-				return
-			}
-		}
-		told <- "nothing"
-	}()
-	return told
+	return toldOf(ctx, t, p, "vm.waits")
 }
 
 // fetchedFrom is how much of what a VM lacked has come from a device.

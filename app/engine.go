@@ -379,7 +379,8 @@ func hostName() string {
 	return name
 }
 
-// factsCache remembers what the hypervisor's probe said, a failure for a while only.
+// factsCache remembers for a while that the hypervisor's probe failed. A success is the hypervisor's to remember: it knows when another program was
+// installed.
 type factsCache struct {
 	mu    sync.Mutex
 	facts hypervisor.Facts
@@ -393,7 +394,7 @@ const factsAge = 5 * time.Second
 func (c *factsCache) get(ctx context.Context, h hypervisor.Hypervisor) (hypervisor.Facts, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.at.IsZero() || c.err != nil && time.Since(c.at) > factsAge {
+	if c.at.IsZero() || c.err == nil || time.Since(c.at) > factsAge {
 		c.facts, c.err = h.Probe(ctx)
 		c.at = time.Now()
 	}

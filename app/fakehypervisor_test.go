@@ -42,8 +42,9 @@ type fakeHypervisor struct {
 	immortal bool
 	doomed   int
 	// accel, if it isn't software emulation, and survey are what it can do here.
-	accel  string
-	survey hypervisor.Survey
+	accel   string
+	survey  hypervisor.Survey
+	version string
 	// bridges are the device's, of which usable can be used.
 	bridges []string
 	usable  string
@@ -86,7 +87,7 @@ type fakeGuest struct {
 func (h *fakeHypervisor) Probe(context.Context) (hypervisor.Facts, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return hypervisor.Facts{Path: "fake", Version: "9.0.0", Major: 9, Accel: cmp.Or(h.accel, "tcg")}, nil
+	return hypervisor.Facts{Path: "fake", Version: cmp.Or(h.version, "9.0.0"), Major: 9, Accel: cmp.Or(h.accel, "tcg")}, nil
 }
 
 // Survey says what a test wants.

@@ -30,6 +30,8 @@ type bridger interface {
 const (
 	// surveyAfter is how long an engine that nobody asks waits with its survey: VMs that are started right away go first.
 	surveyAfter = 3 * time.Second
+	// surveyEvery is how often it is looked whether another hypervisor was installed since.
+	surveyEvery = time.Minute
 	// surveyTimeout bounds it.
 	surveyTimeout = 40 * time.Second
 )
@@ -40,6 +42,7 @@ type hardware struct {
 	device preflight.Device // guarded by mu, as what follows
 	bridge string           // the person's choice: "" is for Tagalong to find one
 	said   []byte           // in this device's record
+	of     hypervisor.Facts // what the last survey was of
 }
 
 // survey is what the hypervisor can give to a guest here; its zero value if it doesn't say.
@@ -66,9 +69,8 @@ func (e *Engine) followHardware(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-wait.C:
-			if e.lookAtHardware(ctx) {
-				e.announce()
-			}
+			e.lookAgain(ctx)
+			wait.Reset(surveyEvery)
 		case <-changed:
 			e.tellUnfit(known, false)
 		}
@@ -78,10 +80,11 @@ func (e *Engine) followHardware(ctx context.Context) error {
 // lookAtHardware surveys this device and says whether that is news to its record.
 func (e *Engine) lookAtHardware(ctx context.Context) (news bool) {
 	d := preflight.Device{Hardware: hypervisor.HardwareNow}
+	var of hypervisor.Facts
 	facts, err := e.facts.get(ctx, e.opt.Hypervisor)
 	switch {
 	case err == nil:
-		d.Probed, d.Hypervisor, d.Accel = true, facts.Version, facts.Accel
+		d.Probed, d.Hypervisor, d.Accel, of = true, facts.Version, facts.Accel, facts
 		s, err := e.survey(ctx)
 		if err != nil {
 			e.log.Warn("Asking the hypervisor what it can give to guests failed", "error", err)
@@ -96,7 +99,7 @@ func (e *Engine) lookAtHardware(ctx context.Context) (news bool) {
 	d.Bridge, d.NoBridge = e.findBridge()
 	e.hardware.mu.Lock()
 	defer e.hardware.mu.Unlock()
-	e.hardware.device = d
+	e.hardware.device, e.hardware.of = d, of
 	said := preflight.Encode(d)
 	news = !slices.Equal(said, e.hardware.said)
 	e.hardware.said = said
@@ -125,15 +128,21 @@ func (e *Engine) knownDevice() preflight.Device {
 	return e.hardware.device
 }
 
-// thisDevice is what this device can give to a guest now. It waits for a survey if there was none.
-func (e *Engine) thisDevice(ctx context.Context) preflight.Device {
-	d := e.knownDevice()
-	if !d.Probed {
-		if e.lookAtHardware(ctx) {
-			e.spawn(func() { e.announce() })
-		}
-		d = e.knownDevice()
+// lookAgain surveys this device, and says in its record what is new, unless the hypervisor is the one of the last survey.
+func (e *Engine) lookAgain(ctx context.Context) {
+	facts, err := e.facts.get(ctx, e.opt.Hypervisor)
+	e.hardware.mu.Lock()
+	same := err == nil && e.hardware.device.Probed && facts == e.hardware.of
+	e.hardware.mu.Unlock()
+	if !same && e.lookAtHardware(ctx) {
+		e.spawn(func() { e.announce() })
 	}
+}
+
+// thisDevice is what this device can give to a guest now. It waits for a survey as lookAgain does.
+func (e *Engine) thisDevice(ctx context.Context) preflight.Device {
+	e.lookAgain(ctx)
+	d := e.knownDevice()
 	d.Name = e.name
 	d.FreeMemory = freeMemory()
 	d.FreeDisk, _ = vfs.OS(e.opt.DataDir).Free() // 0 if that can't be told

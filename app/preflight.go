@@ -27,10 +27,14 @@ func (e *Engine) CheckSwitch(ctx context.Context, req api.SwitchVM) (*api.Prefli
 		return nil, errConflict(fmt.Sprintf("%s is on %s already.", v.name(), e.deviceName(to)), "")
 	}
 	found, err := v.checkSwitch(from, to, func(id string) preflight.Device {
-		if id == e.host.ID() {
-			return e.thisDevice(ctx)
+		if id != e.host.ID() {
+			return e.otherDevice(id)
 		}
-		return e.otherDevice(id)
+		d := e.thisDevice(ctx)
+		if left, known := e.memoryLeft(v); known {
+			d.FreeMemory = max(1, left) // 0 is "unknown"
+		}
+		return d
 	})
 	if err != nil {
 		return nil, err

@@ -183,3 +183,36 @@ func TestTheSameHardwareOnBothSides(t *testing.T) {
 		}
 	}
 }
+
+// Another hypervisor is installed while the engine runs: the next look before a switch knows it, and so does the fleet.
+func TestAnotherHypervisorIsInstalled(t *testing.T) {
+	a, b, _ := twoDevices(t)
+	a.can("Westmere")
+	b.can("Westmere")
+	b.heardOf(a)
+	a.heardOf(b)
+	b.hv.mu.Lock()
+	b.hv.version, b.hv.survey.CPUModels = "11.0.0", []string{"486"}
+	b.hv.mu.Unlock()
+	p, err := b.engine.CheckSwitch(t.Context(), api.SwitchVM{VM: "Work"})
+	if err != nil || b.engine.knownDevice().Hypervisor != "11.0.0" || len(p.Findings) == 0 {
+		t.Errorf("%+v, %v; it is %+v", p, err, b.engine.knownDevice())
+	}
+	until(t, "the fleet to know", func() bool { return a.engine.otherDevice(b.engine.host.ID()).Hypervisor == "11.0.0" })
+}
+
+// What the guests of this device were promised can't be had by one that is to come, and the look before a switch says so.
+func TestALookBeforeASwitchCountsWhatIsPromised(t *testing.T) {
+	if freeMemory() == 0 {
+		t.Skip("this system doesn't say how much memory is free")
+	}
+	_, b, _ := twoDevices(t)
+	other := b.create("Play")
+	if err := b.engine.vm(other.ID).admit(freeMemory() - 32<<20); err != nil {
+		t.Fatal(err)
+	}
+	p, err := b.engine.CheckSwitch(t.Context(), api.SwitchVM{VM: "Work"})
+	if err != nil || len(p.Findings) != 1 || p.Findings[0].Code != string(preflight.LittleMemory) || p.Way != api.WaySuspend {
+		t.Errorf("%+v, %v", p, err)
+	}
+}

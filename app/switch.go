@@ -60,6 +60,7 @@ func (v *vm) take(ctx context.Context, w wish) (*api.Switch, error) {
 		if _, err := v.e.facts.get(ctx, v.e.opt.Hypervisor); err != nil {
 			return nil, explainHypervisor(err)
 		}
+		v.e.lookAgain(ctx) // the owner judges by what this device says of itself
 	}
 	if err := v.e.dir.Room(); err != nil {
 		return nil, errFullDisk(err) // what says that the VM is here couldn't be written

@@ -113,6 +113,8 @@ type Facts struct {
 	Minor   int
 	Accel   string // "kvm" or "tcg"
 	Note    string // a sentence when Accel is less than good
+	// Stamp is another one when another program was installed in its place, also of the same version.
+	Stamp string
 }
 
 // State is what a guest's hypervisor is doing.

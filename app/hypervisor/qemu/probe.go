@@ -28,22 +28,36 @@ type QEMU struct {
 	// guarded by mu
 	mu     sync.Mutex
 	facts  *hypervisor.Facts
-	survey *hypervisor.Survey
+	survey *hypervisor.Survey // of that program
+}
+
+// stampOf says what is at the path, behind all links.
+func stampOf(path string) (string, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%s %d %d", path, info.Size(), info.ModTime().UnixNano()), nil
 }
 
 var versionLine = regexp.MustCompile(`version (\d+)\.(\d+)(?:\.(\d+))?`)
 
-// Probe finds QEMU, its version and the accelerator. A success is remembered.
+// Probe finds QEMU, its version and the accelerator. A success is remembered as long as the same program is there.
 func (q *QEMU) Probe(ctx context.Context) (hypervisor.Facts, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.facts != nil {
-		return *q.facts, nil
-	}
 	path, err := exec.LookPath(q.binary())
 	if err != nil {
 		return hypervisor.Facts{}, fmt.Errorf("%w: %w", hypervisor.ErrMissing, err)
 	}
+	stamp, err := stampOf(path)
+	if err != nil {
+		return hypervisor.Facts{}, fmt.Errorf("%w: %w", hypervisor.ErrMissing, err)
+	}
+	if q.facts != nil && q.facts.Stamp == stamp {
+		return *q.facts, nil
+	}
+	q.facts, q.survey = nil, nil
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, path, "--version").Output()
@@ -56,7 +70,7 @@ func (q *QEMU) Probe(ctx context.Context) (hypervisor.Facts, error) {
 	}
 	major, _ := strconv.Atoi(string(m[1]))
 	minor, _ := strconv.Atoi(string(m[2]))
-	f := hypervisor.Facts{Path: path, Version: string(m[0][len("version "):]), Major: major, Minor: minor}
+	f := hypervisor.Facts{Path: path, Version: string(m[0][len("version "):]), Major: major, Minor: minor, Stamp: stamp}
 	if major < 7 || major == 7 && minor < 2 {
 		return f, fmt.Errorf("%w: %s is %s, 7.2 is needed", hypervisor.ErrTooOld, path, f.Version)
 	}

@@ -221,6 +221,15 @@ func TestProbe(t *testing.T) {
 	if _, err := (&QEMU{Path: old}).Probe(ctx); !errors.Is(err, hypervisor.ErrTooOld) {
 		t.Errorf("an old QEMU: %v", err)
 	}
+	newer := &QEMU{Path: old, Accel: "tcg"}
+	for _, version := range []string{"9.0.1", "10.0.2"} {
+		if err := os.WriteFile(old, []byte("#!/bin/sh\necho QEMU emulator version "+version+"\n"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if f, err := newer.Probe(ctx); err != nil || f.Version != version {
+			t.Errorf("after the installation of %s: %+v, %v", version, f, err)
+		}
+	}
 	if f, err := (&QEMU{}).Probe(ctx); err != nil || f.Accel == "tcg" && f.Note == "" {
 		t.Errorf("auto: %+v, %v", f, err)
 	}

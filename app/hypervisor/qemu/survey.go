@@ -16,7 +16,8 @@ import (
 // surveyTimeout bounds a survey: a QEMU without a guest answers within half a second on an idle PC.
 const surveyTimeout = 30 * time.Second
 
-// Survey asks a QEMU without a guest what it can give to one here. It takes about half a second; a success is remembered.
+// Survey asks a QEMU without a guest what it can give to one here. It takes about half a second; a success is remembered as long as the
+// same program is there.
 // Errors: those of Probe, and what QEMU says.
 func (q *QEMU) Survey(ctx context.Context) (hypervisor.Survey, error) {
 	facts, err := q.Probe(ctx)

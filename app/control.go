@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"tagalong.org/tagalong/app/api"
@@ -245,7 +246,7 @@ func (v *vm) send(a baton.Action) {
 		if a.Live {
 			kind = handoff.KindTeleport
 		}
-		m.Body = handoff.Offer{Kind: kind, Term: a.Term, Hardware: v.hardwareHash()}
+		m.Body = handoff.Offer{Kind: kind, Term: a.Term, Hardware: v.hardwareHash(), Record: v.signedRecord()}
 		v.offered(a.Peer, a.Live)
 	case baton.ActSendReady:
 		m.Body = handoff.Ready{}
@@ -284,6 +285,43 @@ func (v *vm) send(a baton.Action) {
 	}
 	if !v.e.tellDevice(a.Peer, m) {
 		v.log.Info("A hand-off message couldn't be sent", "type", m.Body.Type(), "device", a.Peer)
+	}
+}
+
+// signedRecord is what this device, the VM's owner, has written of it last, as it travels; nil if it can't be had. No change of it is under way: whoever
+// makes one holds the VM.
+func (v *vm) signedRecord() []byte {
+	v.saving.Lock()
+	defer v.saving.Unlock()
+	r, ok := v.e.dir.VMRecord(v.id)
+	if !ok || r.Writer != v.e.host.ID() {
+		return nil // it has yet to write it under this term
+	}
+	b, err := json.Marshal(r)
+	if err != nil || len(b) > handoff.MaxRecord {
+		v.log.Warn("A VM's record doesn't come along with its offer", "bytes", len(b), "error", err)
+		return nil
+	}
+	return b
+}
+
+// hearRecord takes in what the giver has written of the VM, before anything is made of it here. What the directory doesn't take is left to the exchange
+// of records, which does it all over.
+func (v *vm) hearRecord(device string, record []byte) {
+	if len(record) == 0 {
+		return
+	}
+	var r directory.Record
+	err := json.Unmarshal(record, &r)
+	switch {
+	case err != nil:
+	case r.Key != "vm/"+v.id && !strings.HasPrefix(r.Key, "vm/"+v.id+"/"):
+		err = errForeignRecord
+	default:
+		err = v.e.dir.Apply(device, r)
+	}
+	if err != nil {
+		v.log.Info("The record that came with an offer wasn't taken", "device", device, "error", err)
 	}
 }
 
@@ -355,6 +393,7 @@ func (e *Engine) hear(ctx context.Context, device string, m handoff.Msg) error {
 		v.hearRefusal(b)
 		ev.Kind, ev.Reason = baton.EvPeerRefuse, b.Reason
 	case handoff.Offer:
+		v.hearRecord(device, b.Record)
 		v.hearHardware(b.Hardware)
 		ev.Kind, ev.Term, ev.Live = baton.EvPeerOffer, b.Term, b.Kind == handoff.KindTeleport
 	case handoff.Ready:
@@ -397,6 +436,8 @@ func (e *Engine) hear(ctx context.Context, device string, m handoff.Msg) error {
 var errNotOwner = errors.New("only the VM's owner may say so")
 
 var errPassedOver = errors.New("the VM's history went another way")
+
+var errForeignRecord = errors.New("not a record of this VM")
 
 var errForeignTransfer = errors.New("a transfer of another VM, or between other devices")
 

@@ -23,7 +23,7 @@ func (v *vm) tellSize(bytes int64) error {
 	if r.DiskBytes >= bytes {
 		return nil
 	}
-	return v.changeRecord(func(r *directory.VM, _ map[string]any) { r.DiskBytes = max(r.DiskBytes, bytes) })
+	return v.changeRecord(nil, func(r *directory.VM, _ map[string]any) { r.DiskBytes = max(r.DiskBytes, bytes) })
 }
 
 // fit makes this device's copy as large as the disk of which a device speaks that has so many bytes, as far as the VM's record says that.

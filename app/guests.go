@@ -209,12 +209,18 @@ func (v *vm) followGuest(g hypervisor.Guest) {
 
 // noteGuest asks for the guest's state and says so when it has changed.
 func (v *vm) noteGuest(g hypervisor.Guest) {
+	v.noting.Lock()
+	defer v.noting.Unlock()
 	ctx, cancel := context.WithTimeout(v.e.ctx, 5*time.Second)
 	defer cancel()
 	state, err := g.State(ctx)
-	if err != nil {
-		return
+	if err == nil {
+		v.noteState(g, state)
 	}
+}
+
+// noteState takes note of the guest's state, and says so when it has changed. The caller holds noting, since before it asked for the state.
+func (v *vm) noteState(g hypervisor.Guest, state hypervisor.State) {
 	stands := &api.Error{Code: api.CodeSpace, Sentence: "The VM waits because its disk can't be written.",
 		Next: "Free some space on this device, then: tagalong vm start"}
 	if disk := v.currentDisk(); disk != nil {

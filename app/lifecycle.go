@@ -273,7 +273,7 @@ func (e *Engine) forget(v *vm) error {
 // dropNotes deletes what this device keeps of a removed VM beside its files.
 func (e *Engine) dropNotes(id string) error {
 	notes := []directory.Entry{directory.BatonEntry(id, nil)}
-	for _, key := range []func(string) string{scrubKey, damageKey, repairedKey, sourceKey, unwanted} {
+	for _, key := range []func(string) string{scrubKey, damageKey, repairedKey, sourceKey, unwanted, askedKey} {
 		notes = append(notes, directory.LocalEntry(key(id), nil))
 	}
 	if err := e.dir.DropLocal(notes...); err != nil {

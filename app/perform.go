@@ -179,10 +179,7 @@ func (v *vm) runGuest(ctx context.Context) baton.Event {
 		return baton.Event{Kind: baton.EvGuestFailed, Reason: err.Error()}
 	}
 	v.switchRuns(time.Now())
-	v.e.spawn(func() {
-		v.noteGuest(guest)
-		v.showPoints(guest)
-	})
+	v.e.spawn(func() { v.showPoints(guest) })
 	v.log.Info("The guest goes on here")
 	return baton.Event{Kind: baton.EvGuestRuns}
 }

@@ -87,7 +87,13 @@ func (v *vm) carryOn(ctx context.Context, g hypervisor.Guest) error {
 	v.mu.Lock()
 	v.slowed = false
 	v.mu.Unlock()
-	return g.Continue(ctx)
+	v.noting.Lock()
+	defer v.noting.Unlock()
+	if err := g.Continue(ctx); err != nil {
+		return err
+	}
+	v.noteState(g, hypervisor.StateRunning)
+	return nil
 }
 
 // securedPoll is how often is looked whether a guest that stands still for want of a second copy can go on.

@@ -74,7 +74,7 @@ func (v *vm) set(req api.SetVM) error {
 			return err
 		}
 	}
-	if err := v.changeRecord(func(r *directory.VM, spec map[string]any) {
+	if err := v.changeRecord(v.handsOff, func(r *directory.VM, spec map[string]any) {
 		if req.Name != "" {
 			r.Name = req.Name
 		}
@@ -122,14 +122,29 @@ func (v *vm) standsForHardware(req api.SetVM) error {
 
 // putSpec writes one field of the spec into the VM's record.
 func (v *vm) putSpec(field string, value any) error {
-	return v.changeRecord(func(_ *directory.VM, spec map[string]any) { spec[field] = value })
+	return v.changeRecord(nil, func(_ *directory.VM, spec map[string]any) { spec[field] = value })
+}
+
+// handsOff refuses a change that could come after the VM: its record has left with the offer, or is about to.
+func (v *vm) handsOff() error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.op == opSwitch && !rests(v.state) {
+		return errBusy(v.nameLocked(), opSwitch)
+	}
+	return nil
 }
 
 // changeRecord writes the VM's record with what change does to it and to its spec. What a later version has put into the spec beside
-// stays.
-func (v *vm) changeRecord(change func(r *directory.VM, spec map[string]any)) error {
+// stays. unless, if it isn't nil, is asked before: its error is returned, and nothing changed.
+func (v *vm) changeRecord(unless func() error, change func(r *directory.VM, spec map[string]any)) error {
 	v.saving.Lock()
 	defer v.saving.Unlock()
+	if unless != nil {
+		if err := unless(); err != nil {
+			return err
+		}
+	}
 	r, ok := v.record()
 	if !ok {
 		return errNoSuchVM(v.id, nil)

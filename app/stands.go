@@ -46,6 +46,9 @@ func (v *vm) recallSwitch(from string) {
 		ID: newID(), VM: v.id, VMName: v.name(), From: from, FromName: v.e.deviceName(from), To: v.e.host.ID(), ToName: v.e.name,
 		Kind: "teleport", Phase: api.PhasePreflight, Started: time.Now(),
 	}}
+	if a, ok := v.readAsked(); ok && a.From == from && a.To == r.s.To {
+		r.s.ID, r.s.Started = a.ID, a.At // who waits for it knows it by that
+	}
 	v.mu.Lock()
 	v.sw = r
 	v.mu.Unlock()

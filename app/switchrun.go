@@ -209,6 +209,7 @@ func (v *vm) switchDone(r *switchRun, by string) (api.Switch, bool) {
 	})
 	if ok {
 		v.publishSwitch("switch.done", s, fmt.Sprintf("%s is on %s now.", s.VMName, by))
+		v.endAsked(s.ID)
 	}
 	return s, ok
 }
@@ -230,6 +231,7 @@ func (v *vm) endSwitch(r *switchRun, reason string) {
 	})
 	if ok {
 		v.publishSwitch("switch."+string(s.Phase), s, s.Error.Error())
+		v.endAsked(s.ID)
 	}
 }
 

@@ -99,6 +99,10 @@ type vm struct {
 	wish wish
 	// halfGiven is the last attempt of which the taker was told what its copy lacks.
 	halfGiven string
+	// noting is held by whoever asks for the guest's state, or changes it, until it is noted: what was true before doesn't replace what is true now.
+	noting sync.Mutex
+	// asked is the switch that it is noted of that a person asked for it here; "" if none is.
+	asked string
 	// slowed says that a switch lets the guest stand still and go on, time and again: that is no news.
 	slowed bool
 	// under is the switch that the loop's step is about. Once the step has let go of the VM, sw may be another one, which the step must not
@@ -189,6 +193,7 @@ func (v *vm) loop(ctx context.Context, first *baton.Event) {
 	defer close(v.done)
 	if first != nil {
 		_ = v.step(ctx, *first) // refusals are logged
+		v.recallAsked()
 	}
 	tick := time.NewTicker(batonTick)
 	defer tick.Stop()

@@ -69,7 +69,7 @@ func (v *vm) changeTable(change func(t volumes.Table) (volumes.Table, error)) er
 // putTable writes the record with what change makes of its table.
 func (v *vm) putTable(change func(t volumes.Table) (volumes.Table, error)) (table volumes.Table, err error) {
 	var refused error
-	err = v.changeRecord(func(r *directory.VM, spec map[string]any) {
+	err = v.changeRecord(nil, func(r *directory.VM, spec map[string]any) {
 		// Read again, as the record is now: nobody else writes it meanwhile.
 		s, err := specOf(*r)
 		if err == nil {

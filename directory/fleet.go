@@ -134,6 +134,18 @@ func (d *Directory) VM(id string) (vm VM, ok bool) {
 	return d.vm(id)
 }
 
+// VMRecord is the signed record of the VM in the preferred branch, whoever wrote it last. The caller doesn't change its bytes.
+func (d *Directory) VMRecord(id string) (r Record, ok bool) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	head := d.preferred(id)
+	if head == nil {
+		return r, false
+	}
+	r, ok = d.records[vmKey(id, head.root)]
+	return r, ok
+}
+
 // Removed says that the VM's owner has removed it: that word is here, signed. It is false of
 // a VM of which nothing is known (yet).
 func (d *Directory) Removed(id string) bool {

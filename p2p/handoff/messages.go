@@ -65,6 +65,7 @@ type Facts struct {
 // Bounds of what a message says, in bytes.
 const (
 	MaxDevice = 16 << 10
+	MaxRecord = 512 << 10
 	maxWords  = 1024 // of a sentence
 	maxHash   = 128
 )
@@ -96,6 +97,9 @@ type Offer struct {
 	Term uint64 `json:"term"` // the giver's
 	// Hardware is a hash of all that the guest sees; the taker must come to the same. "" from programs that don't say.
 	Hardware string `json:"hardware,omitempty"`
+	// Record is the giver's signed record of the VM, opaque here, at most MaxRecord bytes: what was changed a moment ago mustn't come after the VM. nil from
+	// programs that leave it to the exchange.
+	Record json.RawMessage `json:"record,omitempty"`
 }
 
 // Ready says that the taker's hypervisor waits for the memory.
@@ -226,6 +230,9 @@ func (b Offer) check() error {
 	}
 	if len(b.Hardware) > maxHash {
 		return fmt.Errorf("offer with a hash of %d bytes: %w", len(b.Hardware), ErrMalformed)
+	}
+	if len(b.Record) > MaxRecord {
+		return fmt.Errorf("offer with a record of %d bytes: %w", len(b.Record), ErrMalformed)
 	}
 	return nil
 }

@@ -32,6 +32,7 @@ type given struct {
 	t       *testing.T
 	dir     *directory.Directory // b's
 	aID     string
+	ours    *vfs.Mem // a's disk
 	mem     *vfs.Mem // b's copy
 	note    *note
 	lacking custody.Lacking
@@ -48,8 +49,8 @@ func give(t *testing.T) *given {
 	created, err := a.NewCreated(vmID)
 	must(t, err)
 	must(t, a.AppendTransfer(created))
-	ours := vfs.NewMem()
-	disk, err := vmdisk.Create("", vmdisk.ID{7}, blocks*vmdisk.Block, vmdisk.Options{FS: ours, BarrierEvery: -1, SaveEvery: -1})
+	g.ours = vfs.NewMem()
+	disk, err := vmdisk.Create("", vmdisk.ID{7}, blocks*vmdisk.Block, vmdisk.Options{FS: g.ours, BarrierEvery: -1, SaveEvery: -1})
 	must(t, err)
 	defer func() { must(t, disk.Close()) }()
 	must(t, disk.Activate(1))

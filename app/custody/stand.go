@@ -58,7 +58,8 @@ func (c Custody) Stand() Standing {
 	}
 	standing := Beyond
 	for _, t := range c.Dir.Choices(c.VM) {
-		if slices.ContainsFunc(t.Over, within) {
+		// What the chosen side had too wasn't given up with the other: it has gone since, by a rollback say.
+		if slices.ContainsFunc(t.Over, within) && !within(t.Prev) {
 			standing = GivenUp
 		}
 	}
@@ -79,7 +80,7 @@ func (c Custody) Judge(term uint64, busy bool) (newer, known bool) {
 	if t := c.chosenAgainst(term); t != nil && !c.Heeded(*t) {
 		return false, false
 	}
-	return busy || stand == GivenUp && c.ownGivenUp(), true
+	return busy || stand == GivenUp && c.ownGivenUp() || stand == OtherSide && c.untaken(), true
 }
 
 // ownGivenUp says that what the disk holds is in a given up side of this device's own: it becomes a restore point first.
@@ -87,7 +88,7 @@ func (c Custody) ownGivenUp() bool {
 	pos := directory.Position(c.Disk.Info().Position)
 	for _, t := range c.Dir.Choices(c.VM) {
 		for _, h := range t.Over {
-			if c.ownerOf(h) == c.Self && c.Dir.Relation(h, pos) == directory.RelationBehind {
+			if _, own := c.ownSide(h); own && c.Dir.Relation(h, pos) == directory.RelationBehind {
 				return true
 			}
 		}
@@ -95,12 +96,37 @@ func (c Custody) ownGivenUp() bool {
 	return false
 }
 
-// ownerOf is whose transfer it is, or "".
-func (c Custody) ownerOf(h directory.Hash) string {
-	if a := c.Dir.Ancestry(h); len(a) > 0 {
-		return a[len(a)-1].To
+// ownSide is the last transfer of a side that this device holds: it is to this device, or by its hand to one that hasn't shown that it took the VM.
+func (c Custody) ownSide(h directory.Hash) (last directory.SignedTransfer, own bool) {
+	a := c.Dir.Ancestry(h)
+	if len(a) == 0 {
+		return last, false
 	}
-	return ""
+	last = a[len(a)-1]
+	return last, last.To == c.Self || c.gaveInVain(last)
+}
+
+// untaken says that all that the disk holds was given to another device by this one's hand, and nothing shows that it was taken: what is here may be all that there
+// is of it.
+func (c Custody) untaken() bool {
+	pos := directory.Position(c.Disk.Info().Position)
+	return slices.ContainsFunc(c.Dir.History(c.VM), func(t directory.SignedTransfer) bool {
+		return c.gaveInVain(t) && t.Position == pos
+	})
+}
+
+// gaveInVain says that this device gave the VM away by t, and nothing shows that it was taken.
+func (c Custody) gaveInVain(t directory.SignedTransfer) bool {
+	if t.From != c.Self || t.Kind != directory.KindSwitch && t.Kind != directory.KindReturned {
+		return false
+	}
+	if vm, _ := c.Dir.VM(c.VM); vm.Written == t.Term {
+		return false
+	}
+	h := t.Hash()
+	return !slices.ContainsFunc(c.Dir.History(c.VM), func(next directory.SignedTransfer) bool {
+		return next.Prev == h && next.Record.Writer == t.To
+	})
 }
 
 // chosenAgainst is the newest choice that counts and gave up a side of this device's that began with term after or later; nil
@@ -109,7 +135,7 @@ func (c Custody) chosenAgainst(after uint64) *directory.SignedTransfer {
 	var found *directory.SignedTransfer
 	for _, t := range c.Dir.Choices(c.VM) {
 		for _, h := range t.Over {
-			if a := c.Dir.Ancestry(h); len(a) > 0 && a[len(a)-1].To == c.Self && a[len(a)-1].Term >= after && !c.repeats(t, h) {
+			if last, own := c.ownSide(h); own && last.Term >= after && !c.repeats(t, h) {
 				found = &t
 			}
 		}

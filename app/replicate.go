@@ -467,7 +467,8 @@ func (v *vm) stopApplying() {
 }
 
 // endForeign ends the stream of a device that isn't the owner any more, by this device's directory: what it wrote after this, and
-// after what is here has been judged, would be known to nobody.
+// after what is here has been judged, would be known to nobody. So it does with the owner's if the copy is, as has just been heard, a side of a conflict: by a
+// hand-off that the owner's takeover has overtaken, say. A side stays as it is until the person has chosen.
 func (v *vm) endForeign() {
 	v.mu.Lock()
 	run := v.applying
@@ -477,7 +478,7 @@ func (v *vm) endForeign() {
 	}
 	term, owner, _ := v.e.dir.Owner(v.id)
 	foreign := !run.push && run.owner != owner || run.push && run.term != term
-	if foreign {
+	if foreign || !v.custody().MayReceive() {
 		v.stopApplying()
 	}
 }

@@ -86,7 +86,7 @@ func (e *engine) performForced(a baton.Action) bool {
 func (e *engine) followHistory() bool {
 	e.look = false
 	if f := e.applying; f != nil && e.d.w.saboteur != keepsForeign {
-		if term, owner, _ := e.dir.Owner(vmID); !f.push && owner != f.owner.id || f.push && term != f.term {
+		if term, owner, _ := e.dir.Owner(vmID); !f.push && owner != f.owner.id || f.push && term != f.term || !e.d.w.saboteur.mayReceive(e) {
 			f.closeReplica()
 		}
 	}

@@ -90,7 +90,10 @@ func (e *engine) hear(l letter) {
 	e.events = append(e.events, ev)
 }
 
-var errForeign = errors.New("a transfer between other devices")
+var (
+	errForeign    = errors.New("a transfer between other devices")
+	errPassedOver = errors.New("the history went another way")
+)
 
 // verified makes a transfer part of the directory, from its encoded form.
 func (e *engine) verified(l letter) (directory.Transfer, error) {
@@ -105,12 +108,18 @@ func (e *engine) verified(l letter) (directory.Transfer, error) {
 	if t.From != l.from || t.To != e.d.id {
 		return t.Transfer, errForeign
 	}
-	return t.Transfer, e.dir.AppendTransfer(t)
+	if err := e.dir.AppendTransfer(t); err != nil {
+		return t.Transfer, err
+	}
+	if term, _, _ := e.dir.Owner(vmID); term > t.Term {
+		return t.Transfer, errPassedOver
+	}
+	return t.Transfer, nil
 }
 
 // passing says that an error of the directory may be gone later, with no harm done.
 func passing(err error) bool {
-	for _, e := range []error{directory.ErrGap, directory.ErrUnsure, directory.ErrUnknownDevice, errFlaky} {
+	for _, e := range []error{directory.ErrGap, directory.ErrUnsure, directory.ErrUnknownDevice, errFlaky, errPassedOver} {
 		if errors.Is(err, e) {
 			return true
 		}

@@ -58,32 +58,45 @@ func (c Custody) Kept(state []byte) (term uint64, err error) {
 		pos = directory.Position(c.Disk.Info().Position)
 	}
 	err = fmt.Errorf("the history of position %d/%d isn't known: %w", pos.Term, pos.Barrier, directory.ErrNotFound)
-	for _, prev := range c.branches(pos) {
+	beyond := c.Stand() == Beyond
+	for _, prev := range c.branches(pos, beyond) {
 		var t directory.SignedTransfer
 		if t, err = c.Dir.Keep(c.VM, prev, pos, directory.BatonEntry(c.VM, state)); err == nil {
-			return t.Term, nil
+			term = t.Term
+			if !beyond || c.Stand() != Beyond {
+				return term, nil
+			}
+			continue // that was said of it once, and speaks for it no more
 		}
 		if !errors.Is(err, directory.ErrChain) {
-			break
+			return 0, unwritten(fmt.Errorf("write what is kept: %w", err))
 		}
+	}
+	if term != 0 {
+		return term, nil
 	}
 	return 0, unwritten(fmt.Errorf("write what is kept: %w", err))
 }
 
 // branches are the transfers from which what is here may have gone on, the newest first: those to this device, those that it
-// signed itself, and that of the term in which its disk was written last, as far as they have all of the disk.
-func (c Custody) branches(pos directory.Position) []directory.Hash {
-	var list []directory.Hash
+// signed itself, and that of the term in which its disk was written last, as far as they have all of the disk. If others says so, all others that do follow: a replica's
+// may have gone on from any of them.
+func (c Custody) branches(pos directory.Position, others bool) []directory.Hash {
+	var list, rest []directory.Hash
 	for _, t := range slices.Backward(c.Dir.History(c.VM)) {
-		consented := t.From == c.Self && (t.Kind == directory.KindSwitch || t.Kind == directory.KindReturned)
-		if t.To != c.Self && !consented && t.Term != pos.Term {
+		h := t.Hash()
+		if c.Dir.Relation(h, pos) != directory.RelationBehind {
 			continue
 		}
-		if h := t.Hash(); c.Dir.Relation(h, pos) == directory.RelationBehind {
+		consented := t.From == c.Self && (t.Kind == directory.KindSwitch || t.Kind == directory.KindReturned)
+		switch {
+		case t.To == c.Self, consented, t.Term == pos.Term:
 			list = append(list, h)
+		case others:
+			rest = append(rest, h)
 		}
 	}
-	return list
+	return append(list, rest...)
 }
 
 // Renew lets the disk go on under term, which this device owns, undisturbed if it is active. Errors: ErrNoDisk, and vmdisk's.

@@ -150,3 +150,65 @@ func TestWhatTheChosenSideHadIsNotGivenUp(t *testing.T) {
 		t.Fatalf("when b has gone back it is %q", s)
 	}
 }
+
+// TestWhatWasGivenUpIsKeptAnew: a copy was kept as a side, and another side that has all of it was chosen. When that is taken over from with less, the copy is
+// something of its own again, and what was said of it before doesn't speak for it any more.
+func TestWhatWasGivenUpIsKeptAnew(t *testing.T) {
+	g := give(t)
+	d := open(t, "d", "a")
+	bID, _ := key("b")
+	dID, _ := key("d")
+	for _, dir := range []*directory.Directory{g.giver, g.dir} {
+		must(t, dir.AddMember(directory.Member{ID: dID, Name: "d"}))
+	}
+	must(t, d.AddMember(directory.Member{ID: bID, Name: "b"}))
+	created, _ := g.giver.Transfer(vmID, 1)
+	must(t, d.AppendTransfer(created))
+	_, err := d.TakeOver(vmID, created.Hash(), directory.Position{})
+	must(t, err)
+
+	// b hasn't heard that it was given the VM, when it keeps its copy.
+	early := open(t, "b", "a")
+	must(t, early.AddMember(directory.Member{ID: dID, Name: "d"}))
+	must(t, early.AppendTransfer(created))
+	meet(d, early, dID)
+	c := g.open()
+	t.Cleanup(func() { must(t, c.Disk.Close()) })
+	c.Dir = early
+	first, err := c.Kept([]byte("state"))
+	must(t, err)
+	meet(early, g.giver, bID)
+	meet(d, g.giver, dID)
+	kept, err := g.giver.Keep(vmID, created.Hash(), directory.Position(g.lacking.Position))
+	must(t, err)
+	var over []directory.Hash
+	for _, h := range g.giver.Heads(vmID) {
+		if h.Hash() != kept.Hash() {
+			over = append(over, h.Hash())
+		}
+	}
+	chosen, err := g.giver.Resolve(vmID, kept.Hash(), over, kept.Position, "keep", "")
+	must(t, err)
+	meet(g.giver, early, g.aID)
+	if s := c.Stand(); s != custody.Behind {
+		t.Fatalf("after the choice it is %q", s)
+	}
+
+	meet(g.giver, d, g.aID)
+	_, err = d.TakeOver(vmID, chosen.Hash(), directory.Position{})
+	must(t, err)
+	meet(d, early, dID)
+	if s := c.Stand(); s != custody.Beyond {
+		t.Fatalf("after the takeover it is %q", s)
+	}
+	for range 2 { // again, after a crash
+		anew, err := c.Kept([]byte("state"))
+		must(t, err)
+		if anew == first || c.Stand() != custody.Own {
+			t.Fatalf("kept first as %d, then as %d, and it is %q", first, anew, c.Stand())
+		}
+		if n := len(early.Heads(vmID)); n != 2 {
+			t.Fatalf("%d sides", n)
+		}
+	}
+}

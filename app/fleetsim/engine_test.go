@@ -375,7 +375,7 @@ func (w *world) wentOn(d *device, t directory.SignedTransfer, pos vmdisk.Positio
 		w.fail("%s goes on under term %d at %s, which isn't what was chosen", d.id, t.Term, pos)
 		return
 	}
-	if d.owned {
+	if d.owned && !w.truth.neverBegun(d, t) {
 		return // with all that was written here
 	}
 	c, ok := w.truth.contents[pos]

@@ -333,6 +333,9 @@ func (f *mirror) apply(o op) error {
 		f.replica.owned = false
 		if f.w.saboteur == acksUnapplied && f.feed != nil {
 			f.feed.Acked(o.pos)
+			if f.w.rng.IntN(40) == 0 && !f.w.healing {
+				f.replica.light(1, true) // the power fails just then
+			}
 		}
 		if err := f.applier.Barrier(o.pos); err != nil {
 			return err

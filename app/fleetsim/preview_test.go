@@ -219,12 +219,18 @@ func onItsWayOut(err error) bool {
 	return errors.Is(err, directory.ErrNotOwner) || errors.Is(err, directory.ErrNotFound) || errors.Is(err, directory.ErrUnknownDevice)
 }
 
-// stays checks that an owner's disk, of which it was certain that nothing writes it, is still what it was after a crash.
+// stays checks that an owner's disk, of which it was certain that nothing writes it, is still what it was after a crash. It may have got a new name for that
+// in the middle of which it crashed: for a peer that is to tell it from what it has.
 func (w *world) stays(d *device) {
 	if d.e.disk == nil || d.sure == (vmdisk.Position{}) || !d.owned {
 		return
 	}
-	if pos := d.e.disk.Position(); pos != d.sure {
-		w.fail("%s was certain that its disk stays at %s, and it is at %s after a crash", d.id, d.sure, pos)
+	c, err := d.read()
+	if err != nil {
+		w.trouble(d, "read", err)
+		return
+	}
+	if was := w.truth.contents[d.sure]; was == nil || *c != *was {
+		w.fail("%s was certain that its disk stays at %s, and it is another at %s after a crash", d.id, d.sure, d.e.disk.Position())
 	}
 }

@@ -164,11 +164,11 @@ var sabotages = []struct {
 	what saboteur
 	seed uint64
 }{
-	{forgetsGiving, 4}, {resumesGiven, 4}, {clearsEarly, 1}, {runsLoaded, 1}, {doesntStop, 1}, {losesPages, 8}, {ignoresTerm, 306}, {skipsJudge, 18},
-	{signsNothing, 18}, {receivesAll, 133}, {runsOn, 28}, {setsNothing, 20}, {takesUnwritten, 6},
-	{acksUnapplied, 1713}, {comparesNothing, 6}, {yieldsNothing, 6},
-	{alwaysCertain, 1}, {staysCertain, 12}, {writesBeside, 20}, {goesOnBeside, 366}, {keepsForeign, 91}, {guessesEqual, 17},
-	{lendsOld, 94}, {wholeEarly, 8}, {tellsFewer, 4}, {overwritesNewer, 4}, {leavesOut, 1}, {commitsHalf, 1}, {answersAlone, 1}, {leavesUnnamed, 38},
+	{forgetsGiving, 4}, {resumesGiven, 9}, {clearsEarly, 3}, {runsLoaded, 2}, {doesntStop, 2}, {losesPages, 11}, {ignoresTerm, 317}, {skipsJudge, 21},
+	{signsNothing, 21}, {receivesAll, 177}, {runsOn, 37}, {setsNothing, 21}, {takesUnwritten, 9},
+	{acksUnapplied, 11}, {comparesNothing, 21}, {yieldsNothing, 6},
+	{alwaysCertain, 1}, {staysCertain, 15}, {writesBeside, 30}, {goesOnBeside, 366}, {keepsForeign, 114}, {guessesEqual, 17},
+	{lendsOld, 164}, {wholeEarly, 8}, {tellsFewer, 8}, {overwritesNewer, 8}, {leavesOut, 9}, {commitsHalf, 3}, {answersAlone, 4}, {leavesUnnamed, 52},
 }
 
 // TestSabotageIsNoticed breaks one rule at a time: a defect of that kind must be found, or the simulator proves nothing.

@@ -91,6 +91,18 @@ func (u *truth) parent(term uint64) (t directory.SignedTransfer, ok bool) {
 	return directory.SignedTransfer{}, false
 }
 
+// neverBegun says that the choice t goes on with what the device was given, and never went on with: what it has written itself is older.
+func (u *truth) neverBegun(d *device, t directory.SignedTransfer) bool {
+	for t, ok := u.parent(t.Term); ok; t, ok = u.parent(t.Term) {
+		switch t.Kind {
+		case directory.KindResolved, directory.KindKept:
+		default:
+			return !isForced(t.Kind) && t.To == d.id && u.active[t.Term] == ""
+		}
+	}
+	return false
+}
+
 // within says whether the history of the position q went through p: what is at q has all that was at p, or overwrote it.
 func (u *truth) within(p, q vmdisk.Position) bool {
 	if p == (vmdisk.Position{}) {

@@ -48,6 +48,9 @@ type Client interface {
 	SyncNow(ctx context.Context, req api.SyncNow) error
 	Rollback(ctx context.Context, vm string) (*api.Rollback, error)
 	RollBack(ctx context.Context, req api.RollBackVM) error
+	AddDisk(ctx context.Context, req api.AddDisk) (*api.Job, error)
+	GrowDisk(ctx context.Context, req api.GrowDisk) error
+	RemoveDisk(ctx context.Context, req api.RemoveDisk) error
 }
 
 var _ Client = (*api.Client)(nil)
@@ -84,6 +87,7 @@ type gui struct {
 	drawn  bool
 	pair   *pairDialog // nil when closed
 	points *pointsDialog
+	disks  *disksDialog
 	before *api.Status // what notices were last made from
 	// troubled is when the person was last notified of each trouble.
 	troubled map[string]time.Time
@@ -149,6 +153,9 @@ func (g *gui) draw() {
 	if g.points != nil {
 		g.points.set(v)
 	}
+	if g.disks != nil {
+		g.disks.set(v)
+	}
 }
 
 // do carries out what a click asks for.
@@ -204,6 +211,14 @@ func (g *gui) do(a act) {
 		})
 	case verbDelete:
 		g.confirmDelete(a)
+	case verbDisks:
+		g.openDisks(a.ID)
+	case verbAddDisk:
+		g.openAddDisk(a.ID)
+	case verbGrowDisk:
+		g.openGrowDisk(a)
+	case verbRemoveDisk:
+		g.confirmRemoveDisk(a)
 	case verbHistory:
 		g.openHistory(a.ID)
 	case verbOffline:

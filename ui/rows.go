@@ -64,6 +64,7 @@ func (m *index) vmRow(vm *api.VM, now time.Time) vmRow {
 		r.Mood = moodTrouble
 	}
 	r.Points, r.PointList = pointsLine(vm.RestorePoints), m.points(vm, now)
+	r.Disks = m.disks(vm)
 	r.Switch = m.switchButton(vm, r.Bar != nil)
 	if sw := vm.Switch; r.Switch.Enabled && sw != nil && sw.Phase == api.PhaseFailed && sw.OfferPause > 0 && sw.To == m.st.Device.ID {
 		r.Anyway = button{Act: act{Verb: verbAnyway, ID: vm.ID, Pause: sw.OfferPause}, Label: t("button.anyway"), Enabled: !m.asked[vm.ID]}
@@ -98,7 +99,8 @@ func (m *index) extras(vm *api.VM, r *vmRow) {
 	if vm.Conflict != nil || vm.Unopened {
 		return
 	}
-	r.More = append(r.More, button{Act: act{Verb: verbSettings, ID: vm.ID}, Label: t("button.settings"), Enabled: ok && m.connected(vm.Owner)})
+	r.More = append(r.More, button{Act: act{Verb: verbSettings, ID: vm.ID}, Label: t("button.settings"), Enabled: ok && m.connected(vm.Owner)},
+		button{Act: act{Verb: verbDisks, ID: vm.ID}, Label: t("button.disks"), Enabled: m.up})
 	if vm.Here {
 		still := vm.State == api.VMStopped || vm.State == api.VMSuspended
 		r.More = append(r.More, button{Act: act{Verb: verbRemoveVM, ID: vm.ID}, Label: t("button.remove-vm"), Enabled: ok && still})
@@ -346,49 +348,6 @@ func (m *index) controls(vm *api.VM, moving bool) (button, []button) {
 		return mk(verbResume, t("button.resume")), []button{mk(verbForce, t("button.force"))}
 	}
 	return button{}, nil
-}
-
-// job is the bar of long work; false when it has ended well and there is nothing to tell.
-func (m *index) job(j *api.Job) (progress, bool) {
-	if v := j.Verification; j.Done && v != nil && len(v.Findings) > 0 {
-		return verified(v), true
-	}
-	if j.Done && j.Error == nil || j.ID == m.st.Offline.Job {
-		return progress{}, false // a preparation has a place of its own
-	}
-	going, failed := jobTitles(j)
-	p := progress{Title: going}
-	if j.Error != nil {
-		p.Title, p.Part = failed, -2
-		p.Detail = j.Error.Error()
-		return p, j.Error.Code != api.CodeCancelled
-	}
-	p.Part, p.Detail = flow(j.Bytes, j.Total, j.Rate, j.ETA)
-	p.Cancel = button{Act: act{Verb: verbDrop, ID: j.ID}, Label: t("button.cancel"), Enabled: m.up && !m.asked[j.ID]}
-	return p, true
-}
-
-// jobTitles says what a job does, and what it could not do.
-func jobTitles(j *api.Job) (going, failed string) {
-	switch j.Kind {
-	case "export":
-		return t("job.export.going", "VM", j.VMName), t("job.export.failed", "VM", j.VMName)
-	case "check":
-		return t("job.check.going", "VM", j.VMName), t("job.check.failed", "VM", j.VMName)
-	case "seed":
-		return t("job.seed.going", "VM", j.VMName), t("job.seed.failed", "VM", j.VMName)
-	case "verify":
-		return t("job.verify.going", "VM", j.VMName), t("job.verify.failed", "VM", j.VMName)
-	case "resolve":
-		if j.Phase == "heeding" {
-			return t("job.resolve.heeding", "VM", j.VMName), t("job.resolve.failed", "VM", j.VMName)
-		}
-		return t("job.resolve.going", "VM", j.VMName), t("job.resolve.failed", "VM", j.VMName)
-	case "offline":
-		return t("offline.preparing"), t("job.offline.failed")
-	default:
-		return t("job.create.going", "VM", j.VMName), t("job.create.failed", "VM", j.VMName)
-	}
 }
 
 // devices lists this device first, then the connected ones, then the rest, by name.

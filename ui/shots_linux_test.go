@@ -112,12 +112,17 @@ func shots(now time.Time) map[string]shot {
 	with("history", points, at(456, 154), at(490, 229))
 	with("running-here", running, at(456, 154))
 	with("settings", running, at(456, 154), at(490, 424))
+	with("disks", disksOf, at(456, 154), at(490, 307))
+	with("disks-run", running, at(456, 154), at(490, 463))
+	with("disk-add", disksOf, at(456, 154), at(490, 307), at(180, 432))
+	with("disk-grow", disksOf, at(456, 154), at(490, 307), at(506, 268))
+	with("disk-remove", disksOf, at(456, 154), at(490, 307), at(591, 268))
 	with("reset", running, at(456, 154), at(490, 268))
 	with("delete", func(st *api.Status) {
 		running(st)
 		st.VMs[0].State = api.VMSuspended
 		withPoints(st, now)
-	}, at(456, 154), at(490, 346))
+	}, at(456, 154), at(490, 385))
 	with("stopping", func(st *api.Status) { running(st); st.VMs[0].State = api.VMStopping })
 	with("remove", func(*api.Status) {}, at(722, 255))
 	with("leave", func(*api.Status) {}, at(722, 150))

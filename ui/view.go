@@ -82,6 +82,11 @@ const (
 	verbReset    verb = "reset"
 	verbSettings verb = "settings"  // of a VM
 	verbRemoveVM verb = "remove-vm" // tell what goes with it
+	// of a VM's disks; Sub is the disk
+	verbDisks      verb = "disks" // list them
+	verbAddDisk    verb = "add-disk"
+	verbGrowDisk   verb = "grow-disk"
+	verbRemoveDisk verb = "remove-disk"
 )
 
 // offlineID stands for disconnected mode among the IDs of things that are asked for.
@@ -147,6 +152,7 @@ type vmRow struct {
 	Conflict  *conflictRow
 	Points    string // how many restore points, "" for none
 	PointList []pointRow
+	Disks     diskSet
 }
 
 // deviceRow is one device.

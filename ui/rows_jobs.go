@@ -1,0 +1,48 @@
+package ui
+
+import "tagalong.org/tagalong/app/api"
+
+// job is the bar of long work; false when it has ended well and there is nothing to tell.
+func (m *index) job(j *api.Job) (progress, bool) {
+	if v := j.Verification; j.Done && v != nil && len(v.Findings) > 0 {
+		return verified(v), true
+	}
+	if j.Done && j.Error == nil || j.ID == m.st.Offline.Job {
+		return progress{}, false // a preparation has a place of its own
+	}
+	going, failed := jobTitles(j)
+	p := progress{Title: going}
+	if j.Error != nil {
+		p.Title, p.Part = failed, -2
+		p.Detail = j.Error.Error()
+		return p, j.Error.Code != api.CodeCancelled
+	}
+	p.Part, p.Detail = flow(j.Bytes, j.Total, j.Rate, j.ETA)
+	p.Cancel = button{Act: act{Verb: verbDrop, ID: j.ID}, Label: t("button.cancel"), Enabled: m.up && !m.asked[j.ID]}
+	return p, true
+}
+
+// jobTitles says what a job does, and what it could not do.
+func jobTitles(j *api.Job) (going, failed string) {
+	switch j.Kind {
+	case "export":
+		return t("job.export.going", "VM", j.VMName), t("job.export.failed", "VM", j.VMName)
+	case "check":
+		return t("job.check.going", "VM", j.VMName), t("job.check.failed", "VM", j.VMName)
+	case "seed":
+		return t("job.seed.going", "VM", j.VMName), t("job.seed.failed", "VM", j.VMName)
+	case "verify":
+		return t("job.verify.going", "VM", j.VMName), t("job.verify.failed", "VM", j.VMName)
+	case "add disk":
+		return t("job.add-disk.going", "VM", j.VMName), t("job.add-disk.failed", "VM", j.VMName)
+	case "resolve":
+		if j.Phase == "heeding" {
+			return t("job.resolve.heeding", "VM", j.VMName), t("job.resolve.failed", "VM", j.VMName)
+		}
+		return t("job.resolve.going", "VM", j.VMName), t("job.resolve.failed", "VM", j.VMName)
+	case "offline":
+		return t("offline.preparing"), t("job.offline.failed")
+	default:
+		return t("job.create.going", "VM", j.VMName), t("job.create.failed", "VM", j.VMName)
+	}
+}

@@ -100,6 +100,11 @@ func (v *vm) start(ctx context.Context) error {
 	}
 	v.second.Runs()
 	guest, err := v.e.opt.Hypervisor.Start(ctx, config)
+	if errors.Is(err, hypervisor.ErrRunsAlready) {
+		// An earlier engine had only begun to start it when it was killed: it is what was asked for.
+		v.log.Info("The VM's hypervisor was started before")
+		guest, err = v.e.opt.Hypervisor.Find(ctx, config)
+	}
 	if err != nil {
 		return explainHypervisor(err)
 	}

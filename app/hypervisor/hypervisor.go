@@ -20,6 +20,8 @@ var (
 	ErrTooOld = errors.New("hypervisor: too old")
 	// ErrNotRunning says that the VM's process isn't there.
 	ErrNotRunning = errors.New("hypervisor: the VM isn't running")
+	// ErrRunsAlready says that the VM's process is there already, though perhaps it has only begun: see Hypervisor.Find.
+	ErrRunsAlready = errors.New("hypervisor: the VM's process runs already")
 	// ErrConverged says that memory was all sent before the guest was stopped: cancel and begin again.
 	ErrConverged = errors.New("hypervisor: memory was complete before the guest was stopped")
 	// ErrNotDetached says that the guest didn't let go of a disk: it is still there.

@@ -19,7 +19,8 @@
 // An engine may be replaced by a newer one under a running VM. What the older one's QEMU was started with is therefore a contract, and
 // may only be added to (testdata/older keeps command lines of earlier engines, which are never changed and with which everything here must
 // still work):
-//   - the run directory of a VM is Config.Dir. In it "qemu.pid" has the process ID, and the command line of that process has
+//   - the run directory of a VM is Config.Dir. In it "qemu.lock" is locked by the process while it lives (flock; not by one that an engine of before
+//     the lock has started), "qemu.pid" has the process ID once it says that, and the command line of that process has
 //     the path of "qmp.sock", by which it is known again; "console.sock", "screen.sock", "agent.sock" and "memory.sock" are what they are
 //     called, "disk.sock" and "v-ID.sock" the engine's own, to which QEMU connects again for a day. One that isn't there is a thing that the VM
 //     was made without: it is looked for, not derived from a version.

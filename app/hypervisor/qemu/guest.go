@@ -58,8 +58,13 @@ func (q *QEMU) start(ctx context.Context, c hypervisor.Config, incoming bool) (h
 		return nil, fmt.Errorf("qemu: make the run directory: %w", err)
 	}
 	if pid := readPID(c.Dir); pid != 0 && alive(pid, c.Dir) {
-		return nil, fmt.Errorf("qemu: process %d already runs this VM", pid)
+		return nil, fmt.Errorf("qemu: process %d: %w", pid, hypervisor.ErrRunsAlready)
 	}
+	lock, err := claim(c.Dir)
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Close() // the process keeps it
 	for _, stale := range []string{qmpSocket(c.Dir), consoleSocket(c.Dir), screenSocket(c.Dir), agentSocket(c.Dir), memorySocket(c.Dir), pidFile(c.Dir)} {
 		if err := os.Remove(stale); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return nil, fmt.Errorf("qemu: clear the run directory: %w", err)
@@ -81,6 +86,9 @@ func (q *QEMU) start(ctx context.Context, c hypervisor.Config, incoming bool) (h
 	defer log.Close()
 	cmd := exec.Command(facts.Path, args...)
 	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = log, log, files
+	if lock != nil {
+		cmd.ExtraFiles = append(cmd.ExtraFiles, lock)
+	}
 	detach(cmd)
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("qemu: start %s: %w", facts.Path, err)
@@ -113,19 +121,18 @@ func (q *QEMU) start(ctx context.Context, c hypervisor.Config, incoming bool) (h
 // Running says whether the QEMU that was started for the run directory dir lives. It asks the system, not QEMU.
 func Running(dir string) bool {
 	pid := readPID(dir)
-	return pid != 0 && alive(pid, dir)
+	return pid != 0 && alive(pid, dir) || claimed(dir)
 }
 
 // Find implements hypervisor.Hypervisor.
 func (q *QEMU) Find(ctx context.Context, c hypervisor.Config) (hypervisor.Guest, error) {
-	pid := readPID(c.Dir)
-	if pid == 0 || !alive(pid, c.Dir) {
-		return nil, hypervisor.ErrNotRunning
+	pid, err := findPID(ctx, c.Dir)
+	if err != nil {
+		return nil, err
 	}
 	g := &guest{cfg: c, pid: pid, exited: make(chan struct{}), changed: make(chan struct{}, 1), watched: make(chan struct{})}
 	dialCtx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	var err error
 	// It may wait for its disk, which the engine that is to find it doesn't serve yet.
 	g.qmp, err = qmp.Attach(dialCtx, qmpSocket(c.Dir), func() error {
 		if !alive(pid, c.Dir) {
@@ -153,6 +160,25 @@ func (q *QEMU) Find(ctx context.Context, c hypervisor.Config) (hypervisor.Guest,
 		}
 	})
 	return g, nil
+}
+
+// findPID is the number of the process that lives for the run directory dir. One that was started a moment ago is waited for until it says its
+// number, or ends.
+func findPID(ctx context.Context, dir string) (int, error) {
+	for {
+		begun := claimed(dir)
+		if pid := readPID(dir); pid != 0 && alive(pid, dir) {
+			return pid, nil
+		}
+		if !begun {
+			return 0, hypervisor.ErrNotRunning
+		}
+		select {
+		case <-ctx.Done():
+			return 0, fmt.Errorf("qemu: find a process that has only begun: %w", ctx.Err())
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
 }
 
 // pollExit notices the end of a process that isn't our child.

@@ -245,6 +245,7 @@ func (v *vm) goOn(ctx context.Context, guest hypervisor.Guest) error {
 		return err
 	}
 	if state == hypervisor.StateRunning {
+		v.unslowed(guest)()
 		return nil
 	}
 	return v.carryOn(ctx, guest)

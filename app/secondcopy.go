@@ -84,9 +84,7 @@ func (v *vm) halt(ctx context.Context, g hypervisor.Guest) error {
 // carryOn lets the guest's processors run again. All that makes them run goes through it.
 func (v *vm) carryOn(ctx context.Context, g hypervisor.Guest) error {
 	v.second.Runs()
-	v.mu.Lock()
-	v.slowed = false
-	v.mu.Unlock()
+	defer v.unslowed(g)()
 	v.noting.Lock()
 	defer v.noting.Unlock()
 	if err := g.Continue(ctx); err != nil {
@@ -94,6 +92,20 @@ func (v *vm) carryOn(ctx context.Context, g hypervisor.Guest) error {
 	}
 	v.noteState(g, hypervisor.StateRunning)
 	return nil
+}
+
+// unslowed ends what a switch did to a guest that was slowed down in it: from now on it is news again when it stands still. What it returns has the
+// guest's clock set, which stood still as often, and is called when it runs.
+func (v *vm) unslowed(g hypervisor.Guest) func() {
+	v.mu.Lock()
+	was := v.slowed
+	v.slowed = false
+	v.mu.Unlock()
+	return func() {
+		if was {
+			v.guestGoesOn(g)
+		}
+	}
 }
 
 // securedPoll is how often is looked whether a guest that stands still for want of a second copy can go on.

@@ -20,6 +20,8 @@ const (
 	memPendingMax  = 1 << 20
 	// memAhead is how much may have come and not be read, in bytes of content; what comes beyond that isn't acknowledged.
 	memAhead = 1 << 20
+	// latelyWire is how many bytes on the wire tell how much compressing spares, or as many as the link carries in a second.
+	latelyWire = 512 << 10
 )
 
 var errMemoryEnded = errors.New("handoff: the memory stream was ended here")
@@ -49,6 +51,7 @@ type Memory struct {
 	changed *sync.Cond
 	err     error // final
 	win     flow.Window
+	lately  struct{ content, wire float64 } // bytes that were packed, and what they came to; what is older counts less
 	pending []byte
 	sending bool
 	closing bool     // Write won't come any more
@@ -72,15 +75,27 @@ func newMemory(s Stream, version int, giver bool) *Memory {
 	return m
 }
 
-// Speed is how much content a second the way carries at present, in bytes: what the link does, times what compressing spares. 0 is unknown.
+// Speed is how much content a second the way carries at present, in bytes: what the link does, times what compressing has spared lately. 0 is unknown.
 func (m *Memory) Speed() float64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	link, sent := m.win.Speed(), m.win.Sent()
-	if sent == 0 {
-		return 0
+	link := m.win.Speed()
+	if m.raw || m.lately.wire == 0 {
+		return link
 	}
-	return link * max(1, float64(m.passed.Load())/float64(sent))
+	return link * max(1, m.lately.content/m.lately.wire)
+}
+
+// packed notes what became of a piece of content: the first pass over a guest's memory, much of which is empty, says nothing of what it writes anew.
+func (m *Memory) packed(content, wire int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.lately.content += float64(content)
+	m.lately.wire += float64(wire)
+	if m.lately.wire > max(latelyWire, m.win.Speed()) {
+		m.lately.content /= 2
+		m.lately.wire /= 2
+	}
 }
 
 // Link is what is known of the link: bytes a second, and the way there and back. 0 is unknown.
@@ -126,6 +141,7 @@ func (m *Memory) Write(p []byte) (int, error) {
 			return n, err
 		}
 		m.frame = appendMemData(m.frame[:0], codec, len(piece), body)
+		m.packed(len(piece), len(m.frame))
 		if err := m.hand(m.frame); err != nil {
 			return n, err
 		}

@@ -152,7 +152,10 @@ func (c *commands) rate(args []string) {
 	recs, fsync := c.disk.rate, c.disk.fsync
 	c.disk.mu.Unlock()
 	c.ram.mu.Lock()
-	mem, set := c.ram.rate, c.ram.size
+	mem, set, noise := c.ram.rate, c.ram.size, 0
+	if c.ram.noise {
+		noise = 1
+	}
 	c.ram.mu.Unlock()
 	for _, a := range args {
 		name, value, _ := strings.Cut(a, "=")
@@ -166,6 +169,8 @@ func (c *commands) rate(args []string) {
 			mem, err = number(value, 0, maxMemRate)
 		case "set":
 			set, err = number(value, 1, maxMemSet)
+		case "noise":
+			noise, err = number(value, 0, 1)
 		default:
 			err = errors.New("unknown setting")
 		}
@@ -175,11 +180,11 @@ func (c *commands) rate(args []string) {
 		}
 	}
 	c.disk.setRate(recs, fsync)
-	if err := c.ram.resize(mem, set); err != nil {
+	if err := c.ram.resize(mem, set, noise == 1); err != nil {
 		c.answer("E rate: %v", err)
 		return
 	}
-	c.answer("OK rate recs=%d fsync=%d mem=%d set=%d", recs, fsync, mem, set)
+	c.answer("OK rate recs=%d fsync=%d mem=%d set=%d noise=%d", recs, fsync, mem, set, noise)
 }
 
 func number(s string, low, high int) (int, error) {

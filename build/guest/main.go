@@ -23,7 +23,7 @@
 // If the guest has the port of the guest agent, it answers there as qemu-ga does to questions about the clock.
 //
 // Commands, one a line, and their answers: status (S …), boot (BOOT …), verify
-// (V ok … or V bad …), ticks (K …), clock (C and the microseconds since 1970), rate recs= fsync= mem= set= (OK …), sync,
+// (V ok … or V bad …), ticks (K …), clock (C and the microseconds since 1970), rate recs= fsync= mem= set= noise= (OK …), sync,
 // start, stop, poweroff, net 10.0.0.7/24 (OK net: from then on the guest has that address and sends back what it
 // gets at port 7, UDP and TCP), efi WORD (OK efi: kept in the firmware's variables), efi (OK efi WORD), and unpack of the archive in the root folder, if the
 // image has one (OK …); anything else gets E …. If the last word of a

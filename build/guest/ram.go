@@ -28,21 +28,23 @@ type ram struct {
 	set   *memory.Set
 	rate  int // MiB a second
 	size  int // MiB
+	noise bool
 	bad   int
 	pages uint64 // dirtied so far
 }
 
 func newRAM(out *output, rate, size int) (*ram, error) {
 	r := &ram{out: out}
-	return r, r.resize(rate, size)
+	return r, r.resize(rate, size, false)
 }
 
-// resize sets rate and working set, in MiB; a new size starts a new set.
-func (r *ram) resize(rate, size int) error {
+// resize sets rate and working set, in MiB; a new size starts a new set. noise fills what is dirtied with what can't be compressed.
+func (r *ram) resize(rate, size int, noise bool) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.rate = rate
+	r.rate, r.noise = rate, noise
 	if r.set != nil && size == r.size {
+		r.set.Noise = noise
 		return nil
 	}
 	mem, err := unix.Mmap(-1, 0, size<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
@@ -52,6 +54,7 @@ func (r *ram) resize(rate, size int) error {
 	old := r.mem
 	r.mem, r.size = mem, size
 	r.set = memory.New(mem, uint64(time.Now().UnixNano()))
+	r.set.Noise = noise
 	if old != nil {
 		if err := unix.Munmap(old); err != nil {
 			return fmt.Errorf("unmap the old set: %w", err)

@@ -38,12 +38,13 @@ type Verdict struct {
 }
 
 // Rate is what the guest does: records a second and records between two syncs,
-// MiB of memory dirtied a second and MiB that it is spread over.
+// MiB of memory dirtied a second and MiB that it is spread over; with Noise, what is written there can't be compressed.
 type Rate struct {
 	Records int
 	Fsync   int
 	Mem     int
 	Set     int
+	Noise   bool
 }
 
 // WaitReady waits until the guest runs here and takes commands, and returns what
@@ -85,7 +86,11 @@ func (c *Console) Verify(ctx context.Context) (Verdict, error) {
 
 // SetRate tells the guest what to do.
 func (c *Console) SetRate(ctx context.Context, r Rate) error {
-	_, err := c.Command(ctx, fmt.Sprintf("rate recs=%d fsync=%d mem=%d set=%d", r.Records, r.Fsync, r.Mem, r.Set), "OK rate")
+	noise := 0
+	if r.Noise {
+		noise = 1
+	}
+	_, err := c.Command(ctx, fmt.Sprintf("rate recs=%d fsync=%d mem=%d set=%d noise=%d", r.Records, r.Fsync, r.Mem, r.Set, noise), "OK rate")
 	return err
 }
 

@@ -28,6 +28,9 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // Set is a working set of pages. It is not safe for concurrent use.
 type Set struct {
+	// Noise fills pages that are dirtied from now on with what can't be compressed. What is between the stamps is zero otherwise, or as it was.
+	Noise bool
+
 	mem  []byte
 	gens []uint32 // by page: the generation last written
 	rnd  uint64
@@ -75,6 +78,12 @@ func (s *Set) Check(n int) []int {
 
 func (s *Set) stamp(p int) {
 	s.gens[p]++
+	if s.Noise {
+		page := s.mem[p*PageSize:][:PageSize]
+		for off := 0; off < PageSize; off += 8 {
+			binary.LittleEndian.PutUint64(page[off:], s.random())
+		}
+	}
 	v := s.random()
 	for off := 0; off < PageSize; off += stampEvery {
 		b := s.mem[p*PageSize+off:][:stampSize]

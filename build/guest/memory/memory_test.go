@@ -15,6 +15,7 @@ func TestCheckFindsEveryChangedStamp(t *testing.T) {
 		if s.Pages() != pages {
 			t.Fatalf("%d pages, want %d", s.Pages(), pages)
 		}
+		s.Noise = rapid.Bool().Draw(t, "noise")
 		before := slices.Clone(mem)
 		s.Dirty(rapid.IntRange(0, 40).Draw(t, "dirtied"))
 		if bad := s.Check(pages); len(bad) != 0 {

@@ -154,7 +154,7 @@ func (v *vm) guestExited(g hypervisor.Guest) {
 // errFell is the problem of a VM whose hypervisor has ended by itself.
 func errFell(vm string) *api.Error {
 	return &api.Error{Code: api.CodeInternal, Sentence: fmt.Sprintf("%s's hypervisor ended unexpectedly: what was open in it and not saved is lost, its disk is whole.", vm),
-		Next: "Start it again: tagalong vm start"}
+		Next: "Start it again: tagalong vm start", Remedy: api.RemedyStart}
 }
 
 // SuspendVM implements api.Engine.

@@ -298,7 +298,8 @@ func (v *vm) becomeReplica(ctx context.Context, a baton.Action) {
 func (v *vm) reportStopped() {
 	v.log.Warn("The memory of the VM is lost; its disk is whole")
 	v.e.tell("vm.memory-lost", v, fmt.Sprintf("%s had to be stopped: what was open in it and not saved is lost, its disk is whole.", v.name()))
-	v.setProblem(&api.Error{Code: api.CodeInternal, Sentence: "The memory was lost in a switch; the disk is whole.", Next: "Start it again: tagalong vm start"})
+	v.setProblem(&api.Error{Code: api.CodeInternal, Sentence: "The memory was lost in a switch; the disk is whole.", Next: "Start it again: tagalong vm start",
+		Remedy: api.RemedyStart})
 }
 
 func (v *vm) setProblem(p *api.Error) {

@@ -235,8 +235,21 @@ func (v *vm) endSwitch(r *switchRun, reason string) {
 	}
 }
 
-// explainEnd says why a switch came to nothing. The VM goes on where it was in every case.
+// explainEnd says why a switch came to nothing, and whether the button is to be pressed again. The VM goes on where it was in every case.
 func explainEnd(s api.Switch, reason string) *api.Error {
+	e := whyEnded(s, reason)
+	switch reason {
+	case baton.ReasonCancelled, baton.ReasonNotOwner, baton.ReasonOusted, reasonSuspended, reasonLeaving, reasonNotReady, reasonConflict, reasonSeesPoint,
+		reasonNoHypervisor, reasonAccel, reasonTooBusy:
+	default:
+		if !strings.HasPrefix(reason, reasonPreflight) {
+			e.Remedy = api.RemedySwitch
+		}
+	}
+	return e
+}
+
+func whyEnded(s api.Switch, reason string) *api.Error {
 	stays := fmt.Sprintf("%s stays on %s.", s.VMName, s.FromName)
 	switch reason {
 	case baton.ReasonCancelled:

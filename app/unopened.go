@@ -89,5 +89,5 @@ func (e *Engine) unopenedStatus(r directory.VM, why *api.Error) api.VM {
 // errFullDisk is the trouble of a device on which nothing can be noted any more.
 func errFullDisk(cause error) *api.Error {
 	return &api.Error{Code: api.CodeSpace, Sentence: "This device's disk is full: VMs here stand still when they write, and can't be moved or changed.",
-		Next: "Free some space, a few hundred megabytes at least; everything goes on by itself then.", Cause: cause.Error()}
+		Next: "Free some space, a few hundred megabytes at least; everything goes on by itself then.", Remedy: api.RemedyWait, Cause: cause.Error()}
 }

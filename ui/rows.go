@@ -84,7 +84,9 @@ func (m *index) vmRow(vm *api.VM, now time.Time) vmRow {
 // extras are the things that one can do with a VM besides running it.
 func (m *index) extras(vm *api.VM, r *vmRow) {
 	ok := m.up && !m.asked[vm.ID]
-	if own := replicaOf(vm, m.st.Device.ID); !vm.Here && vm.Conflict == nil && r.Bar == nil && own != nil && own.State != api.ReplicaCopying {
+	// A hand-off that stands still for a lost device has a bar, and no end of its own.
+	free := r.Bar == nil || vm.Problem != nil && vm.Problem.Remedy == api.RemedyTake
+	if own := replicaOf(vm, m.st.Device.ID); !vm.Here && vm.Conflict == nil && free && own != nil && own.State != api.ReplicaCopying {
 		if vm.Orphan || !m.connected(vm.Owner) { // one that can be asked is asked
 			r.Take = button{Act: act{Verb: verbTake, ID: vm.ID}, Label: t("button.take"), Enabled: ok}
 		}

@@ -40,20 +40,20 @@ func Why(f Facts) *api.Error {
 	switch {
 	case !f.Room && f.State != baton.Given:
 		return &api.Error{Code: api.CodeSpace, Sentence: fmt.Sprintf("%s stands still: this device's disk is too full to hand it over.", f.VM),
-			Next: "Free some space on this device; then it goes on by itself."}
+			Next: "Free some space on this device; then it goes on by itself.", Remedy: api.RemedyWait}
 	case !f.Linked && f.State == baton.Given:
 		return &api.Error{Code: api.CodeUnreachable, Sentence: fmt.Sprintf("%s stands still here: the connection to %s was lost while it was handed over.", f.VM, f.Other),
-			Next: fmt.Sprintf("It goes on there, or here, when the two see each other again. If %s is lost, have it here: %s", f.Other, force)}
+			Next: fmt.Sprintf("It goes on there, or here, when the two see each other again. If %s is lost, have it here: %s", f.Other, force), Remedy: api.RemedyTake}
 	case !f.Linked && f.State == baton.Loaded:
 		return &api.Error{Code: api.CodeUnreachable, Sentence: fmt.Sprintf("The connection to %s was lost while %s was handed over: it goes on there, or here when the two see each other again.", f.Other, f.VM),
-			Next: fmt.Sprintf("If %s is lost, have it here: %s", f.Other, force)}
+			Next: fmt.Sprintf("If %s is lost, have it here: %s", f.Other, force), Remedy: api.RemedyTake}
 	case f.For < Patience:
 		return nil
 	case f.State == baton.Given || f.State == baton.Loaded:
 		return &api.Error{Code: api.CodeBusy, Sentence: fmt.Sprintf("%s stands still: %s doesn't go on with the hand-over.", f.VM, f.Other),
-			Next: fmt.Sprintf("Look what %s says: its disk may be full. When it can, the VM goes on by itself.", f.Other)}
+			Next: fmt.Sprintf("Look what %s says: its disk may be full. When it can, the VM goes on by itself.", f.Other), Remedy: api.RemedyWait}
 	default:
 		return &api.Error{Code: api.CodeInternal, Sentence: fmt.Sprintf("%s stands still: the hand-over can't be written down here.", f.VM),
-			Next: "Check this device's disk; the engine's log has the cause. It is tried again until it works."}
+			Next: "Check this device's disk; the engine's log has the cause. It is tried again until it works.", Remedy: api.RemedyWait}
 	}
 }

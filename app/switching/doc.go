@@ -23,22 +23,32 @@
 //
 // What becomes of the VM when one thing is hurt while a switch stands at one step. It is found out for real by build/matrix, which reads this
 // table and fails where it isn't so; one device has the VM afterwards, and the guest's memory goes on with it. Where there is a !, the memory was
-// lost with its hypervisor: the VM is stopped, its disk has all that was flushed, the person reads so, and starting it works.
+// lost with its hypervisor: the VM is stopped, its disk has all that was flushed. After a / is what the person reads to be done (api.Remedy), in
+// turn: the window has a button for it, and the matrix takes the same step and sees that it works.
 //
-//	              preflight  incoming  pre-copy  switchover  given  received  unconfirmed  hydrating
-//	taker-engine  giver      giver     giver     giver       giver  giver     taker        taker
-//	giver-engine  giver      giver     giver     giver       taker  taker     taker        taker
-//	taker-qemu    -          giver     giver     giver       giver  giver     taker!       taker!
-//	giver-qemu    giver!     giver!    giver!    giver!      taker  taker     taker        -
-//	link          giver      giver     giver     giver       taker  taker     taker        taker
-//	taker-disk    giver      giver     giver     giver       taker  taker     taker        taker
-//	giver-disk    giver      giver     giver     giver       taker  taker     taker        taker
-//	cancel        giver      giver     giver     giver       taker  taker     taker        taker
+//	              preflight    incoming     pre-copy     switchover   given             received     unconfirmed  hydrating
+//	taker-engine  giver        giver/switch giver/switch giver/switch giver/switch      giver/switch taker        taker
+//	giver-engine  giver/switch giver/switch giver/switch giver/switch taker             taker        taker        taker
+//	taker-qemu    -            giver/switch giver/switch giver/switch giver/switch      giver/switch taker!/start taker!/start
+//	giver-qemu    giver!/start giver!/start giver!/start giver!/start taker             taker        taker        -
+//	link          giver/switch giver/switch giver/switch giver/switch taker/take        taker        taker        taker
+//	taker-lost    -            -            -            -            giver/take+switch -            -            -
+//	taker-disk    giver/switch giver/switch giver/switch giver/switch taker/wait        taker/wait   taker        taker
+//	giver-disk    giver/resume giver/resume giver/resume giver/resume taker             taker        taker        taker
+//	cancel        giver        giver        giver        giver        taker             taker        taker        taker
+//
+//	(nothing)  it is well: the switch is done, or was called off
+//	switch     the VM runs where it was; why the switch came to nothing is read where it was asked for: press Switch to this machine again
+//	start      the memory was lost, or the hypervisor ended unexpectedly, the disk is whole: press Start, where the VM is
+//	resume     the guest was stopped by a full disk: free some space, press Resume
+//	take       the VM runs nowhere, for the connection ended as it was given away: it goes on by itself when the two see each other again; or, if
+//	           the other one is lost, press Take over (row taker-lost, where that is done)
+//	wait       the VM runs nowhere until the disk has room that the sentence names: it goes on by itself then
 //
 // The steps: the giver was asked and hasn't offered the VM yet; the taker's hypervisor waits for memory; memory flows; the guest stands still, its disk
 // is sealed, all but the devices' state has left; the giver has given the VM away and the taker hasn't heard; it has heard and hasn't written it down;
 // the guest runs there and the giver doesn't know; it is over and the taker's disk lacks blocks. The engines and QEMUs are killed, nothing passes the
-// link for a while, a disk is filled to the last byte, and the person calls the switch off.
+// link for a while, or until the person at the giver has given the taker up, a disk is filled to the last byte, and the person calls the switch off.
 //
 // What the person reads: why a switch failed, with the VM still on the giver (explainEnd in app/switchrun.go), where it was asked for; that the memory was
 // lost, or the hypervisor ended unexpectedly, and to start the VM; where the VM runs nowhere until the link or the disk is mended, why, and that it

@@ -122,7 +122,7 @@ func (t *trial) happen(ctx context.Context) error {
 		return killGuest(ctx, taker)
 	case GiverQEMU:
 		return killGuest(ctx, giver)
-	case Link:
+	case Link, Lost:
 		t.heals = append(t.heals, giver.Host.Heal)
 		return giver.Host.Mute(ctx)
 	case TakerDisk:
@@ -162,17 +162,29 @@ func kill(ctx context.Context, p *story.PC) error {
 
 // killGuest kills the QEMU on a PC; there must be one.
 func killGuest(ctx context.Context, p *story.PC) error {
-	pids, err := p.Host.Processes(ctx)
+	pid, err := qemuOn(ctx, p)
+	if err == nil && pid == 0 {
+		err = fmt.Errorf("there is no QEMU on %s", p.Name)
+	}
 	if err != nil {
 		return err
+	}
+	return unix.Kill(pid, unix.SIGKILL)
+}
+
+// qemuOn is the QEMU that lives on a PC; 0 is none.
+func qemuOn(ctx context.Context, p *story.PC) (int, error) {
+	pids, err := p.Host.Processes(ctx)
+	if err != nil {
+		return 0, err
 	}
 	for _, pid := range pids {
 		name, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/comm")
 		if err == nil && strings.HasPrefix(string(name), "qemu-system") {
-			return unix.Kill(pid, unix.SIGKILL)
+			return pid, nil
 		}
 	}
-	return fmt.Errorf("there is no QEMU on %s", p.Name)
+	return 0, nil
 }
 
 // behind is how many records of 4 KiB the taker lacks at least when it hydrates.
@@ -239,22 +251,25 @@ func switchError(v api.VM) *api.Error {
 // onward is how many records a guest has to make durable to have gone on though a disk is full.
 const onward = 40
 
+// cut says whether nothing passes the link in this trial.
+func (t *trial) cut() bool { return t.cell.Fault == Link || t.cell.Fault == Lost }
+
 // meanwhile waits, while what has befallen lasts, until the VM runs somewhere, for a while if it is a full disk that may stop it, or both PCs say
-// why it doesn't.
+// why it doesn't. A taker that counts as lost is done without then.
 func (t *trial) meanwhile(ctx context.Context) error {
-	if t.cell.Fault != Link && t.cell.Fault != TakerDisk && t.cell.Fault != GiverDisk {
+	if !t.cut() && t.cell.Fault != TakerDisk && t.cell.Fault != GiverDisk {
 		return nil
 	}
 	var begun uint64
 	v, err := t.until(ctx, "it neither runs nor is explained meanwhile", func(v [2]api.VM) string {
 		for i := range v {
-			if t.cell.Fault == Link && t.linked(ctx, i) {
+			if t.cut() && t.linked(ctx, i) {
 				return names[i] + " hasn't noticed"
 			}
 		}
 		for i := range v {
 			if v[i].Here && v[i].State == api.VMRunning && (v[i].Switch == nil || v[i].Switch.Phase.Ended()) {
-				if t.cell.Fault == Link {
+				if t.cut() {
 					return ""
 				}
 				return t.goesOn(i, &begun)
@@ -270,13 +285,48 @@ func (t *trial) meanwhile(ctx context.Context) error {
 		}
 		return ""
 	})
-	if i, ok := owner(v); !ok || v[i].State != api.VMRunning {
+	if i, ok := owner(v); err == nil && (!ok || v[i].State != api.VMRunning) {
 		for i := range v {
 			t.say("%s says meanwhile: %v", names[i], explained(v[i]))
 		}
-		t.out.Meanwhile = explained(v[t.taker])
+		t.out.Meanwhile = v[t.giver].Problem
+		if ok {
+			t.out.Meanwhile = explained(v[i])
+		}
+		t.out.read(t.out.Meanwhile)
+	}
+	if err == nil && t.cell.Fault == Lost {
+		err = t.press(ctx, t.giver, t.out.Meanwhile)
 	}
 	return err
+}
+
+// press does what a person on a PC reads to be done, as the window's button would. What a fault's end mends, and the switch, which the next cell
+// begins with, need no press.
+func (t *trial) press(ctx context.Context, on int, read *api.Error) error {
+	if read == nil {
+		return fmt.Errorf("%s says nothing of what to do", names[on])
+	}
+	c := t.pc(on).Client
+	var err error
+	switch read.Remedy {
+	case api.RemedyStart:
+		err = c.StartVM(ctx, vmName)
+	case api.RemedyResume:
+		err = c.ResumeVM(ctx, vmName)
+	case api.RemedyTake:
+		var told *api.Takeover
+		if told, err = c.Takeover(ctx, vmName); err == nil {
+			err = c.TakeOver(ctx, api.TakeOverVM{VM: vmName, Token: told.Token})
+		}
+	default:
+		err = fmt.Errorf("there is no button for %q", read.Remedy)
+	}
+	if err != nil {
+		return fmt.Errorf("%s says %q, and what it says doesn't work: %w", names[on], read.Error(), err)
+	}
+	t.say("on %s it says %q: done (%s)", names[on], read.Error(), read.Remedy)
+	return nil
 }
 
 // goesOn says that a PC's guest hasn't made so many records durable since begun, which is set at the first look; or nothing.
@@ -320,6 +370,11 @@ func (t *trial) afterwards(ctx context.Context) error {
 		case v[i].State == api.VMPaused && v[i].Problem == nil:
 			return "it is about to go on" // a guest that was to be given away
 		}
+		if v[i].State == api.VMRunning && (t.cell.Fault == TakerQEMU || t.cell.Fault == GiverQEMU) {
+			if pid, err := qemuOn(ctx, t.pc(i)); err != nil || pid == 0 {
+				return "nobody has noticed that its QEMU is gone"
+			}
+		}
 		return ""
 	})
 	if err != nil {
@@ -333,7 +388,9 @@ func (t *trial) afterwards(ctx context.Context) error {
 	if s := v[t.taker].Switch; s != nil {
 		t.out.Ended = s.Phase // perhaps as the engine recalls it that was started again
 	}
-	t.out.Afterwards = explained(v[t.taker])
+	if i != t.taker {
+		t.out.Afterwards = explained(v[t.taker])
+	}
 	if t.out.Ended == api.PhaseDone && i != t.taker {
 		return fmt.Errorf("the person reads that it was done:\n%s", told(v))
 	}
@@ -342,12 +399,11 @@ func (t *trial) afterwards(ctx context.Context) error {
 	}
 	if v[i].State != api.VMRunning {
 		t.out.Afterwards = explained(v[i])
-		t.out.Pressed = "start"
-		t.say("it is %s on %s; the person reads: %v", v[i].State, names[i], t.out.Afterwards)
-		if err := t.pc(i).Client.StartVM(ctx, vmName); err != nil {
-			return fmt.Errorf("the button doesn't work: %w", err)
+		if err := t.press(ctx, i, t.out.Afterwards); err != nil {
+			return err
 		}
 	}
+	t.out.read(t.out.Afterwards)
 	t.say("it was over after %.1f s, the VM is on %s", time.Since(began).Seconds(), names[i])
 	return nil
 }

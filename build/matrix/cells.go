@@ -40,9 +40,11 @@ const (
 	TakerDisk   Fault = "taker-disk" // nothing can be stored any more
 	GiverDisk   Fault = "giver-disk"
 	Cancel      Fault = "cancel" // the person who pressed the button calls it off
+	// Lost is Link, and who is at the giver holds the taker for lost, and takes the VM over that stands still.
+	Lost Fault = "taker-lost"
 )
 
-var faults = []Fault{TakerEngine, GiverEngine, TakerQEMU, GiverQEMU, Link, TakerDisk, GiverDisk, Cancel}
+var faults = []Fault{TakerEngine, GiverEngine, TakerQEMU, GiverQEMU, Link, Lost, TakerDisk, GiverDisk, Cancel}
 
 // Cell is one of the matrix.
 type Cell struct {
@@ -52,9 +54,10 @@ type Cell struct {
 
 func (c Cell) String() string { return string(c.Fault) + "/" + string(c.Phase) }
 
-// there says whether there is anything to befall: before the switch the taker has no QEMU, and after it the giver has none.
+// there says whether there is anything to befall: before the switch the taker has no QEMU, and after it the giver has none; and only when the VM
+// was given away and nobody has heard of it does it run nowhere for a lost link.
 func (c Cell) there() bool {
-	return c != Cell{TakerQEMU, Preflight} && c != Cell{GiverQEMU, Hydrating}
+	return c != Cell{TakerQEMU, Preflight} && c != Cell{GiverQEMU, Hydrating} && (c.Fault != Lost || c.Phase == Given)
 }
 
 // step is where which side's engine is held.
@@ -127,19 +130,52 @@ type Outcome struct {
 	Ended api.SwitchPhase
 	// Meanwhile is what was read while nothing ran because of what had befallen, and Afterwards what was read when it was over.
 	Meanwhile, Afterwards *api.Error
-	// Pressed is the button that was needed.
-	Pressed string
+	// Remedies are what the person was told to do, in turn: while nothing ran, and when it was over.
+	Remedies []api.Remedy
 }
 
-// word is the outcome as the table has it: who has the VM, and ! if its memory was lost and it had to be started.
-func (o Outcome) word() string {
-	if o.Kept {
-		return o.Runs
+// read notes what the person was told to do, once if it is told again.
+func (o *Outcome) read(e *api.Error) {
+	if e != nil && e.Remedy != "" && (len(o.Remedies) == 0 || o.Remedies[len(o.Remedies)-1] != e.Remedy) {
+		o.Remedies = append(o.Remedies, e.Remedy)
 	}
-	return o.Runs + "!"
+}
+
+// word is the outcome as the table has it: who has the VM, ! if its memory was lost and it had to be started, and what the person was told to do.
+func (o Outcome) word() string {
+	w := o.Runs
+	if !o.Kept {
+		w += "!"
+	}
+	between := "/"
+	for _, r := range o.Remedies {
+		w, between = w+between+string(r), "+"
+	}
+	return w
 }
 
 // fits says whether the outcome is one that the table allows: several are separated by "|".
 func (o Outcome) fits(allowed string) bool {
 	return slices.Contains(strings.Split(allowed, "|"), o.word())
+}
+
+// possible says whether words are what the table may have for a cell.
+func possible(words string) bool {
+	for word := range strings.SplitSeq(words, "|") {
+		runs, remedies, told := strings.Cut(word, "/")
+		if runs = strings.TrimSuffix(runs, "!"); runs != "giver" && runs != "taker" {
+			return false
+		}
+		if !told {
+			continue
+		}
+		for r := range strings.SplitSeq(remedies, "+") {
+			switch api.Remedy(r) {
+			case api.RemedySwitch, api.RemedyStart, api.RemedyResume, api.RemedyTake, api.RemedyWait:
+			default:
+				return false
+			}
+		}
+	}
+	return true
 }

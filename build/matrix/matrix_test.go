@@ -25,6 +25,7 @@ var (
 	seed       = flag.Uint64("matrix.seed", 1, "which cells the sample has; 0 is others each time")
 	some       = flag.Int("matrix.sample", 5, "how many cells the sample has")
 	row        = flag.Int("matrix.switches", 6, "how many switches in a row, after the cells")
+	kills      = flag.Int("matrix.kills", 4, "an engine is killed in one of so many of those")
 	keep       = flag.String("matrix.keep", "", "directory for the engines' logs of a run that failed")
 )
 
@@ -93,7 +94,13 @@ func chosen(t *testing.T) []Cell {
 // killed at random; and in the end the copies are compared and booted.
 func TestMatrix(t *testing.T) {
 	list := chosen(t)
-	t.Logf("again with: go test ./build/matrix/ -matrix.seed %d -matrix.sample %d -matrix.switches %d", *seed, *some, *row)
+	again := fmt.Sprintf("again with: go test ./build/matrix/ -matrix.seed %d -matrix.sample %d -matrix.switches %d -matrix.kills %d", *seed, *some, *row, *kills)
+	t.Log(again)
+	defer func() {
+		if t.Failed() {
+			t.Log(again)
+		}
+	}()
 	ctx := t.Context()
 	must, err := readTable(tableFile)
 	if err != nil {
@@ -104,7 +111,7 @@ func TestMatrix(t *testing.T) {
 		return
 	}
 	if *row > 0 {
-		sum, err := w.inARow(ctx, *row, rand.New(rand.NewPCG(*seed, 0x726f77)))
+		sum, err := w.inARow(ctx, *row, max(1, *kills), rand.New(rand.NewPCG(*seed, 0x726f77)))
 		t.Log(sum)
 		if err != nil {
 			t.Fatal(err)
@@ -126,14 +133,11 @@ func cellByCell(ctx context.Context, t *testing.T, w *world, list []Cell, must m
 		if err == nil && !out.fits(must[c]) {
 			err = fmt.Errorf("the table of app/switching has %s, it came to %s", must[c], out.word())
 		}
-		fmt.Fprintf(&table, "%-24s %-7s %-10s %5.1f s", c, out.word(), out.Ended, time.Since(began).Seconds())
+		fmt.Fprintf(&table, "%-24s %-14s %-10s %5.1f s", c, out.word(), out.Ended, time.Since(began).Seconds())
 		for _, read := range []*api.Error{out.Meanwhile, out.Afterwards} {
 			if read != nil {
 				fmt.Fprintf(&table, "  %q", read.Error())
 			}
-		}
-		if out.Pressed != "" {
-			fmt.Fprintf(&table, "  (%s was pressed)", out.Pressed)
 		}
 		fmt.Fprintln(&table)
 		if err != nil {

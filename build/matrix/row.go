@@ -22,6 +22,33 @@ type tally struct {
 	Done, Stayed, Killed int
 	Pauses               []time.Duration // as the engines tell them
 	Took                 []time.Duration // from the click to the end of one without a kill
+	Moments              []moment        // of the kills that weren't at a step
+}
+
+// moment is when after the click an engine was killed that wasn't held anywhere, and what became of it.
+type moment struct {
+	After time.Duration
+	Giver bool // whose engine it was
+	Went  bool
+}
+
+func (m moment) String() string {
+	side, went := "taker", "stayed"
+	if m.Giver {
+		side = "giver"
+	}
+	if m.Went {
+		went = "went"
+	}
+	return fmt.Sprintf("%s after %d ms (%s)", side, m.After.Milliseconds(), went)
+}
+
+// lasts is how long a switch takes that nothing befalls, from what was seen so far.
+func (s tally) lasts() time.Duration {
+	if len(s.Took) == 0 {
+		return 0
+	}
+	return slices.Sorted(slices.Values(s.Took))[len(s.Took)/2]
 }
 
 func (s tally) String() string {
@@ -31,18 +58,33 @@ func (s tally) String() string {
 		text += fmt.Sprintf("; without a kill the guest stood still for %d ms (median) to %d ms, and from the click to the end it was %.1f s (median) to %.1f s",
 			pauses[n/2].Milliseconds(), pauses[n-1].Milliseconds(), took[n/2].Seconds(), took[n-1].Seconds())
 	}
+	if len(s.Moments) > 0 {
+		text += fmt.Sprintf("; killed at moments of no choice: %v", s.Moments)
+	}
 	return text
 }
 
-// inARow presses the button n times, there and back, and kills an engine in one of four: any of the two, at any step.
-func (w *world) inARow(ctx context.Context, n int, r *rand.Rand) (tally, error) {
+// doom is what is to befall one switch of a row.
+type doom int
+
+const (
+	spared   doom = iota
+	atStep        // an engine is killed while the switch stands at a step
+	anywhere      // an engine is killed at a moment of the switch that is chosen without looking
+)
+
+// inARow presses the button n times, there and back, and kills an engine in one of so many, from the second on: any of the two, at any step or,
+// as often, at any moment of the time that a switch takes. Steps pass in milliseconds, and such a moment hits those between them.
+func (w *world) inARow(ctx context.Context, n, oneOf int, r *rand.Rand) (tally, error) {
 	var sum tally
 	at, err := w.rest(ctx)
 	for i := 0; i < n && err == nil; i++ {
-		to := 1 - at
-		killed := r.IntN(4) == 0
+		to, fate := 1-at, spared
+		if r.IntN(oneOf) == 0 && len(sum.Took) > 0 {
+			fate = atStep + doom(r.IntN(2))
+		}
 		var from int
-		if from, err = w.press(ctx, to, killed, r, &sum); err != nil {
+		if from, err = w.press(ctx, to, fate, r, &sum); err != nil {
 			return sum, fmt.Errorf("switch %d of %d, to %s: %w", i+1, n, names[to], err)
 		}
 		if from == to {
@@ -50,16 +92,19 @@ func (w *world) inARow(ctx context.Context, n int, r *rand.Rand) (tally, error) 
 		} else {
 			sum.Stayed++
 		}
+		if fate == anywhere {
+			sum.Moments[len(sum.Moments)-1].Went = from == to
+		}
 		at = from
 	}
 	return sum, err
 }
 
 // press presses the button on a PC, kills an engine meanwhile if that is to be, and waits until it is clear where the VM runs: that is returned.
-func (w *world) press(ctx context.Context, to int, killed bool, r *rand.Rand, sum *tally) (int, error) {
+func (w *world) press(ctx context.Context, to int, fate doom, r *rand.Rand, sum *tally) (int, error) {
 	var held *hold
 	victim := r.IntN(2)
-	if killed {
+	if fate == atStep {
 		side, step := phases[r.IntN(len(phases)-1)].step()
 		on := to
 		if side == "giver" {
@@ -72,8 +117,12 @@ func (w *world) press(ctx context.Context, to int, killed bool, r *rand.Rand, su
 	if err != nil {
 		return 0, err
 	}
-	if killed {
-		err := w.awaitHold(ctx, held, "of a kill")
+	if fate != spared {
+		if fate == atStep {
+			err = w.awaitHold(ctx, held, "of a kill")
+		} else {
+			err = sum.moment(ctx, clicked, victim != to, r)
+		}
 		if err == nil {
 			sum.Killed++
 			err = kill(ctx, w.fleet.PCs[victim])
@@ -101,12 +150,24 @@ func (w *world) press(ctx context.Context, to int, killed bool, r *rand.Rand, su
 		return 0, err
 	}
 	at, _ := owner(v)
-	if s := v[to].Switch; !killed && (s == nil || s.ID != id || s.Phase != api.PhaseDone) {
+	if s := v[to].Switch; fate == spared && (s == nil || s.ID != id || s.Phase != api.PhaseDone) {
 		return at, fmt.Errorf("nothing befell it, but:\n%s", told(v))
-	} else if !killed {
+	} else if fate == spared {
 		sum.Took, sum.Pauses = append(sum.Took, time.Since(clicked)), append(sum.Pauses, s.Pause)
 	}
 	return at, nil
+}
+
+// moment waits for a moment that lies anywhere in the time that a switch takes which began at clicked, and notes it.
+func (s *tally) moment(ctx context.Context, clicked time.Time, giver bool, r *rand.Rand) error {
+	after := time.Duration(r.Int64N(int64(s.lasts())))
+	s.Moments = append(s.Moments, moment{After: after, Giver: giver})
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(time.Until(clicked.Add(after))):
+		return nil
+	}
 }
 
 // click presses the button as soon as it works: an engine may just have been started again.

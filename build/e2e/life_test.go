@@ -43,6 +43,7 @@ func TestTheEngineDiesInEachStateOfLife(t *testing.T) {
 		t.Helper()
 		v, err := f.UntilVM(ctx, f.PC(on), vm, string(want), func(v api.VM) bool { return v.Here && v.State == want })
 		must(t, err)
+		f.Say("%s is %s on %s", vm, want, on)
 		return v
 	}
 

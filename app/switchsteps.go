@@ -67,7 +67,11 @@ func (r *switchRun) explainStep(was api.Switch) (news bool) {
 
 // whyStep says what is done and why, in one sentence.
 func whyStep(s api.Switch) string {
-	because := fmt.Sprintf("%s writes memory faster than the connection carries it (%s against %s a second)", s.VMName, byteText(s.Estimate.DirtyRate), byteText(s.Estimate.Rate))
+	as := "faster than"
+	if s.Estimate.DirtyRate < s.Estimate.Rate {
+		as = "about as fast as"
+	}
+	because := fmt.Sprintf("%s writes memory %s the connection carries it (%s against %s a second)", s.VMName, as, byteText(s.Estimate.DirtyRate), byteText(s.Estimate.Rate))
 	if s.Estimate.DirtyRate < s.Estimate.Rate/2 {
 		because = fmt.Sprintf("The connection carries %s a second", byteText(s.Estimate.Rate))
 	}

@@ -244,9 +244,14 @@ func (m *index) switchBar(vm *api.VM) *progress {
 // whyLong says what is done about a guest that writes memory about as fast as it leaves, "" where nothing is.
 func whyLong(sw *api.Switch) string {
 	e := sw.Estimate
-	because := t("switch.why.busy", "VM", sw.VMName, "Dirty", rate(e.DirtyRate), "Rate", rate(e.Rate))
-	if e.DirtyRate < e.Rate/2 {
+	because := ""
+	switch {
+	case e.DirtyRate < e.Rate/2:
 		because = t("switch.why.slow", "Rate", rate(e.Rate))
+	case e.DirtyRate < e.Rate:
+		because = t("switch.why.near", "VM", sw.VMName, "Dirty", rate(e.DirtyRate), "Rate", rate(e.Rate))
+	default:
+		because = t("switch.why.busy", "VM", sw.VMName, "Dirty", rate(e.DirtyRate), "Rate", rate(e.Rate))
 	}
 	switch sw.Step {
 	case api.StepSlowed:

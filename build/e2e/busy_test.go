@@ -127,7 +127,7 @@ func stepsInTurn(t *testing.T, all []step) {
 	t.Helper()
 	for i, s := range all {
 		t.Logf("step %d: %+v", i+1, s)
-		if !strings.Contains(s.Why, work+" writes memory faster than the connection carries it (") {
+		if !strings.HasPrefix(s.Why, work+" writes memory ") || !strings.Contains(s.Why, " the connection carries it (") {
 			t.Errorf("step %d doesn't say why: %q", i+1, s.Why)
 		}
 		if i > 0 && (s.Slowed < all[i-1].Slowed || s.Pause < all[i-1].Pause) {

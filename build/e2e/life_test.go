@@ -47,7 +47,7 @@ func TestTheEngineDiesInEachStateOfLife(t *testing.T) {
 		return v
 	}
 
-	must(t, here.Client.SetVM(ctx, api.SetVM{VM: work, MemoryMiB: 544, CPUs: 2}))
+	must(t, here.Client.SetVM(ctx, api.SetVM{VM: work, MemoryMiB: 288, CPUs: 2}))
 	begun := make(chan error, 1)
 	go func() { begun <- here.Client.StartVM(ctx, work) }()
 	_, err := f.UntilVM(ctx, here, work, "starting", func(v api.VM) bool { return v.State != api.VMStopped })

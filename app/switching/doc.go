@@ -26,16 +26,16 @@
 // lost with its hypervisor: the VM is stopped, its disk has all that was flushed. After a / is what the person reads to be done (api.Remedy), in
 // turn: the window has a button for it, and the matrix takes the same step and sees that it works.
 //
-//	              preflight    incoming     pre-copy     switchover   given             received     unconfirmed  hydrating
-//	taker-engine  giver        giver/switch giver/switch giver/switch giver/switch      giver/switch taker        taker
-//	giver-engine  giver/switch giver/switch giver/switch giver/switch taker             taker        taker        taker
-//	taker-qemu    -            giver/switch giver/switch giver/switch giver/switch      giver/switch taker!/start taker!/start
-//	giver-qemu    giver!/start giver!/start giver!/start giver!/start taker             taker        taker        -
-//	link          giver/switch giver/switch giver/switch giver/switch taker/take        taker        taker        taker
-//	taker-lost    -            -            -            -            giver/take+switch -            -            -
-//	taker-disk    giver/switch giver/switch giver/switch giver/switch taker/wait        taker/wait   taker        taker
-//	giver-disk    giver/resume giver/resume giver/resume giver/resume taker             taker        taker        taker
-//	cancel        giver        giver        giver        giver        taker             taker        taker        taker
+//	              preflight    incoming     pre-copy     switchover   given             received     unconfirmed        hydrating
+//	taker-engine  giver/switch giver/switch giver/switch giver/switch giver/switch      giver/switch taker              taker
+//	giver-engine  giver/switch giver/switch giver/switch giver/switch taker             taker        taker              taker
+//	taker-qemu    -            giver/switch giver/switch giver/switch giver/switch      giver/switch taker!/start       taker!/start
+//	giver-qemu    giver!/start giver!/start giver!/start giver!/start taker             taker        taker              -
+//	link          giver/switch giver/switch giver/switch giver/switch taker/take        taker        taker              taker
+//	taker-lost    -            -            -            -            giver/take+switch -            -                  -
+//	taker-disk    giver/switch giver/switch giver/switch giver/switch taker/wait        taker/wait   taker|taker/resume taker|taker/resume
+//	giver-disk    giver/resume giver/resume giver/resume giver/resume taker             taker        taker              taker
+//	cancel        giver        giver        giver        giver        taker             taker        taker              taker
 //
 //	(nothing)  it is well: the switch is done, or was called off
 //	switch     the VM runs where it was; why the switch came to nothing is read where it was asked for: press Switch to this machine again

@@ -27,7 +27,8 @@ const askedVersion = 1
 // askedKey is where it is kept in the directory's local part.
 func askedKey(vm string) string { return "asked/" + vm }
 
-// noteAsked keeps that the person asked for the switch. That it can't be kept is no reason not to switch.
+// noteAsked keeps that the person asked for the switch, which has begun and may have ended meanwhile: who could call it off mustn't come before it. That it
+// can't be kept is no reason not to switch.
 func (v *vm) noteAsked(s api.Switch) {
 	b, err := json.Marshal(askedSwitch{Version: askedVersion, ID: s.ID, From: s.From, To: s.To, Live: s.Kind == "teleport", At: s.Started})
 	if err == nil {
@@ -38,8 +39,14 @@ func (v *vm) noteAsked(s api.Switch) {
 		return
 	}
 	v.mu.Lock()
-	v.asked = s.ID
+	under := v.sw != nil && v.sw.s.ID == s.ID && !v.sw.s.Phase.Ended()
+	if under {
+		v.asked = s.ID
+	}
 	v.mu.Unlock()
+	if !under {
+		v.dropAsked()
+	}
 }
 
 // endAsked forgets it when its end has been told.

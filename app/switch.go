@@ -70,8 +70,8 @@ func (v *vm) take(ctx context.Context, w wish) (*api.Switch, error) {
 	}
 	v.wishFor(v.e.host.ID(), w)
 	_, s := v.beginSwitch(owner, v.e.host.ID(), false)
-	v.noteAsked(s)
 	v.post(v.e.ctx, baton.Event{Kind: baton.EvWant, Peer: owner, Ask: newID()})
+	v.noteAsked(s)
 	return &s, nil
 }
 
@@ -98,11 +98,11 @@ func (v *vm) sendTo(ctx context.Context, device string, w wish) (*api.Switch, er
 	v.forgetCalledOff()
 	v.wishFor(device, w)
 	r, s := v.beginSwitch(v.e.host.ID(), device, v.currentGuest() != nil)
-	v.noteAsked(s)
 	if !v.e.tellDevice(device, handoff.Msg{VM: v.id, Body: handoff.Invite{}}) {
 		v.endSwitch(r, baton.ReasonLinkLost)
 		return nil, errUnreachable(v.e.deviceName(device))
 	}
+	v.noteAsked(s)
 	return &s, nil
 }
 

@@ -42,13 +42,15 @@ func TestAProcessThatHasOnlyBegun(t *testing.T) {
 		case <-time.After(time.Millisecond):
 		}
 	}
-	if _, err := real.Start(ctx, c); !errors.Is(err, hypervisor.ErrRunsAlready) {
+	short, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+	if _, err := claimSoon(short, c.Dir); !errors.Is(err, hypervisor.ErrRunsAlready) {
 		t.Errorf("another one beside it: %v", err)
 	}
+	cancel()
 	if !Running(c.Dir) {
 		t.Error("nothing is said to run")
 	}
-	short, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+	short, cancel = context.WithTimeout(ctx, 50*time.Millisecond)
 	if _, err := real.Find(short, c); err == nil || errors.Is(err, hypervisor.ErrNotRunning) {
 		t.Errorf("found before it says its number: %v", err)
 	}
@@ -64,6 +66,9 @@ func TestAProcessThatHasOnlyBegun(t *testing.T) {
 	if err := <-found; err != nil {
 		t.Errorf("find it: %v", err)
 	}
+	if _, err := real.Start(ctx, c); !errors.Is(err, hypervisor.ErrRunsAlready) {
+		t.Errorf("another one beside it: %v", err)
+	}
 	s := <-first
 	if s.err != nil {
 		t.Fatal(s.err)
@@ -71,9 +76,13 @@ func TestAProcessThatHasOnlyBegun(t *testing.T) {
 	if err := errors.Join(s.g.Kill(ctx), s.g.Close()); err != nil {
 		t.Error(err)
 	}
-	// The lock goes with the process.
-	for claimed(c.Dir) && ctx.Err() == nil {
-		time.Sleep(time.Millisecond)
+	// The lock goes with the process, and is waited for.
+	lock, err := claimSoon(ctx, c.Dir)
+	if err != nil {
+		t.Fatalf("after its end: %v", err)
+	}
+	if err := lock.Close(); err != nil {
+		t.Fatal(err)
 	}
 	if _, err := real.Find(ctx, c); !errors.Is(err, hypervisor.ErrNotRunning) {
 		t.Errorf("found though it has ended: %v", err)

@@ -57,10 +57,7 @@ func (q *QEMU) start(ctx context.Context, c hypervisor.Config, incoming bool) (h
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("qemu: make the run directory: %w", err)
 	}
-	if pid := readPID(c.Dir); pid != 0 && alive(pid, c.Dir) {
-		return nil, fmt.Errorf("qemu: process %d: %w", pid, hypervisor.ErrRunsAlready)
-	}
-	lock, err := claim(c.Dir)
+	lock, err := claimSoon(ctx, c.Dir)
 	if err != nil {
 		return nil, err
 	}
@@ -160,6 +157,30 @@ func (q *QEMU) Find(ctx context.Context, c hypervisor.Config) (hypervisor.Guest,
 		}
 	})
 	return g, nil
+}
+
+// claimTimeout is how long the lock of a run directory is waited for.
+const claimTimeout = 10 * time.Second
+
+// claimSoon takes the lock of a run directory in which no process lives. One that is at its end, and counts as gone, may still have it for a moment,
+// and one that has only begun says its number soon.
+func claimSoon(ctx context.Context, dir string) (*os.File, error) {
+	ctx, cancel := context.WithTimeout(ctx, claimTimeout)
+	defer cancel()
+	for {
+		if pid := readPID(dir); pid != 0 && alive(pid, dir) {
+			return nil, fmt.Errorf("qemu: process %d: %w", pid, hypervisor.ErrRunsAlready)
+		}
+		lock, err := claim(dir)
+		if !errors.Is(err, hypervisor.ErrRunsAlready) {
+			return lock, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, errors.Join(err, ctx.Err())
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
 }
 
 // findPID is the number of the process that lives for the run directory dir. One that was started a moment ago is waited for until it says its

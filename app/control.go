@@ -371,7 +371,7 @@ func (e *Engine) hear(ctx context.Context, device string, m handoff.Msg) error {
 		if device != v.ownerID() {
 			return errNotOwner
 		}
-		_, err := v.take(ctx, wish{})
+		_, err := v.take(ctx, wish{way: api.Way(b.Way)})
 		if err != nil {
 			e.tellDevice(device, handoff.Msg{VM: m.VM, Body: handoff.Refuse{Reason: inviteReason(err)}})
 		}
@@ -485,6 +485,10 @@ func (v *vm) hearAsk(ctx context.Context, ev baton.Event, b handoff.Ask) error {
 	if p := v.e.preparation(); p != nil && p.wants(v.id) {
 		return refuse(reasonLeaving)
 	}
+	if c := v.carried(); c != nil && c.to != ev.Peer {
+		return refuseWith(handoff.Refuse{Reason: baton.ReasonBusy, Sentence: fmt.Sprintf("%s is suspended on %s, and on its way to %s.", v.name(), v.e.name, v.e.deviceName(c.to)),
+			Next: "Cancel that switch first."})
+	}
 	if reason := v.notGiving(); reason != "" {
 		// The machine would refuse too, if it came to that before an earlier event makes this device the owner: of a guest that this
 		// ask says nothing of.
@@ -497,6 +501,9 @@ func (v *vm) hearAsk(ctx context.Context, ev baton.Event, b handoff.Ask) error {
 		return refuse(reasonNotWhole)
 	}
 	guest := v.currentGuest()
+	if guest != nil && api.Way(b.Way) == api.WaySuspend {
+		return refuse(baton.ReasonCancelled) // it was let go on since
+	}
 	if guest != nil {
 		if _, sees := v.seesPoint(); sees {
 			return refuse(reasonSeesPoint)

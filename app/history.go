@@ -10,6 +10,7 @@ import (
 // How a VM came to where it is, as the history tells.
 const (
 	howTeleport = "teleport" // running, with its memory
+	howSuspend  = "suspend"  // with its saved memory
 	howStart    = "start"    // stopped
 	howTakeover = "takeover" // without its owner's consent
 )
@@ -83,8 +84,11 @@ func (e *Engine) lostSides(transfers []directory.SignedTransfer) map[directory.H
 // noteSwitch tells the fleet how a switch to this device went. It is only shown: a failure is logged.
 func (v *vm) noteSwitch(term uint64, s api.Switch) {
 	n := directory.Note{VM: v.id, Term: term, How: howStart, Memory: s.Memory, Disk: s.Disk, Began: s.Started, Ended: s.Ended}
-	if s.Kind == "teleport" {
+	switch s.Kind {
+	case "teleport":
 		n.How, n.Pause = howTeleport, s.Pause
+	case kindCarried:
+		n.How, n.Pause = howSuspend, s.Pause
 	}
 	if err := v.e.dir.PutNote(n); err != nil {
 		v.log.Warn("Noting how the VM came here failed", "term", term, "error", err)

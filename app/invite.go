@@ -28,7 +28,8 @@ type calledOff struct {
 func (v *vm) invited() *switchRun {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.sw == nil || v.sw.s.Phase.Ended() || v.sw.s.From != v.e.host.ID() || v.state != baton.Owned || v.op == opSwitch {
+	if v.sw == nil || v.sw.s.Phase.Ended() || v.sw.s.From != v.e.host.ID() || v.state != baton.Owned || v.op == opSwitch ||
+		v.sw.carry != nil && v.sw.invited.IsZero() {
 		return nil
 	}
 	return v.sw
@@ -41,9 +42,19 @@ func (v *vm) endUnanswered(now time.Time) {
 	case r == nil:
 	case !v.e.linked(r.s.To):
 		v.endSwitch(r, baton.ReasonLinkLost)
-	case now.Sub(r.s.Started) >= inviteTimeout:
+	case now.Sub(v.askedAt(r)) >= inviteTimeout:
 		v.endSwitch(r, baton.ReasonTimeout)
 	}
+}
+
+// askedAt is when the other device was invited.
+func (v *vm) askedAt(r *switchRun) time.Time {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if r.invited.IsZero() {
+		return r.s.Started
+	}
+	return r.invited
 }
 
 // inviteReason is what an invited device that can't ask tells the owner.

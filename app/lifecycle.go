@@ -180,7 +180,7 @@ func (e *Engine) SuspendVM(ctx context.Context, name string) error {
 	if id, sees := v.seesPoint(); sees {
 		return errSeesPoint(v.name(), id)
 	}
-	return v.waitFor(ctx, kindSuspend, func(ctx context.Context, j *job) error { return v.suspend(ctx, j, guest) })
+	return v.waitFor(ctx, kindSuspend, func(ctx context.Context, j *job) error { return v.suspend(ctx, j, guest, "") })
 }
 
 // ResumeVM implements api.Engine.
@@ -278,7 +278,7 @@ func (e *Engine) forget(v *vm) error {
 // dropNotes deletes what this device keeps of a removed VM beside its files.
 func (e *Engine) dropNotes(id string) error {
 	notes := []directory.Entry{directory.BatonEntry(id, nil)}
-	for _, key := range []func(string) string{scrubKey, damageKey, repairedKey, sourceKey, unwanted, askedKey} {
+	for _, key := range []func(string) string{scrubKey, damageKey, repairedKey, sourceKey, unwanted, askedKey, carryKey} {
 		notes = append(notes, directory.LocalEntry(key(id), nil))
 	}
 	if err := e.dir.DropLocal(notes...); err != nil {

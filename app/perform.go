@@ -223,6 +223,7 @@ func (v *vm) resumeGuest(ctx context.Context, guest hypervisor.Guest) {
 		return
 	}
 	if v.endSuspended(ctx, guest) {
+		v.lookSavedSoon()
 		return
 	}
 	switch err := v.goOn(ctx, guest); {

@@ -121,8 +121,14 @@ func (v *vm) lookSavedSoon() {
 		if !v.owner() || v.currentGuest() != nil {
 			return
 		}
-		if _, err := v.lookSaved(); err != nil {
+		s, err := v.lookSaved()
+		switch {
+		case err != nil:
 			v.log.Info("Whether the VM is suspended isn't known yet", "error", err)
+		case v.goesOnHere(s):
+			v.goOnSoon()
+		default:
+			v.takeUpCarry(s)
 		}
 	})
 }

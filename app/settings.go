@@ -203,8 +203,8 @@ func (v *vm) askOwner(ctx context.Context, req api.SetVM) error {
 
 // handleRequest makes a change that another device of the fleet asks for, of a VM that this device owns.
 func (e *Engine) handleRequest(ctx context.Context, s p2p.Stream) {
-	err := request.Hear(ctx, s, func(_ context.Context, r request.Request) (json.RawMessage, error) {
-		err := e.carryOutRequest(r)
+	err := request.Hear(ctx, s, func(ctx context.Context, r request.Request) (json.RawMessage, error) {
+		err := e.carryOutRequest(ctx, s.Peer(), r)
 		if err == nil {
 			return nil, nil
 		}
@@ -216,7 +216,14 @@ func (e *Engine) handleRequest(ctx context.Context, s p2p.Stream) {
 	}
 }
 
-func (e *Engine) carryOutRequest(r request.Request) error {
+func (e *Engine) carryOutRequest(ctx context.Context, device string, r request.Request) error {
+	if r.What != "" {
+		v := e.vm(r.VM)
+		if v == nil {
+			return errNoSuchVM(r.VM, nil)
+		}
+		return v.hearRequest(ctx, device, r.What)
+	}
 	var req api.SetVM
 	if err := json.Unmarshal(r.Change, &req); err != nil {
 		return &api.Error{Code: api.CodeUsage, Sentence: e.name + " doesn't understand the change.",

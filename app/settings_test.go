@@ -157,7 +157,7 @@ func TestNothingStaysOfARemovedVM(t *testing.T) {
 	if err := a.engine.StopVM(t.Context(), "Work", true); err != nil {
 		t.Fatal(err)
 	}
-	keys := []string{scrubKey(v.ID), damageKey(v.ID), repairedKey(v.ID), sourceKey(v.ID), unwanted(v.ID)}
+	keys := []string{scrubKey(v.ID), damageKey(v.ID), repairedKey(v.ID), sourceKey(v.ID), unwanted(v.ID), carryKey(v.ID)}
 	for _, d := range []*device{a, b} {
 		for _, key := range keys {
 			if err := d.engine.dir.SetLocal(key, []byte("x")); err != nil {

@@ -43,8 +43,8 @@ func (v *vm) waitFor(ctx context.Context, kind string, do func(ctx context.Conte
 }
 
 // suspend stops the guest, makes its memory durable and ends its hypervisor. Until the memory is durable the guest goes on if anything fails, or the
-// person cancels.
-func (v *vm) suspend(ctx context.Context, j *job, guest hypervisor.Guest) error {
+// person cancels. The memory is for that device, if it isn't "".
+func (v *vm) suspend(ctx context.Context, j *job, guest hypervisor.Guest, device string) error {
 	config, err := v.config()
 	if err != nil {
 		return err
@@ -69,7 +69,8 @@ func (v *vm) suspend(ctx context.Context, j *job, guest hypervisor.Guest) error 
 	if err := v.halt(ctx, guest); err != nil {
 		return explainHypervisor(err)
 	}
-	h := savedmemory.Header{Config: sees, Accel: facts.Accel, Version: facts.Version, At: time.Now().UTC()}
+	v.switchStopped(time.Now())
+	h := savedmemory.Header{For: device, Config: sees, Accel: facts.Accel, Version: facts.Version, At: time.Now().UTC()}
 	if h, err = v.saveMemory(ctx, j, guest, disk, w, h); err != nil {
 		back, cancel := context.WithTimeout(context.WithoutCancel(ctx), actionTimeout)
 		defer cancel()

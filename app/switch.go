@@ -34,11 +34,17 @@ func (e *Engine) Switch(ctx context.Context, req api.SwitchVM) (*api.Switch, err
 		return nil, errConflict(fmt.Sprintf("%s is on %s already.", v.name(), e.deviceName(to)), "")
 	}
 	if to == e.host.ID() {
+		if r, ok := v.record(); req.Way == api.WaySuspend && ok && r.State != string(api.VMStopped) {
+			return v.bring(ctx)
+		}
 		return v.take(ctx, wish{pause: req.Pause, way: req.Way})
 	}
 	if owner != e.host.ID() {
 		return nil, &api.Error{Code: api.CodeElsewhere, Sentence: fmt.Sprintf("%s is on %s.", v.name(), e.deviceName(owner)),
 			Next: fmt.Sprintf("Ask for it on %s itself, or send it from %s.", e.deviceName(to), e.deviceName(owner))}
+	}
+	if req.Way == api.WaySuspend {
+		return v.carryTo(ctx, to)
 	}
 	return v.sendTo(ctx, to, wish{pause: req.Pause, way: req.Way})
 }
@@ -69,31 +75,50 @@ func (v *vm) take(ctx context.Context, w wish) (*api.Switch, error) {
 		return nil, err
 	}
 	v.wishFor(v.e.host.ID(), w)
-	_, s := v.beginSwitch(owner, v.e.host.ID(), false)
+	s := v.beginTaking(owner)
 	v.post(v.e.ctx, baton.Event{Kind: baton.EvWant, Peer: owner, Ask: newID()})
-	v.noteAsked(s)
+	if s.Kind != kindCarried { // what becomes of that, its owner knows
+		v.noteAsked(s)
+	}
 	return &s, nil
+}
+
+// beginTaking makes it known that the owner was asked: of a VM that is carried here it is known.
+func (v *vm) beginTaking(owner string) api.Switch {
+	if r := v.broughtRun(); r != nil && r.s.From == owner {
+		return v.runNow(r)
+	}
+	_, s := v.beginSwitch(owner, v.e.host.ID(), false)
+	return s
+}
+
+// mayLeave says why the VM can't be sent to the device now.
+func (v *vm) mayLeave(ctx context.Context, device string) error {
+	if v.switching() || v.invited() != nil || v.carried() != nil {
+		return errBusy(v.name(), opSwitch)
+	}
+	if p := v.e.preparation(); p != nil && p.wants(v.id) {
+		return &api.Error{Code: api.CodeBusy, Sentence: "This device is getting ready to take " + v.name() + " along.", Next: "Cancel that first: tagalong offline off"}
+	}
+	if err := v.wholeFirst(); err != nil {
+		return err
+	}
+	if v.oldMemory() {
+		return errConflict(v.name()+" was suspended by an earlier version of Tagalong, and such a memory can't come along.", "Resume it first.")
+	}
+	if id, sees := v.seesPoint(); sees {
+		return errSeesPoint(v.name(), id)
+	}
+	if !v.e.awaitLink(ctx, device) {
+		return errUnreachable(v.e.deviceName(device))
+	}
+	return nil
 }
 
 // sendTo asks another device to take the VM from here.
 func (v *vm) sendTo(ctx context.Context, device string, w wish) (*api.Switch, error) {
-	if v.switching() || v.invited() != nil {
-		return nil, errBusy(v.name(), opSwitch)
-	}
-	if p := v.e.preparation(); p != nil && p.wants(v.id) {
-		return nil, &api.Error{Code: api.CodeBusy, Sentence: "This device is getting ready to take " + v.name() + " along.", Next: "Cancel that first: tagalong offline off"}
-	}
-	if err := v.wholeFirst(); err != nil {
+	if err := v.mayLeave(ctx, device); err != nil {
 		return nil, err
-	}
-	if v.oldMemory() {
-		return nil, errConflict(v.name()+" was suspended by an earlier version of Tagalong, and such a memory can't come along.", "Resume it first.")
-	}
-	if id, sees := v.seesPoint(); sees {
-		return nil, errSeesPoint(v.name(), id)
-	}
-	if !v.e.awaitLink(ctx, device) {
-		return nil, errUnreachable(v.e.deviceName(device))
 	}
 	v.forgetCalledOff()
 	v.wishFor(device, w)
@@ -120,6 +145,13 @@ func (e *Engine) CancelSwitch(ctx context.Context, id string) error {
 	e.mu.Unlock()
 	if found == nil {
 		return &api.Error{Code: api.CodeNotFound, Sentence: "There is no such switch under way."}
+	}
+	if c := found.carried(); c != nil {
+		c.callOff()
+		return nil
+	}
+	if r := found.broughtRun(); r != nil {
+		return found.callOffBrought(ctx, r)
 	}
 	if r := found.invited(); r != nil && r.s.ID == id {
 		found.callOff(r)

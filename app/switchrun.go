@@ -22,6 +22,13 @@ type switchRun struct {
 	stood   time.Duration
 	told    time.Time
 	retries int
+
+	// carry is set where the VM is carried from here; its hand-over hasn't begun before invited. brought says that it is carried to here, and heard is
+	// when the owner last said so.
+	carry   *carryRun
+	invited time.Time
+	brought bool
+	heard   time.Time
 }
 
 // toldEvery is how often the progress of a switch or job is published.
@@ -39,12 +46,24 @@ func (v *vm) beginSwitch(from, to string, live bool) (*switchRun, api.Switch) {
 	if live {
 		kind = "teleport"
 	}
-	r := &switchRun{s: api.Switch{
+	return v.beginKind(from, to, kind, api.PhasePreflight, nil)
+}
+
+// beginKind is beginSwitch of a kind, at a phase. carry is not nil where the VM is carried from here.
+func (v *vm) beginKind(from, to, kind string, phase api.SwitchPhase, carry *carryRun) (*switchRun, api.Switch) {
+	way := v.wished(to).way
+	if kind == kindCarried {
+		way = api.WaySuspend
+	}
+	r := &switchRun{carry: carry, brought: kind == kindCarried && carry == nil, heard: time.Now(), s: api.Switch{
 		ID: newID(), VM: v.id, VMName: v.name(), From: from, FromName: v.e.deviceName(from), To: to, ToName: v.e.deviceName(to),
-		Kind: kind, Way: v.wished(to).way, Phase: api.PhasePreflight, Started: time.Now(), CanEnd: true,
+		Kind: kind, Way: way, Phase: phase, Started: time.Now(), CanEnd: true,
 	}}
 	v.mu.Lock()
 	v.sw = r
+	if carry != nil {
+		carry.r = r
+	}
 	s := r.s
 	v.mu.Unlock()
 	v.publishSwitch("switch.begun", s, fmt.Sprintf("%s: switching from %s to %s.", s.VMName, s.FromName, s.ToName))
@@ -97,6 +116,12 @@ func phaseText(p api.SwitchPhase) string {
 		return "memory is on its way, the VM goes on"
 	case api.PhaseHandOff:
 		return "handing over"
+	case api.PhaseSuspend:
+		return "its memory is being saved"
+	case api.PhaseSend:
+		return "it is suspended, its memory is on its way"
+	case api.PhaseResume:
+		return "its memory is being loaded"
 	default:
 		return string(p)
 	}
@@ -178,7 +203,7 @@ func (v *vm) switchRuns(at time.Time) {
 
 // switchRemote takes over what the giver tells of the progress.
 func (v *vm) switchRemote(from string, p api.Switch) {
-	if p.From != from {
+	if p.From != from || v.hearCarried(from, p) {
 		return
 	}
 	stepped := false
@@ -216,6 +241,9 @@ func (v *vm) switchDone(r *switchRun, by string) (api.Switch, bool) {
 
 // endSwitch ends switch r without a move.
 func (v *vm) endSwitch(r *switchRun, reason string) {
+	if v.heldOpen(r, reason) {
+		return
+	}
 	refused := v.lastRefusal()
 	s, ok := v.updateRun(r, func(r *switchRun) {
 		r.s.Phase, r.s.Ended, r.s.ETA, r.s.CanEnd = api.PhaseFailed, time.Now(), 0, false
@@ -232,6 +260,17 @@ func (v *vm) endSwitch(r *switchRun, reason string) {
 	if ok {
 		v.publishSwitch("switch."+string(s.Phase), s, s.Error.Error())
 		v.endAsked(s.ID)
+	}
+}
+
+// endAs ends switch r without a move, with that error.
+func (v *vm) endAs(r *switchRun, phase api.SwitchPhase, why *api.Error) {
+	s, ok := v.updateRun(r, func(r *switchRun) {
+		r.s.Phase, r.s.Ended, r.s.ETA, r.s.CanEnd, r.s.Error = phase, time.Now(), 0, false, why
+	})
+	if ok {
+		v.publishSwitch("switch."+string(s.Phase), s, s.Error.Error())
+		v.sendProgress(s)
 	}
 }
 

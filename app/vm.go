@@ -59,6 +59,8 @@ type vm struct {
 	done   chan struct{} // closed when the loop has ended
 	cancel context.CancelFunc
 
+	bringing sync.Mutex // held while the switch of a VM that is carried here is made known
+
 	// Owned by the loop goroutine.
 	machine  *baton.Machine
 	outgoing *switching.Giver
@@ -103,6 +105,9 @@ type vm struct {
 	noting sync.Mutex
 	// asked is the switch that it is noted of that a person asked for it here; "" if none is.
 	asked string
+	// carry is what is under way where the VM is carried to another device, goesOn that it is about to go on that was carried here.
+	carry  *carryRun
+	goesOn bool
 	// slowed says that a switch lets the guest stand still and go on, time and again: that is no news.
 	slowed bool
 	// under is the switch that the loop's step is about. Once the step has let go of the VM, sw may be another one, which the step must not
@@ -338,6 +343,16 @@ func (v *vm) doneUnder(by string) (api.Switch, bool) {
 	v.letGo()
 	if v.under != nil && v.under.s.To != by {
 		v.endSwitch(v.under, reasonCameBack)
+		return api.Switch{}, false
+	}
+	if by == v.e.host.ID() && v.under != nil && v.under.brought {
+		// It is over when the VM goes on.
+		if s, ok := v.updateRun(v.under, func(r *switchRun) {
+			r.s.Phase, r.s.CanEnd, r.s.Bytes, r.s.Total, r.s.Rate, r.s.ETA = api.PhaseResume, false, 0, 0, 0, 0
+		}); ok {
+			v.publishSwitch("switch.phase", s, fmt.Sprintf("%s: %s.", s.VMName, phaseText(s.Phase)))
+		}
+		v.goOnSoon()
 		return api.Switch{}, false
 	}
 	return v.switchDone(v.under, v.e.deviceName(by))

@@ -51,8 +51,6 @@ func checkWay(w api.Way) error {
 		return &api.Error{Code: api.CodeUsage, Sentence: fmt.Sprintf("There is no way %q to switch a VM.", w), Next: "Say teleport or suspend, or leave it out."}
 	case w == api.WayPostCopy:
 		return &api.Error{Code: api.CodeUsage, Sentence: "This version of Tagalong can't bring a VM's memory after it.", Next: "Say teleport or suspend, or leave it out."}
-	case w == api.WaySuspend:
-		return &api.Error{Code: api.CodeUsage, Sentence: "This version of Tagalong doesn't suspend, switch and resume a VM by itself.", Next: "Suspend it (tagalong vm suspend), switch it, and resume it there (tagalong vm resume)."}
 	}
 	return nil
 }

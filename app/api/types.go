@@ -250,6 +250,11 @@ const (
 	PhaseCatchUp   SwitchPhase = "catch-up"  // the disk's last differences
 	PhaseMemory    SwitchPhase = "memory"    // memory flows, the VM goes on running there
 	PhaseHandOff   SwitchPhase = "hand-off"  // the VM stands still
+	// Of the way suspend, in place of the two before.
+	PhaseSuspend SwitchPhase = "suspend" // the VM stands still, its memory is being saved where it was
+	PhaseSend    SwitchPhase = "send"    // the VM is suspended, its memory goes to the other device with its disk
+	PhaseResume  SwitchPhase = "resume"  // it is handed over, and its memory is being loaded there
+
 	PhaseDone      SwitchPhase = "done"
 	PhaseCancelled SwitchPhase = "cancelled"
 	PhaseFailed    SwitchPhase = "failed"
@@ -269,7 +274,7 @@ type Switch struct {
 	FromName string `json:"from_name"`
 	To       string `json:"to"`
 	ToName   string `json:"to_name"`
-	Kind     string `json:"kind"` // "teleport" with memory, "baton" without
+	Kind     string `json:"kind"` // "teleport" with memory, "baton" without, "suspend" with its saved memory
 	// Way is how it moves, as far as the person has asked for one.
 	Way     Way           `json:"way,omitempty"`
 	Phase   SwitchPhase   `json:"phase"`

@@ -36,6 +36,8 @@ type Header struct {
 	Accel   string    `json:"accel,omitempty"`
 	Version string    `json:"version,omitempty"`
 	At      time.Time `json:"at"`
+	// For is the device that is to let it go on by itself when it gets the VM handed over; "" is none.
+	For string `json:"for,omitempty"`
 }
 
 const (

@@ -155,3 +155,20 @@ func (w *writer) flush() error {
 	w.buf = w.buf[:0]
 	return nil
 }
+
+// Destine makes it durable for which device the saved memory h is, and returns its new header. The memory stays as it is. A crash leaves the one
+// header or the other. Errors: ErrTooLarge (nothing was changed), and the volume's.
+func Destine(volume vmdisk.Disk, h Header, device string) (Header, error) {
+	h.For = device
+	b, err := h.encode()
+	if err != nil {
+		return h, err
+	}
+	if err := volume.WriteAt(b, 0, false); err != nil {
+		return h, fmt.Errorf("write the header of the memory: %w", err)
+	}
+	if err := volume.Flush(); err != nil {
+		return h, fmt.Errorf("make the header of the memory durable: %w", err)
+	}
+	return h, nil
+}

@@ -80,8 +80,10 @@ type Ask struct {
 	Way string `json:"way,omitempty"`
 }
 
-// Invite asks the other device to ask for the VM.
-type Invite struct{}
+// Invite asks the other device to ask for the VM. Way is what the ask is to say in its own, opaque here.
+type Invite struct {
+	Way string `json:"way,omitempty"`
+}
 
 // Refuse says no, and why: one of the state machine's reasons, or the engine's. Sentence and Next explain it to the taker's person;
 // programs that don't send them leave that to the taker.

@@ -3,11 +3,11 @@
 //
 // After the wire greeting:
 //
-//	device: {"vm": …, "change": {…}}
+//	device: {"vm": …, "what": …, "change": {…}}
 //	owner:  {"done": true} or {"done": false, "why": {…}}
 //
-// What a change and a why are is the engines' own business: here they are JSON values of at most MaxChange bytes. The answer is true
-// when the change is durable. That a device asked says nothing of whether it may: who hears decides.
+// Without a what, the change is to the VM's record; version 1 has none but that. What a what, a change and a why are is the engines' own business: here they are JSON values of at most MaxChange bytes. The answer is true
+// when what was asked for is so, durably. That a device asked says nothing of whether it may: who hears decides.
 //
 // It guarantees that a request is carried out at most once a stream, and that Ask's nil means that the owner said so. It doesn't
 // guarantee that a request whose answer was lost wasn't carried out: changes must bear being asked for twice.
@@ -31,12 +31,20 @@ const Protocol = "/tagalong/request/1"
 // MaxChange bounds a change and a why, in bytes of JSON.
 const MaxChange = 4 << 10
 
+// MaxWhat bounds a what, in bytes.
+const MaxWhat = 32
+
+// whatSince is the version of the protocol that has a what.
+const whatSince = 2
+
 // patience is how long a request may take in all.
 const patience = 30 * time.Second
 
 var (
 	// ErrRefused: the owner said no; Ask returns its words.
 	ErrRefused = errors.New("request: refused")
+	// ErrOld: the owner's program is too old for what is asked for. It wasn't asked.
+	ErrOld = errors.New("request: the other device's program is too old")
 	// ErrProtocol: the peer sent what the protocol forbids.
 	ErrProtocol = errors.New("request: protocol violation")
 )
@@ -46,7 +54,9 @@ type Stream = wire.Stream
 
 // Request is what is asked for, of one VM.
 type Request struct {
-	VM     string          `json:"vm"` // 32 hexadecimal digits
+	VM string `json:"vm"` // 32 hexadecimal digits
+	// What is asked for; "" is a change of the record. At most MaxWhat bytes.
+	What   string          `json:"what,omitempty"`
 	Change json.RawMessage `json:"change"`
 }
 
@@ -55,7 +65,7 @@ type answer struct {
 	Why  json.RawMessage `json:"why,omitempty"`
 }
 
-var greeting = wire.Greeting{Protocol: Protocol, Version: 1, Oldest: 1}
+var greeting = wire.Greeting{Protocol: Protocol, Version: 2, Oldest: 1}
 
 func (r Request) check() error {
 	if len(r.VM) != 32 {
@@ -66,6 +76,9 @@ func (r Request) check() error {
 			return fmt.Errorf("%.40q is no VM's ID: %w", r.VM, ErrProtocol)
 		}
 	}
+	if len(r.What) > MaxWhat {
+		return fmt.Errorf("a what of %d bytes: %w", len(r.What), ErrProtocol)
+	}
 	if len(r.Change) == 0 || len(r.Change) > MaxChange {
 		return fmt.Errorf("a change of %d bytes: %w", len(r.Change), ErrProtocol)
 	}
@@ -73,14 +86,17 @@ func (r Request) check() error {
 }
 
 // Ask returns nil once the owner at the other end of s has done what r asks for. If it refuses, why are its words, which may be nil, and
-// the error is ErrRefused; others are ErrProtocol and those of the stream. The stream is closed or reset when it returns.
+// the error is ErrRefused; others are ErrOld, ErrProtocol and those of the stream. The stream is closed or reset when it returns.
 func Ask(ctx context.Context, s Stream, r Request) (why json.RawMessage, err error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	c := wire.NewConn(s)
 	var a answer
 	if err = r.check(); err == nil {
-		_, err = c.Greet(ctx, greeting)
+		var version int
+		if version, err = c.Greet(ctx, greeting); err == nil && r.What != "" && version < whatSince {
+			err = ErrOld
+		}
 	}
 	if err == nil {
 		err = c.Send(ctx, r)

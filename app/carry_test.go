@@ -1,0 +1,151 @@
+package app
+
+import (
+	"testing"
+
+	"tagalong.org/tagalong/app/api"
+	"tagalong.org/tagalong/app/hypervisor"
+)
+
+func suspended(to string) api.SwitchVM {
+	return api.SwitchVM{VM: "Work", To: to, Way: api.WaySuspend}
+}
+
+// carries fails unless the VM that is carried from one to the other ends up running there with its memory.
+func carries(t *testing.T, from, to *device, memory []byte) {
+	t.Helper()
+	if s := to.ended("Work"); s.Phase != api.PhaseDone || s.Kind != kindCarried || s.Way != api.WaySuspend {
+		t.Fatalf("at the taker: %+v", s)
+	}
+	to.goesOnWithItsMemory(memory)
+	if s := from.ended("Work"); s.Phase != api.PhaseDone {
+		t.Fatalf("at the giver: %+v", s)
+	}
+	if from.hv.only() != nil {
+		t.Fatal("it runs at the giver too")
+	}
+	until(t, "the giver to have nothing under way", func() bool {
+		v := from.engine.vm(from.only())
+		_, err := from.engine.dir.Local(carryKey(v.id))
+		return v.carried() == nil && err != nil
+	})
+}
+
+// only is the ID of the device's one VM.
+func (d *device) only() string {
+	v, _ := d.vm("Work")
+	return v.ID
+}
+
+func TestAVMIsCarriedSuspended(t *testing.T) {
+	desk, laptop, v := twoDevices(t)
+	memory := desk.hv.only().memory
+	laptop.hv.memory = []byte("what a fresh guest has")
+	desk.write(v.ID, 3, 's')
+	first, err := laptop.engine.Switch(t.Context(), suspended(""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	carries(t, desk, laptop, memory)
+	if s := laptop.ended("Work"); s.ID != first.ID || s.Pause == 0 {
+		t.Errorf("the switch that was begun as %s ended as %+v", first.ID, s)
+	}
+	if laptop.read(v.ID, 3) != 's' {
+		t.Error("the disk isn't what it was")
+	}
+	// Sent from where it is, it goes as well.
+	if _, err := laptop.engine.Switch(t.Context(), suspended("desk")); err != nil {
+		t.Fatal(err)
+	}
+	carries(t, laptop, desk, memory)
+	// One that is suspended already goes on there too, if that is asked for.
+	desk.suspend()
+	if _, err := laptop.engine.Switch(t.Context(), suspended("")); err != nil {
+		t.Fatal(err)
+	}
+	carries(t, desk, laptop, memory)
+	h, err := laptop.engine.History(t.Context(), "Work")
+	if err != nil || h[len(h)-1].How != "suspend" {
+		t.Errorf("the history: %+v, %v", h, err)
+	}
+}
+
+// blockFeed keeps what is written from coming to the other device, until the function that it returns is called.
+func (d *device) blockFeed(other *device) func() {
+	v := d.engine.vm(d.only())
+	v.holdBack(other.engine.host.ID())
+	return func() {
+		v.holdBack("")
+		v.syncFeeds()
+	}
+}
+
+// What is asked for twice is done once.
+func TestACarriedVMIsAskedForTwice(t *testing.T) {
+	desk, laptop, _ := twoDevices(t)
+	hold := make(chan struct{})
+	desk.hv.setHoldSave(hold)
+	memory := desk.hv.only().memory
+	first, err := laptop.engine.Switch(t.Context(), suspended(""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := laptop.engine.Switch(t.Context(), suspended(""))
+	if err != nil || again.ID != first.ID {
+		t.Fatalf("%+v, %v", again, err)
+	}
+	if err := laptop.engine.vm(laptop.only()).askOwnerTo(t.Context(), desk.engine.host.ID(), askCarry); err != nil {
+		t.Fatal(err)
+	}
+	close(hold)
+	carries(t, desk, laptop, memory)
+}
+
+// Called off on either side, the VM goes on where it was.
+func TestACarriedVMIsCalledOff(t *testing.T) {
+	for _, by := range []string{"desk", "laptop"} {
+		t.Run(by, func(t *testing.T) {
+			desk, laptop, _ := twoDevices(t)
+			who := map[string]*device{"desk": desk, "laptop": laptop}[by]
+			memory := desk.hv.only().memory
+			off := func() {
+				t.Helper()
+				until(t, "the switch on "+by, func() bool { w, _ := who.vm("Work"); return w.Switch != nil && !w.Switch.Phase.Ended() })
+				w, _ := who.vm("Work")
+				if err := who.engine.CancelSwitch(t.Context(), w.Switch.ID); err != nil {
+					t.Fatal(err)
+				}
+				for _, d := range []*device{desk, laptop} {
+					if s := d.ended("Work"); s.Phase != api.PhaseCancelled {
+						t.Fatalf("on %s: %+v", d.name, s)
+					}
+				}
+				desk.goesOnWithItsMemory(memory)
+				if laptop.hv.only() != nil {
+					t.Fatal("it runs on the laptop")
+				}
+			}
+			// While its memory is being saved.
+			hold := make(chan struct{})
+			desk.hv.setHoldSave(hold)
+			if _, err := laptop.engine.Switch(t.Context(), suspended("")); err != nil {
+				t.Fatal(err)
+			}
+			until(t, "the memory to be saved", func() bool { return desk.hv.only().get() == hypervisor.StatePaused })
+			off()
+			close(hold)
+			// While it is on its way.
+			block := desk.blockFeed(laptop)
+			if _, err := laptop.engine.Switch(t.Context(), suspended("")); err != nil {
+				t.Fatal(err)
+			}
+			until(t, "the memory to be on its way", func() bool { w, _ := desk.vm("Work"); return w.Switch.Phase == api.PhaseSend && desk.hv.only() == nil })
+			off()
+			block()
+			if _, err := laptop.engine.Switch(t.Context(), suspended("")); err != nil {
+				t.Fatal(err)
+			}
+			carries(t, desk, laptop, memory)
+		})
+	}
+}

@@ -358,6 +358,11 @@ func (c *carryRun) send(ctx context.Context) error {
 			cp, copied := look.Copy()
 			if since.IsZero() {
 				since, base, m = now, copied, meter.Meter{}
+				v.updateRun(c.r, func(r *switchRun) {
+					if r.base == 0 {
+						r.base = copied
+					}
+				})
 			}
 			cp.Waited = now.Sub(since)
 			c.show(func(r *switchRun) {

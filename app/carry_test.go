@@ -64,10 +64,14 @@ func TestAVMIsCarriedSuspended(t *testing.T) {
 		t.Fatal(err)
 	}
 	carries(t, desk, laptop, memory)
-	h, err := laptop.engine.History(t.Context(), "Work")
-	if err != nil || h[len(h)-1].How != "suspend" {
-		t.Errorf("the history: %+v, %v", h, err)
-	}
+	until(t, "the history to tell how", func() bool {
+		h, err := laptop.engine.History(t.Context(), "Work")
+		if err != nil {
+			t.Fatal(err)
+		}
+		last := h[len(h)-1]
+		return last.How == "suspend" && last.Pause > 0 && last.Disk > 0
+	})
 }
 
 // blockFeed keeps what is written from coming to the other device, until the function that it returns is called.
@@ -147,5 +151,137 @@ func TestACarriedVMIsCalledOff(t *testing.T) {
 			}
 			carries(t, desk, laptop, memory)
 		})
+	}
+}
+
+// Whichever engine ends while a VM is carried, the VM goes on in one place, with its memory, and the person reads what became of it.
+func TestAnEngineEndsWhileAVMIsCarried(t *testing.T) {
+	for _, who := range []string{"desk", "laptop"} {
+		t.Run(who+" while it is saved", func(t *testing.T) {
+			desk, laptop, _ := twoDevices(t)
+			d := map[string]*device{"desk": desk, "laptop": laptop}[who]
+			memory := desk.hv.only().memory
+			hold := make(chan struct{})
+			desk.hv.setHoldSave(hold)
+			if _, err := laptop.engine.Switch(t.Context(), suspended("")); err != nil {
+				t.Fatal(err)
+			}
+			until(t, "the memory to be saved", func() bool { return desk.hv.only().get() == hypervisor.StatePaused })
+			d.stop()
+			d.start()
+			linked(t, desk, laptop)
+			close(hold)
+			if who == "laptop" {
+				carries(t, desk, laptop, memory)
+				return
+			}
+			desk.goesOnWithItsMemory(memory)
+			if s := laptop.ended("Work"); s.Phase != api.PhaseFailed || s.Error == nil || s.Error.Next == "" {
+				t.Fatalf("%+v", s)
+			}
+			if _, err := laptop.engine.Switch(t.Context(), suspended("")); err != nil {
+				t.Fatal(err)
+			}
+			carries(t, desk, laptop, memory)
+		})
+		t.Run(who+" while it is sent", func(t *testing.T) {
+			desk, laptop, _ := twoDevices(t)
+			d := map[string]*device{"desk": desk, "laptop": laptop}[who]
+			memory := desk.hv.only().memory
+			release := desk.blockFeed(laptop)
+			if _, err := laptop.engine.Switch(t.Context(), suspended("")); err != nil {
+				t.Fatal(err)
+			}
+			until(t, "the memory to be on its way", func() bool { w, _ := desk.vm("Work"); return w.Switch.Phase == api.PhaseSend && desk.hv.only() == nil })
+			d.stop()
+			if who == "laptop" {
+				until(t, "the desk to say that it waits", func() bool { w, _ := desk.vm("Work"); return w.Switch.Why != "" })
+			}
+			d.start()
+			linked(t, desk, laptop)
+			if who == "laptop" {
+				release()
+			}
+			carries(t, desk, laptop, memory)
+		})
+	}
+	t.Run("laptop while it is loaded", func(t *testing.T) {
+		desk, laptop, _ := twoDevices(t)
+		memory := desk.hv.only().memory
+		hold := make(chan struct{})
+		laptop.hv.setHold(hold)
+		if _, err := laptop.engine.Switch(t.Context(), suspended("")); err != nil {
+			t.Fatal(err)
+		}
+		until(t, "the laptop to load it", func() bool {
+			w, _ := laptop.vm("Work")
+			return w.Here && w.Switch.Phase == api.PhaseResume && w.State != api.VMSwitching
+		})
+		laptop.stop()
+		laptop.hv.setHold(nil)
+		laptop.start()
+		laptop.goesOnWithItsMemory(memory)
+	})
+}
+
+// What keeps the VM from going on there is read there, and the VM stays suspended.
+func TestACarriedVMThatCantGoOn(t *testing.T) {
+	desk, laptop, _ := twoDevices(t)
+	memory := desk.hv.only().memory
+	laptop.hv.mu.Lock()
+	laptop.hv.breakRestore = true
+	laptop.hv.mu.Unlock()
+	if _, err := laptop.engine.Switch(t.Context(), suspended("")); err != nil {
+		t.Fatal(err)
+	}
+	if s := laptop.ended("Work"); s.Phase != api.PhaseFailed || s.Error == nil || s.Error.Next == "" {
+		t.Fatalf("%+v", s)
+	}
+	if w, _ := laptop.vm("Work"); !w.Here || w.State != api.VMSuspended {
+		t.Fatalf("it is %s", w.State)
+	}
+	laptop.hv.mu.Lock()
+	laptop.hv.breakRestore = false
+	laptop.hv.mu.Unlock()
+	if err := laptop.engine.ResumeVM(t.Context(), "Work"); err != nil {
+		t.Fatal(err)
+	}
+	laptop.goesOnWithItsMemory(memory)
+}
+
+// Resumed where it is before it was handed over, it stays there.
+func TestACarriedVMIsResumed(t *testing.T) {
+	desk, laptop, _ := twoDevices(t)
+	memory := desk.hv.only().memory
+	desk.blockFeed(laptop)
+	if _, err := laptop.engine.Switch(t.Context(), suspended("")); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the memory to be on its way", func() bool { w, _ := desk.vm("Work"); return w.Switch.Phase == api.PhaseSend && desk.hv.only() == nil })
+	if err := desk.engine.ResumeVM(t.Context(), "Work"); err != nil {
+		t.Fatal(err)
+	}
+	desk.goesOnWithItsMemory(memory)
+	for _, d := range []*device{desk, laptop} {
+		if s := d.ended("Work"); s.Phase != api.PhaseCancelled {
+			t.Errorf("on %s: %+v", d.name, s)
+		}
+	}
+}
+
+// One that is stopped is only handed over.
+func TestAStoppedVMIsntCarried(t *testing.T) {
+	desk, laptop, _ := twoDevices(t)
+	if err := desk.engine.StopVM(t.Context(), "Work", true); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := laptop.engine.Switch(t.Context(), suspended("")); err != nil {
+		t.Fatal(err)
+	}
+	if s := laptop.ended("Work"); s.Phase != api.PhaseDone {
+		t.Fatalf("%+v", s)
+	}
+	if w, _ := laptop.vm("Work"); !w.Here || w.State != api.VMStopped {
+		t.Fatalf("it is %s", w.State)
 	}
 }

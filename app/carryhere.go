@@ -297,6 +297,7 @@ func (v *vm) endCarriedHere(err error) {
 	}
 	if err == nil {
 		v.switchRuns(time.Now())
+		v.updateRun(r, func(r *switchRun) { r.s.Bytes, r.s.Total = r.s.Memory+r.s.Disk, r.s.Memory+r.s.Disk })
 		if s, ok := v.switchDone(r, v.e.name); ok {
 			v.noteSwitch(v.currentTerm(), s)
 		}

@@ -45,6 +45,8 @@ type fakeHypervisor struct {
 	accel   string
 	survey  hypervisor.Survey
 	version string
+	// breakRestore makes saved memory unusable.
+	breakRestore bool
 	// bridges are the device's, of which usable can be used.
 	bridges []string
 	usable  string
@@ -506,6 +508,11 @@ func (g *fakeGuest) Unsaved(context.Context) (int64, error) { return 0, nil }
 
 func (g *fakeGuest) Restore(_ context.Context, r io.Reader) error {
 	b, err := io.ReadAll(r)
+	g.h.mu.Lock()
+	if g.h.breakRestore {
+		err = hypervisor.ErrTeleport
+	}
+	g.h.mu.Unlock()
 	g.mu.Lock()
 	g.memory = b
 	g.mu.Unlock()

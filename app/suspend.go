@@ -175,6 +175,9 @@ func (v *vm) restore(ctx context.Context, j *job) error {
 	if err != nil {
 		return err
 	}
+	if err := v.awaitActive(ctx); err != nil {
+		return err
+	}
 	config, err := v.config()
 	if err != nil {
 		return err
@@ -223,6 +226,22 @@ func (v *vm) restore(ctx context.Context, j *job) error {
 		j.say(v.name() + " goes on.")
 	}
 	return err
+}
+
+// awaitActive waits until the disk can be written: an engine that has just started, or taken the VM, makes it so first.
+func (v *vm) awaitActive(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, actionTimeout)
+	defer cancel()
+	for {
+		if disk := v.currentDisk(); disk != nil && disk.Info().Active {
+			return nil
+		}
+		if err := (wallClock{}).Wait(ctx, 20*time.Millisecond); errors.Is(err, context.DeadlineExceeded) {
+			return errConflict("The disk of "+v.name()+" isn't ready on this device.", "The engine's log has the cause.")
+		} else if err != nil {
+			return err
+		}
+	}
 }
 
 // startWaiting starts a hypervisor that waits for memory.

@@ -34,7 +34,7 @@ func (e *Engine) Switch(ctx context.Context, req api.SwitchVM) (*api.Switch, err
 		return nil, errConflict(fmt.Sprintf("%s is on %s already.", v.name(), e.deviceName(to)), "")
 	}
 	if to == e.host.ID() {
-		if r, ok := v.record(); req.Way == api.WaySuspend && ok && r.State != string(api.VMStopped) {
+		if req.Way == api.WaySuspend {
 			return v.bring(ctx)
 		}
 		return v.take(ctx, wish{pause: req.Pause, way: req.Way})

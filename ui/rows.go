@@ -233,7 +233,7 @@ func (m *index) switchBar(vm *api.VM) *progress {
 		p.Title = t("switch.to-there", "VM", vm.Name, "Device", sw.ToName, "Phase", phaseText(sw.Phase))
 	}
 	p.Part, p.Detail = flow(sw.Bytes, sw.Total, sw.Rate, sw.ETA)
-	p.Why = whyLong(sw)
+	p.Why = m.whyLong(sw)
 	// Once the baton is given there is nothing to cancel; saying so by a dead button is clearer than
 	// by one that vanishes.
 	p.Cancel = button{Act: act{Verb: verbCancel, ID: sw.ID}, Label: t("button.cancel"),
@@ -242,7 +242,14 @@ func (m *index) switchBar(vm *api.VM) *progress {
 }
 
 // whyLong says what is done about a guest that writes memory about as fast as it leaves, "" where nothing is.
-func whyLong(sw *api.Switch) string {
+func (m *index) whyLong(sw *api.Switch) string {
+	if sw.Kind == "suspend" && sw.Why != "" { // the one thing that it waits for
+		there := sw.FromName
+		if sw.Phase == api.PhaseSend && sw.From == m.st.Device.ID {
+			there = sw.ToName
+		}
+		return t("switch.why.waits", "Device", there)
+	}
 	e := sw.Estimate
 	because := ""
 	switch {

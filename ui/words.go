@@ -126,6 +126,12 @@ func phaseText(p api.SwitchPhase) string {
 		return t("phase.memory")
 	case api.PhaseHandOff:
 		return t("phase.hand-off")
+	case api.PhaseSuspend:
+		return t("phase.suspend")
+	case api.PhaseSend:
+		return t("phase.send")
+	case api.PhaseResume:
+		return t("phase.resume")
 	case api.PhaseDone:
 		return t("phase.done")
 	case api.PhaseCancelled:

@@ -248,6 +248,12 @@ func phaseWords(p api.SwitchPhase) string {
 		return "Memory"
 	case api.PhaseHandOff:
 		return "Handing over"
+	case api.PhaseSuspend:
+		return "Saving its memory"
+	case api.PhaseSend:
+		return "Its memory, suspended"
+	case api.PhaseResume:
+		return "Loading its memory"
 	case api.PhaseDone:
 		return "Done"
 	case api.PhaseCancelled:

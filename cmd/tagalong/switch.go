@@ -202,6 +202,9 @@ func (w *switchWatch) interrupted(ctx context.Context, n int) error {
 func switchError(sw api.Switch) error {
 	switch sw.Phase {
 	case api.PhaseCancelled:
+		if sw.Kind == "suspend" && sw.Error != nil { // it may not have gone on
+			return sw.Error
+		}
 		return &api.Error{Code: api.CodeCancelled, Sentence: fmt.Sprintf("The switch was cancelled; %q stays on %s.", sw.VMName, sw.FromName)}
 	case api.PhaseFailed:
 		if sw.Error != nil {
@@ -216,7 +219,7 @@ func switchError(sw api.Switch) error {
 // switchSentence tells how a switch went.
 func switchSentence(sw api.Switch) string {
 	text := fmt.Sprintf("%q is on %s now.", sw.VMName, sw.ToName)
-	if sw.Kind == "teleport" && sw.Pause > 0 { // a VM that didn't run can't stand still
+	if sw.Kind != "baton" && sw.Pause > 0 { // a VM that didn't run can't stand still
 		text += fmt.Sprintf(" It stood still for %s.", span(sw.Pause))
 	}
 	if took := sw.Ended.Sub(sw.Started); sw.Bytes > 0 && took > 0 {

@@ -1,4 +1,4 @@
-// Package request lets a device ask the owner of a VM to change what only the owner may: its record. Protocol Protocol, one short
+// Package request lets a device ask the owner of a VM for what only the owner may do: to change its record, and more. Protocol Protocol, one short
 // stream a request.
 //
 // After the wire greeting:
@@ -6,8 +6,9 @@
 //	device: {"vm": …, "what": …, "change": {…}}
 //	owner:  {"done": true} or {"done": false, "why": {…}}
 //
-// Without a what, the change is to the VM's record; version 1 has none but that. What a what, a change and a why are is the engines' own business: here they are JSON values of at most MaxChange bytes. The answer is true
-// when what was asked for is so, durably. That a device asked says nothing of whether it may: who hears decides.
+// Without a what, the change is to the VM's record; version 1 has none but that. What a what, a change and a why are is the engines' own business:
+// here the latter are JSON values of at most MaxChange bytes. The answer is true when what was asked for is so, durably. That a device asked says
+// nothing of whether it may: who hears decides.
 //
 // It guarantees that a request is carried out at most once a stream, and that Ask's nil means that the owner said so. It doesn't
 // guarantee that a request whose answer was lost wasn't carried out: changes must bear being asked for twice.

@@ -181,7 +181,8 @@ type Guest interface {
 	Attach(ctx context.Context, d ExtraDisk) error
 	// Detach takes one away again. It takes the guest's help; without it, it fails with ErrNotDetached.
 	Detach(ctx context.Context, id string) error
-	// Settle ends a teleport that an earlier engine began and nobody carries on; harmless without one.
+	// Settle ends a teleport that an earlier engine began and nobody carries on; harmless without one, and of a guest that went ahead of its memory. It
+	// fails with ErrApart where the guest may have gone ahead of this one.
 	Settle(ctx context.Context) error
 	// Teleport begins to carry the running guest's memory away.
 	Teleport(ctx context.Context) (Outgoing, error)

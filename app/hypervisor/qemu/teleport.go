@@ -27,7 +27,7 @@ const (
 )
 
 // managed are the capabilities that some recipe sets; each recipe sets all of them.
-var managed = []string{capEvents, capReturnPath, capPause, capLate}
+var managed = []string{capEvents, capReturnPath, capPause, capLate, capPostCopy}
 
 func (g *guest) capabilities(ctx context.Context, on ...string) error {
 	type capability struct {
@@ -63,19 +63,27 @@ type migration struct {
 // outgoing is one teleport on the giver's side.
 type outgoing struct {
 	g      *guest
-	stream net.Conn
+	stream io.ReadWriteCloser
 	sub    *qmp.Subscription
 }
 
 // Teleport implements hypervisor.Guest: the recipe "own stop": the engine reads the stream,
 // so it decides when QEMU may converge.
-func (g *guest) Teleport(ctx context.Context) (_ hypervisor.Outgoing, err error) {
+func (g *guest) Teleport(ctx context.Context) (hypervisor.Outgoing, error) {
+	o, err := g.teleport(ctx, capEvents, capReturnPath, capPause, capLate)
+	if err != nil {
+		return nil, err
+	}
+	return o, nil
+}
+
+func (g *guest) teleport(ctx context.Context, caps ...string) (_ *outgoing, err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("qemu: begin a teleport: %w", err)
 		}
 	}()
-	if err := g.capabilities(ctx, capEvents, capReturnPath, capPause, capLate); err != nil {
+	if err := g.capabilities(ctx, caps...); err != nil {
 		return nil, err
 	}
 	// A limit of 1 ms keeps QEMU from stopping the guest by itself while pages are left.
@@ -196,8 +204,24 @@ func (o *outgoing) Cancel(ctx context.Context) error {
 	return o.g.Settle(ctx)
 }
 
-// Settle implements hypervisor.Guest.
+// Settle implements hypervisor.Guest. Memory that is coming in isn't what it ends.
 func (g *guest) Settle(ctx context.Context) error {
+	m, err := g.migration(ctx)
+	if err != nil {
+		return fmt.Errorf("qemu: look for a teleport: %w", err)
+	}
+	switch a := m.apart(); {
+	case a.Side == hypervisor.Ahead:
+		return nil
+	case a.Broken:
+		// To cancel it would leave the guest where nothing lets it go on, and lose what the other side can still have.
+		return fmt.Errorf("qemu: end a teleport that is %q: %w", m.Status, hypervisor.ErrApart)
+	}
+	return g.cancelMigration(ctx)
+}
+
+// cancelMigration ends what sends memory, and waits for its end.
+func (g *guest) cancelMigration(ctx context.Context) error {
 	for asked := false; ; {
 		m, err := g.migration(ctx)
 		if err != nil {

@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"time"
 )
@@ -29,6 +30,9 @@ const maxLine = 1 << 20
 
 // maxBacklog bounds the events kept for one slow subscriber; older ones are dropped first.
 const maxBacklog = 4096
+
+// oob is the capability of commands that don't wait for others.
+const oob = "oob"
 
 // defaultDeadline holds for calls whose context has none.
 const defaultDeadline = 30 * time.Second
@@ -71,6 +75,7 @@ type Client struct {
 	pending map[uint64]chan reply
 	subs    map[*Subscription]struct{}
 	err     error
+	urgent  bool // QEMU takes commands that don't wait for others; guarded by mu
 }
 
 type reply struct {
@@ -156,7 +161,13 @@ func (c *Client) negotiate(greeted <-chan struct{}) {
 	case <-c.done:
 		return
 	}
-	if err := c.exchange(context.Background(), "qmp_capabilities", nil, nil, nil); err != nil {
+	var args any
+	c.mu.Lock()
+	if c.urgent {
+		args = map[string]any{"enable": []string{oob}}
+	}
+	c.mu.Unlock()
+	if err := c.exchange(context.Background(), "execute", "qmp_capabilities", args, nil, nil); err != nil {
 		_ = c.conn.Close()
 		return
 	}
@@ -182,6 +193,7 @@ func (c *Client) read(greeted chan struct{}) {
 			select {
 			case <-greeted:
 			default:
+				c.greet(m.QMP)
 				close(greeted)
 			}
 		case m.Event != "":
@@ -214,6 +226,19 @@ func (c *Client) read(greeted chan struct{}) {
 	close(c.done)
 }
 
+// greet notes what QEMU's greeting offers.
+func (c *Client) greet(greeting json.RawMessage) {
+	var g struct {
+		Capabilities []string `json:"capabilities"`
+	}
+	if err := json.Unmarshal(greeting, &g); err != nil {
+		return // it offers nothing that is known here
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.urgent = slices.Contains(g.Capabilities, oob)
+}
+
 // Done is closed when the connection has ended.
 func (c *Client) Done() <-chan struct{} { return c.done }
 
@@ -238,6 +263,23 @@ func (c *Client) Do(ctx context.Context, command string, args, out any) error {
 	return c.do(ctx, command, args, out, nil)
 }
 
+// DoUrgent is Do for the few commands that QEMU runs at once, even while another one, or its guest's disk or memory, keeps it from running any
+// other. Of a QEMU that can't, it is Do.
+func (c *Client) DoUrgent(ctx context.Context, command string, args, out any) error {
+	ctx, cancel, err := c.await(ctx, command)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	c.mu.Lock()
+	verb := "execute"
+	if c.urgent {
+		verb = "exec-oob"
+	}
+	c.mu.Unlock()
+	return c.exchange(ctx, verb, command, args, out, nil)
+}
+
 // DoFile runs one command with an open file attached (SCM_RIGHTS), as "getfd" wants.
 // The file stays the caller's.
 func (c *Client) DoFile(ctx context.Context, command string, args any, file *os.File) error {
@@ -245,23 +287,34 @@ func (c *Client) DoFile(ctx context.Context, command string, args any, file *os.
 }
 
 func (c *Client) do(ctx context.Context, command string, args, out any, file *os.File) error {
+	ctx, cancel, err := c.await(ctx, command)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	return c.exchange(ctx, "execute", command, args, out, file)
+}
+
+// await waits until commands are taken, and gives a context without a deadline one.
+func (c *Client) await(ctx context.Context, command string) (context.Context, context.CancelFunc, error) {
+	cancel := context.CancelFunc(func() {})
 	if _, ok := ctx.Deadline(); !ok {
-		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, defaultDeadline)
-		defer cancel()
 	}
 	select {
 	case <-c.ready:
+		return ctx, cancel, nil
 	case <-c.done:
-		return fmt.Errorf("qmp: %s: %w", command, c.Err())
+		cancel()
+		return nil, nil, fmt.Errorf("qmp: %s: %w", command, c.Err())
 	case <-ctx.Done():
-		return fmt.Errorf("qmp: %s: %w", command, ctx.Err())
+		cancel()
+		return nil, nil, fmt.Errorf("qmp: %s: %w", command, ctx.Err())
 	}
-	return c.exchange(ctx, command, args, out, file)
 }
 
 // exchange writes a command and waits for its answer.
-func (c *Client) exchange(ctx context.Context, command string, args, out any, file *os.File) error {
+func (c *Client) exchange(ctx context.Context, verb, command string, args, out any, file *os.File) error {
 	ch := make(chan reply, 1)
 	c.mu.Lock()
 	if c.err != nil {
@@ -278,11 +331,11 @@ func (c *Client) exchange(ctx context.Context, command string, args, out any, fi
 		c.mu.Unlock()
 	}()
 
-	line, err := json.Marshal(struct {
-		Execute   string `json:"execute"`
-		Arguments any    `json:"arguments,omitempty"`
-		ID        uint64 `json:"id"`
-	}{command, args, id})
+	m := map[string]any{verb: command, "id": id}
+	if args != nil {
+		m["arguments"] = args
+	}
+	line, err := json.Marshal(m)
 	if err != nil {
 		return fmt.Errorf("qmp: %s: %w", command, err)
 	}

@@ -31,6 +31,8 @@ type Apart struct {
 	Broken bool
 	// Remaining is how many bytes are still to leave, as the side that was left knows.
 	Remaining int64
+	// Failed says that this side has given up.
+	Failed bool
 }
 
 // PostCopier is a Guest whose memory may be in two places for a while.

@@ -32,6 +32,7 @@ type Report struct {
 // returns since when the guest stands still.
 func (g *Giver) converge(ctx context.Context, guest Guest, out hypervisor.Outgoing, line Line) (time.Time, error) {
 	plan := NewPlan(g.Rule, g.Pause, g.Early)
+	plan.ahead = g.PostCopy
 	slowed := &slowed{out: out, clock: g.Clock}
 	var told time.Time
 	first := true

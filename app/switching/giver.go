@@ -21,6 +21,8 @@ type Giving struct {
 	Taker   string // the device
 	Live    bool   // a guest goes along
 	Early   bool   // stop it within the first pass: see Rule.EarlyStop
+	// PostCopy has the guest go ahead of its memory after one pass.
+	PostCopy bool
 	// Pause is for how long the guest may stand still, by the person's word; 0 is the rule's.
 	Pause   time.Duration
 	Rule    Rule
@@ -90,7 +92,10 @@ func (g *Giver) prepare(ctx context.Context) (vmdisk.Position, error) {
 		return vmdisk.Position{}, err
 	}
 	paused := g.Clock.Now().Sub(stopped)
-	// From here on the guest can't write memory: all of it leaves while the disk is sealed.
+	// From here on the guest can't write memory: all of it leaves while the disk is sealed, or nothing if it goes ahead.
+	if err := goAhead(ctx, out); err != nil {
+		return vmdisk.Position{}, err
+	}
 	line.Release()
 	pos, err := g.seal(ctx)
 	if err != nil {
@@ -112,7 +117,7 @@ func (g *Giver) sendMemory(ctx context.Context, guest Guest) (hypervisor.Outgoin
 	if err != nil {
 		return nil, nil, time.Time{}, fmt.Errorf("open the memory stream: %w", err)
 	}
-	out, err := guest.Teleport(ctx)
+	out, err := g.teleport(ctx, guest)
 	if err != nil {
 		line.Close()
 		return nil, nil, time.Time{}, err
@@ -203,10 +208,15 @@ func (g *Giver) End(ctx context.Context) {
 		return
 	}
 	line.Release()
+	if g.PostCopy {
+		line.Close() // first: its hypervisor hears only who isn't carrying
+	}
 	if err := out.Cancel(ctx); err != nil {
 		g.Log.Warn("Cancelling the teleport failed", "error", err)
 	}
-	line.Close()
+	if !g.PostCopy {
+		line.Close()
+	}
 }
 
 // Abandon is End without a word to a hypervisor that is about to be killed.
@@ -219,5 +229,8 @@ func (g *Giver) Abandon() {
 	if line, out := g.way(); out != nil {
 		out.Stream().Close()
 		line.Close()
+		if apart, ok := out.(hypervisor.OutgoingApart); ok {
+			apart.Sever()
+		}
 	}
 }

@@ -36,6 +36,7 @@ type Standing struct {
 type Plan struct {
 	rule    Rule
 	early   bool
+	ahead   bool // the guest goes ahead of what is left
 	allowed []time.Duration
 	level   int // of allowed
 	slow    int // of rule.Slow, 0 is not at all
@@ -95,6 +96,8 @@ func (p *Plan) Next(s Sight) Order {
 		return Order{Act: Stop} // it has shown that it writes next to nothing
 	case s.Passes < p.rule.MinPasses:
 		return p.letOut(s, false)
+	case p.ahead:
+		return Order{Act: Stop}
 	case p.now.Pause == 0: // nothing is known of the line
 		if s.Remaining <= p.rule.ParkBelow {
 			return Order{Act: Stop}

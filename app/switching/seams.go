@@ -127,6 +127,8 @@ type Host interface {
 	Loaded(ctx context.Context)
 	// Seal closes the copy of the disk for the giver's writes.
 	Seal()
+	// Rest says how the memory stands of a guest that has gone ahead of it, whenever that changes.
+	Rest(ctx context.Context, r Rest)
 	// Failed says that this side can't go on. It isn't told when the attempt was ended.
 	Failed(ctx context.Context, err error)
 }

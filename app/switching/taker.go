@@ -3,7 +3,9 @@ package switching
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"tagalong.org/tagalong/app/hypervisor"
@@ -15,10 +17,12 @@ const wordTimeout = time.Second
 // Taking is one attempt to take a VM. All fields are needed.
 type Taking struct {
 	Attempt string
-	Rule    Rule
-	Host    Host
-	Clock   Clock
-	Log     *slog.Logger
+	// PostCopy says that the guest may go ahead of its memory.
+	PostCopy bool
+	Rule     Rule
+	Host     Host
+	Clock    Clock
+	Log      *slog.Logger
 }
 
 // Taker carries an attempt out. Run is called once; the other methods may be called from anywhere.
@@ -27,6 +31,7 @@ type Taker struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	done   chan struct{}
+	apart  atomic.Bool
 }
 
 // NewTaker makes a Taker; the caller calls Run in a goroutine of its own. When ctx ends, so does it.
@@ -39,10 +44,7 @@ func NewTaker(ctx context.Context, a Taking) *Taker {
 // disk's content nor who owns it. It says how that goes to the Host.
 func (t *Taker) Run() {
 	defer close(t.done)
-	if err := t.take(t.ctx); err != nil && t.ctx.Err() == nil {
-		t.Log.Warn("Taking the VM failed", "attempt", t.Attempt, "error", err)
-		t.Host.Failed(t.ctx, err)
-	}
+	t.ended(t.take(t.ctx))
 }
 
 // Done is closed when Run has ended.
@@ -59,7 +61,15 @@ func (t *Taker) take(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	memory, err := guest.Incoming(ctx)
+	ahead, canGoAhead := guest.(IncomingApart)
+	if t.PostCopy && !canGoAhead {
+		return hypervisor.ErrNoPostCopy
+	}
+	open := guest.Incoming
+	if t.PostCopy {
+		open = ahead.IncomingApart
+	}
+	memory, err := open(ctx)
 	if err != nil {
 		return err
 	}
@@ -73,8 +83,11 @@ func (t *Taker) take(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	defer arrival.Close()
 	arrival.Carry(ctx, memory)
+	if t.PostCopy {
+		return t.takeApart(ctx, ahead, memory, arrival)
+	}
+	defer arrival.Close()
 	if err := guest.Loaded(ctx); err != nil {
 		// The giver's word, which ends ctx, says more than a broken stream does.
 		_ = t.Clock.Wait(ctx, wordTimeout)
@@ -85,6 +98,29 @@ func (t *Taker) take(ctx context.Context) error {
 	// wouldn't have let the memory's end through: closing the replica overlaps with its answer.
 	t.Host.Seal()
 	return nil
+}
+
+// takeApart is the end of take for a guest that may go ahead of its memory.
+func (t *Taker) takeApart(ctx context.Context, guest IncomingApart, memory io.Closer, arrived Arrival) error {
+	arrival, ok := arrived.(ArrivalApart)
+	if !ok {
+		arrived.Close()
+		return hypervisor.ErrNoPostCopy
+	}
+	apart, err := t.loadedApart(ctx, guest, arrival)
+	if err != nil {
+		arrival.Close()
+		_ = t.Clock.Wait(ctx, wordTimeout)
+		return err
+	}
+	t.apart.Store(apart)
+	t.Host.Loaded(ctx)
+	t.Host.Seal()
+	if !apart {
+		arrival.Close()
+		return nil
+	}
+	return t.follow(ctx, guest, memory, arrival)
 }
 
 // awaitReplica waits until this device's copy can stand for the disk.

@@ -156,6 +156,8 @@ func (m migration) apart() hypervisor.Apart {
 	case "postcopy-active":
 	case "postcopy-paused", "postcopy-recover":
 		a.Broken = true
+	case "failed", "cancelled", "cancelling":
+		return hypervisor.Apart{Failed: true}
 	default:
 		return hypervisor.Apart{}
 	}

@@ -246,7 +246,8 @@ func (v *vm) send(a baton.Action) {
 		if a.Live {
 			kind = handoff.KindTeleport
 		}
-		m.Body = handoff.Offer{Kind: kind, Term: a.Term, Hardware: v.hardwareHash(), Record: v.signedRecord()}
+		m.Body = handoff.Offer{Kind: kind, Term: a.Term, Hardware: v.hardwareHash(), Record: v.signedRecord(),
+			PostCopy: a.Live && v.wished(a.Peer).way == api.WayPostCopy}
 		v.offered(a.Peer, a.Live)
 	case baton.ActSendReady:
 		m.Body = handoff.Ready{}
@@ -271,6 +272,9 @@ func (v *vm) send(a baton.Action) {
 			v.e.spawn(func() { v.noteSwitch(a.Term, s) })
 		}
 		v.e.spawn(v.syncFeeds)
+		if v.withhold(a) {
+			return
+		}
 	case baton.ActSendAbort:
 		m.Body = handoff.Abort{Reason: a.Reason}
 	case baton.ActSendAborted:
@@ -382,6 +386,7 @@ func (e *Engine) hear(ctx context.Context, device string, m handoff.Msg) error {
 			return fmt.Errorf("read progress: %w", err)
 		}
 		v.switchRemote(device, s)
+		v.heardRest(device, s)
 		ev.Kind = baton.EvProgress
 	case handoff.Ask:
 		return v.hearAsk(ctx, ev, b)
@@ -394,7 +399,7 @@ func (e *Engine) hear(ctx context.Context, device string, m handoff.Msg) error {
 		ev.Kind, ev.Reason = baton.EvPeerRefuse, b.Reason
 	case handoff.Offer:
 		v.hearRecord(device, b.Record)
-		v.hearHardware(b.Hardware)
+		v.hearHardware(b.Hardware, b.PostCopy)
 		ev.Kind, ev.Term, ev.Live = baton.EvPeerOffer, b.Term, b.Kind == handoff.KindTeleport
 	case handoff.Ready:
 		ev.Kind = baton.EvPeerReady
@@ -405,6 +410,7 @@ func (e *Engine) hear(ctx context.Context, device string, m handoff.Msg) error {
 		if err != nil {
 			return err
 		}
+		v.heardHeld(device, b.GuestHeld)
 		v.switchTransfer(time.Duration(b.StoodNS))
 		v.receiveDirty(device, t, b.Dirty)
 		ev.Kind, ev.Live, ev.GuestHeld, ev.Attempt = baton.EvPeerTransfer, b.Live, b.GuestHeld, t.Attempt
@@ -516,8 +522,13 @@ func (v *vm) hearAsk(ctx context.Context, ev baton.Event, b handoff.Ask) error {
 	} else if v.oldMemory() {
 		return refuse(reasonSuspended)
 	}
+	own := v.invited() != nil && askedWish(b) == (wish{}) // the wish is this device's own
 	if ev.Live {
-		if why := v.preflight(ctx, ev.Peer, b.Taker); why != nil {
+		way := askedWish(b).way
+		if own {
+			way = v.wished(ev.Peer).way
+		}
+		if why := v.preflight(ctx, ev.Peer, b.Taker, way); why != nil {
 			return refuseWith(*why)
 		}
 	}
@@ -527,8 +538,8 @@ func (v *vm) hearAsk(ctx context.Context, ev baton.Event, b handoff.Ask) error {
 	v.mu.Lock()
 	v.takes = min(b.Taker.Memory, handoff.MemoryVersion)
 	v.mu.Unlock()
-	if w := askedWish(b); w != (wish{}) || v.invited() == nil { // else the wish is this device's own
-		v.wishFor(ev.Peer, w)
+	if !own {
+		v.wishFor(ev.Peer, askedWish(b))
 	}
 	ev.Kind, ev.Attempt = baton.EvPeerAsk, newID()
 	v.post(ctx, ev)

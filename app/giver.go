@@ -30,7 +30,7 @@ func (v *vm) startOutgoing(ctx context.Context, a baton.Action) {
 	v.converged = false
 	v.mu.Unlock()
 	v.outgoing = switching.NewGiver(ctx, switching.Giving{
-		Attempt: a.Attempt, Taker: a.Peer, Live: a.Live, Early: early, Pause: v.allowedPause(a.Peer), Rule: switching.Usual, Copy: v.e.handover,
+		Attempt: a.Attempt, Taker: a.Peer, Live: a.Live, Early: early, PostCopy: v.wished(a.Peer).way == api.WayPostCopy, Pause: v.allowedPause(a.Peer), Rule: switching.Usual, Copy: v.e.handover,
 		Place: o, Replica: o, Streams: o, Tell: o, Clock: wallClock{}, Log: v.log,
 	})
 	v.e.spawn(v.outgoing.Run)
@@ -43,6 +43,8 @@ func giveReason(err error) string {
 		return reasonConverged
 	case errors.As(err, &busy):
 		return reasonTooBusy
+	case errors.Is(err, hypervisor.ErrNoPostCopy):
+		return reasonNoPostCopy
 	}
 	s := err.Error()
 	return s[:min(len(s), 200)]
@@ -212,6 +214,9 @@ func (l *memoryLine) Arrived() int64 { return l.stream.Arrived() }
 func (l *memoryLine) Wire() int64 { return l.stream.Wire() }
 
 func (l *memoryLine) Speed() int64 { return int64(l.stream.Speed()) }
+
+// Ended implements switching.LineApart. It is for who has let it carry.
+func (l *memoryLine) Ended() <-chan struct{} { return l.piped }
 
 func (l *memoryLine) Close() {
 	if l.piped == nil {

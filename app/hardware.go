@@ -91,6 +91,7 @@ func (e *Engine) lookAtHardware(ctx context.Context) (news bool) {
 			break
 		}
 		d.CPUModels, d.Machines, d.Vendor, d.Firmware = s.CPUModels, s.Machines, s.Vendor, s.Firmware.Hash
+		d.PostCopy = s.PostCopy
 		d.NoFirmware = len(s.Machines) > 0 && s.Firmware.Hash == ""
 	case errors.Is(err, hypervisor.ErrMissing), errors.Is(err, hypervisor.ErrTooOld):
 		d.Probed = true

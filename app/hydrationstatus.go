@@ -115,8 +115,11 @@ func (v *vm) couldHelp() []string {
 	return run.Survey().Helpers
 }
 
-// wholeFirst refuses what needs all of the disk here.
+// wholeFirst refuses what needs all of the disk and of the memory here.
 func (v *vm) wholeFirst() error {
+	if err := v.memoryFirst(); err != nil {
+		return err
+	}
 	h := v.hydration()
 	if h == nil {
 		return nil

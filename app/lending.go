@@ -70,8 +70,11 @@ func (v *vm) lendsTo(device string) bool {
 	return v.lent[device] > 0
 }
 
-// lending is how far the VM's owner needs this device's copy; nil if it doesn't.
+// lending is how far the VM's owner needs this device's copy, or the memory that is still here; nil if it doesn't.
 func (v *vm) lending(r directory.VM) *api.Lending {
+	if device, serves := v.serves(); serves {
+		return &api.Lending{To: device, ToName: v.e.deviceName(device), Needed: true, Memory: true}
+	}
 	state, word := v.lentState(r)
 	reads := v.lendsTo(r.Owner)
 	if state != leave.Needed && !reads {

@@ -75,6 +75,9 @@ func (v *vm) perform(ctx context.Context, a baton.Action) (follow baton.Event, o
 			v.notActive(a.Term, err)
 		}
 		v.e.saveRecordSoon()
+	case baton.ActSendTransfer:
+		v.serveRest(ctx, a)
+		v.send(a)
 	default:
 		v.send(a)
 	}
@@ -163,6 +166,7 @@ func (v *vm) runGuest(ctx context.Context) baton.Event {
 	}
 	ctx, cancel := context.WithTimeout(ctx, actionTimeout)
 	defer cancel()
+	v.endServing()
 	if v.outgoing != nil {
 		v.outgoing.End(ctx)
 		v.outgoing = nil
@@ -208,6 +212,9 @@ func (v *vm) resume(ctx context.Context, a baton.Action) {
 		v.log.Error("Serving the disk failed", "error", err)
 	}
 	if a.Guest {
+		if a.Reason == baton.ReasonRestarted && guest != nil {
+			v.followRest(ctx, guest, a.Term)
+		}
 		v.resumeGuest(stepCtx, guest)
 	} else if guest == nil {
 		v.lookSavedSoon() // the engine before may have ended before it could say so in the record
@@ -229,6 +236,14 @@ func (v *vm) resumeGuest(ctx context.Context, guest hypervisor.Guest) {
 	switch err := v.goOn(ctx, guest); {
 	case errors.Is(err, hypervisor.ErrNotRunning):
 		v.log.Warn("The guest didn't go on: its hypervisor has ended", "error", err)
+		v.reportStopped()
+	case errors.Is(err, hypervisor.ErrApart):
+		// An earlier engine died between letting the guest go ahead and giving it away: the taker never ran it, and what this hypervisor has can't be
+		// taken up again.
+		v.log.Error("The guest can't go on: its hypervisor waits for a taker", "error", err)
+		if err := guest.Kill(ctx); err != nil {
+			v.log.Error("The hypervisor doesn't end", "error", err)
+		}
 		v.reportStopped()
 	case err != nil:
 		v.log.Error("The guest didn't go on", "error", err)
@@ -259,6 +274,7 @@ func (v *vm) killHypervisor(ctx context.Context) {
 		v.incoming.end()
 		v.incoming = nil
 	}
+	v.endServing()
 	if v.outgoing != nil {
 		v.outgoing.Abandon()
 		v.outgoing = nil

@@ -86,7 +86,7 @@ func (v *vm) toMove() (m preflight.VM, err error) {
 type refusal struct{ reason, sentence, next string }
 
 // preflight says what stands in the way of a teleport to the taker: a refusal, or nil.
-func (v *vm) preflight(ctx context.Context, peer string, said handoff.Facts) *handoff.Refuse {
+func (v *vm) preflight(ctx context.Context, peer string, said handoff.Facts, way api.Way) *handoff.Refuse {
 	taker, _, err := preflight.Decode(said.Device)
 	if err != nil {
 		v.log.Warn("What a taker says of itself can't be read", "device", peer, "error", err)
@@ -104,6 +104,9 @@ func (v *vm) preflight(ctx context.Context, peer string, said handoff.Facts) *ha
 		return &handoff.Refuse{Reason: reasonNotReady}
 	}
 	f := found.Stops()
+	if f == nil && way == api.WayPostCopy && !taker.PostCopy {
+		return &handoff.Refuse{Reason: reasonNoPostCopy, Sentence: noPostCopy(taker.Name), Next: nextNoPostCopy}
+	}
 	if f == nil {
 		return nil
 	}
@@ -155,10 +158,17 @@ func (r refusal) explain(s api.Switch, reason string) *api.Error {
 	return &api.Error{Code: code, Sentence: fmt.Sprintf("%s %s stays on %s.", r.sentence, s.VMName, s.FromName), Next: r.next}
 }
 
-// hearHardware keeps what the giver says of the VM's hardware; "" is nothing.
-func (v *vm) hearHardware(hash string) {
+// noPostCopy says why a device can't take a guest that goes ahead of its memory, and what helps.
+func noPostCopy(device string) string {
+	return fmt.Sprintf("%s can't let a VM run before all of its memory is there: its system doesn't let QEMU wait for memory (userfaultfd), or its Tagalong is too old.", device)
+}
+
+const nextNoPostCopy = "Allow it there (sysctl vm.unprivileged_userfaultfd=1, then restart Tagalong), or switch in another way."
+
+// hearHardware keeps what the giver says of the VM's hardware, "" is nothing, and whether the guest goes ahead of its memory.
+func (v *vm) hearHardware(hash string, apart bool) {
 	v.mu.Lock()
-	v.offeredHardware = hash
+	v.offeredHardware, v.offeredApart = hash, apart
 	v.mu.Unlock()
 }
 

@@ -126,19 +126,19 @@ func TestAnOlderProgramsAsk(t *testing.T) {
 	said := v.ask().Taker
 	said.Device = nil // as programs did before there was more to say
 	said.Accel = "kvm"
-	if why := v.preflight(t.Context(), b.engine.host.ID(), said); why == nil || why.Reason != reasonAccel || why.Sentence == "" {
+	if why := v.preflight(t.Context(), b.engine.host.ID(), said, api.WayChosen); why == nil || why.Reason != reasonAccel || why.Sentence == "" {
 		t.Errorf("another accelerator: %+v", why)
 	}
 	said.Accel = "tcg"
-	if why := v.preflight(t.Context(), b.engine.host.ID(), said); why != nil {
+	if why := v.preflight(t.Context(), b.engine.host.ID(), said, api.WayChosen); why != nil {
 		t.Errorf("nothing stands in the way: %+v", why)
 	}
 	said.Device = []byte(`{"v":1,"memory":-3}`)
-	if why := v.preflight(t.Context(), b.engine.host.ID(), said); why != nil {
+	if why := v.preflight(t.Context(), b.engine.host.ID(), said, api.WayChosen); why != nil {
 		t.Errorf("what can't be read stands in nobody's way: %+v", why)
 	}
 	said.FreeMemory = 1
-	if why := v.preflight(t.Context(), b.engine.host.ID(), said); why == nil || why.Reason != reasonMemory {
+	if why := v.preflight(t.Context(), b.engine.host.ID(), said, api.WayChosen); why == nil || why.Reason != reasonMemory {
 		t.Errorf("without memory: %+v", why)
 	}
 }
@@ -151,7 +151,7 @@ func TestTheSameHardwareOnBothSides(t *testing.T) {
 		t.Fatal(err)
 	}
 	for offered, same := range map[string]bool{"": true, v.hardwareHash(): true, strings.Repeat("0", 64): false} {
-		v.hearHardware(offered)
+		v.hearHardware(offered, false)
 		if err := v.sameHardware(c); (err == nil) != same {
 			t.Errorf("offered %q: %v", offered, err)
 		}

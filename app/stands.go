@@ -16,9 +16,10 @@ func (v *vm) standsStill(now time.Time) *api.Error {
 	if rests(state) || state == baton.Offering || state == baton.Accepting {
 		return nil
 	}
+	_, serves := v.serves()
 	return standstill.Why(standstill.Facts{
 		VM: v.name(), Other: v.e.deviceName(peer), State: state, For: now.Sub(since),
-		Linked: v.e.linked(peer), Room: v.e.dir.Room() == nil,
+		Linked: v.e.linked(peer), Room: v.e.dir.Room() == nil, Serves: serves,
 	})
 }
 

@@ -197,7 +197,7 @@ func (v *vm) status() api.VM {
 		s.State = api.VMStopped
 	}
 	s.Conflict, s.Orphan, s.RestorePoints = v.conflict(), v.e.dir.Orphan(v.id), v.restorePoints()
-	s.Hydration, s.Lending = v.hydration(), v.lending(r)
+	s.Hydration, s.Lending, s.Trailing = v.hydration(), v.lending(r), v.memoryComes()
 	s.Unfit = v.unfit()
 	s.Replicas = v.replicas(r)
 	if s.Here {

@@ -45,6 +45,9 @@ func (v *vm) waitFor(ctx context.Context, kind string, do func(ctx context.Conte
 // suspend stops the guest, makes its memory durable and ends its hypervisor. Until the memory is durable the guest goes on if anything fails, or the
 // person cancels. The memory is for that device, if it isn't "".
 func (v *vm) suspend(ctx context.Context, j *job, guest hypervisor.Guest, device string) error {
+	if err := v.memoryFirst(); err != nil {
+		return err
+	}
 	config, err := v.config()
 	if err != nil {
 		return err

@@ -321,6 +321,8 @@ func whyEnded(s api.Switch, reason string) *api.Error {
 			Next: "Take it away there first: tagalong restore-points close"}
 	case reasonTooBusy:
 		return errTooBusy(s)
+	case reasonNoPostCopy:
+		return &api.Error{Code: api.CodeConflict, Sentence: noPostCopy(s.ToName) + " " + stays, Next: nextNoPostCopy}
 	case baton.ReasonOusted:
 		return &api.Error{Code: api.CodeConflict, Sentence: s.VMName + " was taken over by another device.", Next: "See where it is with: tagalong vm list"}
 	case reasonNotComparedYet:
@@ -367,6 +369,8 @@ const (
 	reasonNoHypervisor = "no hypervisor"
 	// The guest writes memory faster than the connection carries it, and nothing helped.
 	reasonTooBusy = "too busy"
+	// The taker's system can't let a guest go ahead of its memory.
+	reasonNoPostCopy = "no post-copy"
 )
 
 // maxRetries is how often an attempt begins anew that ended for no fault of either side.

@@ -306,7 +306,7 @@ func (v *vm) judge(term uint64) (baton.Event, bool) {
 func (v *vm) pauseGuest(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, actionTimeout)
 	defer cancel()
-	if v.outgoing != nil {
+	if _, serves := v.serves(); v.outgoing != nil && !serves {
 		v.outgoing.End(ctx)
 		v.outgoing = nil
 	}

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync"
+	"sync/atomic"
 
+	"tagalong.org/tagalong/app/hypervisor"
 	"tagalong.org/tagalong/app/switching"
 	"tagalong.org/tagalong/directory/baton"
 	"tagalong.org/tagalong/p2p"
@@ -18,18 +21,33 @@ type incomingRun struct {
 	*switching.Taker
 	v             *vm
 	attempt, peer string
-	arrivals      chan switching.Arrival // the giver's memory stream, once
+	arrivals      chan switching.Arrival // the giver's memory stream: once, or again for a guest that has gone ahead of its memory
+	wasApart      atomic.Bool            // the guest has gone ahead of its memory
+
+	// guarded by mu
+	mu      sync.Mutex
+	failWhy error
+	guest   hypervisor.Guest
 }
 
 // startIncoming begins an attempt to take the VM. It is for the loop.
 func (v *vm) startIncoming(ctx context.Context, a baton.Action) {
-	r := &incomingRun{v: v, attempt: a.Attempt, peer: a.Peer, arrivals: make(chan switching.Arrival, 1)}
-	r.Taker = switching.NewTaker(ctx, switching.Taking{Attempt: a.Attempt, Rule: switching.Usual, Host: r, Clock: wallClock{}, Log: v.log})
+	v.mu.Lock()
+	apart := v.offeredApart
+	v.mu.Unlock()
+	r := v.newIncoming(ctx, a.Attempt, a.Peer, apart)
+	v.e.spawn(func() { r.run(ctx, r.Run) })
+}
+
+// newIncoming makes an attempt. It is for the loop.
+func (v *vm) newIncoming(ctx context.Context, attempt, peer string, apart bool) *incomingRun {
+	r := &incomingRun{v: v, attempt: attempt, peer: peer, arrivals: make(chan switching.Arrival, 1)}
+	r.Taker = switching.NewTaker(ctx, switching.Taking{Attempt: attempt, PostCopy: apart, Rule: switching.Usual, Host: r, Clock: wallClock{}, Log: v.log})
 	v.incoming = r
 	v.mu.Lock()
-	v.expecting = r
+	v.expecting, v.trailing = r, nil
 	v.mu.Unlock()
-	v.e.spawn(r.Run)
+	return r
 }
 
 // Complete implements switching.Host.
@@ -63,6 +81,7 @@ func (r *incomingRun) Start(ctx context.Context) (switching.Incoming, error) {
 	if err != nil {
 		return nil, err
 	}
+	r.of(guest)
 	v.setGuest(guest)
 	return guest, nil
 }
@@ -84,6 +103,7 @@ func (r *incomingRun) Loaded(ctx context.Context) {
 		r.Failed(ctx, err)
 		return
 	}
+	r.apart()
 	r.v.post(ctx, baton.Event{Kind: baton.EvLoadedLocal, Attempt: r.attempt})
 }
 
@@ -101,7 +121,24 @@ func (r *incomingRun) Seal() { r.v.seal() }
 
 // Failed implements switching.Host.
 func (r *incomingRun) Failed(ctx context.Context, err error) {
+	r.mu.Lock()
+	r.failWhy = err
+	r.mu.Unlock()
 	r.v.post(ctx, baton.Event{Kind: baton.EvLocalFailed, Attempt: r.attempt, Reason: giveReason(err)})
+}
+
+// of notes whose memory it is.
+func (r *incomingRun) of(g hypervisor.Guest) {
+	r.mu.Lock()
+	r.guest = g
+	r.mu.Unlock()
+}
+
+// outcome is whose memory it was, and why it came to nothing, or nil.
+func (r *incomingRun) outcome() (hypervisor.Guest, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.guest, r.failWhy
 }
 
 // end gives the attempt up and waits for its goroutines; the hypervisor is killed by the caller.
@@ -129,12 +166,12 @@ type memoryArrival struct {
 	v      *vm
 	stream *handoff.Memory
 	stop   context.CancelFunc
-	piped  chan struct{}
+	piped  chan struct{} // closed when it has ended to be carried
+	closed chan struct{} // closed by Close
 }
 
 func (a *memoryArrival) Carry(ctx context.Context, memory io.ReadWriteCloser) {
 	ctx, a.stop = context.WithCancel(ctx)
-	a.piped = make(chan struct{})
 	gate := handoff.NewGate(nil)
 	gate.Release()
 	a.v.e.spawn(func() {
@@ -144,9 +181,16 @@ func (a *memoryArrival) Carry(ctx context.Context, memory io.ReadWriteCloser) {
 	})
 }
 
+// Ended implements switching.ArrivalApart.
+func (a *memoryArrival) Ended() <-chan struct{} { return a.piped }
+
+// Close is called once.
 func (a *memoryArrival) Close() {
-	a.stop()
-	<-a.piped
+	if a.stop != nil {
+		a.stop()
+		<-a.piped
+	}
+	close(a.closed)
 }
 
 // seal closes the replica for the owner's writes, until the attempt ends or the disk is active.
@@ -182,10 +226,14 @@ func (e *Engine) handleMemory(ctx context.Context, s p2p.Stream) {
 		e.log.Warn("A memory stream belongs to no attempt", "device", s.Peer(), "vm", header.VM)
 		return
 	}
+	arrival := &memoryArrival{v: v, stream: memory, piped: make(chan struct{}), closed: make(chan struct{})}
 	select {
-	case r.arrivals <- &memoryArrival{v: v, stream: memory}:
+	case r.arrivals <- arrival:
 		// The stream lives as long as its handler.
-		<-r.Done()
+		select {
+		case <-r.Done():
+		case <-arrival.closed:
+		}
 	default:
 	}
 }

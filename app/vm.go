@@ -54,8 +54,9 @@ type vm struct {
 
 	events chan baton.Event
 	asks   chan ask
-	look   chan struct{} // 1-buffered: the history may say something new
-	done   chan struct{} // closed when the loop has ended
+	landed chan *incomingRun // whose memory has ended to come
+	look   chan struct{}     // 1-buffered: the history may say something new
+	done   chan struct{}     // closed when the loop has ended
 	cancel context.CancelFunc
 
 	bringing sync.Mutex // held while the switch of a VM that is carried here is made known
@@ -64,8 +65,9 @@ type vm struct {
 	machine  *baton.Machine
 	outgoing *switching.Giver
 	incoming *incomingRun
-	again    bool   // the history is to be looked at again: something couldn't be written
-	stood    string // why the VM stands still in a hand-off, as last told
+	again    bool          // the history is to be looked at again: something couldn't be written
+	withheld *baton.Action // what the giver is told when the memory is whole
+	stood    string        // why the VM stands still in a hand-off, as last told
 
 	// op is held by whoever changes what the VM does: a person's command or a hand-off.
 	// guarded by mu
@@ -91,6 +93,8 @@ type vm struct {
 	comparing *compareRun         // while replica
 	seeding   *seedRun            // while replica
 	expecting *incomingRun        // whose memory stream may come
+	trailing  *trailing           // memory that comes after the guest
+	serving   *servingRun         // and that of a guest that was given away; only the loop changes it
 	word      *custody.Word       // what came with the transfer
 	converged bool                // the last attempt to give it away ended because it was idle
 	takes     int                 // the version of the memory stream that both this device and who asked last understand
@@ -133,7 +137,9 @@ type vm struct {
 	// refused is what the last giver said when it refused, offeredHardware what the last one that offered says of the VM's hardware.
 	refused         refusal
 	offeredHardware string
-	hearsay         map[string]hearsay // the owner's words on replicas, by device, while this device isn't the owner
+	// offeredApart says that its guest is to go ahead of its memory.
+	offeredApart bool
+	hearsay      map[string]hearsay // the owner's words on replicas, by device, while this device isn't the owner
 }
 
 // ask is an event whose sender waits for what becomes of it.
@@ -165,7 +171,7 @@ func (e *Engine) newVM(id string, m *baton.Machine, disk *vmdisk.Store, guest hy
 func (e *Engine) makeVM(id string, m *baton.Machine, disk *vmdisk.Store) *vm {
 	v := &vm{
 		e: e, id: id, dir: e.vmDir(id), run: e.runDir(id), log: e.log.With("vm", id),
-		verifies: make(chan struct{}, 1), events: make(chan baton.Event, maxEvents), asks: make(chan ask), look: make(chan struct{}, 1), done: make(chan struct{}),
+		verifies: make(chan struct{}, 1), events: make(chan baton.Event, maxEvents), asks: make(chan ask), landed: make(chan *incomingRun), look: make(chan struct{}, 1), done: make(chan struct{}),
 		machine: m, disk: disk, feeds: map[string]*feedRun{}, lent: map[string]int{}, opened: map[string]*openPoint{},
 		state: m.State(), term: m.Term(), entered: time.Now(), with: m.Peer(),
 	}
@@ -209,6 +215,8 @@ func (v *vm) loop(ctx context.Context, first *baton.Event) {
 			_ = v.step(ctx, ev)
 		case a := <-v.asks:
 			a.result <- v.step(ctx, a.ev)
+		case r := <-v.landed:
+			v.landedHere(r)
 		case <-v.look:
 			v.followHistory(ctx)
 		case now := <-tick.C:

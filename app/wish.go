@@ -48,9 +48,7 @@ func askedWish(b handoff.Ask) wish {
 func checkWay(w api.Way) error {
 	switch {
 	case !w.Asked():
-		return &api.Error{Code: api.CodeUsage, Sentence: fmt.Sprintf("There is no way %q to switch a VM.", w), Next: "Say teleport or suspend, or leave it out."}
-	case w == api.WayPostCopy:
-		return &api.Error{Code: api.CodeUsage, Sentence: "This version of Tagalong can't bring a VM's memory after it.", Next: "Say teleport or suspend, or leave it out."}
+		return &api.Error{Code: api.CodeUsage, Sentence: fmt.Sprintf("There is no way %q to switch a VM.", w), Next: "Say teleport, postcopy or suspend, or leave it out."}
 	}
 	return nil
 }

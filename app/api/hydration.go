@@ -38,7 +38,7 @@ type HydrationHolder struct {
 	Fetched int64 `json:"fetched"`
 }
 
-// Lending says that another device, which owns a VM, needs the rest of its disk from this one, or fetches it from here.
+// Lending says that another device, which owns a VM, needs the rest of its disk from this one, or fetches it from here; or of its guest's memory.
 type Lending struct {
 	To     string `json:"to"`
 	ToName string `json:"to_name"`
@@ -48,6 +48,8 @@ type Lending struct {
 	Needed bool `json:"needed"`
 	// Silent says that it can't be heard: it may have more by now.
 	Silent bool `json:"silent,omitempty"`
+	// Memory says that it is memory, which would be lost with this device's hypervisor. Remaining isn't known then.
+	Memory bool `json:"memory,omitempty"`
 }
 
 // Rollback is what a person reads before a VM whose disk isn't whole goes back to what this device had of it before the switch.

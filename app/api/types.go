@@ -129,6 +129,8 @@ type VM struct {
 	// Hydration is set on the owner while its disk isn't whole, Lending on a device that another one fetches the rest from.
 	Hydration *Hydration `json:"hydration,omitempty"`
 	Lending   *Lending   `json:"lending,omitempty"`
+	// Trailing is set on the owner while some of the memory of its guest is still to come.
+	Trailing *Trailing `json:"trailing,omitempty"`
 	// Problem is set while something needs the person: a full disk, a lost hypervisor.
 	Problem *Error `json:"problem,omitempty"`
 	// Unopened says that its disk here couldn't be opened; Problem says why. Of its state only what its record says is known.
@@ -285,7 +287,9 @@ type Switch struct {
 	Rate    int64         `json:"rate"`  // bytes a second
 	ETA     time.Duration `json:"eta_ns,omitempty"`
 	Memory  int64         `json:"memory_bytes"` // of them, memory
-	Disk    int64         `json:"disk_bytes"`   // of them, disk
+	// Trailing is how much of the memory is still to come after the guest; 0 if it came before.
+	Trailing int64 `json:"trailing_bytes,omitempty"`
+	Disk     int64 `json:"disk_bytes"` // of them, disk
 	// Pause is from the guest's stop to its going on, by the host's clock; 0 until known.
 	Pause  time.Duration `json:"pause_ns,omitempty"`
 	Error  *Error        `json:"error,omitempty"`

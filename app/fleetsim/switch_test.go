@@ -649,6 +649,9 @@ func (t *taking) Loaded(ctx context.Context) {
 	t.event(ctx, baton.Event{Kind: baton.EvLoadedLocal, Attempt: t.attempt})
 }
 
+// Rest is switching.Host; memory always comes first here.
+func (t *taking) Rest(context.Context, switching.Rest) {}
+
 func (t *taking) Seal() {
 	_ = t.take(context.Background(), func() {
 		t.e.seal()

@@ -19,6 +19,8 @@ type Survey struct {
 	Vendor string
 	// Firmware is the UEFI; its zero value is none.
 	Firmware Firmware
+	// PostCopy says that a guest can run here before all of its memory is here: see PostCopier.
+	PostCopy bool
 }
 
 // Firmware is an UEFI for guests.

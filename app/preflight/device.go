@@ -44,6 +44,8 @@ type Device struct {
 	// Firmware is the hash of its UEFI. NoFirmware says that it has looked and there is none that suits.
 	Firmware   string `json:"firmware,omitempty"`
 	NoFirmware bool   `json:"no_firmware,omitempty"`
+	// PostCopy says that a guest can run here before all of its memory is here.
+	PostCopy bool `json:"post_copy,omitempty"`
 	// Bridge is the network bridge that guests can be on here. NoBridge is why there is none, in a few words.
 	Bridge   string `json:"bridge,omitempty"`
 	NoBridge string `json:"no_bridge,omitempty"`

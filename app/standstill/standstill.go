@@ -27,6 +27,8 @@ type Facts struct {
 	For time.Duration
 	// Linked says that the other device can be talked to, Room that this device has room to write down who owns the VM.
 	Linked, Room bool
+	// Serves says that the VM has gone to the other device ahead of its memory, of which this one still has some.
+	Serves bool
 }
 
 // Why is what the person reads, or nil while there is nothing to say.
@@ -35,6 +37,9 @@ func Why(f Facts) *api.Error {
 	case baton.Giving, baton.Given, baton.Loaded, baton.Taking:
 	default:
 		return nil
+	}
+	if f.Serves && f.State == baton.Given {
+		return serves(f)
 	}
 	force := fmt.Sprintf("tagalong switch --force %q", f.VM)
 	switch {
@@ -55,5 +60,19 @@ func Why(f Facts) *api.Error {
 	default:
 		return &api.Error{Code: api.CodeInternal, Sentence: fmt.Sprintf("%s stands still: the hand-over can't be written down here.", f.VM),
 			Next: "Check this device's disk; the engine's log has the cause. It is tried again until it works.", Remedy: api.RemedyWait}
+	}
+}
+
+// serves is what the person reads where the rest of the memory is.
+func serves(f Facts) *api.Error {
+	switch {
+	case !f.Linked:
+		return &api.Error{Code: api.CodeUnreachable, Sentence: fmt.Sprintf("%s went to %s, some of its memory is still here, and the connection was lost: it may stand still there.", f.VM, f.Other),
+			Next: "Keep this device on: the rest of the memory leaves by itself when the two see each other again, and would be lost with it."}
+	case f.For < Patience:
+		return nil
+	default:
+		return &api.Error{Code: api.CodeBusy, Sentence: fmt.Sprintf("%s runs on %s, and some of its memory is still here.", f.VM, f.Other),
+			Next: "Keep this device on until that has left, which it does by itself: it would be lost with it."}
 	}
 }

@@ -102,6 +102,8 @@ type Offer struct {
 	// Record is the giver's signed record of the VM, opaque here, at most MaxRecord bytes: what was changed a moment ago mustn't come after the VM. nil from
 	// programs that leave it to the exchange.
 	Record json.RawMessage `json:"record,omitempty"`
+	// PostCopy says that the guest is to go ahead of its memory; the taker has said that it can.
+	PostCopy bool `json:"postCopy,omitempty"`
 }
 
 // Ready says that the taker's hypervisor waits for the memory.

@@ -47,7 +47,7 @@ func survey(ctx context.Context, facts hypervisor.Facts) (s hypervisor.Survey, e
 	defer os.RemoveAll(dir)
 	socket := qmpSocket(dir)
 	said := &strings.Builder{}
-	cmd := exec.CommandContext(ctx, facts.Path, "-nodefaults", "-no-user-config", "-S", "-display", "none",
+	cmd := exec.CommandContext(ctx, facts.Path, "-nodefaults", "-no-user-config", "-S", "-incoming", "defer", "-display", "none",
 		"-machine", "none", "-accel", facts.Accel, "-qmp", "unix:"+escape(socket)+",server=on,wait=off")
 	cmd.Stderr = said
 	if err := cmd.Start(); err != nil {
@@ -80,6 +80,9 @@ func survey(ctx context.Context, facts hypervisor.Facts) (s hypervisor.Survey, e
 	if s.Machines, err = machines(ctx, monitor); err != nil {
 		return s, err
 	}
+	// Only one that waits for memory is asked whether it could run without all of it; it refuses where its system can't.
+	g := &guest{qmp: monitor}
+	s.PostCopy = g.capabilities(ctx, capPostCopy) == nil
 	s.Vendor = processorVendor()
 	if f, err := findFirmware(descriptorDirs(facts.Path)...); err == nil {
 		s.Firmware = f // without one there are just no VMs with an UEFI here

@@ -8,6 +8,28 @@ import (
 	"tagalong.org/tagalong/app/api"
 )
 
+// While the rest of a VM's memory comes, both sides read who mustn't leave, and one that can't be reached is trouble.
+func TestARestOfMemoryThatComes(t *testing.T) {
+	now := time.Now()
+	vm := api.VM{ID: "v", Name: "Work", Here: true, Owner: "me", State: api.VMRunning, Trailing: &api.Trailing{From: "you", FromName: "desk", Remaining: 40 << 20, Rate: 1 << 20}}
+	row := func() vmRow {
+		st := &api.Status{Device: api.Device{ID: "me", Name: "laptop"}, Devices: []api.Device{{ID: "you", Name: "desk", Connected: true}}, VMs: []api.VM{vm}}
+		return newIndex(st, nil, true).vmRow(&st.VMs[0], now)
+	}
+	r := row()
+	if r.Bar == nil || !strings.Contains(r.Bar.Title, "desk") || !strings.Contains(r.Bar.Detail, "to go") || !strings.Contains(r.Replica, "Leave desk on") || r.Problem != nil {
+		t.Errorf("%+v, %q, %+v", r.Bar, r.Replica, r.Problem)
+	}
+	vm.Trailing.Waiting = true
+	if r = row(); r.Mood != moodTrouble || r.Problem == nil || !strings.Contains(r.Problem.Text, "desk") || r.Bar.Detail != "" {
+		t.Errorf("%+v, %+v", r.Bar, r.Problem)
+	}
+	vm.Here, vm.Trailing, vm.Lending = false, nil, &api.Lending{To: "you", ToName: "desk", Needed: true, Memory: true}
+	if r = row(); !strings.Contains(r.Replica, "leave this device on") {
+		t.Errorf("%q", r.Replica)
+	}
+}
+
 // While the rest of a disk comes, the window says from whom, how far it is, and who mustn't leave; and everything else can be done as ever.
 func TestARestOfADiskThatComes(t *testing.T) {
 	now := time.Now()

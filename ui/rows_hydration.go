@@ -1,6 +1,7 @@
 package ui
 
 import (
+	"strings"
 	"time"
 
 	"tagalong.org/tagalong/app/api"
@@ -10,6 +11,8 @@ import (
 func (m *index) hydration(vm *api.VM, r *vmRow, now time.Time) {
 	if l := vm.Lending; l != nil && vm.Conflict == nil {
 		switch {
+		case l.Memory:
+			r.Replica = t("trailing.serving", "Device", l.ToName)
 		case l.Remaining > 0 && l.Silent:
 			r.Replica = t("hydration.lending-silent", "Device", l.ToName, "Size", size(l.Remaining))
 		case l.Remaining > 0 && !l.Needed:
@@ -20,6 +23,7 @@ func (m *index) hydration(vm *api.VM, r *vmRow, now time.Time) {
 			r.Replica = t("hydration.lending", "Device", l.ToName)
 		}
 	}
+	m.trailing(vm, r)
 	h := vm.Hydration
 	if h == nil || vm.Conflict != nil {
 		return
@@ -54,6 +58,32 @@ func (m *index) hydration(vm *api.VM, r *vmRow, now time.Time) {
 	} else if len(needed) > 0 {
 		r.Replica = t("hydration.needed", "Devices", list(needed))
 	}
+}
+
+// trailing shows how much of a VM's memory is still to come, and who mustn't leave before it has.
+func (m *index) trailing(vm *api.VM, r *vmRow) {
+	x := vm.Trailing
+	if x == nil {
+		return
+	}
+	r.Replica = t("trailing.needed", "Device", x.FromName)
+	if x.Waiting && r.Problem == nil {
+		r.Mood = moodTrouble
+		r.Problem = &message{Title: t("trailing.waits", "VM", vm.Name), Text: t("trailing.waits-for", "Device", x.FromName), Trouble: true}
+	}
+	if r.Bar == nil {
+		r.Bar = &progress{Title: t("trailing.title", "Device", x.FromName), Part: -1}
+		if !x.Waiting && x.Remaining > 0 {
+			r.Bar.Detail = strings.TrimSuffix(t("trailing.left", "Size", size(x.Remaining))+" · "+rateOf(x.Rate), " · ")
+		}
+	}
+}
+
+func rateOf(perSecond int64) string {
+	if perSecond <= 0 {
+		return ""
+	}
+	return rate(perSecond)
 }
 
 // offerRollback says that the rest of a disk doesn't come, from whom it would, and what can be done: wait, or roll back.

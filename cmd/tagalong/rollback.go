@@ -82,6 +82,8 @@ func holderNames(holders []api.HydrationHolder, chosen func(api.HydrationHolder)
 // lendingLine says what a VM's owner still needs from this device.
 func lendingLine(l *api.Lending, name string) string {
 	switch {
+	case l.Memory:
+		return fmt.Sprintf("%s runs %s, and gets the rest of its memory from this device: leave it on, or what is open in %s is lost.", l.ToName, name, name)
 	case l.Remaining > 0 && l.Silent:
 		return fmt.Sprintf("%s can't be heard. When it last was, it needed %s of %s from this device: leave it on.", l.ToName, size(l.Remaining), name)
 	case l.Remaining > 0 && !l.Needed:
@@ -92,14 +94,36 @@ func lendingLine(l *api.Lending, name string) string {
 	return fmt.Sprintf("%s fetches the rest of %s from this device: don't switch it off yet.", l.ToName, name)
 }
 
-// hydrationLines say how far a VM's disk is from being whole, and who mustn't leave; none if it is.
+// trailingLine says how much of a VM's memory is still to come, and who mustn't leave.
+func trailingLine(x *api.Trailing, name string) string {
+	if x.Waiting {
+		return fmt.Sprintf("Some of %s's memory is on %s, and the connection is lost: it may stand still until that is back, and what is open in it is lost if %s is switched off.", name, x.FromName, x.FromName)
+	}
+	text := fmt.Sprintf("%s: its memory still comes from %s", name, x.FromName)
+	if x.Remaining > 0 {
+		text += ", " + size(x.Remaining) + " to go"
+	}
+	if x.Rate > 0 {
+		text += ", " + size(x.Rate) + "/s"
+	}
+	if x.ETA > 0 {
+		text += ", " + x.ETA.Round(time.Second).String() + " left"
+	}
+	return text + ". Don't switch " + x.FromName + " off before, or what is open in it is lost."
+}
+
+// hydrationLines say how far a VM's disk and memory are from being whole, and who mustn't leave; none if they are.
 func hydrationLines(vm api.VM) []string {
 	if l := vm.Lending; l != nil {
 		return []string{lendingLine(l, vm.Name)}
 	}
+	var lines []string
+	if vm.Trailing != nil {
+		lines = append(lines, trailingLine(vm.Trailing, vm.Name))
+	}
 	h := vm.Hydration
 	if h == nil {
-		return nil
+		return lines
 	}
 	text := fmt.Sprintf("%s: %s of its disk are still to come", vm.Name, size(h.Remaining))
 	if from := holderNames(h.From, func(x api.HydrationHolder) bool { return x.Connected }); from != "" {
@@ -111,7 +135,7 @@ func hydrationLines(vm api.VM) []string {
 	if h.ETA > 0 && h.Paused == "" {
 		text += ", " + h.ETA.Round(time.Second).String() + " left"
 	}
-	lines := []string{text + "."}
+	lines = append(lines, text+".")
 	if h.Paused != "" && !h.Waiting {
 		lines = append(lines, h.Paused+" What the VM reads comes all the same; the rest with: tagalong sync now")
 	}

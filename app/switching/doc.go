@@ -19,6 +19,20 @@
 //
 // It doesn't decide whether the VM may run anywhere, and makes nothing durable but the disk's fence and its name.
 //
+// # A guest that goes ahead of its memory
+//
+// Where the person asks for it (post-copy), the guest is stopped after one pass, whatever is left then: only the devices' state leaves before the
+// baton is given, the taker is Loaded when its hypervisor could run the guest, and what the giver's hypervisor still has comes after it, first what the guest
+// touches. The giver keeps its hypervisor, its guest standing still, as it does until it hears that the taker is active; the taker doesn't say that
+// before the memory is whole (a [Taker] that follows). Meanwhile a [Server] on the giver's side opens another line whenever one has broken, also when either engine was started
+// anew, and both hypervisors go on where they were. Until the baton is given the guest can go on at the giver, whatever becomes of the line: its
+// hypervisor is kept from noticing that.
+//
+// What it costs: until the memory is whole it is in two places. If either hypervisor ends before, or the giver's can't go on, it is lost: the guest is
+// ended at the taker, whose disk has all that was flushed, and the person reads so. So it is if the giver's engine dies in the moment between the last of the devices' state
+// and the baton's being given. A taker's hypervisor that waits for a page while its line is broken answers nothing but the offer of another line; one that does so when its engine was
+// killed can't be offered that (it doesn't greet a new engine), and waits until the person stops it.
+//
 // # The failure matrix
 //
 // What becomes of the VM when one thing is hurt while a switch stands at one step. It is found out for real by build/matrix, which reads this

@@ -39,6 +39,11 @@
 //   - With free-page-reporting, memory that the guest has freed leaves as zeros: 102 instead of 199 MB of a guest that had
 //     filled and freed 100 MB.
 //   - Only disks on a root port can be added to a running q35, so it has four.
+//   - A guest may go ahead of its memory (postcopy-ram): pause-before-switchover holds it before its devices' state leaves, -S has it wait at the taker, where it is
+//     "paused" once it could run. Each side's stream may end then: the giver's QEMU becomes postcopy-paused, also that of an engine that died; migrate-recover (out of
+//     band: QEMU's main loop may wait for a page) and migrate with resume go on, as often as it takes. One that has sent all, and
+//     lost its stream before the taker's word for that, never pauses. migrate_cancel hangs from migrate-continue on, and leaves the guest where cont is refused; told
+//     on the return path that all has arrived, after it has sent all, QEMU "completes", and its guest can go on.
 //   - A network card on a bridge (tap) is QEMU's by its file alone, and gone with the process.
 //
 // Under software emulation QEMU before 9.0 loses dirty pages of guests whose memory is a

@@ -35,7 +35,7 @@ func (e *engine) work() bool {
 			return true
 		}
 	}
-	if e.hydrates() {
+	if e.hydrates() && !e.d.w.behind {
 		if !e.d.w.healing && e.d.w.rng.IntN(8) == 0 && e.d.w.rollBack(e.d) || e.hydrate() {
 			return true
 		}

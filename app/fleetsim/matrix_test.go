@@ -44,10 +44,10 @@ func readMatrix(t *testing.T) map[[2]string][]string {
 	return table
 }
 
-// simulated are the rows and columns that models have: no disk is filled here, and what comes after the switch is lived through elsewhere.
+// simulated are the rows and columns that models have: no disk is filled here.
 var (
 	simulatedRows  = []string{"taker-engine", "giver-engine", "taker-qemu", "giver-qemu", "link", "cancel"}
-	simulatedSteps = []string{"preflight", "incoming", "pre-copy", "switchover", "given", "received", "unconfirmed"}
+	simulatedSteps = []string{"preflight", "incoming", "pre-copy", "switchover", "given", "received", "unconfirmed", "hydrating"}
 )
 
 // at says whether the switch from a to b stands at the step.
@@ -70,6 +70,8 @@ func at(step string, a, b *device) bool {
 		return taker == baton.Taking
 	case "unconfirmed":
 		return giver == baton.Given && b.guest != nil && b.guest.kind == running
+	case "hydrating":
+		return giver == baton.Replica && b.e.hydrates() && b.guest != nil && b.guest.kind == running
 	}
 	return false
 }
@@ -87,6 +89,11 @@ func cellWorld(seed uint64, who, step string, verbose bool) (w *world, end strin
 	w.guestFlushes(a)
 	w.settle()
 	w.after()
+	if w.behind = step == "hydrating"; w.behind {
+		for range 4 {
+			w.guestWrites(a, w.newRequest(a))
+		}
+	}
 	b.e.step(baton.Event{Kind: baton.EvWant, Peer: a.id, Ask: w.name()})
 	for n := 0; !at(step, a, b); n++ {
 		if n == 3000 || w.err != nil {
@@ -95,6 +102,7 @@ func cellWorld(seed uint64, who, step string, verbose bool) (w *world, end strin
 		w.lives(a, b)
 	}
 	w.note("at %s, %s", step, who)
+	w.behind = false
 	switch who {
 	case "taker-engine":
 		w.crash(b, false)
@@ -162,7 +170,7 @@ func (w *world) lives(a, b *device) {
 	case n < 4:
 		w.some(w.guestActs)
 	case n < 6:
-		w.some(func(d *device) bool { return w.bring(d, w.others(d)[0]) })
+		w.some(func(d *device) bool { return !w.behind && w.bring(d, w.others(d)[0]) })
 	case n < 8:
 		w.some(func(d *device) bool { return w.receive(d) || w.report(d) })
 	default:

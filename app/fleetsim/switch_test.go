@@ -136,6 +136,9 @@ func (e *engine) give(a baton.Action) {
 	o := &giving{turns: newTurns(), e: e, attempt: a.Attempt, peer: a.Peer, now: time.Now()}
 	o.rate, o.link = []int64{0, 1, 1 << 30}[w.rng.IntN(3)], []int64{200_000, 10_000_000, 100_000_000}[w.rng.IntN(3)]
 	o.busy = []int{0, 1, 4, 20}[w.rng.IntN(4)]
+	if w.behind {
+		o.rate = 1
+	}
 	if o.idle = w.rng.IntN(6) == 0; w.healing {
 		o.link, o.idle = 100_000_000, false
 	}

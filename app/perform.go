@@ -203,6 +203,7 @@ func (v *vm) resume(ctx context.Context, a baton.Action) {
 		return
 	case err != nil:
 		v.notActive(a.Term, err)
+		v.resumeLater(a, err)
 		return
 	}
 	v.holdBack("")

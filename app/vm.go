@@ -67,6 +67,7 @@ type vm struct {
 	incoming *incomingRun
 	again    bool          // the history is to be looked at again: something couldn't be written
 	withheld *baton.Action // what the giver is told when the memory is whole
+	stays    *baton.Action // to go on here, which there was no room for; nil: there is no such thing
 	stood    string        // why the VM stands still in a hand-off, as last told
 
 	// op is held by whoever changes what the VM does: a person's command or a hand-off.
@@ -226,6 +227,7 @@ func (v *vm) loop(ctx context.Context, first *baton.Event) {
 			if v.again {
 				v.followHistory(ctx)
 			}
+			v.resumeAgain(ctx)
 		}
 	}
 }

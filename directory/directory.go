@@ -240,10 +240,13 @@ func (d *Directory) Close() error {
 
 // Room says whether there is room to write anything: nil, or ErrNoSpace.
 func (d *Directory) Room() error {
-	if d.space == nil {
-		return nil
+	if d.space != nil {
+		return d.space.check()
 	}
-	return d.space.check()
+	if s, ok := d.store.(interface{ Room() error }); ok {
+		return s.Room()
+	}
+	return nil
 }
 
 // WithSpare runs fn, which needs a few MiB on the directory's file system. If that is full, what is kept there for opening the directory
@@ -262,10 +265,8 @@ func (d *Directory) commit(entries map[string][]byte, wake bool) error {
 	if d.closed {
 		return ErrClosed
 	}
-	if d.space != nil {
-		if err := d.space.check(); err != nil {
-			return err
-		}
+	if err := d.Room(); err != nil {
+		return err
 	}
 	if err := d.store.Commit(entries); err != nil {
 		return unsure(err)

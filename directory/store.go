@@ -16,7 +16,7 @@ import (
 // at a time, except Get.
 type Store interface {
 	// Commit stores all entries or none, durably; a nil value deletes its key. An error leaves it open which. The bytes, at most
-	// about 1 MiB, stay as they are.
+	// about 1 MiB, stay as they are. A Store that also has a method Room() error is asked before each commit: if that is ErrNoSpace, nothing is written.
 	Commit(entries map[string][]byte) error
 	// Load calls fn for every entry, in the order of keys. fn owns the bytes. Of keys that begin with ChunkPrefix it wants to know
 	// only that they are there: the store should leave out their values, which may be a gigabyte in all.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -45,6 +46,33 @@ func TestLateWriteLeavesTheSealAlone(t *testing.T) {
 	must(t, d.Give(2))
 	must(t, d.Activate(3))
 	must(t, d.WriteAt(blockOf(3), 12<<20, true))
+	must(t, d.Close())
+}
+
+// TestUnfenceOnAFullDrive: a disk that was sealed to be given away goes on though the drive has filled up meanwhile. What the guest overwrites then leaves its
+// trace: after a crash the disk isn't taken for what it was when it was sealed.
+func TestUnfenceOnAFullDrive(t *testing.T) {
+	mem := vfs.NewMem()
+	d := newDisk(t, 16<<20, quiet(mem))
+	must(t, d.Activate(1))
+	must(t, d.WriteAt(blockOf(1), 0, true))
+	must(t, d.Fence())
+	must(t, d.Seal())
+	sealed := d.Position()
+	mem.SetFull(true)
+	must(t, d.Unfence())
+	if err := d.WriteAt(blockOf(2), 8<<20, false); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("a write that takes space: %v", err)
+	}
+	must(t, d.WriteAt(blockOf(2), 0, false))
+	mem.SetFull(false)
+	mem = mem.Crash(vfs.LoseNothing, 1)
+	_ = d.Close()
+	d, err := Open("", quiet(mem))
+	must(t, err)
+	if got := d.Position(); got.Compare(sealed) <= 0 {
+		t.Errorf("at %s, was sealed at %s, and written since", got, sealed)
+	}
 	must(t, d.Close())
 }
 

@@ -2,6 +2,8 @@ package vmdisk
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 )
 
 // Activate lets the disk be written under term; that is durable when it returns. After a restart the same
@@ -145,13 +147,14 @@ func (d *Store) seal() error {
 	return d.j.commit(func(st *state) { st.position, st.exact = pos, true })
 }
 
-// Unfence accepts writes again, under the same term.
+// Unfence accepts writes again, under the same term. Errors: ErrInactive, ErrClosed, ErrFailed, syscall.ENOSPC; then it is fenced still, and may be asked again.
 func (d *Store) Unfence() error {
 	d.role.Lock()
 	defer d.role.Unlock()
-	// What is written into a region that is still logged leaves no trace in the journal.
+	// What is written into a region that is still logged leaves no trace in the journal. That it may be is said by logging one of them once more, which
+	// takes a few bytes of the journal's end, and not the space for a second one: a guest that was to be given away goes on though the drive is full.
 	if st := d.j.snapshot(); st.owned() && st.exact && len(st.regions) > 0 {
-		if err := d.j.commit(func(st *state) { st.exact = false }); err != nil {
+		if err := d.record(regionRecord(recAdded, slices.Sorted(maps.Keys(st.regions))[:1])); err != nil {
 			return fmt.Errorf("unfence: %w", err)
 		}
 	}

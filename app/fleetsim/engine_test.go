@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math"
 	"regexp"
+	"syscall"
 	"testing/synctest"
 	"time"
 
@@ -58,6 +59,7 @@ type device struct {
 	last     vmdisk.Position // of a replica, when it was looked at last
 	touched  bool            // something may have changed since it was looked at
 	calls    int             // of the disk's files, then
+	full     bool            // nothing more can be stored; only in lives that fill disks
 	rotten   *rot            // what of its drive is bad; nil almost always
 	attic    *attic          // nil: nothing was copied there
 }
@@ -89,6 +91,7 @@ type engine struct {
 	reportedNone bool
 	applying     *mirror
 	sealed       bool
+	stays        *baton.Action // to go on here, which there was no room for
 	word         *custody.Word
 }
 
@@ -449,6 +452,9 @@ func (e *engine) resume(a baton.Action) {
 	}
 	if err := e.custody().Resume(a.Term); err != nil {
 		w.trouble(d, "resume", err)
+		if errors.Is(err, syscall.ENOSPC) {
+			e.stays = &a
+		}
 		return
 	}
 	w.activated(d)

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"syscall"
 
+	"tagalong.org/tagalong/directory"
 	"tagalong.org/tagalong/vmdisk"
 	"tagalong.org/tagalong/vmdisk/vfs"
 )
@@ -190,6 +192,7 @@ func (w *world) guestWrites(d *device, r *request) {
 		if !d.excused(err) {
 			w.fail("%s's guest can't write under term %d: %v", d.id, info.Term, err)
 		}
+		w.partly(d, r)
 		return
 	}
 	g.flight = nil
@@ -204,6 +207,24 @@ func (w *world) guestWrites(d *device, r *request) {
 		w.flushed(d)
 	}
 	w.look(d)
+}
+
+// partly finds out how much of a write is there for which the drive had no room.
+func (w *world) partly(d *device, r *request) {
+	if d.burnt() || w.err != nil {
+		return
+	}
+	c, err := d.read()
+	if err != nil {
+		w.trouble(d, "read", err)
+		return
+	}
+	for i := r.from; i < r.to; i++ {
+		if c[i] != d.now[i] && c[i] != r.number {
+			w.fail("%s's guest couldn't write %d to sector %d, which was %d and is %d", d.id, r.number, i, d.now[i], c[i])
+		}
+		d.now[i] = c[i]
+	}
 }
 
 func (d *device) put(r *request) error {
@@ -226,6 +247,9 @@ func (d *device) put(r *request) error {
 
 // excused says that an injected fault explains the error.
 func (d *device) excused(err error) bool {
+	if d.w.fills && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, directory.ErrNoSpace)) {
+		return true
+	}
 	return d.burnt() && (errors.Is(err, vfs.ErrGone) || errors.Is(err, vmdisk.ErrFailed) || errors.Is(err, errPower))
 }
 

@@ -28,6 +28,12 @@ func (e *engine) work() bool {
 		e.setAside()
 		return true
 	}
+	if a := e.stays; a != nil && !e.d.full {
+		if e.stays = nil; e.machine.State() == baton.Owned && e.machine.Term() == a.Term {
+			e.resume(*a)
+		}
+		return true
+	}
 	if e.due {
 		e.due = false
 		if vm, ok := e.dir.VM(vmID); ok && e.owner() && (vm.Written < e.machine.Term() || !slices.Equal(vm.Heeds, e.dir.Heeds(vmID))) {
@@ -119,7 +125,7 @@ func (e *engine) verified(l letter) (directory.Transfer, error) {
 
 // passing says that an error of the directory may be gone later, with no harm done.
 func passing(err error) bool {
-	for _, e := range []error{directory.ErrGap, directory.ErrUnsure, directory.ErrUnknownDevice, errFlaky, errPassedOver} {
+	for _, e := range []error{directory.ErrGap, directory.ErrUnsure, directory.ErrUnknownDevice, errFlaky, errPassedOver, directory.ErrNoSpace} {
 		if errors.Is(err, e) {
 			return true
 		}

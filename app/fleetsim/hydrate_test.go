@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"slices"
 	"sync"
+	"syscall"
 	"testing/synctest"
 
 	"tagalong.org/tagalong/app/custody"
@@ -30,8 +31,11 @@ func (s *slot) Read() ([]byte, error) {
 }
 
 func (s *slot) Write(b []byte) error {
-	if s.d.burnt() {
+	switch {
+	case s.d.burnt():
 		return errPower
+	case s.d.full:
+		return syscall.ENOSPC
 	}
 	s.b = slices.Clone(b)
 	return nil

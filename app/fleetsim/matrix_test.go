@@ -44,9 +44,9 @@ func readMatrix(t *testing.T) map[[2]string][]string {
 	return table
 }
 
-// simulated are the rows and columns that models have: no disk is filled here.
+// simulated are the rows and columns that models have: all but a taker that is gone for good, of which lives of their own are full.
 var (
-	simulatedRows  = []string{"taker-engine", "giver-engine", "taker-qemu", "giver-qemu", "link", "cancel"}
+	simulatedRows  = []string{"taker-engine", "giver-engine", "taker-qemu", "giver-qemu", "link", "taker-disk", "giver-disk", "cancel"}
 	simulatedSteps = []string{"preflight", "incoming", "pre-copy", "switchover", "given", "received", "unconfirmed", "hydrating"}
 )
 
@@ -114,8 +114,15 @@ func cellWorld(seed uint64, who, step string, verbose bool) (w *world, end strin
 		w.die(a)
 	case "link":
 		w.net.cut[[2]string{a.id, b.id}], w.net.cut[[2]string{b.id, a.id}] = true, true
+	case "taker-disk":
+		w.fill(b, true)
+	case "giver-disk":
+		w.fill(a, true)
 	case "cancel":
 		b.e.step(baton.Event{Kind: baton.EvCancel})
+	}
+	for n := 0; w.fills && n < 3000 && w.err == nil && !a.e.decided(); n++ {
+		w.lives(a, b) // a person takes longer to free some space
 	}
 	for n := range 120 {
 		w.lives(a, b)
@@ -124,6 +131,10 @@ func cellWorld(seed uint64, who, step string, verbose bool) (w *world, end strin
 		}
 		if n > 60 && n%10 == 0 {
 			w.powerUpAll()
+		}
+		if n == 80 {
+			w.fill(a, false)
+			w.fill(b, false)
 		}
 	}
 	for range 40 { // until all that waits for time has waited long enough
@@ -146,6 +157,22 @@ func cellWorld(seed uint64, who, step string, verbose bool) (w *world, end strin
 		w.heal()
 	}
 	return w, end
+}
+
+// decided says that a giver's part of a hand-off is over, one way or the other.
+func (e *engine) decided() bool {
+	switch e.machine.State() {
+	case baton.Offering, baton.Sending, baton.Giving:
+		return false
+	}
+	return true
+}
+
+// fill leaves no byte of a device's drive, or gives all back.
+func (w *world) fill(d *device, full bool) {
+	w.fills = w.fills || full
+	d.full = full
+	d.mem.SetFull(full)
 }
 
 // powerUpAll starts the engines that don't run.

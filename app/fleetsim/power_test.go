@@ -80,6 +80,14 @@ func (s *records) Commit(entries map[string][]byte) error {
 	return nil
 }
 
+// Room is what a directory asks before it commits.
+func (s *records) Room() error {
+	if s.d.full {
+		return directory.ErrNoSpace
+	}
+	return nil
+}
+
 func (s *records) store(entries map[string][]byte) {
 	s.d.w.truth.signed(s.d, entries)
 	s.put(entries)

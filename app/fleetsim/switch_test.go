@@ -290,6 +290,10 @@ func (o *giving) Report(r switching.Report) {
 func (o *giving) Stopped(time.Time) {}
 
 func (o *giving) Prepared(ctx context.Context, pos vmdisk.Position) {
+	if o.e.dir.Room() != nil {
+		o.event(ctx, baton.Event{Kind: baton.EvLocalFailed, Attempt: o.attempt, Reason: baton.ReasonNotStored})
+		return
+	}
 	o.event(ctx, baton.Event{Kind: baton.EvPrepared, Attempt: o.attempt, Position: baton.Position(pos)})
 }
 
@@ -623,7 +627,9 @@ func (t *taking) Complete() (bool, int64) { return t.e.disk != nil && t.e.disk.I
 func (t *taking) Start(ctx context.Context) (in switching.Incoming, err error) {
 	d, w := t.e.d, t.e.d.w
 	if ended := t.take(ctx, func() {
+		err = d.e.dir.Room()
 		switch {
+		case err != nil:
 		case w.chance(30):
 			w.note("%s's hypervisor doesn't start", d.id)
 			err = errBadLuck
@@ -649,6 +655,10 @@ func (t *taking) Ready(ctx context.Context) {
 }
 
 func (t *taking) Loaded(ctx context.Context) {
+	if err := t.e.dir.Room(); err != nil {
+		t.Failed(ctx, err)
+		return
+	}
 	t.event(ctx, baton.Event{Kind: baton.EvLoadedLocal, Attempt: t.attempt})
 }
 

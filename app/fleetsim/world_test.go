@@ -31,6 +31,7 @@ type world struct {
 	calm     int // the higher, the rarer bad luck is
 	verbose  bool
 	stepwise bool // switches go on by one turn at a time
+	fills    bool // disks are filled up
 	behind   bool // copies are slow, and hand-offs don't wait for them
 	log      []string
 	err      error

@@ -64,7 +64,7 @@ func (m *Mem) After(loss Loss, seed uint64) *Mem {
 		}
 	}
 	out := NewMem()
-	out.free, out.made = m.free, m.made
+	out.free, out.full, out.made = m.free, m.full, m.made
 	// In the order in which they were made: names may be random, and a seed must mean the same again.
 	for _, name := range slices.SortedFunc(maps.Keys(names), func(a, b string) int {
 		return cmp.Or(cmp.Compare(names[a].made, names[b].made), cmp.Compare(a, b))

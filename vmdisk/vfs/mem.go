@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"slices"
 	"sync"
+	"syscall"
 )
 
 // Mem is a directory in memory that remembers what was not synced yet. Safe for concurrent use.
@@ -16,6 +17,7 @@ type Mem struct {
 	dirOps []dirOp
 	locks  map[string]bool
 	free   int64
+	full   bool
 	gone   bool
 	made   int // files, ever
 
@@ -68,6 +70,10 @@ func NewMem() *Mem {
 // SetFree sets what Free answers.
 func (m *Mem) SetFree(n int64) { m.mu.Lock(); defer m.mu.Unlock(); m.free = n }
 
+// SetFull leaves no byte, or gives all back: from now on what needs new space fails with syscall.ENOSPC, from where it does on. What is there can be
+// written over.
+func (m *Mem) SetFull(full bool) { m.mu.Lock(); defer m.mu.Unlock(); m.full = full }
+
 // FailAt makes the n-th changing call from now on (1 is the next) fail with err, and all later ones too if forever.
 // A failing WriteAt may have stored a part. n = 0 switches that off.
 func (m *Mem) FailAt(n int, err error, forever bool) {
@@ -105,7 +111,7 @@ func (m *Mem) leave() {
 // copy is the same state once more. The caller holds m.mu.
 func (m *Mem) copy() *Mem {
 	out := NewMem()
-	out.free, out.made = m.free, m.made
+	out.free, out.full, out.made = m.free, m.full, m.made
 	twins := map[*node]*node{}
 	twin := func(n *node) *node {
 		if n == nil {
@@ -299,8 +305,16 @@ func (f *memFile) WriteAt(p []byte, off int64) (int, error) {
 		}
 		return 0, err
 	}
-	f.n.do(fileOp{kind: opWrite, off: off, n: int64(len(p)), data: slices.Clone(p)})
-	return len(p), nil
+	var err error
+	if f.m.full {
+		if fits := f.n.now.within(off, int64(len(p))); fits < int64(len(p)) {
+			p, err = p[:fits], syscall.ENOSPC
+		}
+	}
+	if len(p) > 0 {
+		f.n.do(fileOp{kind: opWrite, off: off, n: int64(len(p)), data: slices.Clone(p)})
+	}
+	return len(p), err
 }
 
 func (f *memFile) Close() error { return nil }

@@ -68,6 +68,16 @@ func (c *sparse) writeAt(p []byte, off int64) {
 	}
 }
 
+// within says how many of n bytes at off are in pages that are there, up to the first that isn't.
+func (c *sparse) within(off, n int64) int64 {
+	for at := off; at < off+n; at = (at/memPage + 1) * memPage {
+		if c.pages[at/memPage] == nil {
+			return at - off
+		}
+	}
+	return n
+}
+
 // zero makes n bytes at off zeros, as far as the file reaches.
 func (c *sparse) zero(off, n int64) {
 	end := min(off+n, c.size)

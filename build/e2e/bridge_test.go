@@ -24,7 +24,8 @@ const (
 )
 
 // TestBridged has a guest that is on the local network itself, by a bridge on each PC. A third PC calls it, with 50 packets a
-// second, and sends it a stream, while it is switched. The stream has to arrive whole; for how long the call is interrupted is printed.
+// second, and sends it a stream, while it is switched. The stream has to arrive whole; for how long the call is interrupted is printed, beside what
+// an emulated guest on a busy computer leaves out anyhow: packets are lost only while it stands still, and answered late whenever it gets no processor.
 func TestBridged(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -69,7 +70,7 @@ func TestBridged(t *testing.T) {
 	for range *bridgeSwitches {
 		must(f.AwaitLive(ctx, at, "Work", 1))
 		before, packets := stream.sent(), call.sentN.Load()
-		call.interrupted() // what was before isn't the switch's
+		usual := call.interrupted() // what was before isn't the switch's
 		_, err := f.PC(to).Client.Switch(ctx, api.SwitchVM{VM: "Work"})
 		must(err)
 		v, err := f.UntilVM(ctx, f.PC(to), "Work", "switched", func(v api.VM) bool { return v.Switch != nil && v.Switch.Phase.Ended() })
@@ -87,14 +88,17 @@ func TestBridged(t *testing.T) {
 		if !verdict.OK {
 			t.Errorf("the guest says: %s", verdict.Text)
 		}
-		t.Logf("switched to %s: it stood still for %v by the hosts' clock; of %d packets, 50 a second, %d had no answer, at most %v without any (seed 001 §5.4: 0.25 s)",
-			to, v.Switch.Pause.Round(time.Millisecond), call.sentN.Load()-packets, call.lost(packets), cut.Round(time.Millisecond))
+		lost := call.lost(packets)
+		t.Logf("switched to %s: it stood still for %v by the hosts' clock; of %d packets, 50 a second, %d had no answer: %v (seed 001 §5.4: 0.25 s); at most %v without any, before the switch %v",
+			to, v.Switch.Pause.Round(time.Millisecond), call.sentN.Load()-packets, lost, time.Duration(lost)*packetEvery, cut.Round(time.Millisecond), usual.Round(time.Millisecond))
 		at, to = to, at
 	}
 	call.end()
-	whole, stall, err := stream.end()
+	whole, stall, took, err := stream.end()
 	must(err)
-	t.Logf("the stream came whole: %d KiB, for at most %v nothing", whole>>10, stall.Round(time.Millisecond))
+	alone := time.Duration(whole) * time.Second / streamRate
+	t.Logf("the stream came whole: %d KiB in %v, %+.1f %% of the time that its rate makes it, with %d switches; for at most %v nothing",
+		whole>>10, took.Round(time.Millisecond), 100*(took.Seconds()/alone.Seconds()-1), *bridgeSwitches, stall.Round(time.Millisecond))
 }
 
 // begin calls the guest, and sends it a stream, from a host.

@@ -128,6 +128,7 @@ type streamer struct {
 	out   atomic.Int64
 	in    atomic.Int64
 	done  atomic.Bool
+	began time.Time
 
 	mu    sync.Mutex
 	stall time.Duration // guarded by mu, as what follows
@@ -146,6 +147,7 @@ func pattern(b []byte, at int64) {
 const streamRate = 256 << 10
 
 func (s *streamer) begin(ctx context.Context) {
+	s.began = time.Now()
 	s.group.Go(func() {
 		b := make([]byte, 8<<10)
 		tick := time.NewTicker(time.Second * time.Duration(len(b)) / streamRate)
@@ -225,16 +227,17 @@ func (s *streamer) further(ctx context.Context, than int64) error {
 	return s.failed()
 }
 
-// end lets the stream end, and says how much came back and for how long nothing did at most.
-func (s *streamer) end() (bytes int64, stall time.Duration, err error) {
+// end lets the stream end, and says how much came back, for how long nothing did at most, and how long all of it took.
+func (s *streamer) end() (bytes int64, stall, took time.Duration, err error) {
 	s.done.Store(true)
 	s.group.Wait()
+	took = time.Since(s.began)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err == nil && s.in.Load() != s.out.Load() {
 		s.err = fmt.Errorf("of %d bytes %d came back", s.out.Load(), s.in.Load())
 	}
-	return s.in.Load(), s.stall, s.err
+	return s.in.Load(), s.stall, took, s.err
 }
 
 func (s *streamer) wait() { s.group.Wait() }

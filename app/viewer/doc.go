@@ -10,6 +10,10 @@
 // loopback, for one connection that knows a password of its own: another user of this PC who finds the port first gets nothing.
 // VNC has no sound, and the resolution is the guest's.
 //
+// What was tried, with remote-viewer 11 and QEMU 7.2: the viewer opens all six channels that SPICE has for a VM (main with the agent's port, picture,
+// keys and mouse, the pointer's picture, sound, microphone), before and after a switch. What a clipboard has, and the window's size, reach the guest by
+// the first of them; that a guest's spice-vdagent does as it is told wasn't tried.
+//
 // QEMU's own window isn't used: it has one only if it was started with it, on the display that was there then, and it would end with
 // that display.
 //

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -200,6 +201,9 @@ func (p *pc) view() picture {
 		}
 	}
 	p.noLeak(ticket.Password)
+	if ticket.Protocol == api.ScreenSPICE {
+		p.allChannels()
+	}
 	cancel()
 	if err := <-closed; err != nil {
 		t.Errorf("the viewer: %v", err)
@@ -208,6 +212,51 @@ func (p *pc) view() picture {
 		t.Errorf("it left %v", left)
 	}
 	return seen
+}
+
+// What SPICE calls its channels.
+var channelNames = map[int]string{1: "main, with the guest's agent: clipboard and resolution", 2: "the picture", 3: "keys and mouse", 4: "the pointer's picture", 5: "sound", 6: "the microphone"}
+
+// allChannels waits until the viewer has all that SPICE offers: it takes no more than the VM has devices for. There is room for one at the control socket.
+func (p *pc) allChannels() {
+	t := p.t
+	t.Helper()
+	ctx := t.Context()
+	if err := p.g.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c, err := qmp.Dial(ctx, filepath.Join(p.c.Dir, "qmp.sock"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	missing := map[int]string{}
+	for deadline := time.Now().Add(30 * time.Second); ; {
+		var told struct {
+			Channels []struct {
+				Type int `json:"channel-type"`
+			} `json:"channels"`
+		}
+		if err := c.Do(ctx, "query-spice", nil, &told); err != nil {
+			t.Fatal(err)
+		}
+		missing = maps.Clone(channelNames)
+		for _, x := range told.Channels {
+			delete(missing, x.Type)
+		}
+		if len(missing) == 0 || time.Now().After(deadline) {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	for _, name := range missing {
+		t.Errorf("the viewer has no channel for %s", name)
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if p.g, err = p.q.Find(ctx, p.c); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // noLeak looks for the ticket where others could see it.

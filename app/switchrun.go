@@ -302,7 +302,7 @@ func whyEnded(s api.Switch, reason string) *api.Error {
 	case baton.ReasonLinkLost:
 		return &api.Error{Code: api.CodeUnreachable, Sentence: "The connection was lost. " + stays, Next: "Try again when both devices see each other (tagalong devices)."}
 	case baton.ReasonDied:
-		return &api.Error{Code: api.CodeInternal, Sentence: "The hypervisor ended in the middle of the switch.", Next: "Try again; the engine's log has its last words."}
+		return &api.Error{Code: api.CodeInternal, Sentence: "The hypervisor ended in the middle of the switch. " + stays, Next: "Try again; the engine's log has its last words."}
 	case baton.ReasonRestarted:
 		return &api.Error{Code: api.CodeInternal, Sentence: "Tagalong was restarted in the middle of the switch. " + stays, Next: "Try again."}
 	case reasonSuspended:

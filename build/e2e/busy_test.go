@@ -17,7 +17,7 @@ import (
 
 // tooBusy writes memory, which can't be compressed, at many times what a home's uplink carries, and all of it again and again: no slowing down makes
 // it fit.
-var tooBusy = console.Rate{Records: 2, Fsync: 1, Mem: 24, Set: 8, Noise: true}
+var tooBusy = console.Rate{Records: 2, Fsync: 1, Mem: 24, Set: 4, Noise: true}
 
 // TestTooBusyFarAway asks for a VM over 7 Mbit/s and 40 ms whose guest writes memory faster than that. The person reads each step that is taken, in turn, and in
 // the end for how long it would stand still; the guest is as fast as before. Allowed that long, the switch is done, within it.
@@ -65,7 +65,7 @@ func TestTooBusyFarAway(t *testing.T) {
 	}
 	c, err = f.Listen(ctx, laptop, work)
 	must(t, err)
-	must(t, c.SetRate(ctx, console.Rate{Records: 20, Fsync: 4, Mem: 1, Set: 8}))
+	must(t, c.SetRate(ctx, console.Rate{Records: 20, Fsync: 4, Mem: 1, Set: 4}))
 	wrote(ctx, t, f, c)
 }
 
@@ -151,7 +151,7 @@ func unhurt(ctx context.Context, t *testing.T, f *story.Fleet, c *console.Consol
 	if !v.Here || v.State != api.VMRunning || v.Problem != nil {
 		t.Fatalf("the VM is %s, here %v: %v", v.State, v.Here, v.Problem)
 	}
-	must(t, c.SetRate(ctx, console.Rate{Records: 20, Fsync: 4, Mem: 24, Set: 8, Noise: true}))
+	must(t, c.SetRate(ctx, console.Rate{Records: 20, Fsync: 4, Mem: 24, Set: 4, Noise: true}))
 	wrote(ctx, t, f, c)
 	rightClock(ctx, t, f, c, desk, "a switch that came to nothing")
 	must(t, c.SetRate(ctx, tooBusy))

@@ -4,13 +4,14 @@
 // otherwise (app/holdpoint): the last steps of a switch pass in milliseconds.
 //
 // What a run without an error guarantees, by witnesses that don't know Tagalong: after each cell one guest ran, or none and the person read why,
-// with a next step that was taken and worked; no record that the guest was told durable was missing; the guest's own checks of disk, memory and
+// with a next step (api.Remedy) that was taken and worked; no record that the guest was told durable was missing; the guest's own checks of disk, memory and
 // clock were good; no tick of its clock came twice, and at no time did both QEMUs say that their guest ran (a second monitor of each is asked
 // all the while); Tagalong's own comparison found the copies the same after each cell, and a plain one byte for byte in the end, and each copy
-// boots. Who ran the VM afterwards, and whether its memory was kept, is what the table of app/switching says. What it doesn't: a kill isn't a
-// power cut; of each cell one moment is tried, and the fleet simulator (app/fleetsim) tries the others.
+// boots. Who ran the VM afterwards, whether its memory was kept, and what the person was told to do, is what the table of app/switching says. In the
+// row of switches after the cells, half of the kills are at a step, and half at any moment of the time that a switch takes, chosen without looking. What
+// it doesn't: a kill isn't a power cut; of each cell one moment is tried, and the fleet simulator (app/fleetsim) tries the others.
 //
 // It needs root, QEMU and the test guest's image, as build/e2e does. Test it with: go test ./build/matrix/ (-matrix.all for every cell,
 // -matrix.cell giver-engine/given for one, -matrix.sample 0 -matrix.switches 100 for so many switches in a row, in one of four of which an engine is
-// killed).
+// killed, or of -matrix.kills). A run that fails prints how to begin it again with the same dice.
 package matrix

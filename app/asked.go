@@ -49,8 +49,11 @@ func (v *vm) noteAsked(s api.Switch) {
 	}
 }
 
-// endAsked forgets it when its end has been told.
+// endAsked forgets it when its end has been told. Who is told by an engine that ends may not have heard it: the next one tells it again.
 func (v *vm) endAsked(id string) {
+	if v.e.ctx.Err() != nil {
+		return
+	}
 	v.mu.Lock()
 	kept := v.asked == id && id != ""
 	if kept {

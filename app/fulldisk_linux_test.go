@@ -2,6 +2,7 @@ package app
 
 import (
 	"errors"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
@@ -161,4 +162,85 @@ func brim(t *testing.T, path string) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// A VM isn't suspended where there is no room for its memory: it goes on, with all it had, and the person reads why. With room again it is suspended, and
+// resumed as it was.
+func TestAFullDiskKeepsNoMemory(t *testing.T) {
+	a := newDevice(t, "desk")
+	a.stop()
+	if err := unix.Mount("tmpfs", a.dir, "tmpfs", 0, "size=400m,mode=700"); err != nil {
+		t.Fatalf("this test mounts a small file system, as root: %v", err)
+	}
+	t.Cleanup(func() {
+		a.stop()
+		if err := unix.Unmount(a.dir, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	a.reserve = 150 << 20
+	a.hv.memory = random(3, 48<<20) // nothing is gained by compressing it
+	a.start()
+	v := a.create("Work")
+	if err := a.engine.StartVM(t.Context(), "Work"); err != nil {
+		t.Fatal(err)
+	}
+	memory := a.hv.only().memory
+	a.write(v.ID, 0, 'x')
+	// All is taken but a part of what the memory needs.
+	rest := filepath.Join(a.dir, "rest")
+	free, err := freeAt(a.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(rest, make([]byte, free-a.reserve-20<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		var said *api.Error
+		if err := a.engine.SuspendVM(t.Context(), "Work"); !errors.As(err, &said) || said.Code != api.CodeSpace || said.Next == "" {
+			t.Fatalf("the person reads %v", err)
+		}
+		if w, _ := a.vm("Work"); w.State != api.VMRunning || w.Problem != nil || a.hv.only().get() != hypervisor.StateRunning {
+			t.Fatalf("it is %s: %v", w.State, w.Problem)
+		}
+		if a.read(v.ID, 0) != 'x' {
+			t.Fatal("the disk isn't what it was")
+		}
+		a.write(v.ID, 0, 'x') // what it tried has been given back
+	}
+
+	// A crash afterwards finds a VM that runs, and nothing that could be taken for its memory.
+	a.stop()
+	a.start()
+	until(t, "the VM that runs", func() bool { w, _ := a.vm("Work"); return w.State == api.VMRunning })
+	if a.engine.vm(v.ID).suspended() {
+		t.Error("it counts as suspended")
+	}
+	if err := os.Remove(rest); err != nil {
+		t.Fatal(err)
+	}
+	a.suspend()
+	if err := a.engine.ResumeVM(t.Context(), "Work"); err != nil {
+		t.Fatal(err)
+	}
+	a.goesOnWithItsMemory(memory)
+	if a.read(v.ID, 0) != 'x' {
+		t.Error("the disk isn't what it was")
+	}
+}
+
+// freeAt is how many bytes are free on the file system.
+func freeAt(dir string) (int64, error) {
+	var s unix.Statfs_t
+	err := unix.Statfs(dir, &s)
+	return int64(s.Bavail) * s.Bsize, err
+}
+
+// random are n bytes that can't be compressed, always the same ones of a seed.
+func random(seed uint64, n int) []byte {
+	b := make([]byte, n)
+	r := rand.NewChaCha8([32]byte{byte(seed)})
+	_, _ = r.Read(b) // never fails
+	return b
 }

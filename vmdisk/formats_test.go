@@ -18,6 +18,10 @@ import (
 // The disks in testdata/v1 were written by the version "first light" (commit c58f8d1): an owner and its replica, whose device
 // died. Blocks 0-15 were written with their number plus 1, and flushed; blocks 0-3 with their number plus 100, and block 8 was
 // zeroed, and flushed again. The replica has both epochs, the second only in its log. A peer called lost never got anything.
+//
+// Those in testdata/v2 were written by the version before growth (commit ed1a17e), with the same content: that owner, who knows of a third copy too; its
+// replica; and that copy, hydrating: it was given the disk at the second epoch, and had the first. Blocks 0 to 3 have been fetched or written, block 8 is stale:
+// its guest wrote 77 into block 1 and 88 into block 20.
 func firstLight() []byte {
 	b := make([]byte, 32*Block)
 	for i := range 16 {
@@ -42,7 +46,7 @@ func oldDisk(t *testing.T, name string) string {
 
 // An old disk opens, has what it had, and is of the newest version from then on.
 func TestOldVersionsOpen(t *testing.T) {
-	for name, at := range map[string]Position{"v1/owner": {1, 1<<16 + 1}, "v1/replica": {1, 2}} {
+	for name, at := range map[string]Position{"v1/owner": {1, 1<<16 + 1}, "v1/replica": {1, 2}, "v2/owner": {1, 1<<16 + 1}, "v2/replica": {1, 2}} {
 		t.Run(name, func(t *testing.T) {
 			dir := oldDisk(t, name)
 			before := dirContent(t, dir)
@@ -52,7 +56,15 @@ func TestOldVersionsOpen(t *testing.T) {
 				t.Fatalf("checked before: %s %+v", told(r), r)
 			}
 			for _, f := range r.Formats {
-				if f.Version != 1 || f.Name != "first light" {
+				is := "the disk"
+				if f.File == epochsName {
+					is = "replication"
+				}
+				want := uint32(2)
+				if strings.HasPrefix(name, "v1/") {
+					want, is = 1, "first light"
+				}
+				if f.Version != want || f.Name != is {
 					t.Errorf("%s has version %d %q", f.File, f.Version, f.Name)
 				}
 			}
@@ -69,14 +81,14 @@ func TestOldVersionsOpen(t *testing.T) {
 			if !bytes.Equal(content(t, d), firstLight()) {
 				t.Error("the content differs")
 			}
-			if name == "v1/owner" {
+			if strings.HasSuffix(name, "/owner") {
 				for _, p := range d.Peers() {
-					// Its device died, so all that was logged counts as missing on both.
+					// Its device died, so all that was logged counts as missing on all.
 					if p.Remaining != 32*Block {
 						t.Errorf("peer %s lacks %d bytes", p.Peer, p.Remaining)
 					}
 				}
-				if n := len(d.Peers()); n != 2 {
+				if n := len(d.Peers()); n != 2 && name == "v1/owner" || n != 3 && name == "v2/owner" {
 					t.Errorf("%d peers are known", n)
 				}
 				must(t, d.Activate(1))
@@ -102,6 +114,60 @@ func TestOldVersionsOpen(t *testing.T) {
 			}
 			must(t, d.Close())
 		})
+	}
+}
+
+// A disk that was being fetched goes on being fetched, with what it has of that and what its guest wrote; then it is whole, and of the newest version.
+func TestOldHydrationGoesOn(t *testing.T) {
+	dir := oldDisk(t, "v2/hydrating")
+	before := dirContent(t, dir)
+	r, err := Check(t.Context(), dir, CheckOptions{})
+	must(t, err)
+	if !r.OK() {
+		t.Fatalf("checked before: %s", told(r))
+	}
+	if after := dirContent(t, dir); !reflect.DeepEqual(before, after) {
+		t.Error("the check changed something")
+	}
+	o := Options{BarrierEvery: -1, SaveEvery: -1, Patience: -1}
+	d, err := Open(dir, o)
+	must(t, err)
+	i := d.Info()
+	if i.ID != (ID{1, 2, 3}) || !i.Hydrating || i.Before != (Position{1, 1}) || i.Term != 2 || i.NeedsCheck != "" {
+		t.Fatalf("opened as %+v", i)
+	}
+	must(t, d.Activate(2))
+	want := firstLight()
+	copy(want[Block:], blockOf(77))
+	copy(want[20*Block:], blockOf(88))
+	b := make([]byte, Block)
+	for _, x := range []int64{0, 1, 2, 9, 20} {
+		must(t, d.ReadAt(b, x*Block))
+		if !bytes.Equal(b, want[x*Block:(x+1)*Block]) {
+			t.Errorf("block %d holds %d", x, b[0])
+		}
+	}
+	for x := range int64(32) {
+		if stale := d.Stale(x*Block, Block); stale != (x == 8) {
+			t.Errorf("block %d is stale: %v", x, stale)
+		}
+	}
+	must(t, d.Hydrate(t.Context(), &holder{content: firstLight()}))
+	if !bytes.Equal(content(t, d), want) {
+		t.Error("the content differs")
+	}
+	must(t, d.Flush())
+	must(t, d.Close())
+	d, err = Open(dir, o)
+	must(t, err)
+	if !bytes.Equal(content(t, d), want) || d.Info().Hydrating {
+		t.Errorf("after the upgrade it is another: %+v", d.Info())
+	}
+	must(t, d.Close())
+	r, err = Check(t.Context(), dir, CheckOptions{})
+	must(t, err)
+	if !r.OK() {
+		t.Errorf("checked afterwards: %s", told(r))
 	}
 }
 

@@ -113,12 +113,43 @@ func (d *Store) Zero(off, n int64, mayTrim, fua bool) error {
 	if mayTrim {
 		how = changePunch
 	}
-	return d.finish("zero", d.change(how, off, n, nil), fua)
+	return d.finish("zero", d.empty(how, off, n), fua)
 }
 
 // Trim gives the space of n bytes at off back; they read as zeros afterwards. Errors are those of WriteAt.
 func (d *Store) Trim(off, n int64, fua bool) error {
-	return d.finish("trim", d.change(changePunch, off, n, nil), fua)
+	return d.finish("trim", d.empty(changePunch, off, n), fua)
+}
+
+// emptyPiece is how many bytes are emptied at once. A barrier waits for the change under way, whose blocks an open cut has to copy first, and all other
+// changes wait for the barrier.
+const emptyPiece = 32 << 20
+
+// empty is change for how without content: of gigabytes too, which it does piece by piece. Who asks for so much at once must not keep others from
+// writing; what a barrier finds of it is open until it has ended, as of every write.
+func (d *Store) empty(how change, off, n int64) error {
+	if err := d.bounds(off, n); err != nil {
+		return err
+	}
+	for n > emptyPiece {
+		part := d.emptyNext(off, n)
+		if err := d.change(how, off, part, nil); err != nil {
+			return err
+		}
+		off, n = off+part, n-part
+	}
+	return d.change(how, off, n, nil)
+}
+
+// emptyNext is how many of n bytes at off are emptied next: a hole is in no time, however large.
+func (d *Store) emptyNext(off, n int64) int64 {
+	d.gate.RLock()
+	data, err := d.stack.nextData(off)
+	d.gate.RUnlock()
+	if part := data/Block*Block - off; err == nil && part > emptyPiece {
+		return min(part, n)
+	}
+	return emptyPiece - off%emptyPiece
 }
 
 func (d *Store) finish(what string, err error, fua bool) error {

@@ -145,9 +145,12 @@ func (d *Directory) open() error {
 	if err := d.space.prepare(); err != nil {
 		return err
 	}
-	s, err := openBadger(filepath.Join(d.opt.Dir, "db"), d.log)
+	s, err := openBadger(filepath.Join(d.opt.Dir, "db"), d.space.tight, d.log)
 	if err != nil {
 		return err
+	}
+	if d.space.tight {
+		d.space.roomy = s.consolidate
 	}
 	if err := d.load(s); err != nil {
 		return errors.Join(err, s.Close())

@@ -105,7 +105,8 @@
 // of 16 MiB, refuses writes with [ErrNoSpace] while less than 64 MiB are free,
 // and gives the ballast up when less than 16 MiB are. For opening and closing it needs room besides: a spare of 48 MiB is given up for
 // that on a disk that others have filled to the last byte, and taken again from what is left. So it opens on such a disk, again and
-// again, unless somebody else takes the room in these seconds: then [Open] returns ErrNoSpace.
+// again, unless somebody else takes the room in these seconds: then [Open] returns ErrNoSpace. What the store does by itself soon after it was opened, putting
+// tables together, it doesn't do there, but when there is room again.
 //
 // # How to test it
 //

@@ -73,6 +73,18 @@ func TestFullDisk(t *testing.T) {
 		}
 		must(t, os.Remove(rest))
 	}
+	// What Badger mustn't put together on a full disk is, when there is room.
+	s := d.store.(*badgerStore)
+	if n := s.levelZero(); n < levelZeroTables {
+		t.Fatalf("%d tables are to be put together", n)
+	}
+	d.space.roomy()
+	if n := s.levelZero(); n >= levelZeroTables {
+		t.Fatalf("%d tables still are", n)
+	}
+	if b, err := d.Local("k"); err != nil || string(b) != "after" {
+		t.Fatalf("%q, %v", b, err)
+	}
 	must(t, d.Close())
 
 	// Without its spare it can't, and says so.

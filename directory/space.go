@@ -46,6 +46,8 @@ type space struct {
 	looks int        // of adjust
 	spare sync.Mutex // held over what is done with the spare; before mu
 	given bool       // the spare is, for a moment; guarded by spare
+	tight bool       // there was little room when the store was about to be opened; guarded by spare
+	roomy func()     // called now and then while there is room; set before watch
 	mu    sync.Mutex
 	held  bool // the ballast is there
 	full  bool // and that was logged
@@ -64,6 +66,7 @@ func (s *space) prepare() error {
 	if n < minOpen {
 		return fmt.Errorf("open with %d bytes free: %w", n, ErrNoSpace)
 	}
+	s.tight = n < minFree
 	return nil
 }
 
@@ -153,7 +156,8 @@ func (s *space) adjust(ctx context.Context) {
 	if err == nil && n < lastFree {
 		s.drop()
 	}
-	fill := err == nil && !s.held && n >= minFree+ballastAgain
+	room := err == nil && n >= minFree+ballastAgain
+	fill := room && !s.held
 	s.looks++
 	spare := err == nil && s.looks > spareAfter
 	s.mu.Unlock()
@@ -164,6 +168,9 @@ func (s *space) adjust(ctx context.Context) {
 		if err := s.fill(ctx); err != nil && ctx.Err() == nil {
 			s.log.Warn("Ballast could not be made", "dir", s.dir, "error", err)
 		}
+	}
+	if room && s.roomy != nil {
+		s.roomy()
 	}
 	if spare && s.spare.TryLock() {
 		defer s.spare.Unlock()

@@ -40,9 +40,17 @@ const (
 )
 
 // badgerStore keeps the entries in Badger, each behind a checksum of its own.
-type badgerStore struct{ db *badger.DB }
+type badgerStore struct {
+	db  *badger.DB
+	log *slog.Logger
+}
 
-func openBadger(dir string, log *slog.Logger) (*badgerStore, error) {
+// levelZeroTables is from how many tables on they are put together: each time that the store is closed makes one.
+const levelZeroTables = 2
+
+// openBadger opens the store. Badger puts tables together by itself, within a second of being opened; where that finds no room it ends the process. So on a
+// tight disk it doesn't: nothing is written there, and consolidate does it when there is room.
+func openBadger(dir string, tight bool, log *slog.Logger) (*badgerStore, error) {
 	o := badger.DefaultOptions(dir).
 		WithLogger(badgerLog{log}).
 		WithSyncWrites(true).
@@ -53,17 +61,40 @@ func openBadger(dir string, log *slog.Logger) (*badgerStore, error) {
 		// A few hundred KiB of records and some MiB of chunks: the defaults are made for gigabytes.
 		WithMemTableSize(8 << 20).
 		WithNumMemtables(2).
-		WithNumLevelZeroTables(2).
+		WithNumLevelZeroTables(levelZeroTables).
 		WithNumLevelZeroTablesStall(4).
 		WithNumCompactors(2).
 		WithBlockCacheSize(0). // what isn't compressed is mapped, and the kernel's cache is enough
 		WithIndexCacheSize(8 << 20).
 		WithValueLogFileSize(64 << 20)
+	if tight {
+		o = o.WithNumCompactors(0).WithNumLevelZeroTablesStall(1 << 20) // else it would wait for a compactor when it is closed
+	}
 	db, err := badger.Open(o)
 	if err != nil {
 		return nil, fmt.Errorf("open badger: %w", err)
 	}
-	return &badgerStore{db}, nil
+	return &badgerStore{db, log}, nil
+}
+
+// consolidate puts the tables together of a store that was opened on a tight disk, if there are some.
+func (s *badgerStore) consolidate() {
+	if s.levelZero() < levelZeroTables {
+		return
+	}
+	if err := s.db.Flatten(1); err != nil {
+		s.log.Warn("The directory's store couldn't be put together", "error", err)
+	}
+}
+
+// levelZero is how many tables wait to be put together.
+func (s *badgerStore) levelZero() (n int) {
+	for _, t := range s.db.Tables() {
+		if t.Level == 0 {
+			n++
+		}
+	}
+	return n
 }
 
 func (s *badgerStore) Commit(entries map[string][]byte) error {

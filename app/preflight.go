@@ -44,6 +44,10 @@ func (e *Engine) CheckSwitch(ctx context.Context, req api.SwitchVM) (*api.Prefli
 	for _, f := range found.Findings {
 		p.Findings = append(p.Findings, api.Finding{Code: string(f.Code), Sentence: f.Sentence, Next: f.Next, Stops: f.Stops, Left: api.Way(f.Left)})
 	}
+	if m, err := v.toMove(); err == nil && m.Running {
+		c := v.ways(from, to, found)
+		p.Ways, p.Best, p.Why = compared(c), api.Way(c.Way), whyWay(c, p.VMName)
+	}
 	return p, nil
 }
 

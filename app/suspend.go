@@ -110,7 +110,7 @@ func (v *vm) saveMemory(ctx context.Context, j *job, guest hypervisor.Guest, dis
 	}()
 	bound := v.second.On(disk, ctx.Done())
 	return savedmemory.Save(ctx, savedmemory.Saving{
-		Volume: w, Header: h, Write: guest.Save,
+		Volume: w, Header: h, Dense: h.For != "" && v.e.fromAfar(h.For), Write: guest.Save,
 		Flush: func() error {
 			stop()
 			<-watched

@@ -142,6 +142,7 @@ func (v *vm) switchReport(report switching.Report) {
 		r.s.Rate = r.meter.Update(now, r.s.Bytes)
 		r.s.ETA = meter.TimeLeft(report.Remaining, r.s.Rate)
 		stepped = stepUp(r, report)
+		v.noteTripLocked(r.s)
 		publish = stepped || now.Sub(r.told) >= toldEvery
 		if publish {
 			r.told = now
@@ -214,6 +215,7 @@ func (v *vm) switchRemote(from string, p api.Switch) {
 		r.s.Phase, r.s.Kind, r.s.Way = p.Phase, p.Kind, p.Way
 		r.s.Bytes, r.s.Total, r.s.Memory, r.s.Disk, r.s.Rate, r.s.ETA = p.Bytes, p.Total, p.Memory, p.Disk, p.Rate, p.ETA
 		stepped = stepUpRemote(r, p)
+		v.noteTripLocked(r.s)
 	})
 	switch {
 	case !ok || p.Phase.Ended():
@@ -245,7 +247,9 @@ func (v *vm) endSwitch(r *switchRun, reason string) {
 		return
 	}
 	refused := v.lastRefusal()
+	offers := v.otherWays(r, reason)
 	s, ok := v.updateRun(r, func(r *switchRun) {
+		r.s.Offers = offers
 		r.s.Phase, r.s.Ended, r.s.ETA, r.s.CanEnd = api.PhaseFailed, time.Now(), 0, false
 		if r.s.Error = refused.explain(r.s, reason); r.s.Error == nil {
 			r.s.Error = explainEnd(r.s, reason)

@@ -113,9 +113,9 @@ func errTooBusy(s api.Switch) *api.Error {
 	e := &api.Error{Code: api.CodeConflict, Sentence: fmt.Sprintf("%s would have to stand still for about %s to move now, longer than the %s that it may: it has %s of memory to bring over a connection that carries %s a second. %s",
 		s.VMName, pauseText(s.Estimate.Pause), pauseText(s.AllowedPause), byteText(s.Estimate.Memory), byteText(s.Estimate.Rate), stays)}
 	if offer := offeredPause(s); offer > 0 {
-		e.Next = fmt.Sprintf("Let it stand still for that long (tagalong switch --pause %s), try again when it does less, or suspend it and resume it there.", offer)
+		e.Next = fmt.Sprintf("Let it stand still for that long (tagalong switch --pause %s), try again when it does less, or have it suspended for the way (tagalong switch --way suspend).", offer)
 	} else {
-		e.Next = "Try again when it does less, or suspend it and resume it there."
+		e.Next = "Try again when it does less, or have it suspended for the way (tagalong switch --way suspend)."
 	}
 	return e
 }

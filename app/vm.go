@@ -112,6 +112,8 @@ type vm struct {
 	// carry is what is under way where the VM is carried to another device, goesOn that it is about to go on that was carried here.
 	carry  *carryRun
 	goesOn bool
+	// trips are what was seen of the guest's memory on its way, by the other device.
+	trips map[string]trip
 	// slowed says that a switch lets the guest stand still and go on, time and again: that is no news.
 	slowed bool
 	// under is the switch that the loop's step is about. Once the step has let go of the VM, sw may be another one, which the step must not

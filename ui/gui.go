@@ -169,6 +169,8 @@ func (g *gui) do(a act) {
 			_, err := c.Switch(ctx, api.SwitchVM{VM: a.ID, Pause: a.Pause})
 			return err
 		})
+	case verbSuspended:
+		g.confirmSuspended(a.ID)
 	case verbCancel:
 		g.askFor(a.ID, func(ctx context.Context) error { return c.CancelSwitch(ctx, a.ID) })
 	case verbDrop:

@@ -92,3 +92,21 @@ func (g *gui) confirmNow() {
 		g.askOffline(api.GoOffline{Now: true})
 	})
 }
+
+// confirmSuspended says what it means to have a VM suspended for the way, and does it.
+func (g *gui) confirmSuspended(vm string) {
+	from := ""
+	if st := g.state.Status; st != nil {
+		for i := range st.VMs {
+			if st.VMs[i].ID == vm {
+				from = st.VMs[i].OwnerName
+			}
+		}
+	}
+	g.confirm(t("suspended.title", "VM", g.vmName(vm)), t("suspended.text", "VM", g.vmName(vm), "Device", from), t("button.suspended-now"), t("button.cancel"), func() {
+		g.askFor(vm, func(ctx context.Context) error {
+			_, err := g.client.Switch(ctx, api.SwitchVM{VM: vm, Way: api.WaySuspend})
+			return err
+		})
+	})
+}

@@ -1,6 +1,7 @@
 package ui
 
 import (
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -70,6 +71,7 @@ func (m *index) vmRow(vm *api.VM, now time.Time) vmRow {
 		r.Anyway = button{Act: act{Verb: verbAnyway, ID: vm.ID, Pause: sw.OfferPause}, Label: t("button.anyway"), Enabled: !m.asked[vm.ID]}
 	}
 	r.Main, r.More = m.controls(vm, r.Bar != nil)
+	m.otherWays(vm, &r)
 	m.extras(vm, &r)
 	m.second(vm, &r)
 	m.unfit(vm, &r)
@@ -79,6 +81,20 @@ func (m *index) vmRow(vm *api.VM, now time.Time) vmRow {
 		r.Verified = verifyingText(vm.Verifying, now)
 	}
 	return r
+}
+
+// otherWays offers what is left after a switch to here that came to nothing.
+func (m *index) otherWays(vm *api.VM, r *vmRow) {
+	sw := vm.Switch
+	if !r.Switch.Enabled || sw == nil || sw.Phase != api.PhaseFailed || sw.To != m.st.Device.ID || !slices.Contains(sw.Offers, api.WaySuspend) {
+		return
+	}
+	b := button{Act: act{Verb: verbSuspended, ID: vm.ID}, Label: t("button.suspended"), Enabled: !m.asked[vm.ID]}
+	if r.Main.Label == "" {
+		r.Main = b
+		return
+	}
+	r.More = append([]button{b}, r.More...)
 }
 
 // extras are the things that one can do with a VM besides running it.

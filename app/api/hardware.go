@@ -16,6 +16,11 @@ type Preflight struct {
 	// Way is the best way that is left, one of the Way constants.
 	Way      Way       `json:"way"`
 	Findings []Finding `json:"findings"`
+	// Ways are what a person can ask for of a VM that runs, compared; Best is the best of them, "" if none is possible, and Why says why, if there is
+	// something to say.
+	Ways []WayEstimate `json:"ways,omitempty"`
+	Best Way           `json:"best,omitempty"`
+	Why  string        `json:"why,omitempty"`
 }
 
 // Finding is one thing that stands in a switch's way, or that a person should know before it.

@@ -304,6 +304,8 @@ type Switch struct {
 	Estimate     SwitchEstimate `json:"estimate,omitzero"`
 	// OfferPause is the AllowedPause with which a switch that failed could have gone on; 0 where that wasn't what failed.
 	OfferPause time.Duration `json:"offer_pause_ns,omitempty"`
+	// Offers are the ways that are left for a switch that failed, the best first; none where another way is of no use.
+	Offers []Way `json:"offers,omitempty"`
 }
 
 // SwitchStep is a step that a switch takes where memory doesn't get less.

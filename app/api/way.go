@@ -1,5 +1,7 @@
 package api
 
+import "time"
+
 // Way is how a VM gets to another device.
 type Way string
 
@@ -21,4 +23,17 @@ const (
 // Asked says whether a person can ask for w.
 func (w Way) Asked() bool {
 	return w == WayChosen || w == WayTeleport || w == WayPostCopy || w == WaySuspend
+}
+
+// WayEstimate is what a way would take. What isn't known is 0: of a connection that no memory has passed lately, no times are.
+type WayEstimate struct {
+	Way Way `json:"way"`
+	// Possible says that it would work, as far as is known.
+	Possible bool `json:"possible"`
+	// Bytes is what would be moved, of memory and disk, before it is compressed.
+	Bytes int64 `json:"bytes"`
+	// There is how long until the VM runs there, Pause for how long of that it stands still, Full how long until it is as fast as it was.
+	There time.Duration `json:"there_ns,omitempty"`
+	Pause time.Duration `json:"pause_ns,omitempty"`
+	Full  time.Duration `json:"full_ns,omitempty"`
 }

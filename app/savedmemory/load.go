@@ -27,7 +27,7 @@ type Loading struct {
 // Load reads a memory back. It changes nothing. Errors: ErrDamaged, ctx's, Read's, and the volume's.
 func Load(ctx context.Context, l Loading) error {
 	from := &reader{ctx: ctx, from: l.Volume, off: dataAt, end: dataAt + l.Header.Stored, sum: blake3.New(), note: l.Progress}
-	dec, err := zstd.NewReader(from, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(8*chunk), zstd.WithDecoderLowmem(true))
+	dec, err := zstd.NewReader(from, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderLowmem(true))
 	if err != nil {
 		return fmt.Errorf("load the memory: %w", err)
 	}

@@ -15,12 +15,17 @@ import (
 // chunk is how much is written, or read, at a time, in bytes.
 const chunk = 1 << 20
 
+// maxWindow is how much of what was written before compression looks at, at most, in bytes; who reads needs as much memory.
+const maxWindow = 8 * chunk
+
 // Saving is one memory to be saved.
 type Saving struct {
 	// Volume is where. Nobody else uses it.
 	Volume vmdisk.Disk
 	// Header says what the memory belongs to; Save fills in the rest.
 	Header Header
+	// Dense stores it in less space, for more of the processor's time: for a memory that is about to cross a slow link.
+	Dense bool
 	// Write writes the memory.
 	Write func(ctx context.Context, w io.Writer) error
 	// Flush makes all that was written durable, as far as is asked for; nil is Volume.Flush.
@@ -39,7 +44,11 @@ func Save(ctx context.Context, s Saving) (h Header, err error) {
 		return h, err
 	}
 	out := &writer{ctx: ctx, to: s.Volume, off: dataAt, sum: blake3.New(), buf: make([]byte, 0, chunk)}
-	enc, err := zstd.NewWriter(out, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(chunk))
+	level, window := zstd.SpeedFastest, chunk
+	if s.Dense {
+		level, window = zstd.SpeedBetterCompression, maxWindow
+	}
+	enc, err := zstd.NewWriter(out, zstd.WithEncoderLevel(level), zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(window))
 	if err != nil {
 		return h, fmt.Errorf("save the memory: %w", err)
 	}

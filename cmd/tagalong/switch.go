@@ -34,7 +34,8 @@ Ctrl-C asks to cancel, which works until the last moments; a second Ctrl-C leave
 the switch to itself.
 
 With --check nothing is moved: it says what stands in the way (another processor, too little memory,
-an older QEMU, ...), what to do about it, and which way is left.
+an older QEMU, ...), what to do about it, and which way is left; and once its memory has been on its
+way between the two, what each way would take.
 
 If the VM's owner is lost or can't be reached, --force takes the VM over without asking
 it. First it says what may be lost. If the owner comes back with something newer, nothing
@@ -43,6 +44,7 @@ is overwritten: you choose, see "tagalong conflict". --yes doesn't ask, and prin
   tagalong switch Work --to laptop
   tagalong switch Work --check
   tagalong switch Work --pause 20s
+  tagalong switch Work --way suspend
   tagalong switch --force Work --start`,
 		Args:              between(0, 1),
 		ValidArgsFunction: c.completeFirst(vmNames),

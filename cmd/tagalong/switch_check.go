@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -45,6 +46,9 @@ func (c *cli) checkSwitch(cmd *cobra.Command, args []string, to string, asJSON b
 		}
 	}
 	c.out.say("%s", wayWords(p))
+	for _, line := range comparedWords(p) {
+		c.out.say("%s", line)
+	}
 	return nil
 }
 
@@ -62,4 +66,35 @@ func wayWords(p *api.Preflight) string {
 	default:
 		return fmt.Sprintf("%q can't go to %s as things are.", p.VMName, p.ToName)
 	}
+}
+
+// comparedWords compares the ways that a running VM could take, the best one marked; nothing where one is as good as any other for all that is known.
+func comparedWords(p *api.Preflight) []string {
+	measured := slices.ContainsFunc(p.Ways, func(e api.WayEstimate) bool { return e.There > 0 })
+	if len(p.Ways) == 0 || !measured && (p.Best == api.WayTeleport || p.Best == api.WayChosen) {
+		return nil
+	}
+	var lines []string
+	for _, e := range p.Ways {
+		mark := " "
+		if e.Way == p.Best {
+			mark = "*"
+		}
+		line := fmt.Sprintf("%s --way %-8s", mark, e.Way)
+		switch {
+		case !e.Possible && e.Pause > 0 && e.Way == api.WayTeleport:
+			line += fmt.Sprintf("  would stand still for about %s, longer than it may", span(e.Pause))
+		case !e.Possible:
+			line += "  not possible"
+		case e.There > 0:
+			line += fmt.Sprintf("  up to %s to move, there after about %s, stands still for about %s, at full speed after about %s", size(e.Bytes), span(e.There), span(e.Pause), span(e.Full))
+		default:
+			line += fmt.Sprintf("  up to %s to move", size(e.Bytes))
+		}
+		lines = append(lines, line)
+	}
+	if p.Why != "" {
+		lines = append(lines, p.Why)
+	}
+	return lines
 }

@@ -1,0 +1,162 @@
+package app
+
+import (
+	"fmt"
+	"time"
+
+	"tagalong.org/tagalong/app/api"
+	"tagalong.org/tagalong/app/preflight"
+	"tagalong.org/tagalong/app/switching"
+	"tagalong.org/tagalong/app/waychoice"
+)
+
+// Which way a VM best takes to another device (package waychoice), by what is known of the guest and of what was seen when its memory was last on its
+// way between the two. Before that nothing is known of the connection, and nothing is guessed.
+
+// tripKept is for how long what was seen of a guest's memory on its way is believed.
+const tripKept = time.Hour
+
+// trip is what was seen of it, by either side.
+type trip struct {
+	memory int64 // bytes that left
+	rate   int64 // bytes a second
+	dirty  int64 // bytes written anew a second
+	// pause is for how long it would have stood still, if the attempt came to nothing because of that.
+	pause time.Duration
+	at    time.Time
+}
+
+// noteTripLocked keeps what switch s says of its way. It is called with v.mu held.
+func (v *vm) noteTripLocked(s api.Switch) {
+	if s.Estimate.Rate <= 0 {
+		return
+	}
+	other := s.From
+	if other == v.e.host.ID() {
+		other = s.To
+	}
+	if v.trips == nil {
+		v.trips = map[string]trip{}
+	}
+	v.trips[other] = trip{memory: s.Memory, rate: s.Estimate.Rate, dirty: s.Estimate.DirtyRate, at: time.Now()}
+}
+
+// noteTooBusy keeps that a switch came to nothing because the guest would have stood still for too long.
+func (v *vm) noteTooBusy(s api.Switch) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.noteTripLocked(s)
+	for other, t := range v.trips {
+		if other == s.From || other == s.To {
+			t.pause = s.Estimate.Pause
+			v.trips[other] = t
+		}
+	}
+}
+
+// ways are the ways from one device to the other, one of which is this one or has the VM, and which is the best. found is what a preflight has found.
+func (v *vm) ways(from, to string, found preflight.Report) waychoice.Choice {
+	f := waychoice.Facts{Allowed: v.mayStandStill(to)}
+	r, ok := v.record()
+	if !ok {
+		return waychoice.Choice{}
+	}
+	if s, err := specOf(r); err == nil {
+		f.Memory = s.MemoryKiB << 10
+	}
+	f.Disk = int64(min(r.Replicas[to].StaleBlocks, uint64(r.DiskBytes)/blockSize) * blockSize)
+	if g := v.currentGuest(); g != nil && v.owner() {
+		if touched := g.Resident(); touched > 0 {
+			f.Memory = min(f.Memory, touched)
+		}
+	}
+	other := from
+	if other == v.e.host.ID() {
+		other = to
+	}
+	v.mu.Lock()
+	t := v.trips[other]
+	v.mu.Unlock()
+	if time.Since(t.at) < tripKept {
+		f.Rate, f.Dirty, f.Seen = t.rate, t.dirty, t.pause
+	}
+	for _, p := range v.e.host.Peers() {
+		if p.ID == other {
+			f.RoundTrip = p.RTT
+		}
+	}
+	if checkWay(api.WayPostCopy) != nil {
+		f.Never = append(f.Never, waychoice.PostCopy)
+	}
+	for _, x := range found.Findings {
+		switch {
+		case x.Stops && x.Left == preflight.WaySuspend:
+			f.Never = append(f.Never, waychoice.Teleport, waychoice.PostCopy)
+		case x.Stops:
+			f.Never = append(f.Never, waychoice.Teleport, waychoice.PostCopy, waychoice.Suspend)
+		}
+	}
+	return waychoice.Choose(f)
+}
+
+// mayStandStill is for how long the guest may stand still in a switch to the device when it comes to that.
+func (v *vm) mayStandStill(to string) time.Duration {
+	allowed := v.allowedPause(to)
+	for _, d := range switching.Usual.Longer {
+		allowed = max(allowed, d)
+	}
+	return max(allowed, switching.Usual.Pause)
+}
+
+// compared are the ways as the person compares them.
+func compared(c waychoice.Choice) []api.WayEstimate {
+	var list []api.WayEstimate
+	for _, e := range c.Ways {
+		list = append(list, api.WayEstimate{Way: api.Way(e.Way), Possible: e.Possible, Bytes: e.Bytes, There: e.There, Pause: e.Pause, Full: e.Full})
+	}
+	return list
+}
+
+// offered are the ways that are left, the best first, when a teleport came to nothing.
+func offered(c waychoice.Choice) []api.Way {
+	var list []api.Way
+	for _, e := range c.Ways {
+		switch {
+		case !e.Possible || e.Way == waychoice.Teleport:
+		case e.Way == c.Way:
+			list = append([]api.Way{api.Way(e.Way)}, list...)
+		default:
+			list = append(list, api.Way(e.Way))
+		}
+	}
+	return list
+}
+
+// otherWays are the ways that are left for switch r, which came to nothing for that reason.
+func (v *vm) otherWays(r *switchRun, reason string) []api.Way {
+	if r == nil {
+		return nil
+	}
+	s := v.runNow(r)
+	switch reason {
+	case reasonTooBusy:
+		v.noteTooBusy(s)
+		return offered(v.ways(s.From, s.To, preflight.Report{}))
+	case reasonMemory:
+		return []api.Way{api.WaySuspend} // it waits there until there is room
+	}
+	return nil
+}
+
+// whyWay says in a sentence why a way is the best; "" where there is nothing to say.
+func whyWay(c waychoice.Choice, vm string) string {
+	switch c.Why {
+	case waychoice.TooBusy:
+		return fmt.Sprintf("While it runs, %s would stand still for longer than it may.", vm)
+	case waychoice.MuchSooner:
+		return "It is there far sooner than in any other way. Should the device that it left die before all of its memory is there, what is open in it is lost."
+	case waychoice.Impossible:
+		return fmt.Sprintf("%s can't move while it runs.", vm)
+	}
+	return ""
+}

@@ -85,8 +85,10 @@ func (v *vm) ways(from, to string, found preflight.Report) waychoice.Choice {
 			f.RoundTrip = p.RTT
 		}
 	}
-	if checkWay(api.WayPostCopy) != nil {
-		f.Never = append(f.Never, waychoice.PostCopy)
+	for _, id := range []string{from, to} {
+		if !v.e.deviceAsKnown(id).PostCopy {
+			f.Never = append(f.Never, waychoice.PostCopy)
+		}
 	}
 	for _, x := range found.Findings {
 		switch {
@@ -97,6 +99,14 @@ func (v *vm) ways(from, to string, found preflight.Report) waychoice.Choice {
 		}
 	}
 	return waychoice.Choose(f)
+}
+
+// deviceAsKnown is what a device says of itself, without looking again.
+func (e *Engine) deviceAsKnown(id string) preflight.Device {
+	if id == e.host.ID() {
+		return e.knownDevice()
+	}
+	return e.otherDevice(id)
 }
 
 // mayStandStill is for how long the guest may stand still in a switch to the device when it comes to that.

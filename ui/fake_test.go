@@ -179,6 +179,9 @@ func (f *fakeEngine) SuspendVM(_ context.Context, vm string) error { return f.no
 func (f *fakeEngine) ResumeVM(_ context.Context, vm string) error  { return f.note("resume %s", vm) }
 func (f *fakeEngine) RemoveVM(_ context.Context, vm string) error  { return f.note("remove %s", vm) }
 func (f *fakeEngine) Switch(_ context.Context, r api.SwitchVM) (*api.Switch, error) {
+	if r.Way != "" {
+		return &api.Switch{ID: "s1", VM: r.VM}, f.note("switch %s to %q by %s", r.VM, r.To, r.Way)
+	}
 	return &api.Switch{ID: "s1", VM: r.VM}, f.note("switch %s to %q", r.VM, r.To)
 }
 func (f *fakeEngine) CancelSwitch(_ context.Context, id string) error {

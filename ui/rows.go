@@ -90,7 +90,7 @@ func (m *index) otherWays(vm *api.VM, r *vmRow) {
 		return
 	}
 	b := button{Act: act{Verb: verbSuspended, ID: vm.ID}, Label: t("button.suspended"), Enabled: !m.asked[vm.ID]}
-	if r.Main.Label == "" {
+	if r.Main.Label == "" && r.Anyway.Label == "" { // three don't fit
 		r.Main = b
 		return
 	}
@@ -290,8 +290,12 @@ func switchFailed(sw *api.Switch) *message {
 	if sw.OfferPause == 0 {
 		return errorMessage(sw.Error)
 	}
+	next := t("switch.busy.next", "Button", t("button.anyway"))
+	if slices.Contains(sw.Offers, api.WaySuspend) {
+		next += " " + t("switch.busy.suspended", "Button", t("button.suspended"))
+	}
 	return &message{Title: t("switch.busy", "VM", sw.VMName, "Device", sw.FromName, "Pause", pause(sw.Estimate.Pause), "Allowed", pause(sw.AllowedPause),
-		"Memory", size(sw.Estimate.Memory), "Rate", rate(sw.Estimate.Rate)), Text: t("switch.busy.next", "Button", t("button.anyway")), Trouble: true}
+		"Memory", size(sw.Estimate.Memory), "Rate", rate(sw.Estimate.Rate)), Text: next, Trouble: true}
 }
 
 // flow is how far something is, and the text below its bar: how much, how fast, how long still.

@@ -31,6 +31,10 @@ func cmdScene(ts *testscript.TestScript, _ bool, args []string) {
 		})
 		f.SetPreflight(api.Preflight{ToName: "attic", Way: api.WayRestart, Findings: []api.Finding{{Code: "cpu", Sentence: "The processor of attic lacks something.",
 			Next: "Shut it down, switch it, and start it there.", Stops: true, Left: api.WayRestart}}})
+	case "busy": // Work writes more memory than the connection carries
+		f.SetPreflight(api.Preflight{VMName: "Work", ToName: "attic", Way: api.WayTeleport, Findings: []api.Finding{}, Best: api.WaySuspend, Why: "While it runs, Work would stand still for longer than it may.",
+			Ways: []api.WayEstimate{{Way: api.WayTeleport, Bytes: 300 << 20, There: 5 * time.Minute, Pause: 40 * time.Second, Full: 5 * time.Minute}, {Way: api.WayPostCopy},
+				{Way: api.WaySuspend, Possible: true, Bytes: 150 << 20, There: 3 * time.Minute, Pause: 3 * time.Minute, Full: 3 * time.Minute}}})
 	case "leaving": // a wipe failed here
 		change(func(st *api.Status, _ *api.VM) {
 			st.Leaving = &api.Leaving{By: "D2", ByName: "laptop", Wipe: true, Cause: "no", Text: "laptop had this device wiped."}

@@ -196,6 +196,17 @@ func TestAFullDiskKeepsNoMemory(t *testing.T) {
 	if err := os.WriteFile(rest, make([]byte, free-a.reserve-20<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	// What is free is asked for once a second at most, and the reserve is there for what others write meanwhile.
+	until(t, "the disk to have noticed", func() bool {
+		if err := a.engine.SuspendVM(t.Context(), "Work"); err != nil {
+			return true
+		}
+		if err := a.engine.ResumeVM(t.Context(), "Work"); err != nil {
+			t.Fatal(err)
+		}
+		a.goesOnWithItsMemory(memory)
+		return false
+	})
 	for range 2 {
 		var said *api.Error
 		if err := a.engine.SuspendVM(t.Context(), "Work"); !errors.As(err, &said) || said.Code != api.CodeSpace || said.Next == "" {

@@ -197,7 +197,7 @@ func (c check) memory() *Finding {
 			Next: fmt.Sprintf("Shut it down, give it less (tagalong vm set %s --memory), switch it, and start it there.", quote(c.vm.Name)), Stops: true, Left: WayRestart}
 	case c.taker.FreeMemory != 0 && c.taker.FreeMemory < c.vm.Memory:
 		return &Finding{Code: LittleMemory, Sentence: fmt.Sprintf("There isn't enough free memory on %s: %s needs %s, and there are %s.", c.taker.Name, c.vm.Name, mib(c.vm.Memory), mib(c.taker.FreeMemory)),
-			Next:  fmt.Sprintf("Close something there and try again, or suspend it (tagalong vm suspend %s), switch it, and resume it there when there is room.", quote(c.vm.Name)),
+			Next:  fmt.Sprintf("Close something there and try again, or bring it suspended (tagalong switch %s --way suspend) and resume it there when there is room.", quote(c.vm.Name)),
 			Stops: true, Left: WaySuspend}
 	}
 	return nil

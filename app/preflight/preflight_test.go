@@ -52,7 +52,7 @@ func TestWhatStandsInTheWay(t *testing.T) {
 		{"a giver that emulates", func(_ *VM, d, _ *Device) { d.Accel = "tcg" }, OtherAccel, true, WayRestart, []string{"desk has to emulate"}},
 		{"a lesser processor", func(_ *VM, _, d *Device) { d.CPUModels = []string{"Nehalem"} }, LackingCPU, true, WayRestart, []string{"lap", "Westmere", "vm stop"}},
 		{"another maker", func(_ *VM, _, d *Device) { d.Vendor = "AuthenticAMD" }, OtherVendor, false, WayTeleport, []string{"different makers"}},
-		{"little free memory", func(_ *VM, _, d *Device) { d.FreeMemory = 1 << 30 }, LittleMemory, true, WaySuspend, []string{"4096 MiB", "1024 MiB", "vm suspend \"Work\""}},
+		{"little free memory", func(_ *VM, _, d *Device) { d.FreeMemory = 1 << 30 }, LittleMemory, true, WaySuspend, []string{"4096 MiB", "1024 MiB", "switch \"Work\" --way suspend"}},
 		{"little memory", func(_ *VM, _, d *Device) { d.Memory, d.FreeMemory = 2<<30, 1<<30 }, LittleMemory, true, WayRestart, []string{"altogether", "--memory"}},
 		{"a full disk", func(_ *VM, _, d *Device) { d.FreeDisk = 1 << 30 }, LittleDisk, false, WayTeleport, []string{"disk of lap", "10 GiB", "1024 MiB", "Free some space"}},
 		{"a restore point", func(v *VM, _, _ *Device) { v.Attached = []string{"2b"} }, Attached, true, WayNone, []string{"desk", "restore-points close 2b"}},

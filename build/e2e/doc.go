@@ -8,7 +8,8 @@
 // removed and wiped. A VM that waits for a second copy stands still without one, is suspended and switched all the same, and what it was told
 // survives its owner. And one goes on at another site, behind a home's uplink, on a copy that lacks what was written lately: its guest waits, without an
 // error, while nobody has the rest, and goes on with whoever has it; or its person rolls it back. One that writes memory faster than that uplink carries it
-// stays where it is, unhurt and explained, until it may stand still for long enough. What it doesn't: it tells nothing about
+// stays where it is, unhurt and explained, until it may stand still for long enough; or it comes suspended, the line cut and an engine killed on the way.
+// What it doesn't: it tells nothing about
 // real networks' speed, or of KVM; what happens when everything goes wrong at once is package chaos's.
 //
 // Stories run beside each other, each on hosts of its own; one that measures times doesn't call t.Parallel, and is alone.

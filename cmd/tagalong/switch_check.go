@@ -60,7 +60,7 @@ func wayWords(p *api.Preflight) string {
 	case api.WayHandOver:
 		return fmt.Sprintf("%q doesn't run: it can be handed over to %s.", p.VMName, p.ToName)
 	case api.WaySuspend:
-		return fmt.Sprintf("%q can go to %s suspended, not while it runs.", p.VMName, p.ToName)
+		return fmt.Sprintf("%q can go to %s suspended (--way suspend), not while it runs.", p.VMName, p.ToName)
 	case api.WayRestart:
 		return fmt.Sprintf("%q can go to %s shut down, not while it runs.", p.VMName, p.ToName)
 	default:

@@ -69,8 +69,9 @@ func TestBridged(t *testing.T) {
 	at, to := "desk", "lap"
 	for range *bridgeSwitches {
 		must(f.AwaitLive(ctx, at, "Work", 1))
-		before, packets := stream.sent(), call.sentN.Load()
+		must(call.answered(ctx))    // the call has begun
 		usual := call.interrupted() // what was before isn't the switch's
+		before, packets := stream.sent(), call.sentN.Load()
 		_, err := f.PC(to).Client.Switch(ctx, api.SwitchVM{VM: "Work"})
 		must(err)
 		v, err := f.UntilVM(ctx, f.PC(to), "Work", "switched", func(v api.VM) bool { return v.Switch != nil && v.Switch.Phase.Ended() })

@@ -46,7 +46,7 @@ func (v *vm) memoryFirst() error {
 		return nil
 	}
 	return &api.Error{Code: api.CodeBusy, Sentence: fmt.Sprintf("Not all of %s's memory is on this device yet: some is still on %s.", v.name(), t.FromName),
-		Next: fmt.Sprintf("Wait until it is (tagalong status shows how far it is), and don't switch %s off before.", t.FromName)}
+		Next: fmt.Sprintf("Wait until it is (tagalong status shows how far it is), and don't switch %s off before.", t.FromName), Remedy: api.RemedyWait}
 }
 
 // Rest implements switching.Host.
@@ -108,7 +108,7 @@ func (v *vm) loseMemory(guest hypervisor.Guest, from string) {
 // errTrailingLost is the problem of a VM that was stopped because some of its memory is lost.
 func errTrailingLost(vm, from string) *api.Error {
 	return &api.Error{Code: api.CodeInternal, Sentence: fmt.Sprintf("%s had to be stopped: some of its memory was still on %s, and is lost there. What was open in it and not saved is lost, its disk is whole.", vm, from),
-		Next: "Start it again: tagalong vm start"}
+		Next: "Start it again: tagalong vm start", Remedy: api.RemedyStart}
 }
 
 // run carries the attempt out, and tells the loop when memory that came after the guest has ended to come.
@@ -191,8 +191,10 @@ func (v *vm) followRest(ctx context.Context, guest hypervisor.Guest, term uint64
 		return
 	}
 	v.log.Info("Some of the memory is missing, or may be", "device", t.From)
-	r := v.newIncoming(ctx, t.Attempt, t.From, true)
+	r := v.newIncoming(t.Attempt, t.From)
+	r.Taker = switching.NewFollower(ctx, r.taking(true))
 	r.wasApart.Store(true)
 	r.of(guest)
+	v.expect(r)
 	v.e.spawn(func() { r.run(ctx, func() { r.Taker.Follow(p) }) })
 }

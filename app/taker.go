@@ -35,19 +35,28 @@ func (v *vm) startIncoming(ctx context.Context, a baton.Action) {
 	v.mu.Lock()
 	apart := v.offeredApart
 	v.mu.Unlock()
-	r := v.newIncoming(ctx, a.Attempt, a.Peer, apart)
+	r := v.newIncoming(a.Attempt, a.Peer)
+	r.Taker = switching.NewTaker(ctx, r.taking(apart))
+	v.expect(r)
 	v.e.spawn(func() { r.run(ctx, r.Run) })
 }
 
-// newIncoming makes an attempt. It is for the loop.
-func (v *vm) newIncoming(ctx context.Context, attempt, peer string, apart bool) *incomingRun {
-	r := &incomingRun{v: v, attempt: attempt, peer: peer, arrivals: make(chan switching.Arrival, 1)}
-	r.Taker = switching.NewTaker(ctx, switching.Taking{Attempt: attempt, PostCopy: apart, Rule: switching.Usual, Host: r, Clock: wallClock{}, Log: v.log})
+// newIncoming makes an attempt that lacks its Taker.
+func (v *vm) newIncoming(attempt, peer string) *incomingRun {
+	return &incomingRun{v: v, attempt: attempt, peer: peer, arrivals: make(chan switching.Arrival, 1)}
+}
+
+// taking is what its Taker is made of.
+func (r *incomingRun) taking(apart bool) switching.Taking {
+	return switching.Taking{Attempt: r.attempt, PostCopy: apart, Rule: switching.Usual, Host: r, Clock: wallClock{}, Log: r.v.log}
+}
+
+// expect makes it the attempt under way. It is for the loop.
+func (v *vm) expect(r *incomingRun) {
 	v.incoming = r
 	v.mu.Lock()
 	v.expecting, v.trailing = r, nil
 	v.mu.Unlock()
-	return r
 }
 
 // Complete implements switching.Host.

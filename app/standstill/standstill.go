@@ -68,11 +68,11 @@ func serves(f Facts) *api.Error {
 	switch {
 	case !f.Linked:
 		return &api.Error{Code: api.CodeUnreachable, Sentence: fmt.Sprintf("%s went to %s, some of its memory is still here, and the connection was lost: it may stand still there.", f.VM, f.Other),
-			Next: "Keep this device on: the rest of the memory leaves by itself when the two see each other again, and would be lost with it."}
+			Next: "Keep this device on: the rest of the memory leaves by itself when the two see each other again, and would be lost with it.", Remedy: api.RemedyWait}
 	case f.For < Patience:
 		return nil
 	default:
 		return &api.Error{Code: api.CodeBusy, Sentence: fmt.Sprintf("%s runs on %s, and some of its memory is still here.", f.VM, f.Other),
-			Next: "Keep this device on until that has left, which it does by itself: it would be lost with it."}
+			Next: "Keep this device on until that has left, which it does by itself: it would be lost with it.", Remedy: api.RemedyWait}
 	}
 }

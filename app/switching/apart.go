@@ -161,22 +161,22 @@ func (s *Server) Run() {
 
 func (s *Server) serve(ctx context.Context) error {
 	for {
+		over, err := s.look(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case over || err != nil:
+			return err
+		}
 		if s.line == nil {
 			if err := s.mend(ctx); err != nil {
 				return err
 			}
-		}
-		over, err := s.look(ctx)
-		if over || err != nil {
-			return err
-		}
-		var ended <-chan struct{}
-		if s.line != nil {
-			ended = s.line.Ended()
+			continue
 		}
 		soon, cancel := context.WithTimeout(ctx, lookEvery)
 		select {
-		case <-ended:
+		case <-s.line.Ended():
 			s.drop()
 		case <-s.Guest.Exited():
 			cancel()
@@ -184,9 +184,6 @@ func (s *Server) serve(ctx context.Context) error {
 		case <-soon.Done():
 		}
 		cancel()
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
 	}
 }
 

@@ -153,3 +153,14 @@ func TestAGuestGoesAhead(t *testing.T) {
 		}
 	})
 }
+
+// TestAFollowerIsApart has the giver told nothing from the first moment of an engine that was started anew on, until the guest is gone or whole.
+func TestAFollowerIsApart(t *testing.T) {
+	x := NewFollower(t.Context(), Taking{Log: slog.New(slog.DiscardHandler)})
+	if !x.Apart() {
+		t.Error("the giver would be told that it isn't needed any more")
+	}
+	if NewTaker(t.Context(), Taking{}).Apart() {
+		t.Error("a switch that has just begun counts as one ahead of its memory")
+	}
+}

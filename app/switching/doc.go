@@ -69,5 +69,14 @@
 // goes on by itself then, or how to take it over (package app/standstill); for a guest that a full disk stopped, to free some space and let it go on.
 // A switch that is called off too late comes to its end.
 //
+// And of a guest that has gone ahead of its memory, while the giver has some of it, as stories of build/e2e find out:
+//
+//	              serving
+//	taker-engine  taker|taker!
+//	giver-engine  taker
+//	taker-qemu    taker!
+//	giver-qemu    taker!
+//	link          taker
+//
 // To test: go test ./app/switching; whole fleets with it: go test ./app/fleetsim.
 package switching

@@ -9,6 +9,13 @@ import (
 	"tagalong.org/tagalong/app/hypervisor"
 )
 
+// NewFollower makes a Taker of which only Follow is called. From now on it counts as Apart.
+func NewFollower(ctx context.Context, a Taking) *Taker {
+	t := NewTaker(ctx, a)
+	t.apart.Store(true)
+	return t
+}
+
 // Follow takes in what is missing of the memory of a guest that is here already: one that an earlier engine has taken. It is called in place of Run, once.
 // It says how that goes to the Host.
 func (t *Taker) Follow(guest IncomingApart) {
@@ -52,7 +59,11 @@ func (t *Taker) follow(ctx context.Context, guest IncomingApart, memory io.Close
 	whole := make(chan error, 1)
 	waiting, cancel := context.WithCancel(ctx)
 	defer cancel()
-	go func() { whole <- guest.AwaitWhole(waiting) }()
+	missing, found := context.WithCancel(ctx) // ends when nothing is missing any more
+	go func() {
+		defer found()
+		whole <- guest.AwaitWhole(waiting)
+	}()
 	end := func() {
 		if arrival == nil {
 			return
@@ -76,7 +87,7 @@ func (t *Taker) follow(ctx context.Context, guest IncomingApart, memory io.Close
 			end()
 		case next := <-t.Host.Memory():
 			end()
-			memory, arrival = t.takeUp(ctx, guest, next)
+			memory, arrival = t.takeUp(missing, guest, next)
 		case <-guest.Exited():
 			return hypervisor.ErrNotRunning
 		case <-ctx.Done():
@@ -97,6 +108,13 @@ func (t *Taker) takeUp(ctx context.Context, guest IncomingApart, next Arrival) (
 		return nil, nil
 	}
 	memory, err := guest.TakeRest(bound)
+	if ctx.Err() != nil {
+		arrival.Close()
+		if err == nil {
+			_ = memory.Close()
+		}
+		return nil, nil
+	}
 	if err != nil {
 		t.Log.Warn("The rest of the memory can't be taken up, it is tried again", "attempt", t.Attempt, "error", err)
 		arrival.Close()

@@ -271,10 +271,11 @@ func (e *Engine) push(ctx context.Context, r *pushRun) (at replica.Position, err
 	}
 	defer func() { err = errors.Join(err, cut.Close()) }()
 	pos := replica.Position(cut.Position())
-	// A side that was given up may have left a larger disk here, with nothing beyond what the fleet knows of.
 	target.Size = cut.Size()
 	if r, ok := v.record(); ok {
-		target.Size = min(target.Size, r.DiskBytes)
+		if target.Size, err = diskpush.Within(cut, r.DiskBytes); err != nil {
+			return at, fmt.Errorf("the VM's record is of before the disk grew, or newer than this copy: %w: %w", err, errNoCut)
+		}
 	}
 	if !e.history(v.id, pos) {
 		return at, fmt.Errorf("the VM's history doesn't have %s: %w", cut.Position(), errNoCut)

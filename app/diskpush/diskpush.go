@@ -10,7 +10,10 @@
 package diskpush
 
 import (
+	"errors"
+	"fmt"
 	"iter"
+	"slices"
 
 	"tagalong.org/tagalong/p2p/push"
 	"tagalong.org/tagalong/vmdisk"
@@ -83,6 +86,40 @@ func blocks(runs iter.Seq2[uint64, uint64]) *blockset.Set {
 		set.Add(int64(first), int64(first+n))
 	}
 	return set
+}
+
+// ErrBeyond says that a disk has content beyond the size that it is said to have.
+var ErrBeyond = errors.New("diskpush: the disk has content beyond its end")
+
+// Within is the size at which a cut is pushed where the fleet has heard of size bytes: that, as what a side that was given up may have left beyond it is zeros.
+// Where it isn't, the word of the disk's growth is still on its way: pushed without that content, a replica wouldn't be what its position says. Errors:
+// ErrBeyond, and those of reading.
+func Within(cut *vmdisk.Cut, size int64) (int64, error) {
+	const piece = 1 << 20
+	var buf []byte
+	for off := size; off < cut.Size(); {
+		extents, err := cut.Extents(off, cut.Size()-off)
+		if err != nil {
+			return 0, err
+		}
+		for _, e := range extents {
+			for end := off + e.Len; off < end; {
+				n := end - off
+				if !e.Hole {
+					n = min(n, piece)
+					buf = slices.Grow(buf[:0], int(n))[:n]
+					if err := cut.ReadAt(buf, off); err != nil {
+						return 0, err
+					}
+					if slices.ContainsFunc(buf, func(b byte) bool { return b != 0 }) {
+						return 0, fmt.Errorf("at %d of %d bytes, %d are known: %w", off, cut.Size(), size, ErrBeyond)
+					}
+				}
+				off += n
+			}
+		}
+	}
+	return min(size, cut.Size()), nil
 }
 
 // Work is what there is to send of the first size bytes of a cut, beyond which it is zeros, of which the receiver lacks the blocks of lacks (nil: all) and has held what holds says. The cut keeps nothing

@@ -69,3 +69,41 @@ func TestLacks(t *testing.T) {
 		t.Errorf("a copy of which nothing is known is said to lack %v", set)
 	}
 }
+
+// TestWithin has a disk that is larger than the fleet has heard of: that matters where there is content beyond.
+func TestWithin(t *testing.T) {
+	o := vmdisk.Options{FS: vfs.NewMem(), BarrierEvery: -1, SaveEvery: -1}
+	d, err := vmdisk.Create("", vmdisk.ID{1}, 64*vmdisk.Block, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if err := d.Activate(1); err != nil {
+		t.Fatal(err)
+	}
+	check := func(after string, known, want int64, failed error) {
+		t.Helper()
+		cut, err := d.Cut(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer cut.Close()
+		if got, err := Within(cut, known*vmdisk.Block); got != want*vmdisk.Block || !errors.Is(err, failed) {
+			t.Errorf("%s, with %d blocks known: %d, %v", after, known, got/vmdisk.Block, err)
+		}
+	}
+	write := func(b byte, block int64) {
+		t.Helper()
+		if err := errors.Join(d.WriteAt(bytes.Repeat([]byte{b}, vmdisk.Block), block*vmdisk.Block, false), d.Flush()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(1, 31)
+	check("nothing is beyond", 32, 32, nil)
+	check("more is known than there is", 80, 64, nil)
+	write(0, 50)
+	check("zeros are beyond", 32, 32, nil)
+	write(1, 63)
+	check("content is beyond", 32, 0, ErrBeyond)
+	check("all is known", 64, 64, nil)
+}

@@ -135,12 +135,15 @@ func (w *world) beginPush(d, p *device) (*mirror, postal.Result) {
 func (f *mirror) accepted() bool {
 	w, d, p, cut := f.w, f.owner, f.replica, f.src.cut
 	pe := p.e
-	// A side that was given up may have left a larger disk here, with nothing beyond what the fleet knows of.
+	busy := func() bool { f.result = postal.Result{Busy: true}; return false }
 	size := cut.Size()
 	if vm, ok := d.e.dir.VM(vmID); ok {
-		size = min(size, vm.DiskBytes)
+		var err error
+		if size, err = diskpush.Within(cut, vm.DiskBytes); err != nil {
+			w.note("%s doesn't push %s: %v", d.id, cut.Position(), err)
+			return busy()
+		}
 	}
-	busy := func() bool { f.result = postal.Result{Busy: true}; return false }
 	term, _, ok := pe.dir.Owner(vmID)
 	switch {
 	case !ok, f.term > term, len(pe.dir.Heads(vmID)) != 1, p.paused && w.far(d, p):

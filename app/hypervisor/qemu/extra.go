@@ -119,6 +119,9 @@ func (g *guest) Detach(ctx context.Context, id string) error {
 		_ = g.qmp.Do(ctx, "blockdev-del", map[string]any{"node-name": node}, nil)
 		return nil
 	}
+	if ctx.Err() != nil && err != nil {
+		return fmt.Errorf("qemu: detach: %w: %w", hypervisor.ErrNotDetached, err) // the guest wasn't even asked, perhaps
+	}
 	if err != nil {
 		return fmt.Errorf("qemu: detach: %w", err)
 	}

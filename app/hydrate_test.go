@@ -468,7 +468,7 @@ func TestKeepBothOfWhichOneIsntWhole(t *testing.T) {
 func TestTheOldPlaceMayLeave(t *testing.T) {
 	desk, laptop, v := twoDevices(t)
 	halfSynced(t, desk, laptop, v.ID, 100)
-	gate := valveOn(desk)
+	valveOn(desk)
 	take(t, laptop)
 	needed := func(silent bool) func() bool {
 		return func() bool {
@@ -486,7 +486,7 @@ func TestTheOldPlaceMayLeave(t *testing.T) {
 	until(t, "that it can't be heard", needed(true))
 	desk.stop()
 	desk.start()
-	gate = valveOn(desk)
+	gate := valveOn(desk)
 	until(t, "that it is known after a restart", needed(true))
 	laptop.start()
 	until(t, "that it is heard again", needed(false))

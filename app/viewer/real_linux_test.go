@@ -229,7 +229,7 @@ func (p *pc) allChannels() {
 	if err != nil {
 		t.Fatal(err)
 	}
-	missing := map[int]string{}
+	var missing map[int]string
 	for deadline := time.Now().Add(30 * time.Second); ; {
 		var told struct {
 			Channels []struct {

@@ -29,7 +29,7 @@ func (v *vm) whyNoSecond(there vmdisk.Elsewhere) second.Why {
 	if _, away := v.e.offlineSince(); away {
 		return second.Offline
 	}
-	self, others, whole := v.e.host.ID(), false, there.Newest != vmdisk.Position{}
+	self, others, whole := v.e.host.ID(), false, there.Whole
 	for _, m := range v.e.dir.Members() {
 		others = others || m.ID != self
 	}

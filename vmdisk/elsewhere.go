@@ -4,20 +4,29 @@ import "time"
 
 // Elsewhere is how far a disk's content is durable on other devices.
 type Elsewhere struct {
-	// Newest is the newest position that a peer has reported as durable there; zero if none is known to have a whole copy.
+	// Newest is the newest position of this disk's history that a peer has reported as durable there; zero if there is none. One that is outside of it, as
+	// that of a side that has lost, holds nothing of what was written here, whatever its number.
 	Newest Position
+	// Whole says that a peer is known to have a whole copy, of this history or of another.
+	Whole bool
 	// Active says that the disk is active here, Hydrating that it isn't whole: then no peer can follow.
 	Active, Hydrating bool
 }
 
 // Elsewhere says how far this disk's content is durable on other devices. It costs little: nothing is counted. What a watcher of all peers
-// (Watch) is woken for is all that can raise Newest.
+// (Watch) is woken for is all that can raise Newest to this disk's position.
 func (d *Store) Elsewhere() Elsewhere {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	e := Elsewhere{Active: d.active && !d.closed, Hydrating: d.hydration.Load() != nil}
 	for _, p := range d.peers {
-		e.Newest = maxPosition(e.Newest, p.acked)
+		if p.acked == (Position{}) {
+			continue
+		}
+		e.Whole = true
+		if d.inHistory(p.acked) {
+			e.Newest = maxPosition(e.Newest, p.acked)
+		}
 	}
 	return e
 }

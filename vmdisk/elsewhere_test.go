@@ -100,3 +100,32 @@ func TestHurry(t *testing.T) {
 		}
 	})
 }
+
+// A side that has lost, and is compared, may be at a higher number than the one that goes on: it holds nothing of that before it has followed.
+func TestElsewhereIsNotASideThatLost(t *testing.T) {
+	k := newFork(t)
+	must(t, k.b.Fence())
+	must(t, k.b.Give(forkTerm))
+	must(t, k.a.Activate(forkTerm+1))
+	apart := func(when string) {
+		t.Helper()
+		if e := k.a.Elsewhere(); e.Newest.Compare(k.a.Position()) >= 0 || !e.Whole {
+			t.Fatalf("%s: %+v, the disk is at %v and the other side at %v", when, e, k.a.Position(), k.b.Position())
+		}
+	}
+	c, err := k.a.Compare("b", k.b.ReplicaState())
+	must(t, err)
+	apart("comparing")
+	must(t, compareAll(c, k.b))
+	must(t, c.Finish())
+	apart("compared")
+	must(t, k.a.Close())
+	k.a = reopen(t, behindOptions(k.am))
+	apart("started anew")
+	must(t, k.a.Activate(forkTerm+1))
+	apart("going on")
+	connect(t, k.a, k.b, "b")()
+	if e := k.a.Elsewhere(); e.Newest != k.a.Position() {
+		t.Fatalf("it has followed: %+v at %v", e, k.a.Position())
+	}
+}

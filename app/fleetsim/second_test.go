@@ -24,7 +24,7 @@ func newGate(e *engine) *second.Gate {
 
 // whyNoSecond is as package app's. It is called from goroutines: nothing random happens here.
 func (e *engine) whyNoSecond(there vmdisk.Elsewhere) second.Why {
-	whole := there.Newest != vmdisk.Position{}
+	whole := there.Whole
 	for device, r := range e.dir.Replicas(vmID) {
 		whole = whole || device != e.d.id && r.Complete
 	}

@@ -9,6 +9,7 @@
 // survives its owner. And one goes on at another site, behind a home's uplink, on a copy that lacks what was written lately: its guest waits, without an
 // error, while nobody has the rest, and goes on with whoever has it; or its person rolls it back. One that writes memory faster than that uplink carries it
 // stays where it is, unhurt and explained, until it may stand still for long enough; or it comes suspended, the line cut and an engine killed on the way.
+// A VM with an UEFI moves while its guest writes three disks, which all have what was durable.
 // What it doesn't: it tells nothing about
 // real networks' speed, or of KVM; what happens when everything goes wrong at once is package chaos's.
 //

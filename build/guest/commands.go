@@ -25,7 +25,7 @@ const (
 // commands answers the lines that come in, one after the other.
 type commands struct {
 	out   *output
-	disk  *diskWitness
+	disks *disks
 	ram   *ram
 	clock *clock
 	echo  *echo
@@ -68,9 +68,9 @@ func (c *commands) do(line string) {
 	}
 	switch f[0] {
 	case "status":
-		c.answer("S ready %s %s dropped=%d", c.disk.state(), c.ram.state(), c.out.dropped.Load())
+		c.answer("S ready %s %s dropped=%d", c.disks.first.state(), c.ram.state(), c.out.dropped.Load())
 	case "boot":
-		c.answer("%s", c.disk.bootLine())
+		c.answer("%s", c.disks.first.bootLine())
 	case "verify":
 		c.verify()
 	case "clock":
@@ -88,12 +88,18 @@ func (c *commands) do(line string) {
 		c.answer("OK net")
 	case "efi":
 		c.firmware(f[1:])
+	case "disks":
+		if err := c.disks.begin(); err != nil {
+			c.answer("E disks: %s", strings.ReplaceAll(err.Error(), "\n", "; "))
+			return
+		}
+		c.answer("OK disks %s", c.disks.boot())
 	case "sync":
-		c.answer("OK sync durable=%d", c.disk.sync())
+		c.answer("OK sync %s", c.disks.sync())
 	case "stop":
-		c.answer("OK stop durable=%d", c.disk.setStopped(true))
+		c.answer("OK stop %s", c.disks.setStopped(true))
 	case "start":
-		c.answer("OK start durable=%d", c.disk.setStopped(false))
+		c.answer("OK start %s", c.disks.setStopped(false))
 	case "unpack":
 		files, bytes, took, err := unpack(c.root, filepath.Join(c.root, "data", "unpacked"))
 		if err != nil {
@@ -102,7 +108,7 @@ func (c *commands) do(line string) {
 		}
 		c.answer("OK unpack files=%d bytes=%d us=%d", files, bytes, took.Microseconds())
 	case "poweroff":
-		c.answer("OK poweroff durable=%d", c.disk.setStopped(true))
+		c.answer("OK poweroff %s", c.disks.setStopped(true))
 		if err := powerOff(); err != nil {
 			c.out.Printf("BAD power off: %v", err)
 		}
@@ -128,7 +134,20 @@ func (c *commands) firmware(words []string) {
 }
 
 func (c *commands) verify() {
-	rep, err := c.disk.verify()
+	all := c.disks.all()
+	rep, err := all[0].verify()
+	var further strings.Builder
+	for _, d := range all[1:] {
+		r, lookErr := d.verify()
+		if r.First != "" {
+			c.out.Printf("BAD disk%s: %s", d.label(), r.First)
+		}
+		if lookErr != nil {
+			err = errors.Join(err, fmt.Errorf("%s: %w", d.name, lookErr))
+		}
+		rep.Lost, rep.Bad = rep.Lost+r.Lost, rep.Bad+r.Bad
+		fmt.Fprintf(&further, " %s=%d", d.name, r.Last)
+	}
 	pages, badPages := c.ram.verify()
 	ticks := c.clock.log.Report()
 	fs, fsErr := fsErrors()
@@ -142,15 +161,13 @@ func (c *commands) verify() {
 	if err != nil {
 		c.out.Printf("BAD verify: %s", strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
-	c.answer("V %s records=%d last=%d bad=%d lost=%d mem_pages=%d mem_bad=%d fs_errors=%d ticks=%d missing=%d gaps=%d maxgap_us=%d",
-		word, rep.Records, rep.Last, rep.Bad, rep.Lost, pages, badPages, fs, ticks.Ticks, ticks.Missing, ticks.Gaps, ticks.MaxGap)
+	c.answer("V %s records=%d last=%d bad=%d lost=%d mem_pages=%d mem_bad=%d fs_errors=%d ticks=%d missing=%d gaps=%d maxgap_us=%d%s",
+		word, rep.Records, rep.Last, rep.Bad, rep.Lost, pages, badPages, fs, ticks.Ticks, ticks.Missing, ticks.Gaps, ticks.MaxGap, further.String())
 }
 
 // rate changes what is named and leaves the rest.
 func (c *commands) rate(args []string) {
-	c.disk.mu.Lock()
-	recs, fsync := c.disk.rate, c.disk.fsync
-	c.disk.mu.Unlock()
+	recs, fsync, _ := c.disks.first.settings()
 	c.ram.mu.Lock()
 	mem, set, noise := c.ram.rate, c.ram.size, 0
 	if c.ram.noise {
@@ -179,7 +196,7 @@ func (c *commands) rate(args []string) {
 			return
 		}
 	}
-	c.disk.setRate(recs, fsync)
+	c.disks.setRate(recs, fsync)
 	if err := c.ram.resize(mem, set, noise == 1); err != nil {
 		c.answer("E rate: %v", err)
 		return

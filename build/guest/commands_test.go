@@ -40,7 +40,9 @@ func witnesses(t *testing.T) *commands {
 	if err := os.Mkdir(filepath.Join(root, "data"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	return &commands{out: out, disk: disk, ram: ram, clock: newClock(out), echo: &echo{ctx: t.Context()}, efi: &efi{}, root: root}
+	all := &disks{first: disk, out: out, dev: t.TempDir(), ctx: t.Context(), goes: func(func() error) {}}
+	t.Cleanup(all.close)
+	return &commands{out: out, disks: all, ram: ram, clock: newClock(out), echo: &echo{ctx: t.Context()}, efi: &efi{}, root: root}
 }
 
 // said takes what has been queued.
@@ -55,7 +57,7 @@ func said(o *output) string {
 func TestCommandsAnswerWithTheirTag(t *testing.T) {
 	c := witnesses(t)
 	for range 3 {
-		c.disk.append()
+		c.disks.first.append()
 	}
 	for _, k := range []struct{ line, want string }{
 		{"", ""},
@@ -89,32 +91,32 @@ func TestCommandsAnswerWithTheirTag(t *testing.T) {
 func TestStoppedWriterWritesNothing(t *testing.T) {
 	c := witnesses(t)
 	rest := 0.0
-	if n := c.disk.due(time.Second/2, &rest); n != defaultRecords/2 {
+	if n := c.disks.first.due(time.Second/2, &rest); n != defaultRecords/2 {
 		t.Errorf("%d records are due after half a second", n)
 	}
-	if n := c.disk.due(time.Hour, &rest); n != defaultRecords {
+	if n := c.disks.first.due(time.Hour, &rest); n != defaultRecords {
 		t.Errorf("%d records are due after an hour", n)
 	}
 	c.do("stop")
-	if n := c.disk.due(time.Second, &rest); n != 0 {
+	if n := c.disks.first.due(time.Second, &rest); n != 0 {
 		t.Errorf("%d records are due after a stop", n)
 	}
-	c.disk.append()
-	if n := c.disk.ring.Last(); n != 0 {
+	c.disks.first.append()
+	if n := c.disks.first.ring.Last(); n != 0 {
 		t.Errorf("%d records written after a stop", n)
 	}
 }
 
 func TestAFailingDiskStopsTheWriterAndIsReported(t *testing.T) {
 	c := witnesses(t)
-	c.disk.append()
-	c.disk.close()
-	c.disk.append()
+	c.disks.first.append()
+	c.disks.first.close()
+	c.disks.first.append()
 	if got := said(c.out); !strings.HasPrefix(got, "BAD disk: ") {
 		t.Errorf("said %q", got)
 	}
-	if !c.disk.stopped || c.disk.errs != 1 {
-		t.Errorf("stopped %t, %d errors", c.disk.stopped, c.disk.errs)
+	if !c.disks.first.stopped || c.disks.first.errs != 1 {
+		t.Errorf("stopped %t, %d errors", c.disks.first.stopped, c.disks.first.errs)
 	}
 }
 
@@ -230,5 +232,81 @@ func TestUnpack(t *testing.T) {
 	}
 	if b, err := os.ReadFile(filepath.Join(c.root, "data", "unpacked", "b")); err != nil || string(b) != "three" {
 		t.Errorf("%q, %v", b, err)
+	}
+}
+
+// What is on further disks is checked as the first is, and is there after the guest was started anew; they aren't touched before somebody has asked.
+func TestFurtherDisks(t *testing.T) {
+	c, dev := witnesses(t), t.TempDir()
+	c.disks.dev = dev
+	for _, name := range []string{"vda", "vdb", "vdb1", "vdc"} {
+		if err := os.WriteFile(filepath.Join(dev, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Truncate(filepath.Join(dev, name), 64<<20); err != nil {
+			t.Fatal(err)
+		}
+	}
+	empty := func(name string) bool {
+		b, err := os.ReadFile(filepath.Join(dev, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(bytes.Trim(b, "\x00")) == 0
+	}
+	ask := func(line, want string) {
+		t.Helper()
+		c.do(line)
+		if got := said(c.out); got != want {
+			t.Errorf("%q: answer %q, want %q", line, got, want)
+		}
+	}
+	c.disks.setRate(7, 3)
+	ask("sync", "R 0 0\nOK sync durable=0\n")
+	ask("disks", "OK disks disks=2 lost=0 bad=0 vdb=0 vdc=0\n")
+	all := c.disks.all()
+	if rate, fsync, _ := all[2].settings(); rate != 7 || fsync != 3 {
+		t.Errorf("the last disk is written %d times a second, and synced every %d", rate, fsync)
+	}
+	for i, d := range all {
+		for range 600*i + 2 {
+			d.append()
+		}
+	}
+	ask("stop #a", "R 2 2\nOK stop durable=2 vdb=602 vdc=1202 #a\n")
+	ask("disks", "OK disks disks=2 lost=0 bad=0 vdb=0 vdc=0\n")
+	for _, d := range all[1:] {
+		if r, err := d.ring.Verify(func() error { return nil }); err != nil || !r.OK() {
+			t.Errorf("%s: %+v, %v", d.name, r, err)
+		}
+	}
+	if !empty("vda") || !empty("vdb1") || empty("vdb") || empty("vdc") {
+		t.Error("other disks were written than those that are further ones")
+	}
+
+	// The next start finds it all, and what is missing.
+	c.disks.close()
+	c.disks = &disks{first: c.disks.first, out: c.out, dev: dev, ctx: t.Context(), goes: func(func() error) {}}
+	ask("disks", "OK disks disks=2 lost=0 bad=0 vdb=602 vdc=1202\n")
+	c.disks.close()
+	f, err := os.OpenFile(filepath.Join(dev, "vdc"), os.O_WRONLY, 0)
+	if err == nil {
+		_, err = f.WriteAt(make([]byte, records.Size), furtherEvery+100*records.Size) // record 612
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.disks = &disks{first: c.disks.first, out: c.out, dev: dev, ctx: t.Context(), goes: func(func() error) {}}
+	ask("disks", "BAD vdc at boot: record 612 is lost, its slot holds 0\nOK disks disks=2 lost=1 bad=0 vdb=602 vdc=1202\n")
+	c.disks.close()
+
+	if err := os.Truncate(filepath.Join(dev, "vdc"), 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	c.disks = &disks{first: c.disks.first, out: c.out, dev: dev, ctx: t.Context(), goes: func(func() error) {}}
+	ask("disks", "E disks: vdc: it has 1048576 bytes instead of 60817408\n")
+	if n := len(c.disks.all()); n != 1 {
+		t.Errorf("%d disks are written after one couldn't be opened", n)
 	}
 }

@@ -33,14 +33,16 @@ const (
 // reportEvery keeps R lines to ten a second.
 const reportEvery = 100 * time.Millisecond
 
-// diskWitness owns the ring and the goroutine that writes it.
+// diskWitness owns the ring of a disk and the goroutine that writes it.
 type diskWitness struct {
 	out  *output
+	name string // of the disk; empty for the first
 	boot records.Report
 	run  uint64
 
+	files []*os.File // to be closed
+
 	mu       sync.Mutex
-	files    []*os.File
 	ring     *records.Ring
 	rate     int // records a second
 	fsync    int // records between two syncs
@@ -53,31 +55,43 @@ type diskWitness struct {
 }
 
 func openDisk(dir string, out *output) (*diskWitness, error) {
-	d := &diskWitness{out: out, run: uint64(time.Now().UnixMicro()), rate: defaultRecords, fsync: defaultFsync}
-	files := make([]records.File, 0, ringFiles)
+	var files []*os.File
+	var ring []records.File
 	for i := range ringFiles {
 		f, err := openPreallocated(filepath.Join(dir, fmt.Sprintf("ring.%d", i)), ringPerFile*records.Size)
 		if err != nil {
-			d.close()
+			closeAll(files)
 			return nil, err
 		}
-		d.files = append(d.files, f)
-		files = append(files, f)
+		files, ring = append(files, f), append(ring, f)
 	}
-	ring, err := records.Open(files, ringPerFile, d.run)
+	return newWitness("", files, ring, ringPerFile, out)
+}
+
+// newWitness goes on with a ring of perFile records a part, which is in files. They are closed with it, also if there is an error.
+func newWitness(name string, files []*os.File, parts []records.File, perFile int, out *output) (*diskWitness, error) {
+	d := &diskWitness{out: out, name: name, files: files, run: uint64(time.Now().UnixMicro()), rate: defaultRecords, fsync: defaultFsync}
+	ring, err := records.Open(parts, perFile, d.run)
+	if err == nil {
+		d.ring = ring
+		d.boot, err = ring.Recover()
+	}
 	if err != nil {
 		d.close()
 		return nil, err
 	}
-	d.ring = ring
-	if d.boot, err = ring.Recover(); err != nil {
-		d.close()
-		return nil, err
-	}
 	if !d.boot.OK() {
-		out.Printf("BAD at boot: %s", d.boot.First)
+		out.Printf("BAD%s at boot: %s", d.label(), d.boot.First)
 	}
 	return d, nil
+}
+
+// label names a further disk in a line.
+func (d *diskWitness) label() string {
+	if d.name == "" {
+		return ""
+	}
+	return " " + d.name
 }
 
 // openPreallocated opens a file and gives it all the space it will need, so
@@ -94,8 +108,10 @@ func openPreallocated(path string, size int64) (*os.File, error) {
 	return f, nil
 }
 
-func (d *diskWitness) close() {
-	for _, f := range d.files {
+func (d *diskWitness) close() { closeAll(d.files) }
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
 		f.Close()
 	}
 }
@@ -165,7 +181,7 @@ func (d *diskWitness) syncLocked() {
 	}
 	now := time.Now()
 	d.maxSync = max(d.maxSync, now.Sub(t))
-	if now.Sub(d.reported) >= reportEvery {
+	if d.name == "" && now.Sub(d.reported) >= reportEvery {
 		d.reported = now
 		d.out.Printf("R %d %d", d.ring.Last(), durable)
 	}
@@ -176,7 +192,7 @@ func (d *diskWitness) syncLocked() {
 func (d *diskWitness) fail(err error) {
 	d.errs++
 	d.stopped = true
-	d.out.Printf("BAD disk: %v", err)
+	d.out.Printf("BAD disk%s: %v", d.label(), err)
 }
 
 // sync makes all durable and says so at once.
@@ -197,6 +213,12 @@ func (d *diskWitness) setStopped(stopped bool) uint64 {
 		d.syncLocked()
 	}
 	return d.ring.Durable()
+}
+
+func (d *diskWitness) settings() (rate, fsync int, stopped bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.rate, d.fsync, d.stopped
 }
 
 func (d *diskWitness) setRate(rate, fsync int) {

@@ -24,7 +24,8 @@
 //
 // Commands, one a line, and their answers: status (S …), boot (BOOT …), verify
 // (V ok … or V bad …), ticks (K …), clock (C and the microseconds since 1970), rate recs= fsync= mem= set= noise= (OK …), sync,
-// start, stop, poweroff, net 10.0.0.7/24 (OK net: from then on the guest has that address and sends back what it
+// start, stop, poweroff, disks (OK disks disks=… lost=… bad=… vdb=…: from then on all disks but the first are overwritten with records, and checked, as
+// the first is; their newest ones then follow in the answers to sync, start, stop, poweroff and verify, which counts what is lost or bad on any), net 10.0.0.7/24 (OK net: from then on the guest has that address and sends back what it
 // gets at port 7, UDP and TCP), efi WORD (OK efi: kept in the firmware's variables), efi (OK efi WORD), and unpack of the archive in the root folder, if the
 // image has one (OK …); anything else gets E …. If the last word of a
 // command starts with #, its answer ends with that word.
@@ -88,7 +89,9 @@ func run(ctx context.Context, serial io.ReadWriter, dir string) error {
 	g.Go(func() error { return ram.serve(ctx) })
 	g.Go(func() error { return watchPowerButton(ctx, out) })
 	g.Go(func() error { return serveAgent(ctx, out) })
-	c := &commands{out: out, disk: disk, ram: ram, clock: clock, echo: &echo{ctx: ctx, goes: g.Go}, efi: &efi{}, root: "/"}
+	all := &disks{first: disk, out: out, dev: "/dev", ctx: ctx, goes: g.Go}
+	defer all.close()
+	c := &commands{out: out, disks: all, ram: ram, clock: clock, echo: &echo{ctx: ctx, goes: g.Go}, efi: &efi{}, root: "/"}
 	// Reading the line cannot be interrupted, so it isn't waited for: the
 	// process ends with it.
 	lines := make(chan string)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -155,6 +156,33 @@ func TestAnIncompleteAnswerIsAnError(t *testing.T) {
 	}()
 	if _, err := c.Verify(deadline(t)); !errors.Is(err, errTorn) {
 		t.Errorf("error %v", err)
+	}
+}
+
+func TestFurtherDisksAreTold(t *testing.T) {
+	c, g := open(t, "A", NewTimeline())
+	says := func(text string) {
+		go func() {
+			_, tag := g.hear()
+			g.say(text + tag + "\n")
+		}()
+	}
+	says("OK disks disks=2 lost=3 bad=1 vdb=12 vdc=0")
+	d, lost, bad, err := c.WriteDisks(deadline(t))
+	if err != nil || lost != 3 || bad != 1 || !maps.Equal(d, Disks{"vdb": 12, "vdc": 0}) {
+		t.Errorf("found %v, %d lost, %d bad, %v", d, lost, bad, err)
+	}
+	says("OK disks disks=2 lost=0 bad=0 vdb=12")
+	if _, _, _, err := c.WriteDisks(deadline(t)); !errors.Is(err, errTorn) {
+		t.Errorf("one of two disks: %v", err)
+	}
+	says("OK sync durable=7 vdb=13 vdc=1")
+	if d, err := c.SyncDisks(deadline(t)); err != nil || !maps.Equal(d, Disks{"vdb": 13, "vdc": 1}) {
+		t.Errorf("synced %v, %v", d, err)
+	}
+	says("OK sync durable=7 vdb=x")
+	if _, err := c.SyncDisks(deadline(t)); !errors.Is(err, errTorn) {
+		t.Errorf("no number: %v", err)
 	}
 }
 

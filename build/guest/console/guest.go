@@ -20,7 +20,7 @@ type Boot struct {
 	Run     string // names this start of the guest
 }
 
-// Verdict is the guest's own check of disk, memory and time.
+// Verdict is the guest's own check of its disks, memory and time. Records and Last are of the first disk, Bad and Lost of all that are written.
 type Verdict struct {
 	OK       bool
 	Records  int
@@ -97,6 +97,35 @@ func (c *Console) SetRate(ctx context.Context, r Rate) error {
 // Sync makes all records durable and returns the newest one's number.
 func (c *Console) Sync(ctx context.Context) (uint64, error) {
 	return c.durableAfter(ctx, "sync")
+}
+
+// Disks are the newest records of a guest's further disks, by their names in the guest (vdb).
+type Disks map[string]uint64
+
+// WriteDisks makes the guest overwrite all its disks but the first with records, as it writes the first, from now on until it ends. It returns what it found
+// there at this start of the guest: the newest records, and how many are lost or bad on all of them.
+func (c *Console) WriteDisks(ctx context.Context) (d Disks, lost, bad int, err error) {
+	text, err := c.Command(ctx, "disks", "OK disks")
+	if err != nil {
+		return nil, 0, 0, err
+	}
+	f := fields(text)
+	n := f.int("disks")
+	d, lost, bad = f.disks(), f.int("lost"), f.int("bad")
+	if f.err == nil && n != len(d) {
+		f.err = fmt.Errorf("%w: %q", errTorn, text)
+	}
+	return d, lost, bad, f.err
+}
+
+// SyncDisks makes all records on all disks durable, and returns the newest ones' numbers on the further disks that are written.
+func (c *Console) SyncDisks(ctx context.Context) (Disks, error) {
+	text, err := c.Command(ctx, "sync", "OK sync")
+	if err != nil {
+		return nil, err
+	}
+	f := fields(text)
+	return f.disks(), f.err
 }
 
 // StopWriter makes the guest write no more records, all being durable, and
@@ -230,6 +259,17 @@ func (a *answer) uint(name string) uint64 {
 		a.err = fmt.Errorf("%w: %s in %q", errTorn, name, a.line)
 	}
 	return v
+}
+
+// disks are the numbers of what is called as a disk is.
+func (a *answer) disks() Disks {
+	d := Disks{}
+	for name := range a.words {
+		if strings.HasPrefix(name, "vd") {
+			d[name] = a.uint(name)
+		}
+	}
+	return d
 }
 
 func (a *answer) int(name string) int { return int(min(a.uint(name), 1<<31-1)) }

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"slices"
 	"testing"
 
 	"tagalong.org/tagalong/app/api"
@@ -69,8 +70,10 @@ func TestAVMIsCarriedSuspended(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		// Of the last one all may have been there already when it was asked for.
+		moved := slices.ContainsFunc(h, func(x api.HistoryEntry) bool { return x.How == "suspend" && x.Disk > 0 })
 		last := h[len(h)-1]
-		return last.How == "suspend" && last.Pause > 0 && last.Disk > 0
+		return moved && last.How == "suspend" && last.Pause > 0
 	})
 }
 

@@ -33,9 +33,14 @@ func (e *Engine) Switch(ctx context.Context, req api.SwitchVM) (*api.Switch, err
 	if owner == to {
 		return nil, errConflict(fmt.Sprintf("%s is on %s already.", v.name(), e.deviceName(to)), "")
 	}
+	chosen := false
+	if req.Way == api.WayChosen && req.Pause == 0 {
+		req.Way = v.chosenWay(owner, to)
+		chosen = req.Way != api.WayChosen
+	}
 	if to == e.host.ID() {
 		if req.Way == api.WaySuspend {
-			return v.bring(ctx)
+			return v.suspendedWay(chosen, func() (*api.Switch, error) { return v.bring(ctx) })
 		}
 		return v.take(ctx, wish{pause: req.Pause, way: req.Way})
 	}
@@ -44,7 +49,7 @@ func (e *Engine) Switch(ctx context.Context, req api.SwitchVM) (*api.Switch, err
 			Next: fmt.Sprintf("Ask for it on %s itself, or send it from %s.", e.deviceName(to), e.deviceName(owner))}
 	}
 	if req.Way == api.WaySuspend {
-		return v.carryTo(ctx, to)
+		return v.suspendedWay(chosen, func() (*api.Switch, error) { return v.carryTo(ctx, to) })
 	}
 	return v.sendTo(ctx, to, wish{pause: req.Pause, way: req.Way})
 }

@@ -2,6 +2,7 @@ package app
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"tagalong.org/tagalong/app/api"
@@ -99,6 +100,42 @@ func (v *vm) ways(from, to string, found preflight.Report) waychoice.Choice {
 		}
 	}
 	return waychoice.Choose(f)
+}
+
+// chosenWay is how a VM goes to a device where the person leaves that to Tagalong: it is suspended where a teleport came to nothing within the hour, and
+// would again. What was seen of one that went well is no reason: its last passes are so short that how much was written in them says little. The way in which memory can be
+// lost is never taken unasked.
+func (v *vm) chosenWay(from, to string) api.Way {
+	other := from
+	if other == v.e.host.ID() {
+		other = to
+	}
+	v.mu.Lock()
+	t := v.trips[other]
+	v.mu.Unlock()
+	if r, ok := v.record(); !ok || r.State != string(api.VMRunning) || t.pause == 0 || time.Since(t.at) >= tripKept {
+		return api.WayChosen
+	}
+	c := v.ways(from, to, preflight.Report{})
+	suspends := slices.ContainsFunc(c.Ways, func(e waychoice.Estimate) bool { return e.Way == waychoice.Suspend && e.Possible })
+	if c.Way == "" || c.Way == waychoice.Teleport || !suspends {
+		return api.WayChosen
+	}
+	return api.WaySuspend
+}
+
+// suspendedWay begins such a switch, and says of it whether its way was chosen for the person.
+func (v *vm) suspendedWay(chosen bool, begin func() (*api.Switch, error)) (*api.Switch, error) {
+	s, err := begin()
+	if err != nil || !chosen {
+		return s, err
+	}
+	now, ok := v.updateSwitch(func(r *switchRun) { r.s.Chosen = r.s.ID == s.ID })
+	if !ok {
+		return s, nil // it has ended already
+	}
+	v.publishSwitch("switch.way", now, fmt.Sprintf("While it runs, %s would stand still for longer than it may: so it is suspended, and goes on there.", now.VMName))
+	return &now, nil
 }
 
 // deviceAsKnown is what a device says of itself, without looking again.

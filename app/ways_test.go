@@ -2,6 +2,7 @@ package app
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -40,5 +41,15 @@ func TestTheWaysAreCompared(t *testing.T) {
 				t.Errorf("%+v, not above %v", e, want)
 			}
 		}
+	}
+	// Who asks for no way has it suspended then, and reads why.
+	memory := desk.hv.only().memory
+	sw, err := laptop.engine.Switch(t.Context(), api.SwitchVM{VM: "Work"})
+	if err != nil || sw.Way != api.WaySuspend || !sw.Chosen {
+		t.Fatalf("%+v, %v", sw, err)
+	}
+	carries(t, desk, laptop, memory)
+	if said := laptop.firstText("switch.way"); !strings.Contains(said, "Work would stand still for longer") {
+		t.Errorf("told: %q", said)
 	}
 }

@@ -266,6 +266,9 @@ func (m *index) whyLong(sw *api.Switch) string {
 		}
 		return t("switch.why.waits", "Device", there)
 	}
+	if sw.Chosen {
+		return t("switch.why.chosen", "VM", sw.VMName)
+	}
 	e := sw.Estimate
 	because := ""
 	switch {

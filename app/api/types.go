@@ -278,7 +278,9 @@ type Switch struct {
 	ToName   string `json:"to_name"`
 	Kind     string `json:"kind"` // "teleport" with memory, "baton" without, "suspend" with its saved memory
 	// Way is how it moves, as far as the person has asked for one.
-	Way     Way           `json:"way,omitempty"`
+	Way Way `json:"way,omitempty"`
+	// Chosen says that nobody asked for Way: by what was seen of the guest and the connection a teleport would come to nothing.
+	Chosen  bool          `json:"way_chosen,omitempty"`
 	Phase   SwitchPhase   `json:"phase"`
 	Started time.Time     `json:"started"`
 	Ended   time.Time     `json:"ended,omitzero"`

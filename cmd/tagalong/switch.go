@@ -26,7 +26,8 @@ the connection carries it, it is slowed down, then it may stand still for 1 s, t
 read for how long it would have stood still: --pause allows that.
 
 --way says how it moves: teleport is the above; with suspend it is suspended, its memory goes
-along with its disk, and it goes on there; with postcopy it goes on there at once and its memory
+along with its disk, and it goes on there: this is chosen by itself
+for an hour after a teleport was too slow; with postcopy it goes on there at once and its memory
 comes after it, which is lost if the device that it left dies meanwhile. What this
 version can't do yet, it says.
 
@@ -137,6 +138,7 @@ type switchWatch struct {
 	client   *api.Client
 	sw       api.Switch
 	progress *progress
+	chosen   bool // that the way was chosen has been told
 	missing  int
 }
 
@@ -155,6 +157,10 @@ func (w *switchWatch) follow(ctx context.Context, after uint64) error {
 
 // take shows news of the switch and says whether it has ended.
 func (w *switchWatch) take(sw api.Switch) bool {
+	if sw.Chosen && !w.chosen {
+		w.chosen = true
+		w.progress.note(fmt.Sprintf("While it runs, %s would stand still for longer than it may: so it is suspended, and goes on there. (--way teleport tries all the same.)", sw.VMName))
+	}
 	if sw.Why != w.sw.Why && sw.Why != "" && !sw.Phase.Ended() {
 		w.progress.note(sw.Why)
 	}

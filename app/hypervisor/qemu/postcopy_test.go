@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -50,19 +51,31 @@ func (v *valve) cut() {
 	v.group.Wait()
 }
 
-// slowly passes little a second, so that the memory's end doesn't come before a test has looked.
-type slowly struct{ io.ReadWriteCloser }
+// slowly passes little a second. An empty page takes nine bytes of the stream, and apartKiB more than half a megabyte: so the memory's end doesn't come
+// before a test has looked, however long that takes, once it is nearly still.
+type slowly struct {
+	io.ReadWriteCloser
+	still *atomic.Bool
+}
 
 func (s slowly) Read(p []byte) (int, error) {
-	time.Sleep(10 * time.Millisecond)
+	wait := 10 * time.Millisecond
+	if s.still.Load() {
+		wait = 500 * time.Millisecond
+	}
+	time.Sleep(wait)
 	return s.ReadWriteCloser.Read(p[:min(len(p), 1024)])
 }
+
+// apartKiB is the memory of a guest that goes ahead of it.
+const apartKiB = 256<<10 - 64
 
 // apart brings a guest to where it could run at the taker and lacks most of its memory.
 func apart(t *testing.T, ctx context.Context) (giver, taker hypervisor.PostCopier, out hypervisor.OutgoingApart, line *valve) {
 	t.Helper()
 	q := &QEMU{Accel: "tcg"}
 	a := testConfig(t)
+	a.MemoryKiB = apartKiB
 	b := a
 	b.Dir = t.TempDir()
 	giver = start(t, ctx, q, a, false).(hypervisor.PostCopier)
@@ -74,7 +87,8 @@ func apart(t *testing.T, ctx context.Context) (giver, taker hypervisor.PostCopie
 	if out, err = giver.TeleportApart(ctx); err != nil {
 		t.Fatal(err)
 	}
-	line = through(slowly{out.Stream()}, in)
+	var still atomic.Bool
+	line = through(slowly{out.Stream(), &still}, in)
 	if err := giver.Pause(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -90,6 +104,7 @@ func apart(t *testing.T, ctx context.Context) (giver, taker hypervisor.PostCopie
 	if is, err := taker.LoadedApart(ctx); err != nil || !is {
 		t.Fatalf("loaded: apart %v, %v", is, err)
 	}
+	still.Store(true)
 	wantState(t, ctx, taker, hypervisor.StatePaused)
 	return giver, taker, out, line
 }
@@ -131,8 +146,10 @@ func TestTheRestComesLater(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		line = through(slowly{from}, rest)
+		var still atomic.Bool
+		line = through(slowly{from, &still}, rest)
 		wantApart(t, ctx, giver, hypervisor.Left, false)
+		still.Store(true)
 	}
 	line.cut()
 	again := &QEMU{Accel: "tcg"}

@@ -11,6 +11,7 @@ import (
 	"fyne.io/fyne/v2"
 	"fyne.io/fyne/v2/container"
 	"fyne.io/fyne/v2/dialog"
+	"fyne.io/fyne/v2/layout"
 	"fyne.io/fyne/v2/theme"
 	"fyne.io/fyne/v2/widget"
 
@@ -115,7 +116,7 @@ func (p *disksDialog) set(v view) {
 			buttons.Add(remove.w)
 		}
 		title := text(r.Title, theme.SizeNameText, widget.MediumImportance, true)
-		var what fyne.CanvasObject = container.NewHBox(container.NewCenter(title))
+		var what fyne.CanvasObject = container.NewVBox(layout.NewSpacer(), title, layout.NewSpacer())
 		if r.First {
 			what = lines(title, caption(t("disks.first"), widget.LowImportance))
 		}

@@ -7,7 +7,9 @@
 //
 // It doesn't guarantee that QEMU answers: some commands block QEMU's main loop
 // (QEMU's docs/interop/qmp-spec, and "stop" while the disk can't drain), so callers
-// give each call a deadline and treat its end as "unknown", not as "no".
+// give each call a deadline and treat its end as "unknown", not as "no". A command
+// that nobody waits for any more is still QEMU's to answer, and no more than a few
+// are sent to one that doesn't: later ones wait here, so that the urgent get through.
 //
 // The tests run it against a scripted peer; package qemu runs it against the real one.
 package qmp
@@ -30,6 +32,10 @@ const maxLine = 1 << 20
 
 // maxBacklog bounds the events kept for one slow subscriber; older ones are dropped first.
 const maxBacklog = 4096
+
+// maxUnanswered bounds the ordinary commands that QEMU has and hasn't answered: one that has eight of them reads no further, and so wouldn't hear of
+// urgent ones.
+const maxUnanswered = 4
 
 // oob is the capability of commands that don't wait for others.
 const oob = "oob"
@@ -67,12 +73,13 @@ type Client struct {
 	ready chan struct{} // closed when commands are taken
 	wg    sync.WaitGroup
 
-	writing sync.Mutex // one command on the wire at a time: SCM_RIGHTS belong to the next command
+	writing sync.Mutex    // one command on the wire at a time: SCM_RIGHTS belong to the next command
+	room    chan struct{} // has an element for each ordinary command that QEMU hasn't answered
 
 	// guarded by mu
 	mu      sync.Mutex
 	nextID  uint64
-	pending map[uint64]chan reply
+	pending map[uint64]waiting
 	subs    map[*Subscription]struct{}
 	err     error
 	urgent  bool // QEMU takes commands that don't wait for others; guarded by mu
@@ -84,6 +91,12 @@ type reply struct {
 		Class string `json:"class"`
 		Desc  string `json:"desc"`
 	}
+}
+
+// waiting is a command that was sent and isn't answered.
+type waiting struct {
+	answer   chan<- reply // 1-buffered; nobody may be waiting for it any more
+	ordinary bool
 }
 
 type message struct {
@@ -145,7 +158,8 @@ func newClient(conn *net.UnixConn) *Client {
 		conn:    conn,
 		done:    make(chan struct{}),
 		ready:   make(chan struct{}),
-		pending: map[uint64]chan reply{},
+		room:    make(chan struct{}, maxUnanswered),
+		pending: map[uint64]waiting{},
 		subs:    map[*Subscription]struct{}{},
 	}
 	greeted := make(chan struct{})
@@ -200,11 +214,12 @@ func (c *Client) read(greeted chan struct{}) {
 			c.publish(Event{Name: m.Event, Data: m.Data, At: time.Now()})
 		case m.ID != nil:
 			c.mu.Lock()
-			ch := c.pending[*m.ID]
+			w, asked := c.pending[*m.ID]
 			delete(c.pending, *m.ID)
 			c.mu.Unlock()
-			if ch != nil {
-				ch <- reply{Return: m.Return, Err: m.Error}
+			if asked {
+				w.answer <- reply{Return: m.Return, Err: m.Error}
+				c.answered(w)
 			}
 		}
 	}
@@ -316,30 +331,17 @@ func (c *Client) await(ctx context.Context, command string) (context.Context, co
 // exchange writes a command and waits for its answer.
 func (c *Client) exchange(ctx context.Context, verb, command string, args, out any, file *os.File) error {
 	ch := make(chan reply, 1)
-	c.mu.Lock()
-	if c.err != nil {
-		defer c.mu.Unlock()
-		return fmt.Errorf("qmp: %s: %w", command, c.err)
+	w := waiting{answer: ch, ordinary: verb == "execute"}
+	if w.ordinary {
+		select {
+		case c.room <- struct{}{}:
+		case <-c.done:
+			return fmt.Errorf("qmp: %s: %w", command, c.Err())
+		case <-ctx.Done():
+			return fmt.Errorf("qmp: %s: %w", command, ctx.Err())
+		}
 	}
-	c.nextID++
-	id := c.nextID
-	c.pending[id] = ch
-	c.mu.Unlock()
-	defer func() {
-		c.mu.Lock()
-		delete(c.pending, id)
-		c.mu.Unlock()
-	}()
-
-	m := map[string]any{verb: command, "id": id}
-	if args != nil {
-		m["arguments"] = args
-	}
-	line, err := json.Marshal(m)
-	if err != nil {
-		return fmt.Errorf("qmp: %s: %w", command, err)
-	}
-	if err := c.write(ctx, append(line, '\n'), file); err != nil {
+	if err := c.send(ctx, w, verb, command, args, file); err != nil {
 		return fmt.Errorf("qmp: %s: %w", command, err)
 	}
 	select {
@@ -358,6 +360,46 @@ func (c *Client) exchange(ctx context.Context, verb, command string, args, out a
 		return fmt.Errorf("qmp: %s: %w", command, c.Err())
 	case <-ctx.Done():
 		return fmt.Errorf("qmp: %s: %w", command, ctx.Err())
+	}
+}
+
+// send writes a command. From then on it is pending until it is answered, whether anybody waits for that or not.
+func (c *Client) send(ctx context.Context, w waiting, verb, command string, args any, file *os.File) (err error) {
+	c.mu.Lock()
+	c.nextID++
+	id := c.nextID
+	if err = c.err; err == nil {
+		c.pending[id] = w
+	}
+	c.mu.Unlock()
+	if err != nil {
+		c.answered(w)
+		return err
+	}
+	m := map[string]any{verb: command, "id": id}
+	if args != nil {
+		m["arguments"] = args
+	}
+	line, err := json.Marshal(m)
+	if err == nil {
+		err = c.write(ctx, append(line, '\n'), file)
+	}
+	if err != nil {
+		c.mu.Lock()
+		_, still := c.pending[id]
+		delete(c.pending, id)
+		c.mu.Unlock()
+		if still {
+			c.answered(w)
+		}
+	}
+	return err
+}
+
+// answered makes room for another command.
+func (c *Client) answered(w waiting) {
+	if w.ordinary {
+		<-c.room
 	}
 }
 

@@ -3,11 +3,13 @@ package qmp
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -110,6 +112,71 @@ func TestASilentPeerEndsWithTheContext(t *testing.T) {
 	if err := c.Do(ctx, "stop", nil, nil); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("%v", err)
 	}
+}
+
+// A QEMU that waits has a few questions that nobody waits for any more, and no more than that: it hears what is urgent, and, once it answers, all else.
+func TestQuestionsWithoutAnswerAreFew(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "qmp.sock")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	var asked atomic.Int64
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		fmt.Fprintln(conn, `{"QMP":{"version":{},"capabilities":["oob"]}}`)
+		var held []int
+		in := bufio.NewScanner(conn)
+		for in.Scan() {
+			var m struct {
+				Execute string `json:"execute"`
+				Urgent  string `json:"exec-oob"`
+				ID      int    `json:"id"`
+			}
+			if err := json.Unmarshal(in.Bytes(), &m); err != nil {
+				return
+			}
+			switch {
+			case m.Execute == "qmp_capabilities" || m.Execute == "last":
+				fmt.Fprintf(conn, "{\"return\":{},\"id\":%d}\n", m.ID)
+			case m.Execute != "":
+				asked.Add(1)
+				held = append(held, m.ID)
+			default: // it goes on
+				for _, id := range append(held, m.ID) {
+					fmt.Fprintf(conn, "{\"return\":{},\"id\":%d}\n", id)
+				}
+			}
+		}
+	}()
+	c, ctx := dial(t, path)
+	for i := 0; i < 2*maxUnanswered || asked.Load() < maxUnanswered; i++ {
+		short, cancel := context.WithTimeout(ctx, 5*time.Millisecond)
+		if err := c.Do(short, "query-status", nil, nil); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("it waits: %v", err)
+		}
+		cancel()
+	}
+	if err := c.DoUrgent(ctx, "migrate-recover", nil, nil); err != nil {
+		t.Errorf("what is urgent: %v", err)
+	}
+	if n := asked.Load(); n != maxUnanswered {
+		t.Errorf("it has %d questions, want %d", n, maxUnanswered)
+	}
+	for range 3 * maxUnanswered {
+		if err := c.Do(ctx, "last", nil, nil); err != nil {
+			t.Errorf("when it goes on: %v", err)
+		}
+	}
+	c.Close()
+	<-done
 }
 
 func TestNonsenseClosesTheClient(t *testing.T) {

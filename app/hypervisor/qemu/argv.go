@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -71,8 +72,33 @@ func argv(c hypervisor.Config, h host, incoming bool) (args []string, err error)
 	return args, nil
 }
 
+// What a machine type and a CPU model may be called: a VM's record, where they are from, may be another device's, and all else here is more than a name
+// to QEMU.
+var (
+	machineName = regexp.MustCompile(`^pc-(i440fx|q35)-[0-9A-Za-z.]+$`)
+	cpuName     = regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z._-]*$`)
+)
+
+// checkNames says whether a VM is one that a command line can be made of. Errors: hypervisor.ErrHardware.
+func checkNames(c hypervisor.Config) error {
+	switch {
+	case !machineName.MatchString(c.Machine):
+		return fmt.Errorf("%w: machine %.60q", hypervisor.ErrHardware, c.Machine)
+	case !cpuName.MatchString(c.CPU):
+		return fmt.Errorf("%w: processor %.60q", hypervisor.ErrHardware, c.CPU)
+	case c.CPUs < 1 || c.MemoryKiB < 1:
+		return fmt.Errorf("%w: %d processors, %d KiB of memory", hypervisor.ErrHardware, c.CPUs, c.MemoryKiB)
+	case strings.ContainsRune(c.Name, 0):
+		return fmt.Errorf("%w: name %.60q", hypervisor.ErrHardware, c.Name)
+	}
+	return nil
+}
+
 // common is what the command lines of all generations begin with. machine has more of the machine's properties.
 func common(c hypervisor.Config, h host, machine string) ([]string, error) {
+	if err := checkNames(c); err != nil {
+		return nil, err
+	}
 	uuid, err := vmUUID(c.VM)
 	if err != nil {
 		return nil, err

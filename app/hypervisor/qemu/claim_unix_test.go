@@ -99,3 +99,24 @@ func TestALockThatCantBeTaken(t *testing.T) {
 		t.Errorf("it says %v", err)
 	}
 }
+
+// Where only a process's ID is known, and IDs are used again, its lock says whether it lives.
+func TestAnIDThatIsUsedAgain(t *testing.T) {
+	dir := t.TempDir()
+	if !locked(dir) {
+		t.Error("one that was started before there was a lock is said to be gone")
+	}
+	lock, err := claim(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !locked(dir) {
+		t.Error("one that has its lock is said to be gone")
+	}
+	if err := lock.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if locked(dir) {
+		t.Error("one that has no lock any more is said to live")
+	}
+}

@@ -5,6 +5,7 @@ package qemu
 import (
 	"bytes"
 	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,7 +27,7 @@ func kill(pid int) error {
 }
 
 // alive says whether pid is a living process, and the one that was started for dir: process
-// IDs are used again. Where /proc doesn't tell, the ID alone has to do.
+// IDs are used again.
 func alive(pid int, dir string) bool {
 	if err := syscall.Kill(pid, 0); err != nil && !errors.Is(err, syscall.EPERM) {
 		return false
@@ -35,8 +36,16 @@ func alive(pid int, dir string) bool {
 	cmdline, err := os.ReadFile(filepath.Join(proc, "cmdline"))
 	if err != nil {
 		_, noProc := os.Stat("/proc/self")
-		return noProc != nil
+		return noProc != nil && locked(dir)
 	}
 	// A zombie's command line is empty.
 	return bytes.Contains(cmdline, []byte(escape(qmpSocket(dir))))
+}
+
+// locked is alive where /proc doesn't tell. Only of a process that was started before there was a lock, the ID alone has to do.
+func locked(dir string) bool {
+	if _, err := os.Lstat(claimFile(dir)); errors.Is(err, fs.ErrNotExist) {
+		return true
+	}
+	return claimed(dir)
 }

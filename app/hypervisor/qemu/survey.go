@@ -2,9 +2,11 @@ package qemu
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -33,7 +35,9 @@ func (q *QEMU) Survey(ctx context.Context) (hypervisor.Survey, error) {
 	if err != nil {
 		return s, fmt.Errorf("qemu: survey: %w", err)
 	}
-	q.survey = &s
+	if q.facts != nil && q.facts.Stamp == facts.Stamp { // else another program was installed meanwhile
+		q.survey = &s
+	}
 	return s, nil
 }
 
@@ -50,6 +54,9 @@ func survey(ctx context.Context, facts hypervisor.Facts) (s hypervisor.Survey, e
 	cmd := exec.CommandContext(ctx, facts.Path, "-nodefaults", "-no-user-config", "-S", "-incoming", "defer", "-display", "none",
 		"-machine", "none", "-accel", facts.Accel, "-qmp", "unix:"+escape(socket)+",server=on,wait=off")
 	cmd.Stderr = said
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	endWithUs(cmd)
 	if err := cmd.Start(); err != nil {
 		return s, err
 	}
@@ -82,7 +89,11 @@ func survey(ctx context.Context, facts hypervisor.Facts) (s hypervisor.Survey, e
 	}
 	// Only one that waits for memory is asked whether it could run without all of it; it refuses where its system can't.
 	g := &guest{qmp: monitor}
-	s.PostCopy = g.capabilities(ctx, capPostCopy) == nil
+	var refused *qmp.CommandError
+	if err := g.capabilities(ctx, capPostCopy); err != nil && !errors.As(err, &refused) {
+		return s, err
+	}
+	s.PostCopy = refused == nil
 	s.Vendor = processorVendor()
 	if f, err := findFirmware(descriptorDirs(facts.Path)...); err == nil {
 		s.Firmware = f // without one there are just no VMs with an UEFI here

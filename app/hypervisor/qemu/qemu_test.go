@@ -186,7 +186,7 @@ func TestArgvIsAFunctionOfTheConfig(t *testing.T) {
 func TestEachVMHasAnAddressOfItsOwn(t *testing.T) {
 	seen := map[string]bool{}
 	for _, id := range []string{strings.Repeat("ab", 16), strings.Repeat("ac", 16), "ab" + strings.Repeat("0", 30)} {
-		args, err := argv(hypervisor.Config{VM: id, Name: "Work", CPUs: 1, Network: true, Disks: oneDisk(1<<30, "/d"), Dir: "/r"}, host{accel: "tcg"}, false)
+		args, err := argv(hypervisor.Config{VM: id, Name: "Work", CPUs: 1, MemoryKiB: 524160, Machine: DefaultMachine, CPU: DefaultCPU, Network: true, Disks: oneDisk(1<<30, "/d"), Dir: "/r"}, host{accel: "tcg"}, false)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -121,12 +121,14 @@ func TestHeartbeatNoticesABlackHole(t *testing.T) {
 	b.serve(t)
 	await(t, b, a.ID(), true)
 	await(t, a, b.ID(), true)
-	s, err := b.Open(t.Context(), a.ID(), "/test/echo/1")
+	s, err := b.Open(patiently(t), a.ID(), "/test/echo/1")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer s.Close()
 	// The identities told the direct addresses; only the relay is to be used.
+	identified(t, a, b)
+	identified(t, b, a)
 	b.book.Save(a.ID(), []string{addr.String()})
 	a.book.Save(b.ID(), nil)
 

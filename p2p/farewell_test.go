@@ -71,7 +71,7 @@ func TestARemovedDeviceReachesTheFarewellOnly(t *testing.T) {
 		t.Errorf("another protocol to a removed device: %v", err)
 	}
 	// Of the removed device's own will, past its own check.
-	s, err := b.Open(t.Context(), a.ID(), "/test/echo/1")
+	s, err := b.Open(patiently(t), a.ID(), "/test/echo/1")
 	if err == nil {
 		if _, err := s.Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) {
 			t.Errorf("another protocol of a removed device: %v", err)
@@ -94,7 +94,7 @@ func TestAConnectionIsGoodForOneStanding(t *testing.T) {
 	}
 	await(t, a, b.ID(), true)
 	await(t, b, a.ID(), true)
-	s, err := b.Open(t.Context(), a.ID(), "/test/echo/1")
+	s, err := b.Open(patiently(t), a.ID(), "/test/echo/1")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,7 +125,7 @@ func TestAConnectionIsGoodForOneStanding(t *testing.T) {
 	news, stop := b.Watch()
 	defer stop()
 	for {
-		s, err := b.Open(t.Context(), a.ID(), "/test/echo/1")
+		s, err := b.Open(patiently(t), a.ID(), "/test/echo/1")
 		if err == nil {
 			_ = s.Close()
 			break

@@ -35,13 +35,11 @@ func TestPairedDevicesTalk(t *testing.T) {
 	if in < 17 || out < 17 {
 		t.Errorf("traffic %d in, %d out; want at least 17", in, out)
 	}
-	if _, err := a.Open(t.Context(), b.ID(), "/test/none/1"); !errors.Is(err, ErrProtocol) {
+	if _, err := a.Open(patiently(t), b.ID(), "/test/none/1"); !errors.Is(err, ErrProtocol) {
 		t.Errorf("open of an unknown protocol: %v, want ErrProtocol", err)
 	}
 	// a was dialled, so it must have learned b's listening address from b itself.
-	for len(a.book.Load(b.ID())) == 0 {
-		await(t, a, b.ID(), true)
-	}
+	identified(t, a, b)
 	if got := a.book.Load(b.ID()); !slices.Equal(got, b.Addrs()) {
 		t.Errorf("saved addresses %v, want %v", got, b.Addrs())
 	}
@@ -175,12 +173,13 @@ func TestRemovalClosesAtOnce(t *testing.T) {
 	a.serve(t)
 	b.serve(t)
 	await(t, b, a.ID(), true)
-	s, err := b.Open(t.Context(), a.ID(), "/test/hold/1")
+	s, err := b.Open(patiently(t), a.ID(), "/test/hold/1")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer s.Close()
 	receive(t, started, "the handler doesn't start")
+	identified(t, a, b) // what it takes in later, it would keep for a while
 	a.members.set()
 	a.AllowChanged()
 	if n := len(a.h.Network().Conns()); n != 0 {
@@ -211,6 +210,9 @@ func TestReconnectsAfterTheConnectionBroke(t *testing.T) {
 		await(t, b, a.ID(), true)
 		say(t, b, a.ID(), "there?")
 		c := b.best(a.id)
+		if c == nil {
+			t.Fatal("the connection was lost by itself")
+		}
 		if err := c.c.Close(); err != nil {
 			t.Fatal(err)
 		}
@@ -256,7 +258,7 @@ func TestCloseWaitsForHandlers(t *testing.T) {
 	a.serve(t)
 	b.serve(t)
 	await(t, b, a.ID(), true)
-	s, err := b.Open(t.Context(), a.ID(), "/test/hold/1")
+	s, err := b.Open(patiently(t), a.ID(), "/test/hold/1")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package p2p
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"path/filepath"
@@ -91,6 +92,9 @@ func newDevice(t *testing.T, change ...func(*Options)) *device {
 func (d *device) open(t *testing.T) {
 	t.Helper()
 	h, err := New(d.opt)
+	for limit := time.Now().Add(patience); errors.Is(err, ErrListen) && time.Now().Before(limit); h, err = New(d.opt) {
+		time.Sleep(10 * time.Millisecond) // the port of before may be somebody else's for a moment
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +123,7 @@ func pair(a, b *device) {
 }
 
 // patience bounds every wait in the tests; only a defect makes them wait so long.
-const patience = 60 * time.Second
+const patience = 2 * time.Minute
 
 // await waits until a device sees another one connected, or not.
 func await(t *testing.T, d *device, id string, connected bool) PeerStatus {
@@ -137,6 +141,28 @@ func await(t *testing.T, d *device, id string, connected bool) PeerStatus {
 		case <-news:
 		case <-limit:
 			t.Fatalf("device %s still waits for connected=%v of %s; peers: %+v", d.ID(), connected, id, d.Peers())
+		}
+	}
+}
+
+// patiently is a context for a call that may take as long as any wait.
+func patiently(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// identified waits until d has noted where o says that it listens.
+func identified(t *testing.T, d, o *device) {
+	t.Helper()
+	for limit := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		noted := d.book.Load(o.ID())
+		if !slices.ContainsFunc(o.Addrs(), func(a string) bool { return !slices.Contains(noted, a) }) {
+			return
+		}
+		if time.Now().After(limit) {
+			t.Fatalf("device %s knows only %v of %s", d.ID(), noted, o.ID())
 		}
 	}
 }

@@ -47,7 +47,7 @@ func TestStreamWindow(t *testing.T) {
 	await(t, b, a.ID(), true)
 	var open []Stream
 	for {
-		s, err := b.Open(t.Context(), a.ID(), "/test/rest/1")
+		s, err := b.Open(patiently(t), a.ID(), "/test/rest/1")
 		if err == nil {
 			if err = s.SetDeadline(time.Now().Add(patience)); err == nil {
 				_, err = s.Write([]byte{1})

@@ -254,7 +254,7 @@ func (r *remote) tell(t *testing.T, line string) {
 // expect skips lines until one begins so.
 func (r *remote) expect(t *testing.T, begin string) string {
 	t.Helper()
-	limit := time.After(2 * patience)
+	limit := time.After(3 * patience)
 	for {
 		select {
 		case line, ok := <-r.lines:
@@ -313,6 +313,7 @@ func TestDevicesFindEachOtherByMulticast(t *testing.T) {
 	// Another address, as after a move to another network.
 	ip(t, "-n", l.names[1], "addr", "flush", "dev", "lan0")
 	a.expect(t, "connected "+b.id+" false")
+	again.expect(t, "connected "+a.id+" false") // else it might be connected anew before it has noticed
 	ip(t, "-n", l.names[1], "addr", "add", "10.77.1.77/24", "dev", "lan0")
 	a.expect(t, "connected "+b.id+" true")
 	again.expect(t, "connected "+a.id+" true")

@@ -25,7 +25,6 @@ func (h *Host) Serve(ctx context.Context) error {
 		return fmt.Errorf("serve: %w", err)
 	}
 	h.serving = true
-	h.gate.open.Store(true)
 	h.wg.Add(1)
 	h.mu.Unlock()
 	defer h.wg.Done()
@@ -40,6 +39,10 @@ func (h *Host) Serve(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("serve: %w", err)
 	}
+	// Only now: who comes as soon as the door is open has its addresses noted, too.
+	h.mu.Lock()
+	h.gate.open.Store(!h.closed)
+	h.mu.Unlock()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stop := context.AfterFunc(h.ctx, cancel)

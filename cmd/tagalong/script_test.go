@@ -117,7 +117,7 @@ func (f *fake) start(st api.Status) error {
 func fakeOf(ts *testscript.TestScript) *fake { return ts.Value("fake").(*fake) }
 
 func soonEnough() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.Background(), 30*time.Second)
+	return context.WithTimeout(context.Background(), 2*time.Minute)
 }
 
 // exits CODE PROGRAM ARGS... runs a program that must end with that code.

@@ -134,7 +134,7 @@ func (s *store) Changed() (<-chan struct{}, func()) {
 // until waits until ok, looking again at every change of the stores.
 func until(t *testing.T, what string, ok func() bool, stores ...*store) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	any := make(chan struct{}, 1)
 	var wg sync.WaitGroup

@@ -43,7 +43,10 @@ func newDevice(t testing.TB, name string) device {
 	return device{pairing.Identity{ID: id.String(), Name: name, Addrs: []string{"/ip4/192.0.2.1/tcp/4001"}}, key}
 }
 
-func (d device) options() pairing.Options { return pairing.Options{Sign: d.key.Sign} }
+// options have a timeout that only a defect comes to.
+func (d device) options() pairing.Options {
+	return pairing.Options{Sign: d.key.Sign, Timeout: 2 * time.Minute}
+}
 
 func listen(t testing.TB) net.Listener {
 	t.Helper()
@@ -81,7 +84,7 @@ func soon(t testing.TB, c <-chan outcome) outcome {
 	select {
 	case o := <-c:
 		return o
-	case <-time.After(30 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Fatal("the other side didn't come to an end")
 		return outcome{}
 	}
@@ -231,7 +234,7 @@ func TestStrangerIsDroppedInTime(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = c.Close() }()
-	_ = c.SetReadDeadline(time.Now().Add(30 * time.Second))
+	_ = c.SetReadDeadline(time.Now().Add(2 * time.Minute))
 	if _, err := io.ReadAll(c); err != nil {
 		t.Errorf("the stranger was not dropped: %v", err)
 	}

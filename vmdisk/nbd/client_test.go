@@ -20,7 +20,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience is how long a test waits for what must come. It is not a measure of anything.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // socketPath is a path for Listen. t.TempDir alone may be too long for a socket, and open to others.
 func socketPath(t testing.TB) string {

@@ -37,7 +37,7 @@ func tryTool(t *testing.T, name string, args ...string) (string, error) {
 	if err != nil {
 		t.Fatalf("%v: install qemu-utils, libnbd-bin and fio", err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Dir = t.TempDir()
@@ -275,11 +275,11 @@ type qemuIO struct {
 
 func startQemuIO(t *testing.T, path string) *qemuIO {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	t.Cleanup(cancel)
 	// Without stdbuf, qemu-io takes in two lines at once and sees the second when a third comes.
 	cmd := exec.CommandContext(ctx, "stdbuf", "-i0", "qemu-io", "--image-opts",
-		"driver=nbd,server.type=unix,server.path="+path+",reconnect-delay=60,open-timeout=30")
+		"driver=nbd,server.type=unix,server.path="+path+",reconnect-delay=120,open-timeout=120")
 	q := &qemuIO{t: t, cmd: cmd, out: new(bytes.Buffer)}
 	cmd.Stdout, cmd.Stderr = q.out, q.out
 	var err error
@@ -320,8 +320,21 @@ func TestQemuReconnects(t *testing.T) {
 	q.say("write -P 1 0 64k")
 	q.say("aio_write -P 2 1M 64k")
 	wait(t, g.entered)
-	go func() { g.release <- ErrHangUp }()
+	// QEMU may come back, with the write again, as long as the server isn't quite gone.
+	gone := make(chan struct{})
+	var hangsUp sync.WaitGroup
+	hangsUp.Go(func() {
+		for {
+			select {
+			case g.release <- ErrHangUp:
+			case <-gone:
+				return
+			}
+		}
+	})
 	s.stop()
+	close(gone)
+	hangsUp.Wait()
 	if got := d.bytes()[1<<20]; got != 0 {
 		t.Fatalf("the held write was carried out: %d", got)
 	}

@@ -273,7 +273,14 @@ func (c *carryRun) stands() error {
 	return nil
 }
 
-// send feeds the taker's copy until the VM may be handed over.
+// handing says that it is being handed over to the taker: that may have asked for it by itself.
+func (c *carryRun) handing() bool {
+	c.v.mu.Lock()
+	defer c.v.mu.Unlock()
+	return !rests(c.v.state) && c.v.with == c.to
+}
+
+// send feeds the taker's copy until the VM may be handed over, or is.
 func (c *carryRun) send(ctx context.Context) error {
 	v := c.v
 	defer v.wantFeed(c.to)()
@@ -289,6 +296,9 @@ func (c *carryRun) send(ctx context.Context) error {
 	var base int64
 	var m meter.Meter
 	for {
+		if c.handing() {
+			return nil
+		}
 		if err := c.stands(); err != nil {
 			return err
 		}
@@ -339,7 +349,7 @@ func (c *carryRun) handOver(ctx context.Context) (reason string, ok bool) {
 	v.mu.Unlock()
 	v.forgetCalledOff()
 	v.wishFor(c.to, wish{way: api.WaySuspend})
-	if !v.e.tellDevice(c.to, handoff.Msg{VM: v.id, Body: handoff.Invite{Way: string(api.WaySuspend)}}) {
+	if !c.handing() && !v.e.tellDevice(c.to, handoff.Msg{VM: v.id, Body: handoff.Invite{Way: string(api.WaySuspend)}}) {
 		v.heldOpen(c.r, baton.ReasonLinkLost)
 	}
 	tick := time.NewTicker(carryLook)

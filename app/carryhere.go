@@ -41,7 +41,7 @@ func (v *vm) bring(ctx context.Context) (*api.Switch, error) {
 		return nil, v.errAway()
 	}
 	if _, err := v.e.facts.get(ctx, v.e.opt.Hypervisor); err != nil {
-		return nil, explainHypervisor(err)
+		return nil, explainProbe(err)
 	}
 	if err := v.e.dir.Room(); err != nil {
 		return nil, errFullDisk(err)
@@ -304,7 +304,11 @@ func (v *vm) endCarriedHere(err error) {
 		return
 	}
 	why := *api.AsError(err)
-	why.Sentence = fmt.Sprintf("%s is on %s now, suspended, and didn't go on: %s", v.name(), v.e.name, why.Sentence)
+	how := ", suspended,"
+	if !v.suspended() {
+		how = "" // nothing is left of its memory
+	}
+	why.Sentence = fmt.Sprintf("%s is on %s now%s and didn't go on: %s", v.name(), v.e.name, how, why.Sentence)
 	if why.Next == "" {
 		why.Next = fmt.Sprintf("Resume it: tagalong vm resume %q", v.name())
 	}

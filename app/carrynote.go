@@ -21,8 +21,12 @@ func carryKey(vm string) string { return "carry/" + vm }
 
 // takeUpCarry goes on with what an earlier engine was about. s is what is known of the saved memory.
 func (v *vm) takeUpCarry(s saved) {
+	if v.carried() != nil {
+		return
+	}
+	// Only then: what ends a carrying drops its note before it isn't one any more.
 	raw, err := v.e.dir.Local(carryKey(v.id))
-	if err != nil || v.carried() != nil {
+	if err != nil {
 		return // there is nothing, mostly
 	}
 	var note carryNote

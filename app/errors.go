@@ -60,8 +60,18 @@ func errConflict(sentence, next string) *api.Error {
 	return &api.Error{Code: api.CodeConflict, Sentence: sentence, Next: next}
 }
 
-// explainHypervisor turns a hypervisor's failure into a sentence.
+// explainHypervisor turns a hypervisor's failure to start a guest into a sentence.
 func explainHypervisor(err error) error {
+	return explainFailed("The VM couldn't be started.", err)
+}
+
+// explainProbe does so where nothing was to be started: the hypervisor was only looked at.
+func explainProbe(err error) error {
+	return explainFailed("QEMU on this device can't be used.", err)
+}
+
+// explainFailed does so where it was asked for something else: sentence says what didn't happen, for all causes that have no sentence of their own.
+func explainFailed(sentence string, err error) error {
 	switch {
 	case err == nil:
 		return nil
@@ -81,7 +91,7 @@ func explainHypervisor(err error) error {
 	case errors.Is(err, syscall.ENOSPC):
 		return errNoSpace(err)
 	default:
-		return &api.Error{Code: api.CodeInternal, Sentence: "The VM couldn't be started.", Next: "The engine's log has QEMU's words.", Cause: err.Error()}
+		return &api.Error{Code: api.CodeInternal, Sentence: sentence, Next: "The engine's log has QEMU's words.", Cause: err.Error()}
 	}
 }
 

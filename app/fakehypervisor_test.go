@@ -45,8 +45,8 @@ type fakeHypervisor struct {
 	accel   string
 	survey  hypervisor.Survey
 	version string
-	// breakRestore makes saved memory unusable.
-	breakRestore bool
+	// breakRestore makes saved memory unusable, breakContinue keeps guests from going on.
+	breakRestore, breakContinue bool
 	// bridges are the device's, of which usable can be used.
 	bridges []string
 	usable  string
@@ -84,6 +84,8 @@ type fakeGuest struct {
 	waits  bool
 	// fell says that it ended by itself.
 	fell bool
+	// pauseHangs has it stop and not say so.
+	pauseHangs bool
 }
 
 func (h *fakeHypervisor) Probe(context.Context) (hypervisor.Facts, error) {
@@ -203,6 +205,12 @@ func (h *fakeHypervisor) setHoldStart(hold chan struct{}) {
 	h.holdStart = hold
 }
 
+func (h *fakeHypervisor) setImmortal(immortal bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.immortal = immortal
+}
+
 func (h *fakeHypervisor) setBroken(broken bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -251,10 +259,29 @@ func (g *fakeGuest) State(context.Context) (hypervisor.State, error) {
 	return g.get(), nil
 }
 
-func (g *fakeGuest) Pause(context.Context) error { g.set(hypervisor.StatePaused); return nil }
+func (g *fakeGuest) Pause(ctx context.Context) error {
+	g.set(hypervisor.StatePaused)
+	g.mu.Lock()
+	hangs := g.pauseHangs
+	g.mu.Unlock()
+	if hangs {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return nil
+}
+
+func (g *fakeGuest) holdPause(hangs bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.pauseHangs = hangs
+}
 
 func (g *fakeGuest) Continue(context.Context) error {
-	if g.gone() {
+	g.h.mu.Lock()
+	broken := g.h.breakContinue
+	g.h.mu.Unlock()
+	if broken || g.gone() {
 		return hypervisor.ErrNotRunning
 	}
 	g.mu.Lock()

@@ -155,7 +155,7 @@ func (v *vm) adopt(ctx context.Context, g hypervisor.Guest) error {
 // letRun lets the VM's guest go on. If this device loses the VM in that moment, it stands still again.
 func (v *vm) letRun(ctx context.Context, g hypervisor.Guest) error {
 	if err := v.carryOn(ctx, g); err != nil {
-		return explainHypervisor(err)
+		return explainFailed(v.name()+" didn't go on.", err)
 	}
 	if v.owner() {
 		return nil

@@ -32,7 +32,11 @@ func (e *Engine) StartVM(ctx context.Context, name string) error {
 		return err
 	}
 	if guest := v.currentGuest(); guest != nil {
-		return v.wake(ctx, guest)
+		if ended, err := v.endSaved(ctx, guest); err != nil {
+			return err
+		} else if !ended {
+			return v.wake(ctx, guest)
+		}
 	}
 	if err := v.decided(); err != nil {
 		return err
@@ -58,7 +62,7 @@ func (v *vm) startOrRestore(ctx context.Context) error {
 func (v *vm) wake(ctx context.Context, guest hypervisor.Guest) error {
 	state, err := guest.State(ctx)
 	if err != nil {
-		return explainHypervisor(err)
+		return explainFailed(v.name()+" didn't go on.", err)
 	}
 	switch state {
 	case hypervisor.StateRunning:
@@ -196,20 +200,28 @@ func (e *Engine) ResumeVM(ctx context.Context, name string) error {
 		return err
 	}
 	defer v.end(opResume)
-	switch {
-	case v.currentGuest() != nil:
-		return v.wake(ctx, v.currentGuest())
-	case v.decided() != nil:
-		return v.decided()
+	if guest := v.currentGuest(); guest != nil {
+		if ended, err := v.endSaved(ctx, guest); err != nil {
+			return err
+		} else if !ended {
+			return v.wake(ctx, guest)
+		}
+	}
+	if err := v.decided(); err != nil {
+		return err
 	}
 	s, err := v.isSaved()
 	if err != nil {
 		return err
 	}
 	if !s.there() && !v.oldMemory() {
-		return errConflict(v.name()+" isn't suspended.", fmt.Sprintf("Start it with: tagalong vm start %q", v.name()))
+		return v.errNotSuspended()
 	}
 	return v.startOrRestore(ctx)
+}
+
+func (v *vm) errNotSuspended() error {
+	return errConflict(v.name()+" isn't suspended.", fmt.Sprintf("Start it with: tagalong vm start %q", v.name()))
 }
 
 // RemoveVM implements api.Engine: the VM goes from every device of the fleet.
@@ -227,6 +239,9 @@ func (e *Engine) RemoveVM(ctx context.Context, name string) error {
 	defer v.end(opRemove)
 	if err := v.decided(); err != nil {
 		return err // the other version would go with it, unseen
+	}
+	if v.carried() != nil {
+		return errBusy(v.name(), opSwitch)
 	}
 	if v.currentGuest() != nil {
 		return errConflict(v.name()+" is running.", fmt.Sprintf("Stop it first: tagalong vm stop %q", v.name()))

@@ -64,7 +64,7 @@ func (e *Engine) RollBack(ctx context.Context, req api.RollBackVM) error {
 	if guest := v.currentGuest(); guest != nil {
 		// What it remembers belongs to the disk that goes.
 		if err := guest.Kill(ctx); err != nil {
-			return explainHypervisor(err)
+			return explainFailed(v.name()+" couldn't be stopped.", err)
 		}
 		v.dropGuest(guest)
 	}

@@ -30,7 +30,7 @@ func (e *Engine) Status(ctx context.Context) (*api.Status, error) {
 	here := e.knownDevice()
 	s.Hypervisor.Bridge, s.Hypervisor.NoBridge = here.Bridge, here.NoBridge
 	if err != nil {
-		s.Hypervisor.Note = explainHypervisor(err).Error()
+		s.Hypervisor.Note = explainProbe(err).Error()
 	}
 	e.mu.Lock()
 	for _, j := range e.jobs {

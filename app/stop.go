@@ -24,7 +24,7 @@ func (e *Engine) StopVM(ctx context.Context, name string, force bool) error {
 	if force && v.stopping() {
 		// Who waits for the guest to shut itself down hears that it is gone.
 		if guest := v.currentGuest(); guest != nil {
-			return explainHypervisor(guest.Kill(ctx))
+			return explainFailed(v.name()+" couldn't be stopped.", guest.Kill(ctx))
 		}
 		return nil
 	}
@@ -46,7 +46,7 @@ func (e *Engine) StopVM(ctx context.Context, name string, force bool) error {
 		return v.shutDown(ctx, guest)
 	}
 	if err := guest.Kill(ctx); err != nil {
-		return explainHypervisor(err)
+		return explainFailed(v.name()+" couldn't be stopped.", err)
 	}
 	v.dropGuest(guest)
 	return nil
@@ -68,7 +68,7 @@ func (v *vm) shutDown(ctx context.Context, guest hypervisor.Guest) error {
 		return errConflict(v.name()+" stands still, so it can't shut itself down.", "Let it go on (tagalong vm start), or stop it with --force.")
 	}
 	if err := guest.PowerDown(asked); err != nil {
-		return explainHypervisor(err)
+		return explainFailed(v.name()+" couldn't be asked to shut down.", err)
 	}
 	v.e.hub.publish(api.Event{Kind: "vm.stopping", VM: v.id, Text: v.name() + " was asked to shut down."})
 	select {
@@ -104,7 +104,7 @@ func (e *Engine) ResetVM(ctx context.Context, name string) error {
 	}
 	state, err := guest.State(ctx)
 	if err != nil {
-		return explainHypervisor(err)
+		return explainFailed(v.name()+" couldn't be restarted.", err)
 	}
 	switch state {
 	case hypervisor.StateRunning, hypervisor.StateFailed, hypervisor.StateShutdown:
@@ -112,7 +112,7 @@ func (e *Engine) ResetVM(ctx context.Context, name string) error {
 		return errConflict(v.name()+" stands still.", fmt.Sprintf("Let it go on first: tagalong vm resume %q", v.name()))
 	}
 	if err := guest.Reset(ctx); err != nil {
-		return explainHypervisor(err)
+		return explainFailed(v.name()+" couldn't be restarted.", err)
 	}
 	if !v.owner() {
 		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), actionTimeout)

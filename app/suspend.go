@@ -58,7 +58,7 @@ func (v *vm) suspend(ctx context.Context, j *job, guest hypervisor.Guest, device
 	}
 	facts, err := v.e.facts.get(ctx, v.e.opt.Hypervisor)
 	if err != nil {
-		return explainHypervisor(err)
+		return explainProbe(err)
 	}
 	disk := v.currentDisk()
 	if disk == nil {
@@ -70,7 +70,13 @@ func (v *vm) suspend(ctx context.Context, j *job, guest hypervisor.Guest, device
 		return v.explainSuspend(err)
 	}
 	if err := v.halt(ctx, guest); err != nil {
-		return explainHypervisor(err)
+		// It may stand still all the same, or soon: it answers when its disk has drained, and does one after the other what it is told.
+		back, cancel := context.WithTimeout(context.WithoutCancel(ctx), actionTimeout)
+		defer cancel()
+		if stands := v.letRun(back, guest); stands != nil {
+			return fmt.Errorf("%w (it wasn't suspended: %v)", stands, err)
+		}
+		return v.explainSuspend(err)
 	}
 	v.switchStopped(time.Now())
 	h := savedmemory.Header{For: device, Config: sees, Accel: facts.Accel, Version: facts.Version, At: time.Now().UTC()}
@@ -84,10 +90,9 @@ func (v *vm) suspend(ctx context.Context, j *job, guest hypervisor.Guest, device
 	}
 	v.setSaved(saved{looked: true, header: &h})
 	// The guest is in the header now; a hypervisor that doesn't end is ended by who finds it beside that.
-	if err := guest.Kill(context.WithoutCancel(ctx)); err != nil {
-		return explainHypervisor(err)
+	if _, err := v.endSaved(context.WithoutCancel(ctx), guest); err != nil {
+		return err
 	}
-	v.dropGuest(guest)
 	j.say(v.name() + " is suspended.")
 	v.e.hub.publish(api.Event{Kind: "vm.suspended", VM: v.id, Text: v.name() + " is suspended."})
 	v.e.saveRecordSoon()
@@ -162,7 +167,26 @@ func (v *vm) explainSuspend(err error) error {
 		return &api.Error{Code: api.CodeSpace, Sentence: "There isn't enough space on this device for the memory of " + v.name() + ". It wasn't suspended and goes on.",
 			Next: "Free some space and try again, or shut it down instead: tagalong vm stop", Cause: err.Error()}
 	}
-	return explainHypervisor(err)
+	return explainFailed(v.name()+" couldn't be suspended.", err)
+}
+
+// endSaved ends a guest whose memory is saved, and says whether it was one. It must not go on: its memory would be loaded a second time, beside disks
+// that have moved on. The caller holds the VM for an operation.
+func (v *vm) endSaved(ctx context.Context, guest hypervisor.Guest) (ended bool, err error) {
+	v.mu.Lock()
+	saved := v.saved.header != nil
+	v.mu.Unlock()
+	if !saved {
+		return false, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, actionTimeout)
+	defer cancel()
+	if err := guest.Kill(ctx); err != nil {
+		return false, &api.Error{Code: api.CodeInternal, Sentence: fmt.Sprintf("%s is suspended, and its hypervisor, which isn't needed any more, doesn't end.", v.name()),
+			Next: "Try again in a moment. If it never ends, restart this device: the VM stays suspended.", Cause: err.Error()}
+	}
+	v.dropGuest(guest)
+	return true, nil
 }
 
 // restore starts the hypervisor with the saved memory and lets the guest go on.
@@ -171,8 +195,11 @@ func (v *vm) restore(ctx context.Context, j *job) error {
 	if err != nil {
 		return err
 	}
-	if s.err != nil {
+	switch {
+	case s.err != nil:
 		return v.errMemoryUnusable(s.err)
+	case s.header == nil:
+		return v.errNotSuspended() // it was dropped meanwhile
 	}
 	w, _, err := v.memoryVolume()
 	if err != nil {
@@ -207,7 +234,7 @@ func (v *vm) restore(ctx context.Context, j *job) error {
 		return kill(&api.Error{Code: api.CodeUnreachable, Sentence: "Not all of the saved memory of " + v.name() + " is here yet, and no device that has the rest is connected. It stays suspended.",
 			Next: "Connect one and try again.", Cause: err.Error()})
 	case err != nil:
-		return kill(explainHypervisor(err))
+		return kill(explainFailed("The saved memory of "+v.name()+" couldn't be loaded. It stays suspended.", err))
 	}
 	if err := v.adopt(ctx, guest); err != nil {
 		return err
@@ -215,20 +242,37 @@ func (v *vm) restore(ctx context.Context, j *job) error {
 	// From here on there is no way back, whoever has lost patience: the memory is used up before the guest goes on. It must never be loaded a
 	// second time, beside disks that have moved on.
 	ctx = context.WithoutCancel(ctx)
+	used := false
 	if err = savedmemory.Clear(w); err == nil {
+		used = true
 		v.setSaved(saved{looked: true})
 		err = v.letRun(ctx, guest)
 	}
-	if err != nil && v.owner() {
-		err = errors.Join(err, guest.Kill(ctx))
-		v.dropGuest(guest)
-		v.setSaved(saved{})
-	}
-	if err == nil {
+	switch {
+	case err == nil:
 		v.discard(w)
 		j.say(v.name() + " goes on.")
+		return nil
+	case !v.owner():
+		return err
 	}
-	return err
+	end, cancel := context.WithTimeout(ctx, actionTimeout)
+	defer cancel()
+	err = errors.Join(err, guest.Kill(end))
+	v.dropGuest(guest)
+	if !used {
+		v.setSaved(saved{})
+		return err
+	}
+	lost := errUsedUp(v.name(), err)
+	v.setProblem(lost)
+	return lost
+}
+
+// errUsedUp is the problem of a VM that was to be resumed and whose hypervisor didn't let it go on when it had all of the memory.
+func errUsedUp(vm string, err error) *api.Error {
+	return &api.Error{Code: api.CodeInternal, Sentence: fmt.Sprintf("%s didn't go on when its saved memory had been loaded: what was open in it and not saved is lost, its disks are whole.", vm),
+		Next: fmt.Sprintf("Start it again: tagalong vm start %q", vm), Remedy: api.RemedyStart, Cause: err.Error()}
 }
 
 // awaitActive waits until the disk can be written: an engine that has just started, or taken the VM, makes it so first.
@@ -280,7 +324,7 @@ func (v *vm) fitsHere(ctx context.Context, h savedmemory.Header, config hypervis
 	}
 	facts, err := v.e.facts.get(ctx, v.e.opt.Hypervisor)
 	if err != nil {
-		return explainHypervisor(err)
+		return explainProbe(err)
 	}
 	if h.Accel != facts.Accel {
 		return errConflict(fmt.Sprintf("%s was suspended under %s, and this device has %s: its memory can't go on here.", v.name(), h.Accel, facts.Accel),

@@ -69,7 +69,7 @@ func (v *vm) take(ctx context.Context, w wish) (*api.Switch, error) {
 	if r, ok := v.record(); ok && r.State != string(api.VMStopped) {
 		// A stopped VM is only handed over; a running one needs something to run it here.
 		if _, err := v.e.facts.get(ctx, v.e.opt.Hypervisor); err != nil {
-			return nil, explainHypervisor(err)
+			return nil, explainProbe(err)
 		}
 		v.e.lookAgain(ctx) // the owner judges by what this device says of itself
 	}

@@ -204,8 +204,8 @@ func (v *vm) switchRuns(at time.Time) {
 
 // switchRemote takes over what the giver tells of the progress.
 func (v *vm) switchRemote(from string, p api.Switch) {
-	if p.From != from || v.hearCarried(from, p) {
-		return
+	if p.From != from || v.hearCarried(from, p) || p.Phase.Ended() {
+		return // how it ends the hand-off itself says
 	}
 	stepped := false
 	s, ok := v.updateSwitch(func(r *switchRun) {
@@ -218,7 +218,7 @@ func (v *vm) switchRemote(from string, p api.Switch) {
 		v.noteTripLocked(r.s)
 	})
 	switch {
-	case !ok || p.Phase.Ended():
+	case !ok:
 	case stepped:
 		v.publishSwitch("switch.step", s, s.Why)
 	default:

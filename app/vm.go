@@ -255,13 +255,15 @@ func (v *vm) lookSoon() {
 	}
 }
 
-// post hands an event to the loop; it waits when the loop is behind.
-func (v *vm) post(ctx context.Context, ev baton.Event) {
+// post hands an event to the loop, and says whether it did; it waits when the loop is behind.
+func (v *vm) post(ctx context.Context, ev baton.Event) bool {
 	select {
 	case v.events <- ev:
+		return true
 	case <-ctx.Done():
 	case <-v.done:
 	}
+	return false
 }
 
 // step runs one event through the machine, and the events that its actions make, in order. It returns the machine's first

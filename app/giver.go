@@ -125,7 +125,7 @@ func (r *outgoingRun) Memory(ctx context.Context) (switching.Line, error) {
 	r.v.mu.Lock()
 	version := r.v.takes
 	r.v.mu.Unlock()
-	memory, err := handoff.OpenMemory(ctx, stream, handoff.MemHeader{Version: version, VM: r.v.id, Attempt: r.attempt})
+	memory, err := handoff.OpenMemory(ctx, stream, handoff.MemHeader{Version: version, VM: r.v.id, Attempt: r.attempt}, 1)
 	if err != nil {
 		return nil, err
 	}

@@ -26,6 +26,23 @@ const (
 	levelBetter  level = 3
 )
 
+// MaxLanes is how many lanes there are at most. One connection, and who expands in one lane at its other end, carry about what so many make.
+const MaxLanes = 4
+
+// Lanes is how many cores may compress at once on a computer with so many, without any of them being one that the guests there may want, with so many
+// processors, or the one that reads what the guest's hypervisor sends, and encrypts: one at least, as there has to be one.
+func Lanes(cores, guests int) int { return min(max(cores-guests-1, 1), MaxLanes) }
+
+// Plan is how content is compressed. The zero value leaves it as it is.
+type Plan struct {
+	level level
+	// Lanes is in how many lanes at once, each with a piece of its own.
+	Lanes int
+}
+
+// Raw says that the content stays as it is.
+func (p Plan) Raw() bool { return p.level == levelRaw }
+
 // levels has what each level does to a disk's usual content (blocks of an ext4 file system with /usr on it, one core): bytes a second, and how many
 // times smaller it gets. "Best" isn't among them: a tenth of the speed for 4 %.
 var levels = [...]struct {
@@ -43,48 +60,67 @@ const (
 	tryEvery = 16
 	// starvedFrom is from which part of what compressing can do on a link counts as waiting for it: one that waits seems slower than it is.
 	starvedFrom = 2
-	// worthwhile is by how much a level must be better than a cheaper one.
+	// worthwhile is by how much a level must be better than a cheaper one, worthALane what one more lane must bring: a core has other things to do.
 	worthwhile = 1.02
+	worthALane = 1.1
 	// enough is from how much on a try says something, in bytes.
 	enough = 16 << 10
 	// unknownLink is what is assumed of a link that wasn't measured yet, in bytes a second.
 	unknownLink = 1e6
 )
 
-// choice chooses the level: the one with which most content a second goes through the link, given what this computer and this content have
-// shown so far.
+// choice chooses the level, and in how many lanes: that with which most content a second goes through the link, given what this computer and this content
+// have shown so far. Links that are as slow as the Internet's need one lane at any level, so more of them don't make anything smaller there.
 type choice struct {
-	share  float64 // how much of a core it may take
+	share  float64 // how much of a core a lane may take
+	most   int     // how many lanes it may take
 	quick  float64 // how fast this computer compresses, of what levels says
 	dense  float64 // how much smaller the content gets, of what levels says: 1 is as much, 0 not at all
 	rawRun int
 }
 
-func newChoice(share float64) choice { return choice{share: share, quick: 1, dense: 1} }
+func newChoice(share float64, lanes int) choice {
+	return choice{share: share, most: min(max(lanes, 1), MaxLanes), quick: 1, dense: 1}
+}
 
-// next is the level for the next batch, on a link of so many bytes a second; 0 is unknown. starved says that the link has nothing to send until then.
-func (c *choice) next(link float64, starved bool) level {
+// next is how the next batch is compressed, on a link of so many bytes a second; 0 is unknown. starved says that the link has nothing to send until then.
+func (c *choice) next(link float64, starved bool) Plan {
 	if link == 0 {
 		link = unknownLink
 	}
-	if starved && starvedFrom*link*(1+(levels[levelFastest].ratio-1)*c.dense) > levels[levelFastest].speed*c.quick*c.share {
-		return levelRaw
+	plan, through := Plan{Lanes: 1}, link
+	for lanes := 1; lanes <= c.most; lanes++ {
+		p, t := c.within(link, lanes)
+		if lanes == 1 || t > through*worthALane {
+			plan, through = p, t
+		}
 	}
+	if starved && starvedFrom*link*(1+(levels[levelFastest].ratio-1)*c.dense) > levels[levelFastest].speed*c.quick*c.share*float64(plan.Lanes) {
+		return Plan{Lanes: plan.Lanes}
+	}
+	if !plan.Raw() {
+		c.rawRun = 0
+		return plan
+	}
+	if c.rawRun++; c.rawRun%tryEvery == 0 {
+		plan.level = levelFastest // the content may be another by now
+	}
+	return plan
+}
+
+// within is the best that can be done in so many lanes, and how much content a second goes through with it, in bytes.
+func (c *choice) within(link float64, lanes int) (Plan, float64) {
 	best, most := levelRaw, link
 	for l := levelFastest; l <= levelBetter; l++ {
 		ratio := 1 + (levels[l].ratio-1)*c.dense
-		if through := min(link*ratio, levels[l].speed*c.quick*c.share); through > most*worthwhile {
+		if through := min(link*ratio, levels[l].speed*c.quick*c.share*float64(lanes)); through > most*worthwhile {
 			best, most = l, through
 		}
 	}
-	if best != levelRaw {
-		c.rawRun = 0
-		return best
+	if best == levelRaw {
+		lanes = 1
 	}
-	if c.rawRun++; c.rawRun%tryEvery == 0 {
-		return levelFastest // the content may be another by now
-	}
-	return levelRaw
+	return Plan{level: best, Lanes: lanes}, most
 }
 
 // learn takes what a level made of n bytes, and how long it took.
@@ -106,7 +142,7 @@ func (c *choice) ratio(link float64) float64 {
 	if link == 0 {
 		link = unknownLink
 	}
-	if levels[levelFastest].speed*c.quick*c.share < link {
+	if levels[levelFastest].speed*c.quick*c.share*float64(c.most) < link {
 		return 1
 	}
 	return 1 + (levels[levelFastest].ratio-1)*c.dense
@@ -115,41 +151,77 @@ func (c *choice) ratio(link float64) float64 {
 // Compressor compresses content, at the level that gets most of it through a link. Not safe for concurrent use.
 type Compressor struct {
 	choice choice
+	own    *Lane
 	most   int
-	enc    [len(levels)]*zstd.Encoder
-	out    []byte
 }
 
-// NewCompressor makes one for pieces of at most so many bytes, that takes at most so much of a processor's core for compressing; what it leaves is
-// for others, such as the guest.
-func NewCompressor(share float64, most int) *Compressor {
-	return &Compressor{choice: newChoice(share), most: most}
+// NewCompressor makes one for pieces of at most so many bytes, that takes at most so much of a processor's core for compressing in a lane, and at most so many
+// lanes, and never more than MaxLanes; what it leaves is for others, such as the guest.
+func NewCompressor(share float64, most, lanes int) *Compressor {
+	x := &Compressor{choice: newChoice(share, lanes), most: most}
+	x.own = x.Lane()
+	return x
 }
 
 // Ratio is how many times smaller the next content is likely to become, at least 1, over a link of so many bytes a second; 0 is unknown.
 func (x *Compressor) Ratio(link float64) float64 { return x.choice.ratio(link) }
 
-// Pack returns the content, compressed if that is worth it over a link of so many bytes a second (0 is unknown) and makes it smaller. starved says that the link has
-// nothing to send until then: so much is compressed as the link is the narrower one, and no more. The result is valid until the next call, or is content itself.
+// Plan is how the next piece is best compressed over a link of so many bytes a second (0 is unknown). starved says that the link has
+// nothing to send until then: so much is compressed as the link is the narrower one, and no more.
+func (x *Compressor) Plan(link float64, starved bool) Plan { return x.choice.next(link, starved) }
+
+// Learn takes what a lane has found out.
+func (x *Compressor) Learn(e Effort) { x.choice.learn(e.level, e.content, e.small, e.took) }
+
+// Lane makes a lane.
+func (x *Compressor) Lane() *Lane { return &Lane{most: x.most} }
+
+// Pack does all of that for one piece, in a lane of its own. The result is valid until the next call, or is content itself.
 func (x *Compressor) Pack(content []byte, link float64, starved bool) (Codec, []byte, error) {
-	l := x.choice.next(link, starved)
-	if l == levelRaw {
-		return Raw, content, nil
+	return x.PackAs(x.Plan(link, starved), content)
+}
+
+// PackAs is Pack with a plan that was made before.
+func (x *Compressor) PackAs(p Plan, content []byte) (Codec, []byte, error) {
+	codec, body, effort, err := x.own.Pack(p, content)
+	x.Learn(effort)
+	return codec, body, err
+}
+
+// Lane compresses one piece at a time as its Compressor has planned it, beside the others of its kind, each in a goroutine of its own. Not safe for concurrent use.
+type Lane struct {
+	most int
+	enc  [len(levels)]*zstd.Encoder
+	out  []byte
+}
+
+// Effort is what one piece has shown, for the Compressor to learn of. The zero value shows nothing.
+type Effort struct {
+	level          level
+	content, small int // bytes
+	took           time.Duration
+}
+
+// Pack returns the content, compressed if that was planned and makes it smaller, and what it took. The result is valid until the next call, or is content itself.
+func (y *Lane) Pack(p Plan, content []byte) (Codec, []byte, Effort, error) {
+	if p.Raw() {
+		return Raw, content, Effort{}, nil
 	}
-	if x.enc[l] == nil {
-		enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(levels[l].zstd), zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(windowFor(x.most)), zstd.WithEncoderCRC(false))
+	l := p.level
+	if y.enc[l] == nil {
+		enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(levels[l].zstd), zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(windowFor(y.most)), zstd.WithEncoderCRC(false))
 		if err != nil {
-			return 0, nil, fmt.Errorf("compress: %w", err)
+			return 0, nil, Effort{}, fmt.Errorf("compress: %w", err)
 		}
-		x.enc[l] = enc
+		y.enc[l] = enc
 	}
 	began := time.Now()
-	x.out = x.enc[l].EncodeAll(content, x.out[:0])
-	x.choice.learn(l, len(content), len(x.out), time.Since(began))
-	if len(x.out) >= len(content) {
-		return Raw, content, nil
+	y.out = y.enc[l].EncodeAll(content, y.out[:0])
+	e := Effort{l, len(content), len(y.out), time.Since(began)}
+	if len(y.out) >= len(content) {
+		return Raw, content, e, nil
 	}
-	return Zstd, x.out, nil
+	return Zstd, y.out, e, nil
 }
 
 // windowFor is the window of content of so many bytes: zstd takes powers of two, from 1 KiB.

@@ -35,8 +35,8 @@ type MemHeader struct {
 	Attempt string `json:"attempt"`
 }
 
-// OpenMemory sends the header over s, and takes s over. On error it was reset.
-func OpenMemory(ctx context.Context, s Stream, h MemHeader) (*Memory, error) {
+// OpenMemory sends the header over s, and takes s over. On error it was reset. What is sent is compressed in at most so many lanes (flow.Lanes), in one at least.
+func OpenMemory(ctx context.Context, s Stream, h MemHeader, lanes int) (*Memory, error) {
 	h.Version = max(h.Version, MemoryRaw)
 	err := h.check()
 	if err == nil {
@@ -47,7 +47,7 @@ func OpenMemory(ctx context.Context, s Stream, h MemHeader) (*Memory, error) {
 		_ = s.Reset()
 		return nil, fmt.Errorf("handoff: open memory stream: %w", err)
 	}
-	return newMemory(s, h.Version, true), nil
+	return newMemory(s, h.Version, max(lanes, 1)), nil
 }
 
 // AcceptMemory reads the header from s, and takes s over. On error it was reset. A version that this device doesn't know is ErrHeader.
@@ -65,7 +65,7 @@ func AcceptMemory(ctx context.Context, s Stream) (MemHeader, *Memory, error) {
 		_ = s.Reset()
 		return MemHeader{}, nil, fmt.Errorf("handoff: accept memory stream: %w", err)
 	}
-	return h, newMemory(s, h.Version, false), nil
+	return h, newMemory(s, h.Version, 0), nil
 }
 
 func (h MemHeader) check() error {

@@ -17,20 +17,21 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 
+	"tagalong.org/tagalong/p2p/flow"
 	"tagalong.org/tagalong/p2p/handoff"
 	"tagalong.org/tagalong/p2p/wire"
 	"tagalong.org/tagalong/p2p/wire/wiretest"
 )
 
 // memory opens a memory stream over a pair of streams.
-func memory(t *testing.T, pair func(testing.TB) (wire.Stream, wire.Stream), version int) (giver, taker *handoff.Memory) {
+func memory(t *testing.T, pair func(testing.TB) (wire.Stream, wire.Stream), version, lanes int) (giver, taker *handoff.Memory) {
 	t.Helper()
 	a, b := pair(t)
 	h := handoff.MemHeader{Version: version, VM: "v", Attempt: "a"}
 	opened := make(chan error, 1)
 	go func() {
 		var err error
-		giver, err = handoff.OpenMemory(t.Context(), a, h)
+		giver, err = handoff.OpenMemory(t.Context(), a, h, lanes)
 		opened <- err
 	}()
 	got, taker, err := handoff.AcceptMemory(t.Context(), b)
@@ -68,9 +69,9 @@ func pages(seed uint64, n int) []byte {
 // over any stream; and when all has ended nothing is left behind.
 func TestMemoryStream(t *testing.T) {
 	for name, pair := range wiretest.Kinds {
-		for _, version := range []int{handoff.MemoryRaw, handoff.MemoryFramed} {
+		for _, c := range []struct{ version, lanes int }{{handoff.MemoryRaw, 1}, {handoff.MemoryFramed, 1}, {handoff.MemoryFramed, flow.MaxLanes}} {
 			t.Run(name, func(t *testing.T) {
-				giver, taker := memory(t, pair, version)
+				giver, taker := memory(t, pair, c.version, c.lanes)
 				from, a := wiretest.TCP(t)
 				b, to := wiretest.TCP(t)
 				gate, free := handoff.NewGate(nil), handoff.NewGate(nil)
@@ -107,7 +108,7 @@ func TestMemoryStream(t *testing.T) {
 				if giver.Arrived() != int64(len(there)) {
 					t.Errorf("%d bytes were said to have arrived of %d", giver.Arrived(), len(there))
 				}
-				if share := float64(giver.Wire()) / float64(len(there)); version == handoff.MemoryFramed && name == "pipe" && share > 1.01 {
+				if share := float64(giver.Wire()) / float64(len(there)); c.version == handoff.MemoryFramed && name == "pipe" && share > 1.01 {
 					t.Errorf("%.2f bytes on the stream for each", share)
 				}
 			})
@@ -118,7 +119,7 @@ func TestMemoryStream(t *testing.T) {
 // What has left the hypervisor and wasn't given to the other one is little when that one is slow, or stands still: a parked hand-off is as near to its end as it seems.
 func TestMemoryIsHeldBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		giver, taker := memory(t, wiretest.Pipe, handoff.MemoryFramed)
+		giver, taker := memory(t, wiretest.Pipe, handoff.MemoryFramed, flow.MaxLanes)
 		dense := make([]byte, 64<<10)
 		for i := range dense {
 			dense[i] = byte(rand.Uint32())
@@ -175,7 +176,7 @@ func TestMemoryIsHeldBack(t *testing.T) {
 func TestMemoryHeader(t *testing.T) {
 	sa, _ := wiretest.Pipe(t)
 	for _, h := range []handoff.MemHeader{{VM: "v"}, {VM: "v", Attempt: "a", Version: handoff.MemoryVersion + 1}} {
-		if _, err := handoff.OpenMemory(t.Context(), sa, h); !errors.Is(err, handoff.ErrHeader) {
+		if _, err := handoff.OpenMemory(t.Context(), sa, h, 1); !errors.Is(err, handoff.ErrHeader) {
 			t.Errorf("%+v: %v", h, err)
 		}
 	}
@@ -253,7 +254,7 @@ func TestHostileAcknowledgements(t *testing.T) {
 			_, _ = b.Write(in)
 			_, _ = io.Copy(io.Discard, b)
 		}()
-		m, err := handoff.OpenMemory(t.Context(), a, handoff.MemHeader{Version: handoff.MemoryFramed, VM: "v", Attempt: "a"})
+		m, err := handoff.OpenMemory(t.Context(), a, handoff.MemHeader{Version: handoff.MemoryFramed, VM: "v", Attempt: "a"}, 1)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -289,7 +290,7 @@ func BenchmarkMemory(b *testing.B) {
 			b.Run(fmt.Sprintf("%s/%d", name, version), func(b *testing.B) {
 				x, y := wiretest.TCP(b)
 				h := handoff.MemHeader{Version: version, VM: "v", Attempt: "a"}
-				giver, err := handoff.OpenMemory(b.Context(), x, h)
+				giver, err := handoff.OpenMemory(b.Context(), x, h, flow.MaxLanes)
 				if err != nil {
 					b.Fatal(err)
 				}

@@ -49,9 +49,11 @@ type Memory struct {
 	// guarded by mu
 	mu      sync.Mutex
 	changed *sync.Cond
-	err     error // final
+	toPack  *sync.Cond // of the lanes
+	err     error      // final
 	win     flow.Window
 	lately  struct{ content, wire float64 } // bytes that were packed, and what they came to; what is older counts less
+	lanes   lanes
 	pending []byte
 	sending bool
 	closing bool     // Write won't come any more
@@ -61,15 +63,16 @@ type Memory struct {
 	eof     bool     // the peer's direction has ended
 }
 
-func newMemory(s Stream, version int, giver bool) *Memory {
-	m := &Memory{s: s, raw: version == MemoryRaw, giver: giver, begun: time.Now()}
-	m.changed = sync.NewCond(&m.mu)
+// newMemory makes an end of a stream; a giver's (lanes isn't 0) packs in so many lanes at most.
+func newMemory(s Stream, version, lanes int) *Memory {
+	m := &Memory{s: s, raw: version == MemoryRaw, giver: lanes > 0, begun: time.Now()}
+	m.changed, m.toPack = sync.NewCond(&m.mu), sync.NewCond(&m.mu)
 	if m.raw {
 		return m
 	}
 	m.ended.Go(m.receive)
-	if giver {
-		m.pack = flow.NewCompressor(memShare, maxMemData)
+	if m.giver {
+		m.pack = flow.NewCompressor(memShare, maxMemData, lanes)
 		m.ended.Go(m.send)
 	}
 	return m
@@ -86,10 +89,8 @@ func (m *Memory) Speed() float64 {
 	return link * max(1, m.lately.content/m.lately.wire)
 }
 
-// packed notes what became of a piece of content: the first pass over a guest's memory, much of which is empty, says nothing of what it writes anew.
-func (m *Memory) packed(content, wire int) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+// packedLocked notes what became of a piece of content: the first pass over a guest's memory, much of which is empty, says nothing of what it writes anew.
+func (m *Memory) packedLocked(content, wire int) {
 	m.lately.content += float64(content)
 	m.lately.wire += float64(wire)
 	if m.lately.wire > max(latelyWire, m.win.Speed()) {
@@ -135,44 +136,72 @@ func (m *Memory) Write(p []byte) (int, error) {
 	}
 	for n := 0; n < len(p); {
 		piece := p[n:min(len(p), n+m.piece())]
-		link, starved := m.state()
-		codec, body, err := m.pack.Pack(piece, link, starved)
+		link, starved, inLanes := m.state()
+		plan := m.pack.Plan(link, starved)
+		var err error
+		if plan.Lanes > 1 && (inLanes || !plan.Raw() && len(piece) >= smallest) {
+			err = m.spread(plan, piece)
+		} else {
+			err = m.packHere(plan, piece)
+		}
 		if err != nil {
 			return n, err
 		}
-		m.frame = appendMemData(m.frame[:0], codec, len(piece), body)
-		m.packed(len(piece), len(m.frame))
-		if err := m.hand(m.frame); err != nil {
-			return n, err
-		}
 		n += len(piece)
-		m.passed.Add(int64(len(piece)))
 	}
 	return len(p), nil
 }
 
-// state is the link's speed, and whether it has nothing to send.
-func (m *Memory) state() (link float64, starved bool) {
+// packHere packs a piece in Write's goroutine, and hands it over to be sent.
+func (m *Memory) packHere(plan flow.Plan, piece []byte) error {
+	codec, body, err := m.pack.PackAs(plan, piece)
+	if err != nil {
+		return err
+	}
+	m.frame = appendMemData(m.frame[:0], codec, len(piece), body)
+	if err := m.hand(len(piece), m.frame); err != nil {
+		return err
+	}
+	m.passed.Add(int64(len(piece)))
+	return nil
+}
+
+// state is the link's speed, whether it has nothing to send, and whether there is something in the lanes that will be. It is for Write's goroutine, which learns
+// here what the lanes have found out.
+func (m *Memory) state() (link float64, starved, inLanes bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.win.Speed(), len(m.pending) == 0 && !m.sending && m.win.Room() > 2*(m.win.Sent()-m.win.Got())
+	for _, p := range m.lanes.free {
+		m.pack.Learn(p.effort)
+		p.effort = flow.Effort{}
+	}
+	starved = len(m.pending) == 0 && !m.sending && m.win.Room() > 2*(m.win.Sent()-m.win.Got())
+	for _, p := range m.lanes.order {
+		starved = starved && !p.done // it waits for another, and not for content
+	}
+	return m.win.Speed(), starved, len(m.lanes.order) > 0
 }
 
 // piece is how much is compressed at once: on a slow link little, for it to be on its way soon.
-func (m *Memory) piece() int { return min(4*m.room(), maxMemData) }
-
-// room is how much may wait to be sent.
-func (m *Memory) room() int {
-	link, _ := m.Link()
-	return int(min(max(link*memPendingTime.Seconds(), memPendingMin), memPendingMax))
-}
-
-// hand hands a frame over to be sent. It waits while much is.
-func (m *Memory) hand(frame []byte) error {
-	room := m.room()
+func (m *Memory) piece() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for m.err == nil && len(m.pending) >= room {
+	return min(4*m.roomLocked(), maxMemData)
+}
+
+// roomLocked is how much may wait to be sent.
+func (m *Memory) roomLocked() int {
+	return int(min(max(m.win.Speed()*memPendingTime.Seconds(), memPendingMin), memPendingMax))
+}
+
+// hand hands a frame over to be sent that stands for so much content, after what is in the lanes. It waits while much is.
+func (m *Memory) hand(content int, frame []byte) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if content > 0 {
+		m.packedLocked(content, len(frame))
+	}
+	for room := m.roomLocked(); m.err == nil && (len(m.pending) >= room || len(m.lanes.order) > 0); {
 		m.changed.Wait()
 	}
 	if m.err != nil {
@@ -230,6 +259,7 @@ func (m *Memory) take(p []byte) ([]byte, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for m.err == nil {
+		m.gatherLocked()
 		n := min(len(m.pending), int(m.win.Piece()))
 		switch {
 		case n > 0 && (m.win.Room() >= int64(n) || m.win.Sent() == m.win.Got()):
@@ -379,12 +409,13 @@ func (m *Memory) CloseWrite() error {
 		// The stream's own end comes with Close: what the peer sends is still to be acknowledged.
 		return m.now([]byte{byte(memEnd)})
 	}
-	if err := m.hand([]byte{byte(memEnd)}); err != nil {
+	if err := m.hand(0, []byte{byte(memEnd)}); err != nil {
 		return err
 	}
 	m.mu.Lock()
 	m.closing = true
 	m.changed.Broadcast()
+	m.toPack.Broadcast()
 	for m.err == nil && (!m.flushed || m.win.Got() < m.win.Sent() || m.given.Load() < m.passed.Load()) {
 		m.changed.Wait()
 	}
@@ -424,4 +455,5 @@ func (m *Memory) failLocked(err error) {
 		m.err = err
 	}
 	m.changed.Broadcast()
+	m.toPack.Broadcast()
 }

@@ -86,7 +86,7 @@ func send(ctx context.Context, s Stream, h Hello, open Open, o Options) error {
 	reset := replica.ResetWith(ctx, s)
 	x := &sender{
 		link: newLink(s, o.Pace, o.Stats), stats: o.Stats, size: h.Size, work: work, holds: holds, blank: !st.Complete, sums: sums,
-		asking: newAsking(index, !st.Complete), pack: flow.NewCompressor(cpuShare, MaxBatch), buf: make([]byte, min(Region, h.Size)), open: map[int64]begun{},
+		asking: newAsking(index, !st.Complete), pack: flow.NewCompressor(cpuShare, MaxBatch, 1), buf: make([]byte, min(Region, h.Size)), open: map[int64]begun{},
 	}
 	stop := context.AfterFunc(ctx, func() { x.link.fail(context.Cause(ctx)) })
 	defer stop()

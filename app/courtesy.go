@@ -31,6 +31,23 @@ func (e *Engine) guestsServed() (all courtesy.Served) {
 	return all
 }
 
+// processorsServed is how many processors the guests have that run here.
+func (e *Engine) processorsServed() (n int) {
+	for _, v := range e.allVMs() {
+		if v.currentGuest() == nil {
+			continue
+		}
+		r, ok := v.record()
+		spec, err := specOf(r)
+		if !ok || err != nil {
+			n += maxCPUs // who knows
+			continue
+		}
+		n += max(spec.CPUs, 1)
+	}
+	return n
+}
+
 // copyTurns is the vmdisk.Turns of a VM's disk.
 type copyTurns struct {
 	e  *Engine

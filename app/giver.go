@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"tagalong.org/tagalong/app/hypervisor"
 	"tagalong.org/tagalong/app/switching"
 	"tagalong.org/tagalong/directory/baton"
+	"tagalong.org/tagalong/p2p/flow"
 	"tagalong.org/tagalong/p2p/handoff"
 	"tagalong.org/tagalong/p2p/replica"
 	"tagalong.org/tagalong/vmdisk"
@@ -125,7 +127,8 @@ func (r *outgoingRun) Memory(ctx context.Context) (switching.Line, error) {
 	r.v.mu.Lock()
 	version := r.v.takes
 	r.v.mu.Unlock()
-	memory, err := handoff.OpenMemory(ctx, stream, handoff.MemHeader{Version: version, VM: r.v.id, Attempt: r.attempt}, 1)
+	lanes := flow.Lanes(runtime.GOMAXPROCS(0), r.v.e.processorsServed())
+	memory, err := handoff.OpenMemory(ctx, stream, handoff.MemHeader{Version: version, VM: r.v.id, Attempt: r.attempt}, lanes)
 	if err != nil {
 		return nil, err
 	}

@@ -88,10 +88,12 @@ func TestMemoryAndCPUsChangeWhileItIsStopped(t *testing.T) {
 	if c := d.hv.config(); c.CPUs != 3 || c.MemoryKiB != v.Spec.MemoryKiB {
 		t.Errorf("it was started with %+v", c)
 	}
+	until(t, "its processors to be left alone", func() bool { return d.engine.processorsServed() == 3 })
 	wantCode(t, "changing it while it runs", d.engine.SetVM(ctx, api.SetVM{VM: "Work", CPUs: 2}), api.CodeConflict)
 	if err := d.engine.SuspendVM(ctx, "Work"); err != nil {
 		t.Fatal(err)
 	}
+	until(t, "nothing to be left alone", func() bool { return d.engine.processorsServed() == 0 })
 	wantCode(t, "changing it while it is suspended", d.engine.SetVM(ctx, api.SetVM{VM: "Work", CPUs: 2}), api.CodeConflict)
 }
 

@@ -24,8 +24,10 @@
 //	0x03 End    this direction has ended; the stream's own end follows the giver's
 //
 // The giver compresses as the link and this computer make it worth while, and keeps no more on its way than the link holds (package flow): what
-// has left its hypervisor has nearly arrived, over whatever link. One stream carries it: several connections of the hypervisor's (multifd) were tried, and took
-// longer on few cores (its threads wait for each other at each pass), and what a stream lacks on a long way is window, which it has.
+// has left its hypervisor has nearly arrived, over whatever link. Where one core compresses less than the link carries, and the guests leave others, several do, each
+// its frame; frames leave in order, so the taker notices nothing of it, and expands on one. One stream carries it: several connections of the hypervisor's
+// (multifd) were tried, and took longer on few cores (its threads wait for each other at each pass), what a stream lacks on a long way is window, which it
+// has, and a core encrypts more than several compress (package flow has the figures).
 // Pipe joins a Memory to the hypervisor's socket, with a Gate by
 // which the engine parks, trickles and opens the flow; the gate counts the hypervisor's bytes, or what they stand for, never those on the wire.
 //

@@ -60,7 +60,7 @@ func TestLanesAreTakenAsTheLinkNeedsThem(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				giver, taker := ends(t, c.rate, c.lanes)
-				content := halfEmpty(1, 24<<20)
+				content := halfEmpty(1, 8<<20)
 				read := make(chan []byte)
 				go func() {
 					p, err := io.ReadAll(taker)
@@ -92,7 +92,7 @@ func TestLanesAreTakenAsTheLinkNeedsThem(t *testing.T) {
 // Whatever is planned for each piece, in whatever sizes they come: each byte arrives once and in order.
 func TestLanesKeepTheOrder(t *testing.T) {
 	giver, taker := ends(t, 0, flow.MaxLanes)
-	content := halfEmpty(2, 16<<20)
+	content := halfEmpty(2, 4<<20)
 	read := make(chan []byte)
 	go func() {
 		p, err := io.ReadAll(taker)

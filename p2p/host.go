@@ -94,6 +94,7 @@ type Host struct {
 	id    peer.ID
 	gate  *gater
 	h     host.Host
+	addrs *addrBook
 	disco *discovery.Service // nil without discovery
 	links linkCache
 	start time.Time
@@ -168,8 +169,12 @@ func (h *Host) build(listen []ma.Multiaddr) error {
 	if err != nil {
 		return errors.Join(err, limits.Close())
 	}
+	if h.addrs, err = newAddrBook(h.gate); err != nil {
+		return errors.Join(err, conns.Close(), limits.Close())
+	}
 	h.h, err = libp2p.New(
 		libp2p.Identity(h.key),
+		libp2p.Peerstore(h.addrs),
 		libp2p.NoListenAddrs,
 		// Without port reuse two devices that dial each other at once can't meet in one half-open connection.
 		libp2p.Transport(tcp.NewTCPTransport, tcp.DisableReuseport(), tcp.WithConnectionTimeout(dialTimeout)),
@@ -190,7 +195,7 @@ func (h *Host) build(listen []ma.Multiaddr) error {
 		libp2p.WithDialTimeout(dialTimeout),
 	)
 	if err != nil {
-		return errors.Join(err, conns.Close(), limits.Close())
+		return errors.Join(err, conns.Close(), limits.Close(), h.addrs.Close())
 	}
 	h.h.Network().Notify(&network.NotifyBundle{ConnectedF: h.connected, DisconnectedF: h.disconnected})
 	h.h.SetStreamHandler(beatProtocol, h.onBeat)

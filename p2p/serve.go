@@ -167,8 +167,7 @@ func (h *Host) AllowChanged() {
 		if err := h.h.Network().ClosePeer(id); err != nil {
 			h.log.Debug("Connection to a removed device ended badly", "device", id.String(), "err", err)
 		}
-		h.h.Peerstore().ClearAddrs(id)
-		h.h.Peerstore().RemovePeer(id)
+		h.addrs.forget(id)
 		h.log.Info("Device is no longer allowed", "device", id.String())
 	}
 	wake(h.allow)

@@ -133,6 +133,23 @@ type stream struct {
 
 func (s *stream) Peer() string { return s.c.peer.id.String() }
 
+// CloseWrite is no end of what was sent once the connection is given up: the other device may still be there to take it for one.
+func (s *stream) CloseWrite() error {
+	if s.c.lost.Load() {
+		_ = s.Reset()
+		return fmt.Errorf("close for writing: %w", ErrConnLost)
+	}
+	return s.c.explain(s.Stream.CloseWrite())
+}
+
+// Close is a Reset then.
+func (s *stream) Close() error {
+	if s.c.lost.Load() {
+		return s.Reset()
+	}
+	return s.Stream.Close()
+}
+
 func (s *stream) Read(p []byte) (int, error) {
 	n, err := s.Stream.Read(p)
 	if n > 0 {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"tagalong.org/tagalong/app/api"
@@ -353,17 +354,21 @@ func TestTheLastWriteIsThere(t *testing.T) {
 	disk := a.engine.vm(v.ID).currentDisk()
 	// The guest writes until it is stopped: what its disk took before is what must be there.
 	guest, stop := a.hv.only(), make(chan int64)
+	var written atomic.Int64
 	go func() {
-		var n int64
-		for guest.get() == hypervisor.StateRunning {
-			block := n % (testDisk / blockSize)
-			if err := disk.WriteAt(bytes.Repeat([]byte{byte(n / 251), byte(n)}, blockSize/2), block*blockSize, false); err != nil {
+		for {
+			n := written.Load()
+			ran, err := guest.whileItRuns(func() error {
+				return disk.WriteAt(bytes.Repeat([]byte{byte(n / 251), byte(n)}, blockSize/2), n%(testDisk/blockSize)*blockSize, false)
+			})
+			if !ran || err != nil {
 				break
 			}
-			n++
+			written.Add(1)
 		}
-		stop <- n
+		stop <- written.Load()
 	}()
+	until(t, "the guest to write", func() bool { return written.Load() > 100 })
 	if _, err := b.engine.Switch(t.Context(), api.SwitchVM{VM: "Work"}); err != nil {
 		t.Fatal(err)
 	}

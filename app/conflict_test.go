@@ -39,6 +39,7 @@ func apart(t *testing.T) (desk, laptop *device, v api.VM) {
 			return s.Conflict != nil && len(s.Conflict.Sides) == 2
 		})
 	}
+	linked(t, desk, laptop)
 	return desk, laptop, v
 }
 

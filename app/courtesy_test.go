@@ -19,6 +19,7 @@ func TestBothEndsOfAComparisonAreCourteous(t *testing.T) {
 			e.courtesy = courtesy.New(courtesy.Usual, func() courtesy.Served { looks[i].Add(1); return e.guestsServed() })
 		}
 	}
+	writeApart(t, owner, id, filling(100, 'x'))
 	loseDirtySet(t, owner, id)
 	owner.start()
 	other.start()

@@ -77,6 +77,8 @@ type Engine struct {
 	facts     factsCache
 	handover  handover.Rule
 	powerDown time.Duration // how long a guest may take to shut itself down
+	goodbye   time.Duration // how long its end waits for somebody of its site to have read that it goes
+	free      func() int64  // how many bytes of memory the system can give away; 0 when it doesn't say
 	// admissions is held while a guest is promised memory.
 	admissions sync.Mutex
 	recordDue  chan struct{} // 1-buffered: some VM's record may have to be written
@@ -144,7 +146,7 @@ func open(opt Options) (_ *Engine, err error) {
 		return nil, &api.Error{Code: api.CodeEngineRunning, Sentence: "Another Tagalong engine already runs on " + opt.DataDir + ".",
 			Next: "Use that one (tagalong status), or give this one a directory of its own with --data."}
 	}
-	e := &Engine{opt: opt, log: opt.Log, name: opt.Name, lock: lock, handover: handover.Usual, powerDown: powerDownTimeout, vms: map[string]*vm{}, unopened: map[string]*api.Error{}, links: map[string]*link{}, recordDue: make(chan struct{}, 1), replicasDue: make(chan struct{}, 1)}
+	e := &Engine{opt: opt, log: opt.Log, name: opt.Name, lock: lock, handover: handover.Usual, powerDown: powerDownTimeout, goodbye: goodbyeTimeout, free: freeMemory, vms: map[string]*vm{}, unopened: map[string]*api.Error{}, links: map[string]*link{}, recordDue: make(chan struct{}, 1), replicasDue: make(chan struct{}, 1)}
 	e.courtesy = courtesy.New(courtesy.Usual, e.guestsServed)
 	e.recording = e.newRecordPace()
 	e.post = post{times: postal.Usual, began: time.Now(), due: make(chan struct{}, 1), runs: map[pushKey]*pushRun{}, reports: map[string]report{}}

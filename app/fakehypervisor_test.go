@@ -243,6 +243,16 @@ func (g *fakeGuest) get() hypervisor.State {
 	return g.state
 }
 
+// whileItRuns has it do something if it runs, and says whether it did. As a hypervisor does, it stands still only when what it writes has ended.
+func (g *fakeGuest) whileItRuns(do func() error) (ran bool, err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.state != hypervisor.StateRunning {
+		return false, nil
+	}
+	return true, do()
+}
+
 func (g *fakeGuest) gone() bool {
 	select {
 	case <-g.exited:
@@ -294,6 +304,7 @@ func (g *fakeGuest) Continue(context.Context) error {
 	g.mu.Lock()
 	g.runs++
 	g.waits = false
+	g.state = hypervisor.StateRunning
 	g.mu.Unlock()
 	g.set(hypervisor.StateRunning)
 	return nil

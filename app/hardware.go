@@ -145,7 +145,7 @@ func (e *Engine) thisDevice(ctx context.Context) preflight.Device {
 	e.lookAgain(ctx)
 	d := e.knownDevice()
 	d.Name = e.name
-	d.FreeMemory = freeMemory()
+	d.FreeMemory = e.free()
 	d.FreeDisk, _ = vfs.OS(e.opt.DataDir).Free() // 0 if that can't be told
 	return d
 }

@@ -92,6 +92,15 @@ func (d *device) start() {
 	d.t.Cleanup(d.stop)
 }
 
+// withFreeMemory starts the engine anew on a device that always has so many bytes of memory free: what other programs take and give back meanwhile doesn't
+// count.
+func (d *device) withFreeMemory(bytes int64) {
+	d.t.Helper()
+	d.stop()
+	d.prepare = func(e *Engine) { e.free = func() int64 { return bytes } }
+	d.start()
+}
+
 // until waits for a condition.
 func until(t *testing.T, what string, condition func() bool) {
 	t.Helper()
@@ -162,8 +171,8 @@ func (d *device) create(name string) api.VM {
 	}
 	var v api.VM
 	until(d.t, "the VM "+name, func() bool {
-		for _, j := range d.engine.jobs {
-			if s := j.snapshot(); s.ID == job.ID && s.Error != nil {
+		if j := d.engine.job(job.ID); j != nil {
+			if s := j.snapshot(); s.Error != nil {
 				d.t.Fatal(s.Error)
 			}
 		}

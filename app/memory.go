@@ -32,7 +32,7 @@ func (v *vm) admitted() {
 // memoryLeft is how many bytes of memory this device has for a guest of v's, beside what the others may still come to need; false if the
 // system doesn't say.
 func (e *Engine) memoryLeft(v *vm) (int64, bool) {
-	free := freeMemory()
+	free := e.free()
 	if free == 0 {
 		return 0, false
 	}

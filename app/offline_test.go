@@ -42,18 +42,20 @@ func (d *device) jobEnded(id string) api.Job {
 	return j.snapshot()
 }
 
-// event is the last event of a kind.
-func (d *device) event(kind string) api.Event {
+// event waits until there was an event of a kind, and returns the last.
+func (d *device) event(kind string) (last api.Event) {
 	d.t.Helper()
-	d.engine.hub.mu.Lock()
-	defer d.engine.hub.mu.Unlock()
-	for i := len(d.engine.hub.kept) - 1; i >= 0; i-- {
-		if e := d.engine.hub.kept[i]; e.Kind == kind {
-			return e
+	until(d.t, "an event "+kind+" on "+d.name, func() bool {
+		d.engine.hub.mu.Lock()
+		defer d.engine.hub.mu.Unlock()
+		for i := len(d.engine.hub.kept) - 1; i >= 0; i-- {
+			if last = d.engine.hub.kept[i]; last.Kind == kind {
+				return true
+			}
 		}
-	}
-	d.t.Errorf("%s: no event %s", d.name, kind)
-	return api.Event{}
+		return false
+	})
+	return last
 }
 
 func wantText(t *testing.T, what, text string, words ...string) {

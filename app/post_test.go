@@ -189,9 +189,8 @@ func TestSwitchToAnotherSite(t *testing.T) {
 	if s := laptop.ended("Work"); s.Error != nil {
 		t.Fatal(s.Error)
 	}
-	if !bytes.Equal(laptop.whole(v.ID), want) {
-		t.Fatal("the disk isn't what it was")
-	}
+	// What hasn't come before it went there comes after it.
+	until(t, "the disk to be what it was", func() bool { return bytes.Equal(laptop.whole(v.ID), want) })
 	laptop.scatter(v.ID, r, 9)
 	laptop.sameAs(v.ID, desk)
 }

@@ -10,7 +10,7 @@ import (
 func TestACancelledSeedIsOfUse(t *testing.T) {
 	for _, name := range []string{"work.raw", "work.qcow2"} {
 		t.Run(name, func(t *testing.T) {
-			s := newSeedableAt(t, 32<<20, 8<<20) // so that it takes four seconds
+			s := newSeedableAt(t, 32<<20, 4<<20) // so that it takes eight seconds
 			file := s.export(t, name)
 			s.guest.wants.Store(true)
 			job, err := s.other.engine.SeedVM(t.Context(), api.SeedVM{VM: "Work", File: file})

@@ -106,6 +106,7 @@ func TestAGuestThatDoesNotShutDown(t *testing.T) {
 	if err := d.engine.StartVM(ctx, "Work"); err != nil {
 		t.Fatal(err)
 	}
+	until(t, "it to run", func() bool { v, _ := d.vm("Work"); return v.State == api.VMRunning })
 	g := d.hv.only()
 	g.setDeaf()
 	d.engine.powerDown = time.Millisecond

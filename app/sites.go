@@ -251,7 +251,7 @@ func (e *Engine) sayGoodbye(ctx context.Context) {
 	if !e.tickSites() || !e.announce() {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, goodbyeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, e.goodbye)
 	defer cancel()
 	var wg sync.WaitGroup
 	for _, id := range company {

@@ -31,6 +31,11 @@ func (d *device) site(of *device) api.DeviceSite {
 // agree on a postmaster, and on the next one as soon as that goes.
 func TestPostmasterSaysGoodbye(t *testing.T) {
 	devices := []*device{newDevice(t, "desk"), newDevice(t, "laptop"), newDevice(t, "attic")}
+	for _, d := range devices {
+		d.stop()
+		d.prepare = func(e *Engine) { e.goodbye = patience / 2 }
+		d.start()
+	}
 	pair(t, devices[0], devices[1])
 	pair(t, devices[0], devices[2])
 	linked(t, devices...)

@@ -1,6 +1,8 @@
 package app
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"slices"
 	"testing"
@@ -58,10 +60,15 @@ func TestReplicasAreTold(t *testing.T) {
 		t.Errorf("told %+v, the disk is at %s", info, at)
 	}
 	// What is certain is so whatever happens to the desk now: a copy of its files is what its death would leave.
-	dead := t.TempDir()
-	if err := os.CopyFS(dead, os.DirFS(desk.engine.vm(v.ID).diskDir())); err != nil {
-		t.Fatal(err)
-	}
+	var dead string
+	until(t, "a copy of its files", func() bool {
+		dead = t.TempDir()
+		err := os.CopyFS(dead, os.DirFS(desk.engine.vm(v.ID).diskDir()))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) { // that one got its name meanwhile
+			t.Fatal(err)
+		}
+		return err == nil
+	})
 	disk, err := vmdisk.Open(dead, vmdisk.Options{})
 	if err != nil {
 		t.Fatal(err)

@@ -61,7 +61,7 @@ func client(t testing.TB, socket string) *api.Client {
 
 // deadline is for waits that only a defect makes long.
 func deadline(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
 	t.Cleanup(cancel)
 	return ctx
 }

@@ -230,7 +230,7 @@ func (p *pc) allChannels() {
 		t.Fatal(err)
 	}
 	var missing map[int]string
-	for deadline := time.Now().Add(30 * time.Second); ; {
+	for deadline := time.Now().Add(90 * time.Second); ; {
 		var told struct {
 			Channels []struct {
 				Type int `json:"channel-type"`
@@ -292,7 +292,7 @@ func disk(t *testing.T) (socket string, size int64) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
-	for deadline := time.Now().Add(30 * time.Second); ; {
+	for deadline := time.Now().Add(90 * time.Second); ; {
 		if _, err := os.Stat(socket); err == nil {
 			return socket, 8 << 20
 		}

@@ -49,7 +49,8 @@ func TestALimitIsKept(t *testing.T) {
 		}
 		return time.Since(began)
 	}
-	const rate, lead, window = 2e6 / 8, 192 << 10, 512 << 10
+	// The window is so long that what waits in a router when this computer has no time for the line is a small part of it.
+	const rate, lead, window = 2e6 / 8, 192 << 10, 2 << 20
 	limit(desk, "--up", "2Mbit/s")
 	limit(laptop, "--down", "none")
 	must(t, f.Make(ctx, desk, work))

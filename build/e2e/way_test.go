@@ -66,8 +66,10 @@ func TestWaysFarAway(t *testing.T) {
 	must(t, err)
 	must(t, c.SetRate(ctx, calm))
 	wrote(ctx, t, f, c)
-	if w, err := home.VM(ctx, work); err != nil || w.Here || w.Switch == nil || w.Switch.Phase != api.PhaseDone {
-		t.Errorf("the old place says %+v, %v", w.Switch, err)
+	w, err := f.UntilVM(ctx, home, work, "an end of the switch at the old place", func(v api.VM) bool { return v.Switch != nil && v.Switch.Phase.Ended() })
+	must(t, err)
+	if w.Here || w.Switch.Phase != api.PhaseDone {
+		t.Errorf("the old place says %+v", w.Switch)
 	}
 }
 

@@ -120,7 +120,7 @@ func TestTheClockOfAGuestThatStood(t *testing.T) {
 	before := first.late()
 	first.conn.Close()
 	const stood = 3 * time.Second
-	v.tell("stop")
+	v.stop()
 	time.Sleep(stood) // this is the pause itself, not a wait for something
 	v.tell("cont")
 	again := dial()

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -34,13 +35,31 @@ func image(t *testing.T) string {
 	return file
 }
 
+// saying is what a process has said so far.
+type saying struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (s *saying) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.Write(p)
+}
+
+func (s *saying) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.String()
+}
+
 // vm is a running QEMU.
 type vm struct {
 	t       *testing.T
 	cmd     *exec.Cmd
 	monitor io.WriteCloser
-	said    bytes.Buffer // by QEMU; read only after it has ended
-	err     error        // how it ended; likewise
+	said    saying // by QEMU
+	err     error  // how it ended; likewise
 	ended   chan struct{}
 	console *console.Console
 }
@@ -123,6 +142,23 @@ func (v *vm) tell(command string) {
 	v.t.Helper()
 	if _, err := io.WriteString(v.monitor, command+"\n"); err != nil {
 		v.t.Fatalf("monitor: %v\n%s", err, v.words())
+	}
+}
+
+// stop has the guest stand still, and returns when it does.
+func (v *vm) stop() {
+	v.t.Helper()
+	v.tell("stop")
+	v.tell("info status")
+	ctx := deadline(v.t)
+	poll := time.NewTicker(tickEvery)
+	defer poll.Stop()
+	for !strings.Contains(v.said.String(), "VM status: paused") {
+		select {
+		case <-ctx.Done():
+			v.t.Fatalf("the guest doesn't stand still: %s", v.said.String())
+		case <-poll.C:
+		}
 	}
 }
 

@@ -28,9 +28,11 @@ func sites(t *testing.T, wan WAN) *Lab {
 	return l
 }
 
-// fetch lets from download n bytes from to, and returns how long they came in after the first of them.
-func fetch(t *testing.T, from, to *Host, n int64) time.Duration {
+// fetch lets from download n bytes from to, and returns how long they came in after the first of them was read, and how long all of it took: the link's work
+// lies within the latter, however late this computer looks.
+func fetch(t *testing.T, from, to *Host, n int64) (came, took time.Duration) {
 	t.Helper()
+	start := time.Now()
 	var ln net.Listener
 	err := to.Do(func() (err error) {
 		ln, err = net.Listen("tcp", netip.AddrPortFrom(to.Addr(), 0).String())
@@ -61,7 +63,7 @@ func fetch(t *testing.T, from, to *Host, n int64) time.Duration {
 	}()
 	var c net.Conn
 	err = from.Do(func() (err error) {
-		c, err = (&net.Dialer{Timeout: 10 * time.Second}).Dial("tcp", ln.Addr().String())
+		c, err = (&net.Dialer{Timeout: time.Minute}).Dial("tcp", ln.Addr().String())
 		return err
 	})
 	if err != nil {
@@ -79,7 +81,18 @@ func fetch(t *testing.T, from, to *Host, n int64) time.Duration {
 	if got, err := io.Copy(io.Discard, c); err != nil || got != n-1 {
 		t.Fatalf("%d of %d bytes: %v", got+1, n, err)
 	}
-	return time.Since(began)
+	return time.Since(began), time.Since(start)
+}
+
+// fastest lets from download n bytes from to until they come as fast as that, in bits a second, three times at most, and returns how fast they came at best, and
+// how fast all of a download was.
+func fastest(t *testing.T, from, to *Host, n int64, enough float64) (came, whole float64) {
+	t.Helper()
+	for tries := 0; tries < 3 && came < enough; tries++ {
+		a, b := fetch(t, from, to, n)
+		came, whole = max(came, float64(n)*8/a.Seconds()), max(whole, float64(n)*8/b.Seconds())
+	}
+	return came, whole
 }
 
 // shortest is the shortest of some connections' round trips.
@@ -87,19 +100,25 @@ func shortest(t *testing.T, from *Host, to netip.AddrPort) time.Duration {
 	t.Helper()
 	best := time.Hour
 	for range 8 {
-		began := time.Now()
-		var c net.Conn
-		err := from.Do(func() (err error) {
-			c, err = (&net.Dialer{Timeout: 10 * time.Second}).Dial("tcp", to.String())
-			return err
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		best = min(best, time.Since(began))
-		c.Close()
+		best = min(best, opening(t, from, to))
 	}
 	return best
+}
+
+// opening is how long it takes to open a connection.
+func opening(t *testing.T, from *Host, to netip.AddrPort) time.Duration {
+	t.Helper()
+	began := time.Now()
+	var c net.Conn
+	err := from.Do(func() (err error) {
+		c, err = (&net.Dialer{Timeout: time.Minute}).Dial("tcp", to.String())
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	return time.Since(began)
 }
 
 // A link's rate and delay are what was asked for; within a site neither is felt. The upper bounds of speed are the link's own; the
@@ -122,13 +141,13 @@ func TestALinkIsAsItWasShaped(t *testing.T) {
 			t.Fatal(err)
 		}
 		const n = 3 << 20
-		down, up := k.Carried("office"), k.Carried("home")
-		took := fetch(t, desk, laptop, n)
-		share := float64(n) * 8 / took.Seconds() / float64(rate)
-		t.Logf("%d bit/s: %.3f of it", rate, share)
-		if share > 1 || share < 0.5 {
-			t.Errorf("%.3f of %d bit/s was used", share, rate)
+		came, whole := fastest(t, desk, laptop, n, float64(rate)/2)
+		t.Logf("%d bit/s: %.3f of it", rate, came/float64(rate))
+		if whole > float64(rate) || came < float64(rate)/2 {
+			t.Errorf("%.0f of %d bit/s was used, %.0f over all", came, rate, whole)
 		}
+		down, up := k.Carried("office"), k.Carried("home")
+		fetch(t, desk, laptop, n)
 		down, up = k.Carried("office")-down, k.Carried("home")-up
 		if down < n || down > n*5/4 || up <= 0 || up > n/5 {
 			t.Errorf("for %d bytes the link has carried %d there and %d back", n, down, up)
@@ -140,7 +159,7 @@ func TestALinkIsAsItWasShaped(t *testing.T) {
 	}
 	const n = 8 << 20
 	before := k.Carried("office")
-	if fast := float64(n) * 8 / fetch(t, desk, laptop, n).Seconds(); fast < 20_000_000 {
+	if fast, _ := fastest(t, desk, laptop, n, 20_000_000); fast < 20_000_000 {
 		t.Errorf("without limits %.0f bit/s pass", fast)
 	}
 	if k.Carried("office")-before < n {
@@ -171,18 +190,31 @@ func TestAFullLinkHasAQueue(t *testing.T) {
 	idle := shortest(t, desk, addr)
 	k := l.Link("home", "office")
 	before := k.Carried("office")
+	const n = 4 << 20
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		fetch(t, desk, laptop, 2<<20)
+		fetch(t, desk, laptop, n)
 	}()
 	for ctx := deadline(t); k.Carried("office")-before < 256<<10; time.Sleep(5 * time.Millisecond) {
 		if ctx.Err() != nil {
 			t.Fatal("nothing is carried")
 		}
 	}
-	if full := shortest(t, desk, addr); full < 2*idle {
-		t.Errorf("the round trip over a full link takes %v, over an idle one %v", full, idle)
+	// What counts ended while there was more to come than the queue holds.
+	counted := 0
+	for range 8 {
+		full := opening(t, desk, addr)
+		if k.Carried("office")-before > n-512<<10 {
+			break
+		}
+		counted++
+		if full < 2*idle {
+			t.Errorf("the round trip over a full link takes %v, over an idle one %v", full, idle)
+		}
+	}
+	if counted == 0 {
+		t.Error("nobody came through while the link was full")
 	}
 	<-done
 }

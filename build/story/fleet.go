@@ -193,7 +193,7 @@ func (f *Fleet) Kill(ctx context.Context, name string) error {
 	if err := p.Kill(); err != nil {
 		return err
 	}
-	err := until(ctx, "another engine on "+name, time.Minute, func(context.Context) (bool, error) { return p.Restarts() > before, nil })
+	err := until(ctx, "another engine on "+name, 3*time.Minute, func(context.Context) (bool, error) { return p.Restarts() > before, nil })
 	if err != nil {
 		return err
 	}

@@ -30,7 +30,7 @@ func pairPCs(ctx context.Context, a, b *PC, say func(string, ...any)) error {
 		say("%s shows the code %s and the address %s (tagalong pair) for %s, which is elsewhere", a.Name, open.Code, join.Addr, b.Name)
 	}
 	var joined *api.Pairing
-	err = until(ctx, "pairing", time.Minute, func(ctx context.Context) (bool, error) {
+	err = until(ctx, "pairing", 3*time.Minute, func(ctx context.Context) (bool, error) {
 		joined, err = b.Client.PairJoin(ctx, join)
 		var e *api.Error
 		if errors.As(err, &e) && e.Code != api.CodeUnreachable {

@@ -41,7 +41,7 @@ func (s *Story) Move(ctx context.Context, from, to *PC) error {
 		return err
 	}
 	// The button is there only while the other PC is.
-	err = until(ctx, to.Name+" to see "+from.Name, time.Minute, func(ctx context.Context) (bool, error) {
+	err = until(ctx, to.Name+" to see "+from.Name, 3*time.Minute, func(ctx context.Context) (bool, error) {
 		status, err := to.Client.Status(ctx)
 		return err == nil && len(status.Devices) == 1 && status.Devices[0].Connected, err
 	})
@@ -101,7 +101,7 @@ func (s *Story) Move(ctx context.Context, from, to *PC) error {
 func (s *Story) switchGap(ctx context.Context, to *PC) (time.Duration, error) {
 	before := len(s.result.Switches)
 	var pause time.Duration
-	err := until(ctx, "the guest's first tick on "+to.Name, time.Minute, func(context.Context) (bool, error) {
+	err := until(ctx, "the guest's first tick on "+to.Name, 3*time.Minute, func(context.Context) (bool, error) {
 		gaps := s.timeline.SwitchGaps()
 		if len(gaps) <= before {
 			return false, nil
@@ -116,7 +116,7 @@ func (s *Story) switchGap(ctx context.Context, to *PC) (time.Duration, error) {
 func (s *Story) settle(ctx context.Context, p *PC) error {
 	c := s.consoles[p.Name]
 	_, begun := c.Progress()
-	err := until(ctx, "the guest to write on "+p.Name, time.Minute, func(context.Context) (bool, error) {
+	err := until(ctx, "the guest to write on "+p.Name, 3*time.Minute, func(context.Context) (bool, error) {
 		_, durable := c.Progress()
 		return durable > begun+uint64(s.o.Rate.Fsync), nil
 	})

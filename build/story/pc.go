@@ -43,6 +43,9 @@ type PC struct {
 // startTimeout bounds the time until an engine answers.
 const startTimeout = 60 * time.Second
 
+// stopTimeout is how long an engine may take to end; reaching it means that something hangs.
+const stopTimeout = 2 * time.Minute
+
 // restartPause is how long nobody tries again to start an engine that says it can't.
 const restartPause = time.Second
 
@@ -128,14 +131,17 @@ func (p *PC) launch() error {
 	return nil
 }
 
-// Kill ends the engine as a crash would.
+// Kill ends the engine as a crash would. One that has just ended by itself, and isn't started again yet, needs no more.
 func (p *PC) Kill() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.engine == nil {
 		return errors.New("no engine runs")
 	}
-	return p.engine.Process.Kill()
+	if err := p.engine.Process.Kill(); !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	return nil
 }
 
 // PID is the engine's process ID.
@@ -176,7 +182,7 @@ func (p *PC) Stop() error {
 	}
 	select {
 	case <-ended:
-	case <-time.After(30 * time.Second):
+	case <-time.After(stopTimeout):
 		// Go prints what every goroutine waits for, into the engine's log.
 		_ = cmd.Process.Signal(syscall.SIGQUIT)
 		select {

@@ -218,7 +218,7 @@ func (s *Story) pair(ctx context.Context) error {
 		return err
 	}
 	for _, p := range []*PC{s.A, s.B} {
-		err := until(ctx, p.Name+" to see the other", 30*time.Second, func(ctx context.Context) (bool, error) {
+		err := until(ctx, p.Name+" to see the other", 3*time.Minute, func(ctx context.Context) (bool, error) {
 			status, err := p.Client.Status(ctx)
 			return err == nil && len(status.Devices) == 1 && status.Devices[0].Connected, err
 		})

@@ -46,7 +46,7 @@ func (s *Story) AwaitEnd(ctx context.Context, p *PC) (api.Switch, error) {
 
 // StillRuns checks that the guest goes on at a PC: its owner says so, it writes, and it finds itself whole.
 func (s *Story) StillRuns(ctx context.Context, p *PC) error {
-	err := until(ctx, "the VM to run on "+p.Name, time.Minute, func(ctx context.Context) (bool, error) {
+	err := until(ctx, "the VM to run on "+p.Name, 3*time.Minute, func(ctx context.Context) (bool, error) {
 		v, err := p.VM(ctx, VMName)
 		return err == nil && v.Here && v.State == api.VMRunning, err
 	})

@@ -9,8 +9,9 @@ import (
 const (
 	// samples is how often the clock is asked for; the quickest answer says most.
 	samples = 3
-	// tries is how often a clock is set before it is given up: each leaves it as near as the way there was quick.
-	tries = 3
+	// tries is how often a clock is set before it is given up: each leaves it as near as the way there was as quick as the one before, which on a busy computer it
+	// often isn't.
+	tries = 8
 )
 
 // Reading is how far a guest's clock is from this device's.

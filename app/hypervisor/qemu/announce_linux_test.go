@@ -79,7 +79,7 @@ func announced(t *testing.T) {
 		t.Fatal(err)
 	}
 	frame := make([]byte, 2000)
-	for end := time.Now().Add(30 * time.Second); ; {
+	for end := time.Now().Add(60 * time.Second); ; {
 		n, _, err := unix.Recvfrom(sock, frame, 0)
 		if err == nil && n >= 14 && bytes.Equal(frame[6:12], want) {
 			return

@@ -57,7 +57,7 @@ func peer(t *testing.T, script func(line string) []string) string {
 
 func dial(t *testing.T, path string) (*Client, context.Context) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	t.Cleanup(cancel)
 	c, err := Dial(ctx, path, nil)
 	if err != nil {
@@ -220,7 +220,7 @@ func TestAttachDoesNotWait(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
 	for _, hangsUp := range []bool{false, true} {
 		c, err := Attach(ctx, path, nil)

@@ -24,6 +24,7 @@ func TestHistoryTellsHowItCame(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := laptop.ended("Work")
+	desk.ended("Work") // a moment later, and until then it can't ask for it back
 	if err := laptop.engine.StopVM(t.Context(), "Work", true); err != nil {
 		t.Fatal(err)
 	}

@@ -48,8 +48,10 @@ func TestASuspendedVMIsResumedAnywhere(t *testing.T) {
 		if _, err := to.engine.Switch(t.Context(), api.SwitchVM{VM: "Work"}); err != nil {
 			t.Fatal(err)
 		}
-		if s := to.ended("Work"); s.Phase != api.PhaseDone {
-			t.Fatalf("%+v", s)
+		for _, d := range []*device{to, from} {
+			if s := d.ended("Work"); s.Phase != api.PhaseDone {
+				t.Fatalf("%s: %+v", d.name, s)
+			}
 		}
 		until(t, "the suspended VM on "+to.name, func() bool { w, _ := to.vm("Work"); return w.Here && w.State == api.VMSuspended })
 		if err := to.engine.ResumeVM(t.Context(), "Work"); err != nil {

@@ -108,7 +108,7 @@ func (v *vm) loseMemory(guest hypervisor.Guest, from string) {
 // errTrailingLost is the problem of a VM that was stopped because some of its memory is lost.
 func errTrailingLost(vm, from string) *api.Error {
 	return &api.Error{Code: api.CodeInternal, Sentence: fmt.Sprintf("%s had to be stopped: some of its memory was still on %s, and is lost there. What was open in it and not saved is lost, its disk is whole.", vm, from),
-		Next: "Start it again: tagalong vm start", Remedy: api.RemedyStart}
+		Next: nextStart(vm), Remedy: api.RemedyStart, Topic: api.TopicTrailingLost, Other: from}
 }
 
 // run carries the attempt out, and tells the loop when memory that came after the guest has ended to come.

@@ -422,12 +422,14 @@ func (c *carryRun) finish(err error) {
 		if why = v.lastRefusal().explain(s, string(handed)); why == nil {
 			why = explainEnd(s, string(handed))
 		}
+		why.Topic = endTopic(string(handed))
 	default:
 		why = api.AsError(err)
 	}
 	if stands := c.goBack(); stands != nil {
 		back := api.AsError(stands)
 		why.Sentence += fmt.Sprintf(" It is suspended there, and didn't go on: %s", back.Sentence)
+		why.Topic = "" // it tells of more
 		why.Next = back.Next
 		if why.Next == "" {
 			why.Next = fmt.Sprintf("Resume it there: tagalong vm resume %q", s.VMName)

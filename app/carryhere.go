@@ -304,6 +304,7 @@ func (v *vm) endCarriedHere(err error) {
 		return
 	}
 	why := *api.AsError(err)
+	why.Topic = "" // it tells of more
 	how := ", suspended,"
 	if !v.suspended() {
 		how = "" // nothing is left of its memory

@@ -221,8 +221,8 @@ func (v *vm) noteGuest(g hypervisor.Guest) {
 
 // noteState takes note of the guest's state, and says so when it has changed. The caller holds noting, since before it asked for the state.
 func (v *vm) noteState(g hypervisor.Guest, state hypervisor.State) {
-	stands := &api.Error{Code: api.CodeSpace, Sentence: "The VM waits because its disk can't be written.",
-		Next: "Free some space on this device, then: tagalong vm start", Remedy: api.RemedyResume}
+	stands := &api.Error{Code: api.CodeSpace, Sentence: v.name() + " stands still because its disk can't be written.",
+		Next: fmt.Sprintf("Free some space on this device, then let it go on: tagalong vm resume %q", v.name()), Remedy: api.RemedyResume, Topic: api.TopicUnwritable}
 	if disk := v.currentDisk(); disk != nil {
 		switch why := disk.Info().NeedsCheck; {
 		case why != "":

@@ -158,8 +158,11 @@ func (v *vm) guestExited(g hypervisor.Guest) {
 // errFell is the problem of a VM whose hypervisor has ended by itself.
 func errFell(vm string) *api.Error {
 	return &api.Error{Code: api.CodeInternal, Sentence: fmt.Sprintf("%s's hypervisor ended unexpectedly: what was open in it and not saved is lost, its disk is whole.", vm),
-		Next: "Start it again: tagalong vm start", Remedy: api.RemedyStart}
+		Next: nextStart(vm), Remedy: api.RemedyStart, Topic: api.TopicFell}
 }
+
+// nextStart says how a VM is started again that had to end.
+func nextStart(vm string) string { return fmt.Sprintf("Start it again: tagalong vm start %q", vm) }
 
 // SuspendVM implements api.Engine.
 func (e *Engine) SuspendVM(ctx context.Context, name string) error {

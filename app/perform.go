@@ -248,7 +248,8 @@ func (v *vm) resumeGuest(ctx context.Context, guest hypervisor.Guest) {
 		v.reportStopped()
 	case err != nil:
 		v.log.Error("The guest didn't go on", "error", err)
-		v.setProblem(&api.Error{Code: api.CodeInternal, Sentence: "The VM stands still and didn't go on.", Next: "Stop it (tagalong vm stop --force) and start it again.", Cause: err.Error()})
+		v.setProblem(&api.Error{Code: api.CodeInternal, Sentence: v.name() + " stands still and didn't go on.",
+			Next: fmt.Sprintf("Stop it (tagalong vm stop %q --force) and start it again.", v.name()), Topic: api.TopicStandsStill, Cause: err.Error()})
 	}
 }
 
@@ -316,8 +317,8 @@ func (v *vm) becomeReplica(ctx context.Context, a baton.Action) {
 func (v *vm) reportStopped() {
 	v.log.Warn("The memory of the VM is lost; its disk is whole")
 	v.e.tell("vm.memory-lost", v, fmt.Sprintf("%s had to be stopped: what was open in it and not saved is lost, its disk is whole.", v.name()))
-	v.setProblem(&api.Error{Code: api.CodeInternal, Sentence: "The memory was lost in a switch; the disk is whole.", Next: "Start it again: tagalong vm start",
-		Remedy: api.RemedyStart})
+	v.setProblem(&api.Error{Code: api.CodeInternal, Sentence: fmt.Sprintf("The memory of %s was lost in a switch; its disk is whole.", v.name()), Next: nextStart(v.name()),
+		Remedy: api.RemedyStart, Topic: api.TopicMemoryLost})
 }
 
 func (v *vm) setProblem(p *api.Error) {

@@ -157,7 +157,7 @@ func (v *vm) isSaved() (saved, error) {
 	s, err := v.lookSaved()
 	if errors.Is(err, vmdisk.ErrStale) {
 		err = &api.Error{Code: api.CodeUnreachable, Sentence: "Whether " + v.name() + " was suspended can't be read: that part of its disk isn't here yet, and no device that has it is connected.",
-			Next: "Connect one that has it, or go back to what this device has: tagalong vm rollback", Cause: err.Error()}
+			Next: fmt.Sprintf("Connect one that has it, or go back to what this device has: tagalong vm rollback %q", v.name()), Cause: err.Error()}
 	}
 	return s, err
 }

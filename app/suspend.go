@@ -165,7 +165,7 @@ func (v *vm) explainSuspend(err error) error {
 			Next: fmt.Sprintf("Connect one, or say that one copy is enough: tagalong vm set %q --sync one", v.name()), Cause: err.Error()}
 	case errors.Is(err, syscall.ENOSPC):
 		return &api.Error{Code: api.CodeSpace, Sentence: "There isn't enough space on this device for the memory of " + v.name() + ". It wasn't suspended and goes on.",
-			Next: "Free some space and try again, or shut it down instead: tagalong vm stop", Cause: err.Error()}
+			Next: fmt.Sprintf("Free some space and try again, or shut it down instead: tagalong vm stop %q", v.name()), Cause: err.Error()}
 	}
 	return explainFailed(v.name()+" couldn't be suspended.", err)
 }

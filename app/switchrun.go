@@ -251,7 +251,9 @@ func (v *vm) endSwitch(r *switchRun, reason string) {
 	s, ok := v.updateRun(r, func(r *switchRun) {
 		r.s.Offers = offers
 		r.s.Phase, r.s.Ended, r.s.ETA, r.s.CanEnd = api.PhaseFailed, time.Now(), 0, false
-		if r.s.Error = refused.explain(r.s, reason); r.s.Error == nil {
+		if r.s.Error = refused.explain(r.s, reason); r.s.Error != nil {
+			r.s.Error.Topic = endTopic(reason)
+		} else {
 			r.s.Error = explainEnd(r.s, reason)
 		}
 		if reason == reasonTooBusy {
@@ -281,6 +283,7 @@ func (v *vm) endAs(r *switchRun, phase api.SwitchPhase, why *api.Error) {
 // explainEnd says why a switch came to nothing, and whether the button is to be pressed again. The VM goes on where it was in every case.
 func explainEnd(s api.Switch, reason string) *api.Error {
 	e := whyEnded(s, reason)
+	e.Topic = endTopic(reason)
 	switch reason {
 	case baton.ReasonCancelled, baton.ReasonNotOwner, baton.ReasonOusted, reasonSuspended, reasonLeaving, reasonNotReady, reasonConflict, reasonSeesPoint,
 		reasonNoHypervisor, reasonAccel, reasonTooBusy:
@@ -317,12 +320,12 @@ func whyEnded(s api.Switch, reason string) *api.Error {
 	case reasonLeaving:
 		return &api.Error{Code: api.CodeConflict, Sentence: s.FromName + " is getting ready to take " + s.VMName + " along.", Next: "Cancel that there first: tagalong offline off"}
 	case reasonNotReady:
-		return &api.Error{Code: api.CodeConflict, Sentence: s.VMName + " can't be moved just now: it neither runs nor is it stopped.", Next: "See what it needs with: tagalong vm show"}
+		return &api.Error{Code: api.CodeConflict, Sentence: s.VMName + " can't be moved just now: it neither runs nor is it stopped.", Next: fmt.Sprintf("See what it needs with: tagalong vm show %q", s.VMName)}
 	case reasonConflict:
 		return errTwoVersions(s.VMName)
 	case reasonSeesPoint:
 		return &api.Error{Code: api.CodeConflict, Sentence: s.VMName + " sees a restore point as a disk on " + s.FromName + ", and that can't come along.",
-			Next: "Take it away there first: tagalong restore-points close"}
+			Next: fmt.Sprintf("Take it away there first: tagalong restore-points %q shows it, tagalong restore-points close ID takes it away.", s.VMName)}
 	case reasonTooBusy:
 		return errTooBusy(s)
 	case reasonNoPostCopy:
@@ -346,7 +349,7 @@ func whyEnded(s api.Switch, reason string) *api.Error {
 		return &api.Error{Code: api.CodeNoHypervisor, Sentence: "There is no usable QEMU on " + s.ToName + ". " + stays, Next: "Install QEMU 7.2 or later there and try again."}
 	case reasonAccel:
 		return &api.Error{Code: api.CodeConflict, Sentence: "One of the two devices emulates in software and the other doesn't, so running memory can't move. " + stays,
-			Next: "Shut " + s.VMName + " down (tagalong vm stop), switch it, and start it there."}
+			Next: fmt.Sprintf("Shut it down there (tagalong vm stop %q), switch it, and start it on %s.", s.VMName, s.ToName)}
 	default:
 		if strings.HasPrefix(reason, reasonPreflight) {
 			return errUnfit(s, stays, reason)

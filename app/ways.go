@@ -190,6 +190,10 @@ func (v *vm) otherWays(r *switchRun, reason string) []api.Way {
 		v.noteTooBusy(s)
 		return offered(v.ways(s.From, s.To, preflight.Report{}))
 	case reasonMemory:
+		found, err := v.checkSwitch(s.From, s.To, v.e.deviceAsKnown)
+		if stops := found.Stops(); err == nil && stops != nil && stops.Left != preflight.WaySuspend {
+			return nil // there will never be room
+		}
 		return []api.Way{api.WaySuspend} // it waits there until there is room
 	}
 	return nil

@@ -92,12 +92,12 @@ func (m *index) damage(vm *api.VM, r *vmRow) {
 	r.Problem, r.Mood = p, moodTrouble
 }
 
-// vmProblem says what is wrong with a VM. A drive that had an error is told in the window's language.
+// vmProblem says what is wrong with a VM, in the window's language as far as it has words for it.
 func vmProblem(vm *api.VM) *message {
 	if vm.Problem.Code == api.CodeDamaged && !vm.Unopened {
 		return &message{Title: t("damage.drive", "VM", vm.Name), Text: t("damage.drive.text", "VM", vm.Name), Trouble: true}
 	}
-	return errorMessage(vm.Problem)
+	return told(vm.Problem, vm.Problem.Topic, vm.Name, vm.OwnerName, vm.OwnerName)
 }
 
 // verifyingText says when a VM's disk was last verified, and how far that is now.

@@ -169,6 +169,11 @@ func (g *gui) do(a act) {
 			_, err := c.Switch(ctx, api.SwitchVM{VM: a.ID, Pause: a.Pause})
 			return err
 		})
+	case verbSend:
+		g.askFor(a.ID, func(ctx context.Context) error {
+			_, err := c.Switch(ctx, api.SwitchVM{VM: a.ID, To: a.Sub})
+			return err
+		})
 	case verbSuspended:
 		g.confirmSuspended(a.ID)
 	case verbCancel:

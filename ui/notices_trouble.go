@@ -1,6 +1,7 @@
 package ui
 
 import (
+	"strings"
 	"time"
 
 	"tagalong.org/tagalong/app/api"
@@ -44,9 +45,9 @@ func troubles(before, after *api.Status) []trouble {
 			if vm.Problem.Code == api.CodeSpace {
 				about = "space" // one full disk stops them all
 			}
-			n := note{t("line.problem", "VM", vm.Name), vm.Problem.Error()}
+			m := vmProblem(vm)
+			n := note{t("line.problem", "VM", vm.Name), strings.TrimSpace(m.Title + " " + m.Text)}
 			if vm.Problem.Code == api.CodeDamaged {
-				m := vmProblem(vm)
 				n = note{m.Title, m.Text}
 			}
 			all = append(all, trouble{about, n})

@@ -20,6 +20,8 @@ func TestWhatIsToBeDoneHasAButton(t *testing.T) {
 	}{
 		"a switch came to nothing": {vm: api.VM{Owner: "you", State: api.VMRunning, Switch: &api.Switch{Phase: api.PhaseFailed, To: "me"}}, connected: true,
 			remedy: api.RemedySwitch, pressed: func(r vmRow) button { return r.Switch }, verb: verbSwitch},
+		"a switch came to nothing, where the VM stays": {vm: api.VM{Here: true, Owner: "me", State: api.VMRunning, Switch: &api.Switch{Phase: api.PhaseFailed, From: "me", To: "you"}}, connected: true,
+			remedy: api.RemedySwitch, pressed: func(r vmRow) button { return r.Anyway }, verb: verbSend},
 		"the memory was lost": {vm: api.VM{Here: true, Owner: "me", State: api.VMStopped},
 			remedy: api.RemedyStart, pressed: func(r vmRow) button { return r.Main }, verb: verbStart},
 		"a full disk stopped the guest": {vm: api.VM{Here: true, Owner: "me", State: api.VMPaused},
@@ -49,4 +51,40 @@ func TestWhatIsToBeDoneHasAButton(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The buttons do what they say.
+func TestWhatIsToBeDoneIsDone(t *testing.T) {
+	b := newBench(t)
+	press := func(change func(*api.VM), label, asked string) {
+		t.Helper()
+		b.engine.say(func(st *api.Status) {
+			vm := cloneStatus(sample(testNow)).VMs[0]
+			change(&vm)
+			st.VMs[0] = vm
+		})
+		b.up()
+		b.tap(label)
+		next(t, b.engine, asked)
+		b.turn()
+	}
+	failed := func(vm *api.VM, to string) {
+		vm.Switch = switching()
+		vm.Switch.Phase, vm.Switch.To, vm.Switch.Error = api.PhaseFailed, to, &api.Error{Sentence: "No.", Next: "Again.", Remedy: api.RemedySwitch, Topic: api.TopicSwitchLinkLost}
+	}
+	mine := func(vm *api.VM, state api.VMState, remedy api.Remedy, topic api.Topic) {
+		vm.Here, vm.Owner, vm.OwnerName, vm.State = true, "D", "Desk", state
+		vm.Problem = &api.Error{Sentence: "So it is.", Next: "Do it.", Remedy: remedy, Topic: topic}
+	}
+	press(func(vm *api.VM) { failed(vm, "D") }, "Switch to this machine", `switch w to ""`)
+	b.see("The connection was lost. Work stays on Laptop.", "Try again when the two devices see each other.")
+	press(func(vm *api.VM) {
+		mine(vm, api.VMRunning, "", "")
+		vm.Problem = nil
+		failed(vm, "L")
+	}, "Send it again", `switch w to "L"`)
+	press(func(vm *api.VM) { mine(vm, api.VMStopped, api.RemedyStart, api.TopicFell) }, "Start", "start w")
+	b.see("Start it again: Start")
+	press(func(vm *api.VM) { mine(vm, api.VMPaused, api.RemedyResume, api.TopicUnwritable) }, "Resume", "resume w")
+	b.see("then let it go on: Resume")
 }

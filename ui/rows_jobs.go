@@ -10,6 +10,9 @@ func (m *index) job(j *api.Job) (progress, bool) {
 	if j.Done && j.Error == nil || j.ID == m.st.Offline.Job {
 		return progress{}, false // a preparation has a place of its own
 	}
+	if j.Kind == "suspend" || j.Kind == "resume" {
+		return m.memoryJob(j)
+	}
 	going, failed := jobTitles(j)
 	p := progress{Title: going}
 	if j.Error != nil {
@@ -20,6 +23,22 @@ func (m *index) job(j *api.Job) (progress, bool) {
 	p.Part, p.Detail = flow(j.Bytes, j.Total, j.Rate, j.ETA)
 	p.Cancel = button{Act: act{Verb: verbDrop, ID: j.ID}, Label: t("button.cancel"), Enabled: m.up && !m.asked[j.ID]}
 	return p, true
+}
+
+// memoryJob is the bar of a memory that is saved or loaded. That of a switch has its own, and whoever asked for it reads how it failed.
+func (m *index) memoryJob(j *api.Job) (progress, bool) {
+	for i := range m.st.VMs {
+		if vm := &m.st.VMs[i]; vm.ID == j.VM && m.switchBar(vm) != nil {
+			return progress{}, false
+		}
+	}
+	p := progress{Title: t("job.resume.going", "VM", j.VMName)}
+	if j.Kind == "suspend" {
+		p.Title = t("job.suspend.going", "VM", j.VMName)
+	}
+	p.Part, p.Detail = flow(j.Bytes, j.Total, j.Rate, j.ETA)
+	p.Cancel = button{Act: act{Verb: verbDrop, ID: j.ID}, Label: t("button.cancel"), Enabled: m.up && !m.asked[j.ID]}
+	return p, j.Error == nil
 }
 
 // jobTitles says what a job does, and what it could not do.

@@ -55,8 +55,66 @@ func syncScenes(now time.Time) map[string]func(*api.Status) {
 			sw.Estimate.Pause, sw.Offers = 40*time.Second, []api.Way{api.WaySuspend}
 			sw.Error = &api.Error{Code: api.CodeConflict, Sentence: "Work would have to stand still for about 40 s."}
 		},
+		"switch-suspended": func(st *api.Status) {
+			sw := slowed(st)
+			sw.Step, sw.Slowed, sw.Kind, sw.Phase, sw.Chosen, sw.Way = "", 0, "suspend", api.PhaseSend, true, api.WaySuspend
+		},
+		"switch-suspended-waits": func(st *api.Status) {
+			sw := slowed(st)
+			sw.Step, sw.Slowed, sw.Kind, sw.Phase, sw.Rate, sw.ETA = "", 0, "suspend", api.PhaseSend, 0, 0
+			sw.Why = "There is no connection to Laptop."
+		},
+		"switch-link-lost":   func(st *api.Status) { refused(st, api.TopicSwitchLinkLost, api.RemedySwitch, nil) },
+		"switch-little-room": func(st *api.Status) { refused(st, api.TopicSwitchMemory, "", []api.Way{api.WaySuspend}) },
+		"switch-cpu":         func(st *api.Status) { refused(st, api.TopicSwitchCPU, "", nil) },
+		"switch-sent": func(st *api.Status) {
+			refused(st, api.TopicSwitchTimeout, api.RemedySwitch, nil)
+			here(st)
+			sw := st.VMs[0].Switch
+			sw.From, sw.FromName, sw.To, sw.ToName = "D", "Desk", "L", "Laptop"
+		},
+		"given-away": func(st *api.Status) {
+			ownerGone(st, now)
+			st.VMs[0].State, st.VMs[0].Switch = api.VMSwitching, switching()
+			st.VMs[0].Switch.Phase = api.PhaseHandOff
+			st.VMs[0].Problem = &api.Error{Code: api.CodeUnreachable, Sentence: "Work stands still here.", Next: "Wait.", Remedy: api.RemedyTake, Topic: api.TopicGivenAway, Other: "Laptop"}
+		},
+		"fell": func(st *api.Status) {
+			here(st)
+			st.VMs[0].State = api.VMStopped
+			st.VMs[0].Problem = &api.Error{Code: api.CodeInternal, Sentence: "It fell.", Next: "Start it.", Remedy: api.RemedyStart, Topic: api.TopicFell}
+		},
+		"unfit": func(st *api.Status) { st.VMs[0].Unfit = []api.Unfit{{Device: "D", DeviceName: "Desk", Code: "cpu"}} },
+		"suspending": func(st *api.Status) {
+			here(st)
+			st.Jobs = []api.Job{{ID: "j", Kind: "suspend", VM: "w", VMName: "Work", Bytes: 700 * mib, Total: 2100 * mib, Rate: 210 * mib, ETA: 7 * time.Second}}
+		},
+		"suspended": func(st *api.Status) { here(st); st.VMs[0].State = api.VMSuspended },
+		"trailing":  func(st *api.Status) { trailing(st, false) },
+		"trailing-waits": func(st *api.Status) {
+			trailing(st, true)
+			st.Devices[1].Connected, st.Devices[1].LastSeen = false, now.Add(-time.Minute)
+		},
+		"lending-memory": func(st *api.Status) {
+			st.VMs[0].Lending = &api.Lending{To: "L", ToName: "Laptop", Needed: true, Memory: true}
+		},
 		"verified-repaired": func(st *api.Status) { here(st); verification(st, now, true) },
 	}
+}
+
+// refused has a switch of the sample's Work to here come to nothing.
+func refused(st *api.Status, topic api.Topic, remedy api.Remedy, offers []api.Way) {
+	sw := slowed(st)
+	st.VMs[0].State = api.VMRunning
+	sw.Phase, sw.CanEnd, sw.Offers = api.PhaseFailed, false, offers
+	sw.Error = &api.Error{Code: api.CodeConflict, Topic: topic, Remedy: remedy, Next: "Try again.",
+		Sentence: "There isn't enough free memory on Desk: Work needs 4096 MiB, and there are 3100 MiB. Work stays on Laptop."}
+}
+
+// trailing has the sample's Work go on here before all of its memory has come.
+func trailing(st *api.Status, waiting bool) {
+	here(st)
+	st.VMs[0].Trailing = &api.Trailing{From: "L", FromName: "Laptop", Remaining: 180 * mib, Rate: 870 << 10, ETA: 3 * time.Minute, Waiting: waiting}
 }
 
 // slowed has the sample's Work on its way here, and writing more memory than the connection carries.

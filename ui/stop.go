@@ -72,6 +72,9 @@ func (g *gui) confirmRemoveVM(id string) {
 // removalTexts are what a person reads before a VM is deleted.
 func removalTexts(vm *api.VM) []string {
 	texts := []string{t("remove-vm.text", "Size", size(vm.Spec.DiskBytes))}
+	if n, all := disksOfSpec(vm.Spec); n > 1 {
+		texts = []string{t("remove-vm.disks", "Count", n, "Size", size(all))}
+	}
 	if vm.State == api.VMSuspended {
 		texts = append(texts, t("remove-vm.suspended"))
 	}

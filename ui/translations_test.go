@@ -79,10 +79,51 @@ func usedKeys(t *testing.T) map[string][]string {
 			return true
 		})
 	}
+	for _, topic := range topics(t) {
+		for _, key := range []string{"told." + topic, "told." + topic + ".next"} {
+			used[key] = []string{"VM", "From", "To", "Other", "Sentence", "Next", "Start", "Resume", "Force", "Take", "Points", "Suspended"}
+		}
+	}
 	if len(used) < 50 {
 		t.Fatalf("found only %d keys", len(used))
 	}
 	return used
+}
+
+// topics are what the engine can give an error as its topic.
+func topics(t *testing.T) []string {
+	t.Helper()
+	src, err := os.ReadFile("../app/api/topic.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, m := range regexp.MustCompile(`Topic = "([^"]+)"`).FindAllStringSubmatch(string(src), -1) {
+		names = append(names, m[1])
+	}
+	if len(names) < 30 {
+		t.Fatalf("found only %v", names)
+	}
+	return names
+}
+
+// What an error tells of is read in the window's words: with the names that it has, and without a command where there is a button.
+func TestTopicsAreTold(t *testing.T) {
+	sw := &api.Switch{VMName: "Work", FromName: "Laptop", ToName: "Desk"}
+	for _, topic := range topics(t) {
+		e := &api.Error{Sentence: "What the engine says.", Next: "What the engine advises.", Topic: api.Topic(topic), Other: "Attic"}
+		sw.Error = e
+		for _, m := range []*message{told(e, e.Topic, "Work", "Laptop", "Desk"), switchTold(sw)} {
+			text := m.Title + " " + m.Text
+			if strings.Contains(text, "told.") || strings.Contains(text, "no value") || m.Title == "" || m.Text == "" || strings.Contains(text, "tagalong vm ") {
+				t.Errorf("%s reads %q", topic, text)
+			}
+		}
+	}
+	newer := &api.Error{Sentence: "What a newer engine says.", Next: "Do it.", Topic: "something-new"}
+	if m := told(newer, newer.Topic, "Work", "", ""); m.Title != newer.Sentence || m.Text != newer.Next {
+		t.Errorf("of a newer engine: %+v", m)
+	}
 }
 
 var placeholder = regexp.MustCompile(`{{\.(\w+)}}`)

@@ -22,7 +22,7 @@ func TestAVMThatCantComeWhileItRuns(t *testing.T) {
 			return v.VMs[0]
 		}
 		r := row(func(*api.VM) {})
-		if !strings.HasPrefix(r.Replica, "Only shut down") || said[r.Replica] || strings.Contains(r.Replica, "unfit.") {
+		if !strings.HasPrefix(r.Replica, "It can only come here shut down") || said[r.Replica] || strings.Contains(r.Replica, "unfit.") {
 			t.Errorf("%s: %q", code, r.Replica)
 		}
 		said[r.Replica] = true
@@ -31,7 +31,7 @@ func TestAVMThatCantComeWhileItRuns(t *testing.T) {
 			"here":      row(func(vm *api.VM) { vm.Here = true }),
 			"of others": row(func(vm *api.VM) { vm.Unfit = vm.Unfit[:1] }),
 		} {
-			if strings.HasPrefix(other.Replica, "Only shut down") {
+			if strings.HasPrefix(other.Replica, "It can only come here shut down") {
 				t.Errorf("%s, %s: %q", code, what, other.Replica)
 			}
 		}

@@ -50,6 +50,7 @@ const (
 	verbSwitch    verb = "switch"
 	verbAnyway    verb = "switch-anyway"    // with the pause that the last one would have taken
 	verbSuspended verb = "switch-suspended" // suspended for the way
+	verbSend      verb = "send"             // Sub is the device
 	verbCancel    verb = "cancel"
 	verbDrop      verb = "drop-job"
 	verbStart     verb = "start"
@@ -146,7 +147,7 @@ type vmRow struct {
 	More     []button // the rest
 	Bar      *progress
 	Problem  *message
-	// Anyway is shown beside Switch, after one that would have had the VM stand still for long.
+	// Anyway is what is left after a switch that came to nothing: with the pause that it would have taken, or sent again from here.
 	Anyway button
 	// Take is shown in place of Switch: to take over where the owner can't be asked, to roll back where the rest of the disk doesn't come.
 	Take      button

@@ -31,7 +31,10 @@ type Error struct {
 	Next     string `json:"next,omitempty"`
 	// Remedy is what Next comes to, for a face that has a button for it.
 	Remedy Remedy `json:"remedy,omitempty"`
-	Cause  string `json:"cause,omitempty"`
+	// Topic names what the sentence tells of, and Other the other device in it; "" where no face needs to know.
+	Topic Topic  `json:"topic,omitempty"`
+	Other string `json:"other,omitempty"`
+	Cause string `json:"cause,omitempty"`
 }
 
 // Error is the sentence and the next step.

@@ -45,21 +45,21 @@ func Why(f Facts) *api.Error {
 	switch {
 	case !f.Room && f.State != baton.Given:
 		return &api.Error{Code: api.CodeSpace, Sentence: fmt.Sprintf("%s stands still: this device's disk is too full to hand it over.", f.VM),
-			Next: "Free some space on this device; then it goes on by itself.", Remedy: api.RemedyWait}
+			Next: "Free some space on this device; then it goes on by itself.", Remedy: api.RemedyWait, Topic: api.TopicNoRoom, Other: f.Other}
 	case !f.Linked && f.State == baton.Given:
 		return &api.Error{Code: api.CodeUnreachable, Sentence: fmt.Sprintf("%s stands still here: the connection to %s was lost while it was handed over.", f.VM, f.Other),
-			Next: fmt.Sprintf("It goes on there, or here, when the two see each other again. If %s is lost, have it here: %s", f.Other, force), Remedy: api.RemedyTake}
+			Next: fmt.Sprintf("It goes on there, or here, when the two see each other again. If %s is lost, have it here: %s", f.Other, force), Remedy: api.RemedyTake, Topic: api.TopicGivenAway, Other: f.Other}
 	case !f.Linked && f.State == baton.Loaded:
 		return &api.Error{Code: api.CodeUnreachable, Sentence: fmt.Sprintf("The connection to %s was lost while %s was handed over: it goes on there, or here when the two see each other again.", f.Other, f.VM),
-			Next: fmt.Sprintf("If %s is lost, have it here: %s", f.Other, force), Remedy: api.RemedyTake}
+			Next: fmt.Sprintf("If %s is lost, have it here: %s", f.Other, force), Remedy: api.RemedyTake, Topic: api.TopicTaking, Other: f.Other}
 	case f.For < Patience:
 		return nil
 	case f.State == baton.Given || f.State == baton.Loaded:
 		return &api.Error{Code: api.CodeBusy, Sentence: fmt.Sprintf("%s stands still: %s doesn't go on with the hand-over.", f.VM, f.Other),
-			Next: fmt.Sprintf("Look what %s says: its disk may be full. When it can, the VM goes on by itself.", f.Other), Remedy: api.RemedyWait}
+			Next: fmt.Sprintf("Look what %s says: its disk may be full. When it can, the VM goes on by itself.", f.Other), Remedy: api.RemedyWait, Topic: api.TopicWaits, Other: f.Other}
 	default:
 		return &api.Error{Code: api.CodeInternal, Sentence: fmt.Sprintf("%s stands still: the hand-over can't be written down here.", f.VM),
-			Next: "Check this device's disk; the engine's log has the cause. It is tried again until it works.", Remedy: api.RemedyWait}
+			Next: "Check this device's disk; the engine's log has the cause. It is tried again until it works.", Remedy: api.RemedyWait, Topic: api.TopicUnwritten, Other: f.Other}
 	}
 }
 
@@ -68,11 +68,11 @@ func serves(f Facts) *api.Error {
 	switch {
 	case !f.Linked:
 		return &api.Error{Code: api.CodeUnreachable, Sentence: fmt.Sprintf("%s went to %s, some of its memory is still here, and the connection was lost: it may stand still there.", f.VM, f.Other),
-			Next: "Keep this device on: the rest of the memory leaves by itself when the two see each other again, and would be lost with it.", Remedy: api.RemedyWait}
+			Next: "Keep this device on: the rest of the memory leaves by itself when the two see each other again, and would be lost with it.", Remedy: api.RemedyWait, Topic: api.TopicServesLost, Other: f.Other}
 	case f.For < Patience:
 		return nil
 	default:
 		return &api.Error{Code: api.CodeBusy, Sentence: fmt.Sprintf("%s runs on %s, and some of its memory is still here.", f.VM, f.Other),
-			Next: "Keep this device on until that has left, which it does by itself: it would be lost with it.", Remedy: api.RemedyWait}
+			Next: "Keep this device on until that has left, which it does by itself: it would be lost with it.", Remedy: api.RemedyWait, Topic: api.TopicServes, Other: f.Other}
 	}
 }

@@ -183,8 +183,8 @@ func (g *gui) openGrowDisk(a act) {
 	least := bytes>>30 + 1
 	room := number(strconv.FormatInt(least-1+max(least/2, 10), 10), least, maxDiskGiB)
 	item := widget.NewFormItem(t("create.disk"), room)
-	item.HintText = t("disks.grow.hint")
-	d := dialog.NewForm(t("disks.grow.title", "Disk", name, "Size", size(bytes)), t("button.grow-disk"), t("button.cancel"), []*widget.FormItem{item}, func(yes bool) {
+	item.HintText = t("disks.grow.hint", "Size", size(bytes))
+	d := dialog.NewForm(t("disks.grow.title", "Disk", name), t("button.grow-disk"), t("button.cancel"), []*widget.FormItem{item}, func(yes bool) {
 		gib, err := whole(room.Text, least, maxDiskGiB)
 		if !yes || err != nil {
 			return

@@ -202,7 +202,7 @@ func TestResetAndDeleteAskFirst(t *testing.T) {
 	b.engine.say(func(st *api.Status) { withPoints(st, testNow); st.VMs[0].State = api.VMSuspended })
 	b.up()
 	b.do(act{Verb: verbRemoveVM, ID: "w"})
-	b.see("Delete Work?", "40 GiB", "It is suspended", "restore points", "Can't be reached now: Attic")
+	b.see("Delete Work?", "40 GiB", "It is suspended", "restore points", "Attic can't be reached now")
 	b.tap("Delete")
 	next(t, b.engine, "remove w")
 	b.turn()

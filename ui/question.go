@@ -16,8 +16,8 @@ type question struct {
 	no  *widget.Button
 }
 
-// longSize is for those with facts to read, which scroll where it isn't enough; shortSize for the rest.
-var longSize, shortSize = fyne.NewSize(540, 460), fyne.NewSize(500, 340)
+// longSize is for those with facts to read, which scroll where it isn't enough; smallSize for a few words, shortSize for the rest.
+var longSize, shortSize, smallSize = fyne.NewSize(540, 460), fyne.NewSize(500, 340), fyne.NewSize(480, 240)
 
 // openQuestion shows content. yes is called at most once; the dialog closes before, unless stay.
 func (g *gui) openQuestion(title string, content fyne.CanvasObject, size fyne.Size, label string, stay bool, yes func()) *question {

@@ -21,7 +21,7 @@ func TestWhatIsToBeDoneHasAButton(t *testing.T) {
 		"a switch came to nothing": {vm: api.VM{Owner: "you", State: api.VMRunning, Switch: &api.Switch{Phase: api.PhaseFailed, To: "me"}}, connected: true,
 			remedy: api.RemedySwitch, pressed: func(r vmRow) button { return r.Switch }, verb: verbSwitch},
 		"a switch came to nothing, where the VM stays": {vm: api.VM{Here: true, Owner: "me", State: api.VMRunning, Switch: &api.Switch{Phase: api.PhaseFailed, From: "me", To: "you"}}, connected: true,
-			remedy: api.RemedySwitch, pressed: func(r vmRow) button { return r.Anyway }, verb: verbSend},
+			remedy: api.RemedySwitch, pressed: func(r vmRow) button { return r.Ways[0] }, verb: verbSend},
 		"the memory was lost": {vm: api.VM{Here: true, Owner: "me", State: api.VMStopped},
 			remedy: api.RemedyStart, pressed: func(r vmRow) button { return r.Main }, verb: verbStart},
 		"a full disk stopped the guest": {vm: api.VM{Here: true, Owner: "me", State: api.VMPaused},
@@ -84,7 +84,7 @@ func TestWhatIsToBeDoneIsDone(t *testing.T) {
 		failed(vm, "L")
 	}, "Send it again", `switch w to "L"`)
 	press(func(vm *api.VM) { mine(vm, api.VMStopped, api.RemedyStart, api.TopicFell) }, "Start", "start w")
-	b.see("Start it again: Start")
+	b.see("Start it again.")
 	press(func(vm *api.VM) { mine(vm, api.VMPaused, api.RemedyResume, api.TopicUnwritable) }, "Resume", "resume w")
-	b.see("then let it go on: Resume")
+	b.see("then press Resume.")
 }

@@ -58,6 +58,8 @@ type vmCard struct {
 	replica *widget.Label
 	toHere  *actButton
 	take    *actButton
+	ways    []*actButton
+	wayRow  fyne.CanvasObject // of ways
 	main    *actButton
 	more    *widget.Button
 	moving  *progressBox
@@ -78,6 +80,7 @@ func newVMCard(do doer) *vmCard {
 		replica: caption("", widget.LowImportance),
 		toHere:  newActButton(do, widget.HighImportance),
 		take:    newActButton(do, widget.MediumImportance),
+		ways:    []*actButton{newActButton(do, widget.MediumImportance), newActButton(do, widget.MediumImportance)},
 		main:    newActButton(do, widget.HighImportance),
 		moving:  newProgressBox(do),
 		problem: prose("", widget.DangerImportance),
@@ -86,6 +89,8 @@ func newVMCard(do doer) *vmCard {
 		points:  text("", theme.SizeNameCaptionText, widget.LowImportance, false),
 		checked: caption("", widget.LowImportance),
 	}
+	c.wayRow = inset(container.NewHBox(c.ways[0].w, c.ways[1].w))
+	c.wayRow.Hide()
 	c.points.Hide()
 	c.checked.Hide()
 	c.more = widget.NewButtonWithIcon("", theme.MoreHorizontalIcon(), c.openMenu)
@@ -95,7 +100,7 @@ func newVMCard(do doer) *vmCard {
 	buttons := container.NewCenter(container.NewHBox(c.toHere.w, c.take.w, c.main.w, c.more))
 	head := container.NewBorder(nil, nil, nil, buttons, lines(c.name, c.where))
 	c.panel = newPanel(container.New(layout.NewCustomPaddedVBoxLayout(-4),
-		head, lines(c.detail, c.replica, c.checked, c.points), c.moving.box, lines(c.problem, c.next), c.sides.box))
+		head, lines(c.detail, c.replica, c.checked, c.points), c.moving.box, lines(c.problem, c.next), c.wayRow, c.sides.box))
 	return c
 }
 
@@ -112,21 +117,38 @@ func (c *vmCard) set(r vmRow) {
 	if !r.Switch.Enabled && !r.Here && r.Switch.Hint != "" && r.Bar == nil && r.Conflict == nil && r.Take.Label == "" {
 		replica = r.Switch.Hint
 	}
+	importance := widget.LowImportance
+	if r.Leave {
+		importance = widget.WarningImportance
+	}
+	if c.replica.Importance != importance {
+		c.replica.Importance = importance
+		c.replica.Refresh()
+	}
 	setText(c.replica, replica)
 	sw := r.Switch
 	if r.Here || r.Take.Label != "" || r.Conflict != nil {
 		sw = button{}
 	}
 	c.toHere.set(sw)
-	if r.Take.Label == "" {
-		r.Take = r.Anyway
-	}
 	c.take.set(r.Take)
 	c.main.set(r.Main)
 	if len(r.More) > 0 {
 		c.more.Show()
 	} else {
 		c.more.Hide()
+	}
+	for i, b := range c.ways {
+		next := button{}
+		if i < len(r.Ways) {
+			next = r.Ways[i]
+		}
+		b.set(next)
+	}
+	if len(r.Ways) > 0 {
+		c.wayRow.Show()
+	} else {
+		c.wayRow.Hide()
 	}
 	c.moving.set(r.Bar)
 	c.sides.set(r.Conflict)
@@ -176,6 +198,7 @@ func newProgressBox(do doer) *progressBox {
 	}
 	p.box = container.NewBorder(nil, nil, nil, container.NewCenter(p.cancel.w),
 		container.New(layout.NewCustomPaddedVBoxLayout(-4), p.title, inset(p.bar.box), p.detail, p.why))
+	p.title.Truncation, p.title.Wrapping = fyne.TextTruncateOff, fyne.TextWrapWord
 	p.why.Wrapping = fyne.TextWrapWord
 	p.why.Hide()
 	p.box.Hide()

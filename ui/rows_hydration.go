@@ -10,12 +10,14 @@ import (
 // hydration shows how far a VM's disk is from being whole after a switch, and who mustn't leave before it is. A switch has the bar before it.
 func (m *index) hydration(vm *api.VM, r *vmRow, now time.Time) {
 	if l := vm.Lending; l != nil && vm.Conflict == nil {
+		r.Leave = true
 		switch {
 		case l.Memory:
 			r.Replica = t("trailing.serving", "Device", l.ToName)
 		case l.Remaining > 0 && l.Silent:
 			r.Replica = t("hydration.lending-silent", "Device", l.ToName, "Size", size(l.Remaining))
 		case l.Remaining > 0 && !l.Needed:
+			r.Leave = false
 			r.Replica = t("hydration.lending-also", "Device", l.ToName, "Size", size(l.Remaining))
 		case l.Remaining > 0:
 			r.Replica = t("hydration.lending-left", "Device", l.ToName, "Size", size(l.Remaining))
@@ -55,8 +57,8 @@ func (m *index) hydration(vm *api.VM, r *vmRow, now time.Time) {
 	}
 	if h.Waiting {
 		m.offerRollback(vm, r, needed)
-	} else if len(needed) > 0 {
-		r.Replica = t("hydration.needed", "Devices", list(needed))
+	} else if len(needed) > 0 && vm.Trailing == nil { // that has the harder words
+		r.Replica, r.Leave = t("hydration.needed", "Devices", list(needed)), true
 	}
 }
 
@@ -66,7 +68,7 @@ func (m *index) trailing(vm *api.VM, r *vmRow) {
 	if x == nil {
 		return
 	}
-	r.Replica = t("trailing.needed", "Device", x.FromName)
+	r.Replica, r.Leave = t("trailing.needed", "Device", x.FromName), true
 	if x.Waiting && r.Problem == nil {
 		r.Mood = moodTrouble
 		r.Problem = &message{Title: t("trailing.waits", "VM", vm.Name), Text: t("trailing.waits-for", "Device", x.FromName), Trouble: true}

@@ -66,9 +66,9 @@ func switchFailed(sw *api.Switch) *message {
 	if sw.OfferPause == 0 {
 		return switchTold(sw)
 	}
-	next := t("switch.busy.next", "Button", t("button.anyway"))
+	next := t("switch.busy.next")
 	if slices.Contains(sw.Offers, api.WaySuspend) {
-		next += " " + t("switch.busy.suspended", "Button", t("button.suspended"))
+		next += " " + t("switch.busy.suspended")
 	}
 	return &message{Title: t("switch.busy", "VM", sw.VMName, "Device", sw.FromName, "Pause", pause(sw.Estimate.Pause), "Allowed", pause(sw.AllowedPause),
 		"Memory", size(sw.Estimate.Memory), "Rate", rate(sw.Estimate.Rate)), Text: next, Trouble: true}
@@ -81,21 +81,15 @@ func (m *index) otherWays(vm *api.VM, r *vmRow) {
 		return
 	}
 	if vm.Here && r.Bar == nil && sw.To != m.st.Device.ID && sw.Error != nil && sw.Error.Remedy == api.RemedySwitch && m.connected(sw.To) && vm.Conflict == nil {
-		r.Anyway = button{Act: act{Verb: verbSend, ID: vm.ID, Sub: sw.To}, Label: t("button.send-again"), Enabled: m.up && !m.asked[vm.ID]}
+		r.Ways = append(r.Ways, button{Act: act{Verb: verbSend, ID: vm.ID, Sub: sw.To}, Label: t("button.send-again"), Enabled: m.up && !m.asked[vm.ID]})
 	}
 	if !r.Switch.Enabled || sw.To != m.st.Device.ID {
 		return
 	}
 	if sw.OfferPause > 0 {
-		r.Anyway = button{Act: act{Verb: verbAnyway, ID: vm.ID, Pause: sw.OfferPause}, Label: t("button.anyway"), Enabled: !m.asked[vm.ID]}
+		r.Ways = append(r.Ways, button{Act: act{Verb: verbAnyway, ID: vm.ID, Pause: sw.OfferPause}, Label: t("button.anyway"), Enabled: !m.asked[vm.ID]})
 	}
-	if !slices.Contains(sw.Offers, api.WaySuspend) {
-		return
+	if slices.Contains(sw.Offers, api.WaySuspend) {
+		r.Ways = append(r.Ways, button{Act: act{Verb: verbSuspended, ID: vm.ID}, Label: t("button.suspended"), Enabled: !m.asked[vm.ID]})
 	}
-	b := button{Act: act{Verb: verbSuspended, ID: vm.ID}, Label: t("button.suspended"), Enabled: !m.asked[vm.ID]}
-	if r.Main.Label == "" && r.Anyway.Label == "" { // three don't fit
-		r.Main = b
-		return
-	}
-	r.More = append([]button{b}, r.More...)
 }

@@ -76,7 +76,7 @@ func syncScenes(now time.Time) map[string]func(*api.Status) {
 		"given-away": func(st *api.Status) {
 			ownerGone(st, now)
 			st.VMs[0].State, st.VMs[0].Switch = api.VMSwitching, switching()
-			st.VMs[0].Switch.Phase = api.PhaseHandOff
+			st.VMs[0].Switch.Phase, st.VMs[0].Switch.CanEnd, st.VMs[0].Switch.Rate, st.VMs[0].Switch.ETA = api.PhaseHandOff, false, 0, 0
 			st.VMs[0].Problem = &api.Error{Code: api.CodeUnreachable, Sentence: "Work stands still here.", Next: "Wait.", Remedy: api.RemedyTake, Topic: api.TopicGivenAway, Other: "Laptop"}
 		},
 		"fell": func(st *api.Status) {

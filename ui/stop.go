@@ -6,8 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"fyne.io/fyne/v2/dialog"
-
 	"tagalong.org/tagalong/app/api"
 )
 
@@ -47,15 +45,7 @@ func (g *gui) confirmReset(vm string) {
 
 // confirm asks a question that fits into a few words.
 func (g *gui) confirm(title, text, yes, no string, do func()) {
-	g.show()
-	d := dialog.NewConfirm(title, text, func(is bool) {
-		if is {
-			do()
-		}
-	}, g.win.win)
-	d.SetConfirmText(yes)
-	d.SetDismissText(no)
-	d.Show()
+	g.openQuestion(title, paragraphs(strings.Split(text, "\n\n")...), smallSize, yes, false, do).no.SetText(no)
 }
 
 // confirmRemoveVM says what goes with a VM, and asks.
@@ -88,7 +78,7 @@ func removalTexts(vm *api.VM) []string {
 		}
 	}
 	if len(away) > 0 {
-		texts = append(texts, t("remove-vm.away", "Devices", strings.Join(away, ", ")))
+		texts = append(texts, tn("remove-vm.away", len(away), "Devices", list(away)))
 	}
 	return texts
 }

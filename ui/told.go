@@ -25,8 +25,8 @@ func told(e *api.Error, topic api.Topic, vm, from, to string) *message {
 	title := "told." + string(topic)
 	next := title + ".next"
 	args := []any{"VM", vm, "From", from, "To", to, "Other", e.Other, "Sentence", e.Sentence, "Next", e.Next,
-		"Start", t("button.start"), "Resume", t("button.resume"), "Force", t("button.force"), "Take", t("button.take"),
-		"Points", t("button.points"), "Suspended", t("button.suspended")}
+		"Resume", t("button.resume"), "Force", t("button.force"), "Take", t("button.take"),
+		"Points", t("button.points")}
 	m := &message{Title: t(title, args...), Text: t(next, args...), Trouble: true}
 	if m.Title == title || m.Text == next { // a newer engine's
 		return errorMessage(e)

@@ -138,6 +138,7 @@ type vmRow struct {
 	Where   string // "Running on Laptop"
 	Detail  string // what it is made of
 	Replica string // how this device's copy stands, when the VM is elsewhere
+	Leave   bool   // Replica says which device mustn't be switched off
 	// Verified says when its disk was last compared with its copies, and how far that is now; "" where that isn't known.
 	Verified string
 	Mood     mood
@@ -147,8 +148,8 @@ type vmRow struct {
 	More     []button // the rest
 	Bar      *progress
 	Problem  *message
-	// Anyway is what is left after a switch that came to nothing: with the pause that it would have taken, or sent again from here.
-	Anyway button
+	// Ways are what is left after a switch that came to nothing: with the pause that it would have taken, suspended, or sent again from here. Two at most.
+	Ways []button
 	// Take is shown in place of Switch: to take over where the owner can't be asked, to roll back where the rest of the disk doesn't come.
 	Take      button
 	Conflict  *conflictRow

@@ -16,8 +16,8 @@ func TestBringingAVMSuspended(t *testing.T) {
 		sw.Estimate.Pause, sw.Offers = 40*time.Second, []api.Way{api.WaySuspend}
 		sw.Error = &api.Error{Code: api.CodeConflict, Sentence: "Work would have to stand still for about 40 s."}
 	})
-	b.see("Or have it suspended for the way: Bring it suspended… in the menu.", "Switch anyway")
-	b.gui.do(b.view.VMs[0].More[0].Act)
+	b.see("Or have it suspended for the way.", "Switch anyway")
+	b.tap("Bring it suspended…")
 	b.see("Bring Work suspended?", "Until then it stands still")
 	b.tap("Bring it suspended")
 	next(t, b.engine, `switch w to "" by suspend`)

@@ -66,13 +66,13 @@ func (v *vm) wake(ctx context.Context, guest hypervisor.Guest) error {
 	}
 	switch state {
 	case hypervisor.StateRunning:
-		return errConflict(v.name()+" is running already.", "")
+		return errConflict(v.name()+" is running already.", fmt.Sprintf("See its screen with: tagalong vm open %q", v.name()))
 	case hypervisor.StatePaused, hypervisor.StateIOError:
 		err := v.letRun(ctx, guest)
 		v.noteGuest(guest)
 		return err
 	default:
-		return errConflict(fmt.Sprintf("%s can't go on: it is %s.", v.name(), state), "Stop it with --force and start it again.")
+		return errConflict(fmt.Sprintf("%s can't go on: it is %s.", v.name(), state), fmt.Sprintf("Turn it off (tagalong vm stop %q --force) and start it again.", v.name()))
 	}
 }
 
@@ -182,7 +182,7 @@ func (e *Engine) SuspendVM(ctx context.Context, name string) error {
 	defer v.end(opSuspend)
 	guest := v.currentGuest()
 	if guest == nil {
-		return errConflict(v.name()+" isn't running.", "")
+		return v.errNotRunning()
 	}
 	if id, sees := v.seesPoint(); sees {
 		return errSeesPoint(v.name(), id)

@@ -24,7 +24,7 @@ func (e *Engine) CheckSwitch(ctx context.Context, req api.SwitchVM) (*api.Prefli
 	}
 	from := v.ownerID()
 	if from == to {
-		return nil, errConflict(fmt.Sprintf("%s is on %s already.", v.name(), e.deviceName(to)), "")
+		return nil, v.errThere(to)
 	}
 	found, err := v.checkSwitch(from, to, func(id string) preflight.Device {
 		if id != e.host.ID() {

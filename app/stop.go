@@ -40,7 +40,7 @@ func (e *Engine) StopVM(ctx context.Context, name string, force bool) error {
 		}
 	}
 	if guest == nil {
-		return errConflict(v.name()+" isn't running.", "")
+		return v.errNotRunning()
 	}
 	if !force {
 		return v.shutDown(ctx, guest)
@@ -50,6 +50,10 @@ func (e *Engine) StopVM(ctx context.Context, name string, force bool) error {
 	}
 	v.dropGuest(guest)
 	return nil
+}
+
+func (v *vm) errNotRunning() error {
+	return errConflict(v.name()+" isn't running.", fmt.Sprintf("See how it is with: tagalong vm show %q", v.name()))
 }
 
 // stopping says that the guest was asked to shut itself down.
@@ -65,7 +69,7 @@ func (v *vm) shutDown(ctx context.Context, guest hypervisor.Guest) error {
 	asked, cancel := context.WithTimeout(ctx, v.e.powerDown)
 	defer cancel()
 	if state, err := guest.State(asked); err != nil || state != hypervisor.StateRunning {
-		return errConflict(v.name()+" stands still, so it can't shut itself down.", "Let it go on (tagalong vm start), or stop it with --force.")
+		return errConflict(v.name()+" stands still, so it can't shut itself down.", fmt.Sprintf("Let it go on first (tagalong vm resume %q), or turn it off at once: tagalong vm stop %q --force", v.name(), v.name()))
 	}
 	if err := guest.PowerDown(asked); err != nil {
 		return explainFailed(v.name()+" couldn't be asked to shut down.", err)
@@ -79,7 +83,7 @@ func (v *vm) shutDown(ctx context.Context, guest hypervisor.Guest) error {
 	case <-v.e.ctx.Done():
 	}
 	if ctx.Err() != nil || v.e.ctx.Err() != nil {
-		return &api.Error{Code: api.CodeCancelled, Sentence: "Not waited for any longer. " + v.name() + " may still be shutting down."}
+		return &api.Error{Code: api.CodeCancelled, Sentence: "Not waited for any longer. " + v.name() + " may still be shutting down.", Next: "See how it is with: tagalong vm list"}
 	}
 	return &api.Error{Code: api.CodeUnanswered, Sentence: fmt.Sprintf("%s was asked to shut down %d seconds ago and still runs.", v.name(), int(v.e.powerDown.Seconds())),
 		Next: fmt.Sprintf("Shut it down from inside, or turn it off at once, which loses what it hasn't written to its disk: tagalong vm stop %q --force", v.name())}
@@ -100,7 +104,7 @@ func (e *Engine) ResetVM(ctx context.Context, name string) error {
 	defer v.end(opReset)
 	guest := v.currentGuest()
 	if guest == nil {
-		return errConflict(v.name()+" isn't running.", fmt.Sprintf("Start it with: tagalong vm start %q", v.name()))
+		return v.errNotRunning()
 	}
 	state, err := guest.State(ctx)
 	if err != nil {

@@ -84,7 +84,8 @@ func (v *vm) suspend(ctx context.Context, j *job, guest hypervisor.Guest, device
 		back, cancel := context.WithTimeout(context.WithoutCancel(ctx), actionTimeout)
 		defer cancel()
 		if stands := v.goOnAfterAll(back, guest, w); stands != nil {
-			return fmt.Errorf("%w (it wasn't suspended: %v)", stands, err)
+			return &api.Error{Code: api.CodeInternal, Sentence: v.name() + " couldn't be suspended, and stands still.",
+				Next: fmt.Sprintf("Let it go on: tagalong vm resume %q", v.name()), Cause: fmt.Sprintf("%v (it wasn't suspended: %v)", stands, err)}
 		}
 		return v.explainSuspend(err)
 	}

@@ -31,7 +31,7 @@ func (e *Engine) Switch(ctx context.Context, req api.SwitchVM) (*api.Switch, err
 	}
 	owner := v.ownerID()
 	if owner == to {
-		return nil, errConflict(fmt.Sprintf("%s is on %s already.", v.name(), e.deviceName(to)), "")
+		return nil, v.errThere(to)
 	}
 	chosen := false
 	if req.Way == api.WayChosen && req.Pause == 0 {
@@ -54,6 +54,10 @@ func (e *Engine) Switch(ctx context.Context, req api.SwitchVM) (*api.Switch, err
 	return v.sendTo(ctx, to, wish{pause: req.Pause, way: req.Way})
 }
 
+func (v *vm) errThere(device string) error {
+	return errConflict(fmt.Sprintf("%s is on %s already.", v.name(), v.e.deviceName(device)), fmt.Sprintf("Send it to another device by naming that: tagalong switch %q --to DEVICE", v.name()))
+}
+
 // take asks the owner for the VM. w is how it is to come, this once.
 func (v *vm) take(ctx context.Context, w wish) (*api.Switch, error) {
 	if err := v.decided(); err != nil {
@@ -61,7 +65,7 @@ func (v *vm) take(ctx context.Context, w wish) (*api.Switch, error) {
 	}
 	owner := v.ownerID()
 	if owner == v.e.host.ID() || owner == "" {
-		return nil, errConflict(fmt.Sprintf("%s is on this device already.", v.name()), "")
+		return nil, v.errThere(v.e.host.ID())
 	}
 	if !v.e.awaitLink(ctx, owner) {
 		return nil, v.errAway()
@@ -149,7 +153,7 @@ func (e *Engine) CancelSwitch(ctx context.Context, id string) error {
 	}
 	e.mu.Unlock()
 	if found == nil {
-		return &api.Error{Code: api.CodeNotFound, Sentence: "There is no such switch under way."}
+		return &api.Error{Code: api.CodeNotFound, Sentence: "There is no such switch under way.", Next: "See what is with: tagalong status"}
 	}
 	if c := found.carried(); c != nil {
 		c.callOff()

@@ -55,7 +55,7 @@ func errDiskTooLarge() error {
 }
 
 func errTooManyDisks() error {
-	return errConflict(fmt.Sprintf("A VM can have %d disks at most.", maxDisks), "Enlarge one of them instead: tagalong disk grow")
+	return errConflict(fmt.Sprintf("A VM can have %d disks at most.", maxDisks), "Enlarge one of them instead: tagalong disk grow --help")
 }
 
 // explainTable makes a sentence of why a table can't become what was asked for.
@@ -66,7 +66,7 @@ func explainTable(what string, err error) error {
 	case errors.Is(err, volumes.ErrName):
 		return &api.Error{Code: api.CodeUsage, Sentence: fmt.Sprintf("%q can't be the disk's name.", what), Next: "Use up to 64 letters that no other disk of the VM is called."}
 	case errors.Is(err, volumes.ErrFirst):
-		return errConflict("The first disk can't be removed: it is the one that the VM boots from.", "To delete the whole VM: tagalong vm delete")
+		return errConflict("The first disk can't be removed: it is the one that the VM boots from.", "To delete the whole VM: tagalong vm remove")
 	case errors.Is(err, volumes.ErrSmaller):
 		return &api.Error{Code: api.CodeUsage, Sentence: "A disk can't become smaller.", Next: "Give a size that is larger than what it has."}
 	case errors.Is(err, volumes.ErrUnknown):

@@ -145,7 +145,7 @@ func shots(now time.Time) map[string]shot {
 		st.VMs[0].Here, st.VMs[0].Owner, st.VMs[0].OwnerName, st.VMs[0].State = true, "D", "Desk", api.VMPaused
 		st.VMs[0].Replicas = st.VMs[0].Replicas[1:]
 		st.VMs[0].Replicas[0].State = api.ReplicaOwner
-		st.VMs[0].Problem = &api.Error{Code: api.CodeSpace, Sentence: "The disk of this PC is full, so Work waits.", Next: "Free some space; Work then goes on by itself."}
+		st.VMs[0].Problem = &api.Error{Code: api.CodeSpace, Sentence: "Work stands still because its disk can't be written.", Next: "Free some space.", Remedy: api.RemedyResume, Topic: api.TopicUnwritable}
 	})
 	with("full-disk", func(st *api.Status) {
 		st.Problem = &api.Error{Code: api.CodeSpace, Sentence: "This device's disk is full: VMs here stand still when they write, and can't be moved or changed.",

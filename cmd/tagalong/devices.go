@@ -15,8 +15,8 @@ func newDevices(c *cli) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "devices",
 		Aliases: []string{"device"},
-		Short:   "List the devices of your fleet and where they are, say where one is, or remove one",
-		Example: "  tagalong devices\n  tagalong devices site laptop Home\n  tagalong devices remove laptop",
+		Short:   "List the devices of your fleet and where they are, say where one is or what network it has, or remove one",
+		Example: "  tagalong devices\n  tagalong devices site laptop Home\n  tagalong devices bridge br0\n  tagalong devices remove laptop",
 	}
 	group(cmd, newDevicesSite(c), newDevicesBridge(c), newDevicesRemove(c))
 	asJSON := jsonFlag(cmd)

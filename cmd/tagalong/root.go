@@ -54,8 +54,8 @@ func newRoot(c *cli) *cobra.Command {
 		Short: "Your desktop tags along with you",
 		Long: `Tagalong runs your desktop in a virtual machine that follows you from PC to PC.
 
-Without a verb it opens the tray. All verbs but "engine" and "disk" talk to the engine that
-runs on this device.`,
+Without a verb it opens the tray. Nearly all verbs talk to the engine that runs on this
+device; "engine" is that engine, and most of "disk" needs none.`,
 		Example: `  tagalong engine            run the engine in this terminal
   tagalong pair              let another device join this one
   tagalong switch            bring the desktop here

@@ -20,32 +20,36 @@ func newSwitch(c *cli) *cobra.Command {
 		Long: `Move a VM to this device, or to the one named with --to. A running VM keeps
 running and takes its memory along. The VM needs no name if there is only one.
 
-At the end it stands still, usually for less than 300 ms. If it writes memory faster than
-the connection carries it, it is slowed down, then it may stand still for 1 s, then for
-3 s; each step says why. If that isn't enough either, it stays where it is, and you
-read for how long it would have stood still: --pause allows that.
+At the end it stands still, usually for less than 300 ms. If it writes memory faster
+than the connection carries it, it is slowed down, then it may stand still for 1 s,
+then for 3 s; each step says why. If that isn't enough either, it stays where it is,
+and you read for how long it would have stood still: --pause allows that.
 
---way says how it moves: teleport is the above; with suspend it is suspended, its memory goes
-along with its disk, and it goes on there: this is chosen by itself
-for an hour after a teleport was too slow; with postcopy it goes on there at once and its memory
-comes after it, which is lost if the device that it left dies meanwhile. What this
-version can't do yet, it says.
+--way says how a running VM moves:
+
+  teleport  as above.
+  suspend   it is suspended, its memory goes along with its disk, and it goes on there.
+            For an hour after a teleport was too slow, this is chosen by itself.
+  postcopy  it goes on there at once, and its memory comes after it. What is open in
+            it is lost if the device that it left dies before all of that is there.
 
 Ctrl-C asks to cancel, which works until the last moments; a second Ctrl-C leaves
 the switch to itself.
 
-With --check nothing is moved: it says what stands in the way (another processor, too little memory,
-an older QEMU, ...), what to do about it, and which way is left; and once its memory has been on its
-way between the two, what each way would take.
+With --check nothing is moved: it says what stands in the way (another processor, too
+little memory, an older QEMU, ...), what to do about it, and which way is left; and
+once its memory has been on its way between the two, what each way would take.
 
-If the VM's owner is lost or can't be reached, --force takes the VM over without asking
-it. First it says what may be lost. If the owner comes back with something newer, nothing
-is overwritten: you choose, see "tagalong conflict". --yes doesn't ask, and prints all the same.`,
+If the VM's owner is lost or can't be reached, --force takes the VM over without
+asking it. First it says what may be lost. If the owner comes back with something
+newer, nothing is overwritten: you choose, see "tagalong conflict". --yes doesn't ask,
+and prints all the same.`,
 		Example: `  tagalong switch
   tagalong switch Work --to laptop
   tagalong switch Work --check
   tagalong switch Work --pause 20s
   tagalong switch Work --way suspend
+  tagalong switch Work --way postcopy
   tagalong switch --force Work --start`,
 		Args:              between(0, 1),
 		ValidArgsFunction: c.completeFirst(vmNames),
@@ -58,7 +62,7 @@ is overwritten: you choose, see "tagalong conflict". --yes doesn't ask, and prin
 	check := cmd.Flags().Bool("check", false, "only say what stands in the way")
 	asJSON := jsonFlag(cmd)
 	pause := cmd.Flags().Duration("pause", 0, "for how long it may stand still, this once (default: as set with vm set --pause)")
-	way := cmd.Flags().String("way", "", "how a running VM moves: teleport, postcopy or suspend (default: chosen)")
+	way := cmd.Flags().String("way", "", "the `way` in which a running VM moves: teleport, suspend or postcopy (default: chosen)")
 	registerCompletion(cmd, "way", cobra.FixedCompletions([]string{string(api.WayTeleport), string(api.WayPostCopy), string(api.WaySuspend)}, cobra.ShellCompDirectiveNoFileComp))
 	registerCompletion(cmd, "to", c.completer(deviceNames))
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {

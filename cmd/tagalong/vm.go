@@ -25,7 +25,10 @@ func newVM(c *cli) *cobra.Command {
   tagalong vm start Work`,
 	},
 		newVMCreate(c), newVMImport(c), newVMSeed(c), newVMList(c), newVMShow(c),
-		newVMAct(c, &cobra.Command{Use: "start VM", Short: "Start a VM on this device", Example: "  tagalong vm start Work"}, (*api.Client).StartVM),
+		newVMAct(c, &cobra.Command{Use: "start VM", Short: "Start a VM on this device",
+			Long: `Start a VM that this device has. One that is suspended goes on with its memory, and
+one that stands still goes on. To bring one from another device: tagalong switch.`,
+			Example: "  tagalong vm start Work"}, (*api.Client).StartVM),
 		newVMStop(c), newVMReset(c), newVMOpen(c),
 		newVMSuspend(c), newVMResume(c),
 		newVMSet(c), newVMRename(c), newVMRollback(c), newVMRemove(c),

@@ -18,7 +18,7 @@ func newVMStop(c *cli) *cobra.Command {
 		Use:   "stop VM",
 		Short: "Ask a VM's guest to shut down",
 		Long: `Ask the guest to shut down, as with a PC's power button, and wait until it has.
-If it hasn't after 90 seconds, it is asked whether the VM shall be turned off at
+If it hasn't after 90 seconds, you are asked whether the VM shall be turned off at
 once; without a terminal the VM goes on and the exit code is 14.
 
 With --force the VM is turned off at once, as if its plug were pulled: what the
@@ -55,11 +55,11 @@ from inside.`,
 func newVMRemove(c *cli) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "remove VM",
-		Short: "Delete a VM and its disk on every device",
-		Long: `Delete a VM, its disk and its restore points, on every device. A device that is
-away deletes what it has when it is back and hears of it; until then its copy
-stays on its drive. To keep a copy of the disk, save it before: tagalong disk
-export.`,
+		Short: "Delete a VM and its disks on every device",
+		Long: `Delete a VM that doesn't run, its disks and its restore points, on every device. A
+device that is away deletes what it has when it is back and hears of it; until then
+its copy stays on its drive. To keep a copy of a disk, save it before: tagalong
+disk export.`,
 		Example: "  tagalong vm remove Work",
 		Args:    between(1, 1),
 	}

@@ -30,6 +30,12 @@ func carries(t *testing.T, from, to *device, memory []byte) {
 		_, err := from.engine.dir.Local(carryKey(v.id))
 		return v.carried() == nil && err != nil
 	})
+	until(t, "the taker to have nothing under way", func() bool {
+		v := to.engine.vm(to.only())
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		return v.op == "" && !v.goesOn
+	})
 }
 
 // only is the ID of the device's one VM.

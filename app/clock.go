@@ -58,12 +58,17 @@ func (v *vm) tendClock(ctx context.Context, g hypervisor.Guest) {
 		v.noteAgent(g, "")
 		return
 	}
+	answers := false
 	for pause := 250 * time.Millisecond; ; pause = min(2*pause, 10*time.Second) {
 		err := v.setClock(ctx, socket)
 		switch {
 		case err == nil:
 			v.noteAgent(g, api.AgentAnswers)
 			return
+		case errors.Is(err, guestagent.ErrOff) || answers && errors.Is(err, guestagent.ErrRefused):
+			// A guest that has much to do, after a switch or when it starts, is as late each time. It has less to do later.
+			answers = true
+			v.noteAgent(g, api.AgentAnswers)
 		case errors.Is(err, guestagent.ErrRefused):
 			v.log.Warn("The guest's agent doesn't set its clock", "error", err)
 			v.noteAgent(g, api.AgentRefuses)
@@ -73,7 +78,11 @@ func (v *vm) tendClock(ctx context.Context, g hypervisor.Guest) {
 		case <-g.Exited():
 			return
 		case <-ctx.Done():
-			if v.e.ctx.Err() == nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			switch {
+			case v.e.ctx.Err() != nil || !errors.Is(ctx.Err(), context.DeadlineExceeded):
+			case answers:
+				v.log.Warn("The guest's clock was set, and is still off", "error", err)
+			default:
 				v.log.Info("No agent answers in the guest", "error", err)
 				v.noteAgent(g, api.AgentSilent)
 			}

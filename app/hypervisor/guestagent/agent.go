@@ -34,6 +34,8 @@ var (
 	ErrProtocol = errors.New("guestagent: not an agent")
 	// ErrRefused says that the agent doesn't do what it was asked for.
 	ErrRefused = errors.New("guestagent: refused")
+	// ErrOff says that the agent has set the clock, which is off all the same: a guest that is slow at the moment sets it late.
+	ErrOff = errors.New("guestagent: the clock is still off")
 )
 
 // Conn is a connection to an agent that has answered.

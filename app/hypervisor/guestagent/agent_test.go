@@ -60,7 +60,8 @@ type clockwork struct {
 	off   time.Duration
 	sets  int
 	stuck bool
-	stale string // said before every answer to a sync
+	slow  time.Duration // how late it sets the clock
+	stale string        // said before every answer to a sync
 }
 
 func (w *clockwork) answer(line string) string {
@@ -84,7 +85,7 @@ func (w *clockwork) answer(line string) string {
 	case "guest-set-time":
 		w.sets++
 		if !w.stuck {
-			w.off = time.Until(time.Unix(0, q.Arguments.Time))
+			w.off = time.Until(time.Unix(0, q.Arguments.Time)) - w.slow
 		}
 		return "{\"return\": {}}\n"
 	}
@@ -128,6 +129,16 @@ func TestAClockThatWillNotBeSet(t *testing.T) {
 	c := dial(t, agent(t, w.answer))
 	if _, _, err := c.SetClock(t.Context(), 20*time.Millisecond); !errors.Is(err, ErrRefused) || w.sets != tries {
 		t.Errorf("set %d times, %v", w.sets, err)
+	}
+}
+
+// A guest that has much to do sets its clock late: that isn't to refuse it.
+func TestAClockThatIsSetLate(t *testing.T) {
+	w := &clockwork{off: -time.Hour, slow: 300 * time.Millisecond}
+	c := dial(t, agent(t, w.answer))
+	_, after, err := c.SetClock(t.Context(), 20*time.Millisecond)
+	if !errors.Is(err, ErrOff) || w.sets != tries || after.Off.Abs() > time.Minute {
+		t.Errorf("set %d times, %+v, %v", w.sets, after, err)
 	}
 }
 

@@ -43,7 +43,8 @@ func (c *Conn) Compare(ctx context.Context) (Reading, error) {
 // wrong says that a clock is off for certain, and by more than tolerance.
 func (r Reading) wrong(tolerance time.Duration) bool { return r.Off.Abs() > tolerance+r.Within }
 
-// SetClock sets the guest's clock if it is off by more than tolerance, and returns how far it was off before and is now.
+// SetClock sets the guest's clock if it is off by more than tolerance, and returns how far it was off before and is now. Errors: ErrRefused, also if the agent
+// says that it has set a clock which it hasn't touched, ErrOff, ErrSilent, ErrProtocol.
 func (c *Conn) SetClock(ctx context.Context, tolerance time.Duration) (before, after Reading, err error) {
 	if before, err = c.Compare(ctx); err != nil {
 		return before, before, err
@@ -60,8 +61,11 @@ func (c *Conn) SetClock(ctx context.Context, tolerance time.Duration) (before, a
 			return before, after, err
 		}
 	}
-	if after.wrong(tolerance) {
-		return before, after, fmt.Errorf("%w: the clock is still off by %v", ErrRefused, after.Off)
+	switch {
+	case !after.wrong(tolerance):
+		return before, after, nil
+	case (after.Off - before.Off).Abs() <= before.Within+after.Within+tolerance:
+		return before, after, fmt.Errorf("%w: the clock is off by %v as before", ErrRefused, after.Off)
 	}
-	return before, after, nil
+	return before, after, fmt.Errorf("%w: by %v", ErrOff, after.Off)
 }

@@ -54,6 +54,10 @@ type PostCopier interface {
 	// until their hypervisor has noticed that the one before has ended. SendRest fails with ErrApart if that doesn't know how to go on.
 	SendRest(ctx context.Context) (io.ReadWriteCloser, error)
 	TakeRest(ctx context.Context) (io.ReadWriteCloser, error)
+	// CallBack ends, on the side that was left, a teleport whose stream has ended, so that the guest can go on here: this hypervisor has all of the memory
+	// still. What it sent is lost to the other side, which can never be given the rest: the caller knows that it never let the guest go on, and
+	// never will. It fails with ErrApart if this hypervisor doesn't know how to come to an end.
+	CallBack(ctx context.Context) error
 }
 
 // OutgoingApart is a guest's memory on its way, of which some may come after the guest. Closing its Stream ends only who carries it: the hypervisor

@@ -39,6 +39,7 @@ func consoleSocket(dir string) string { return filepath.Join(dir, "console.sock"
 func screenSocket(dir string) string  { return filepath.Join(dir, "screen.sock") }
 func agentSocket(dir string) string   { return filepath.Join(dir, "agent.sock") }
 func memorySocket(dir string) string  { return filepath.Join(dir, "memory.sock") }
+func urgentPipes(dir string) string   { return filepath.Join(dir, "urgent") }
 func pidFile(dir string) string       { return filepath.Join(dir, "qemu.pid") }
 func logFile(dir string) string       { return filepath.Join(dir, "qemu.log") }
 
@@ -51,6 +52,7 @@ type host struct {
 	netdev string // the network's other end; "" is QEMU's own user-mode network
 	spice  bool   // QEMU has SPICE for the screen
 	code   string // the UEFI's program
+	urgent bool   // an incoming one has a session for urgent commands on the pipes of urgentPipes
 }
 
 // argv is the command line of a VM. Everything the guest can see is a function of c alone.
@@ -68,6 +70,9 @@ func argv(c hypervisor.Config, h host, incoming bool) (args []string, err error)
 	}
 	if incoming {
 		args = append(args, "-S", "-incoming", "defer")
+		if h.urgent {
+			args = append(args, "-chardev", "pipe,id=urgent0,path="+escape(urgentPipes(c.Dir)), "-mon", "chardev=urgent0,mode=control")
+		}
 	}
 	return args, nil
 }

@@ -26,6 +26,7 @@ type guest struct {
 	cfg     hypervisor.Config
 	pid     int
 	qmp     *qmp.Client
+	urgent  *qmp.Client // nil if it has no session for urgent commands
 	exited  chan struct{}
 	changed chan struct{}
 
@@ -72,6 +73,7 @@ func (q *QEMU) start(ctx context.Context, c hypervisor.Config, incoming bool) (h
 		return nil, fmt.Errorf("qemu: %w", err)
 	}
 	defer files.close()
+	here.urgent = incoming && qmp.MakePipes(urgentPipes(c.Dir)) == nil // without, a killed engine's successor can do less for it
 	args, err := argv(c, here, incoming)
 	if err != nil {
 		return nil, err
@@ -111,8 +113,38 @@ func (q *QEMU) start(ctx context.Context, c hypervisor.Config, incoming bool) (h
 		<-g.exited
 		return nil, fmt.Errorf("qemu: start: %w", err)
 	}
+	if here.urgent {
+		g.takeUp()
+		g.prepareUrgent(dialCtx)
+	}
 	g.watch()
 	return g, nil
+}
+
+// takeUp takes the session for urgent commands up, if there is one, and keeps it, so that what QEMU says there goes somewhere.
+func (g *guest) takeUp() {
+	if c, err := qmp.TakeUp(urgentPipes(g.cfg.Dir)); err == nil {
+		g.urgent = c
+	}
+}
+
+// prepareUrgent makes it ready for an engine that finds QEMU busy. One that can't have it does without.
+func (g *guest) prepareUrgent(ctx context.Context) {
+	if g.urgent == nil {
+		return
+	}
+	if err := g.urgent.Prepare(ctx); err != nil {
+		_ = g.urgent.Close()
+		g.urgent = nil
+	}
+}
+
+// doUrgent runs a command that QEMU runs at once, whatever keeps it busy.
+func (g *guest) doUrgent(ctx context.Context, command string, args any) error {
+	if g.urgent != nil {
+		return g.urgent.DoUrgent(ctx, command, args, nil)
+	}
+	return g.qmp.DoUrgent(ctx, command, args, nil)
 }
 
 // Running says whether the QEMU that was started for the run directory dir lives. It asks the system, not QEMU.
@@ -140,6 +172,7 @@ func (q *QEMU) Find(ctx context.Context, c hypervisor.Config) (hypervisor.Guest,
 	if err != nil {
 		return nil, fmt.Errorf("qemu: find: %w", err)
 	}
+	g.takeUp()
 	g.watch()
 	g.wg.Add(1)
 	watchCtx, stop := context.WithCancel(context.Background())
@@ -279,6 +312,9 @@ func (g *guest) Screen() string {
 func (g *guest) Close() error {
 	g.cancel()
 	g.wg.Wait()
+	if g.urgent != nil {
+		_ = g.urgent.Close() // there is nothing that could be lost
+	}
 	err := g.qmp.Close()
 	if errors.Is(err, net.ErrClosed) {
 		return nil

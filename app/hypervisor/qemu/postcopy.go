@@ -78,27 +78,17 @@ func (o *outgoingApart) end(ctx context.Context) error {
 	if !o.finished.Load() {
 		return o.g.cancelMigration(ctx)
 	}
-	for said := false; ; {
-		m, err := o.g.migration(ctx)
-		if err != nil {
-			return fmt.Errorf("qemu: call back a guest that could go ahead: %w", err)
-		}
-		switch m.Status {
-		case "completed", "failed", "cancelled":
-			return nil
-		case "postcopy-active":
-			// Told before it has sent all, it would take that for a broken line.
-			if !said && m.RAM.Remaining == 0 && o.held.drained() {
-				said = true
-				o.held.say(arrived)
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("qemu: call back a guest that could go ahead: it is %q: %w", m.Status, ctx.Err())
-		case <-time.After(lookAgain):
-		}
+	m, err := o.g.migration(ctx)
+	if err == nil && m.apart().Broken {
+		return o.g.CallBack(ctx)
 	}
+	if err == nil {
+		err = o.g.complete(ctx, o.held)
+	}
+	if err != nil {
+		return fmt.Errorf("qemu: call back a guest that could go ahead: %w", err)
+	}
+	return nil
 }
 
 // IncomingApart implements hypervisor.PostCopier.
@@ -246,7 +236,7 @@ func (g *guest) TakeRest(ctx context.Context) (_ io.ReadWriteCloser, err error) 
 		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return nil, fmt.Errorf("qemu: take the rest of the memory: %w", err)
 		}
-		err := g.qmp.DoUrgent(ctx, "migrate-recover", map[string]any{"uri": "unix:" + path}, nil)
+		err := g.doUrgent(ctx, "migrate-recover", map[string]any{"uri": "unix:" + path})
 		if err == nil {
 			break
 		}

@@ -196,3 +196,78 @@ func TestItStaysWhereItsMemoryIs(t *testing.T) {
 	}
 	wantState(t, ctx, giver, hypervisor.StateRunning)
 }
+
+// TestItIsCalledBackByALaterEngine: the engine dies after the last of the devices' state, and the taker never let the guest go on. The next engine has it go on where it was.
+func TestItIsCalledBackByALaterEngine(t *testing.T) {
+	ctx := testContext(t)
+	giver, _, out, line := apart(t, ctx)
+	line.cut()
+	out.Sever()
+	if err := giver.Close(); err != nil { // so does the end of the engine
+		t.Fatal(err)
+	}
+	found, err := (&QEMU{Accel: "tcg"}).Find(ctx, giver.(*guest).cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer found.Close()
+	later := found.(hypervisor.PostCopier)
+	if err := later.Settle(ctx); !errors.Is(err, hypervisor.ErrApart) {
+		t.Fatalf("it was ended without the word that the taker never ran: %v", err)
+	}
+	if err := later.CallBack(ctx); err != nil {
+		t.Fatal(err)
+	}
+	wantApart(t, ctx, later, hypervisor.Whole, false)
+	if err := later.Continue(ctx); err != nil {
+		t.Fatal(err)
+	}
+	wantState(t, ctx, later, hypervisor.StateRunning)
+}
+
+// TestABusyTakerIsOfferedTheRest: QEMU's main loop waits for a page, and the engine that carried the memory is gone. It hears no new client, and takes the rest all the same.
+func TestABusyTakerIsOfferedTheRest(t *testing.T) {
+	ctx := testContext(t)
+	giver, taker, out, line := apart(t, ctx)
+	if err := taker.Continue(ctx); err != nil {
+		t.Fatal(err)
+	}
+	line.cut()
+	out.Sever()
+	// Its main loop reads memory that isn't there.
+	short, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	err := taker.(*guest).qmp.Do(short, "pmemsave", map[string]any{"val": 0, "size": apartKiB << 10, "filename": taker.(*guest).cfg.Dir + "/memory"}, nil)
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("reading memory that isn't there: %v", err)
+	}
+	if err := taker.Close(); err != nil { // so does the end of the engine
+		t.Fatal(err)
+	}
+	found, err := (&QEMU{Accel: "tcg"}).Find(ctx, taker.(*guest).cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer found.Close()
+	later := found.(hypervisor.PostCopier)
+	short, cancel = context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	if a, err := later.Apart(short); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("a QEMU whose main loop waits says %+v, %v", a, err)
+	}
+	rest, err := later.TakeRest(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	from, err := giver.SendRest(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	line = through(from, rest)
+	if err := later.AwaitWhole(ctx); err != nil {
+		t.Fatal(err)
+	}
+	line.group.Wait()
+	wantApart(t, ctx, giver, hypervisor.Whole, false)
+	wantState(t, ctx, later, hypervisor.StateRunning)
+}

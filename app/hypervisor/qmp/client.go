@@ -10,6 +10,7 @@
 // give each call a deadline and treat its end as "unknown", not as "no". A command
 // that nobody waits for any more is still QEMU's to answer, and no more than a few
 // are sent to one that doesn't: later ones wait here, so that the urgent get through.
+// Such a QEMU hears no new client on its socket at all; a session of [TakeUp] it does.
 //
 // The tests run it against a scripted peer; package qemu runs it against the real one.
 package qmp
@@ -20,6 +21,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"slices"
@@ -68,7 +70,8 @@ type Event struct {
 
 // Client is one connection to a QEMU monitor. It is safe for concurrent use.
 type Client struct {
-	conn  *net.UnixConn
+	conn  conn
+	kept  bool          // the session is older than the client: lines may be left in it of others
 	done  chan struct{} // closed when the reader has ended
 	ready chan struct{} // closed when commands are taken
 	wg    sync.WaitGroup
@@ -83,6 +86,12 @@ type Client struct {
 	subs    map[*Subscription]struct{}
 	err     error
 	urgent  bool // QEMU takes commands that don't wait for others; guarded by mu
+}
+
+// conn is what carries the protocol: a socket, or a pair of pipes.
+type conn interface {
+	io.ReadWriteCloser
+	SetWriteDeadline(t time.Time) error
 }
 
 type reply struct {
@@ -199,6 +208,9 @@ func (c *Client) read(greeted chan struct{}) {
 	for scan.Scan() {
 		var m message
 		if e := json.Unmarshal(scan.Bytes(), &m); e != nil {
+			if c.kept {
+				continue // a client before has read its beginning
+			}
 			err = fmt.Errorf("%w: %w", ErrProtocol, e)
 			break
 		}
@@ -230,7 +242,7 @@ func (c *Client) read(greeted chan struct{}) {
 	c.mu.Lock()
 	if c.err == nil {
 		c.err = ErrClosed
-		if err != nil && !errors.Is(err, net.ErrClosed) {
+		if err != nil && !errors.Is(err, net.ErrClosed) && !errors.Is(err, os.ErrClosed) {
 			c.err = fmt.Errorf("%w: %w", ErrClosed, err)
 		}
 	}
@@ -411,7 +423,11 @@ func (c *Client) write(ctx context.Context, line []byte, file *os.File) error {
 		return err
 	}
 	if file != nil {
-		return writeWithFile(c.conn, line, file)
+		socket, ok := c.conn.(*net.UnixConn)
+		if !ok {
+			return errors.ErrUnsupported
+		}
+		return writeWithFile(socket, line, file)
 	}
 	_, err := c.conn.Write(line)
 	return err

@@ -178,17 +178,19 @@ func (v *vm) withhold(a baton.Action) bool {
 // askApart is how long a hypervisor may take to say how its memory stands; one that waits for a page doesn't answer.
 const askApart = 2 * time.Second
 
-// followRest takes up where an earlier engine was: a guest that it took may lack memory. Only the loop calls it.
-func (v *vm) followRest(ctx context.Context, guest hypervisor.Guest, term uint64) {
+// followRest takes up where an earlier engine was: a guest that it took may lack memory. It says whether the guest's hypervisor waits for some, and answers
+// nothing until it comes. Only the loop calls it.
+func (v *vm) followRest(ctx context.Context, guest hypervisor.Guest, term uint64) (waits bool) {
 	p, ok := guest.(hypervisor.PostCopier)
 	t, known := v.e.dir.Transfer(v.id, term)
 	if !ok || !known || t.To != v.e.host.ID() || t.From == "" || t.Attempt == "" {
-		return
+		return false
 	}
 	ask, cancel := context.WithTimeout(ctx, askApart)
 	defer cancel()
-	if a, err := p.Apart(ask); err == nil && a.Side != hypervisor.Ahead || errors.Is(err, hypervisor.ErrNotRunning) {
-		return
+	a, err := p.Apart(ask)
+	if err == nil && a.Side != hypervisor.Ahead || errors.Is(err, hypervisor.ErrNotRunning) {
+		return false
 	}
 	v.log.Info("Some of the memory is missing, or may be", "device", t.From)
 	r := v.newIncoming(t.Attempt, t.From)
@@ -197,4 +199,45 @@ func (v *vm) followRest(ctx context.Context, guest hypervisor.Guest, term uint64
 	r.of(guest)
 	v.expect(r)
 	v.e.spawn(func() { r.run(ctx, func() { r.Taker.Follow(p) }) })
+	return err != nil
+}
+
+// awaitAnswer hands a guest to the loop whose hypervisor waits for memory, when that answers.
+func (v *vm) awaitAnswer(ctx context.Context, guest hypervisor.Guest) {
+	for ctx.Err() == nil {
+		ask, cancel := context.WithTimeout(ctx, askApart)
+		_, err := guest.State(ask)
+		cancel()
+		switch {
+		case err == nil:
+			select {
+			case v.answers <- guest:
+			case <-ctx.Done():
+			case <-v.done:
+			}
+			return
+		case errors.Is(err, hypervisor.ErrNotRunning):
+			return
+		}
+		_ = wallClock{}.Wait(ctx, askApart) // the loop looks at ctx
+	}
+}
+
+// answered lets a guest go on, if it stands still, whose hypervisor didn't answer when this engine took it up. Only the loop calls it.
+func (v *vm) answered(ctx context.Context, guest hypervisor.Guest) {
+	if v.machine.State() != baton.Owned || v.currentGuest() != guest {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, actionTimeout)
+	defer cancel()
+	v.resumeGuest(ctx, guest)
+}
+
+// endTeleport ends what an earlier engine began with a guest that is this device's: whoever was to take it has never let it go on, and can't any more.
+func endTeleport(ctx context.Context, guest hypervisor.Guest) error {
+	err := guest.Settle(ctx)
+	if p, ok := guest.(hypervisor.PostCopier); ok && errors.Is(err, hypervisor.ErrApart) {
+		return p.CallBack(ctx)
+	}
+	return err
 }

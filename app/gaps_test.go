@@ -327,6 +327,9 @@ func TestWhatIsToBringCountsTheMemoryAhead(t *testing.T) {
 			t.Errorf("%s: %d bytes are to be brought, want %d", phase, n, want)
 		}
 	}
+	w.updateSwitch(func(r *switchRun) { r.s.CanEnd = false })
+	wantCode(t, "calling it off when the VM is given", laptop.engine.CancelSwitch(t.Context(), s.ID), api.CodeConflict)
+	w.updateSwitch(func(r *switchRun) { r.s.CanEnd = true })
 	if err := laptop.engine.CancelSwitch(t.Context(), s.ID); err != nil {
 		t.Error(err)
 	}

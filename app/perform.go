@@ -170,6 +170,11 @@ func (v *vm) runGuest(ctx context.Context) baton.Event {
 	if v.outgoing != nil {
 		v.outgoing.End(ctx)
 		v.outgoing = nil
+	} else if v.incoming == nil {
+		// It is given back, and an earlier engine gave it away.
+		if err := endTeleport(ctx, guest); err != nil {
+			return baton.Event{Kind: baton.EvGuestFailed, Reason: err.Error()}
+		}
 	}
 	if err := v.startExport(); err != nil {
 		return baton.Event{Kind: baton.EvGuestFailed, NeverRan: true, Reason: err.Error()}
@@ -213,10 +218,11 @@ func (v *vm) resume(ctx context.Context, a baton.Action) {
 		v.log.Error("Serving the disk failed", "error", err)
 	}
 	if a.Guest {
-		if a.Reason == baton.ReasonRestarted && guest != nil {
-			v.followRest(ctx, guest, a.Term)
+		if a.Reason == baton.ReasonRestarted && guest != nil && v.followRest(ctx, guest, a.Term) {
+			v.e.spawn(func() { v.awaitAnswer(ctx, guest) })
+		} else {
+			v.resumeGuest(stepCtx, guest)
 		}
-		v.resumeGuest(stepCtx, guest)
 	} else if guest == nil {
 		v.lookSavedSoon() // the engine before may have ended before it could say so in the record
 	}
@@ -239,8 +245,8 @@ func (v *vm) resumeGuest(ctx context.Context, guest hypervisor.Guest) {
 		v.log.Warn("The guest didn't go on: its hypervisor has ended", "error", err)
 		v.reportStopped()
 	case errors.Is(err, hypervisor.ErrApart):
-		// An earlier engine died between letting the guest go ahead and giving it away: the taker never ran it, and what this hypervisor has can't be
-		// taken up again.
+		// An earlier engine died between letting the guest go ahead and giving it away: the taker never ran it, and this hypervisor, which had sent all
+		// and waits for the taker's word, comes to no end.
 		v.log.Error("The guest can't go on: its hypervisor waits for a taker", "error", err)
 		if err := guest.Kill(ctx); err != nil {
 			v.log.Error("The hypervisor doesn't end", "error", err)
@@ -259,7 +265,7 @@ func (v *vm) goOn(ctx context.Context, guest hypervisor.Guest) error {
 	if err != nil {
 		return err
 	}
-	if err := guest.Settle(ctx); err != nil {
+	if err := endTeleport(ctx, guest); err != nil {
 		return err
 	}
 	if state == hypervisor.StateRunning {

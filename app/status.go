@@ -147,7 +147,7 @@ func (v *vm) status() api.VM {
 	}
 	s.Agent = v.agent
 	guest, state, starting, op := v.guest, v.guestWas, v.starting, v.op
-	disk := v.disk
+	disk, lacks := v.disk, v.trailing != nil
 	if v.sw != nil {
 		sw := v.sw.s
 		s.Switch = &sw
@@ -189,7 +189,9 @@ func (v *vm) status() api.VM {
 		s.State = api.VMStopping
 		s.Screen, s.Console = guest.Screen(), guest.Console()
 	case guest != nil:
-		s.State = guestState(state)
+		if s.State = guestState(state); state == "" && lacks {
+			s.State = api.VMRunning // or it waits for memory, and its hypervisor with it
+		}
 		s.Screen, s.Console = guest.Screen(), guest.Console()
 	case v.suspended():
 		s.State = api.VMSuspended

@@ -140,14 +140,18 @@ func (v *vm) sendTo(ctx context.Context, device string, w wish) (*api.Switch, er
 	return &s, nil
 }
 
-// CancelSwitch implements api.Engine. It works until the baton is given.
+// CancelSwitch implements api.Engine. It works until the baton is given; later it says that it is too late.
 func (e *Engine) CancelSwitch(ctx context.Context, id string) error {
 	e.mu.Lock()
 	var found *vm
+	var late *api.Error
 	for _, v := range e.vms {
 		v.mu.Lock()
 		if v.sw != nil && v.sw.s.ID == id && !v.sw.s.Phase.Ended() {
 			found = v
+			if s := v.sw.s; !s.CanEnd {
+				late = errTooLate(s)
+			}
 		}
 		v.mu.Unlock()
 	}
@@ -166,8 +170,17 @@ func (e *Engine) CancelSwitch(ctx context.Context, id string) error {
 		found.callOff(r)
 		return nil
 	}
+	if late != nil {
+		return late
+	}
 	found.post(ctx, baton.Event{Kind: baton.EvCancel})
 	return nil
+}
+
+// errTooLate says that a switch can't be called off any more.
+func errTooLate(s api.Switch) *api.Error {
+	return &api.Error{Code: api.CodeConflict, Sentence: fmt.Sprintf("It is too late to call that off: %s was given to %s already.", s.VMName, s.ToName),
+		Next: "When it is there, it can be switched back."}
 }
 
 // linkTimeout is how long a device that is connected may take to have its control stream.

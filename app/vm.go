@@ -55,9 +55,11 @@ type vm struct {
 	events chan baton.Event
 	asks   chan ask
 	landed chan *incomingRun // whose memory has ended to come
-	look   chan struct{}     // 1-buffered: the history may say something new
-	done   chan struct{}     // closed when the loop has ended
-	cancel context.CancelFunc
+	// answers are guests whose hypervisor answers that waited for memory.
+	answers chan hypervisor.Guest
+	look    chan struct{} // 1-buffered: the history may say something new
+	done    chan struct{} // closed when the loop has ended
+	cancel  context.CancelFunc
 
 	bringing sync.Mutex // held while the switch of a VM that is carried here is made known
 
@@ -174,7 +176,7 @@ func (e *Engine) newVM(id string, m *baton.Machine, disk *vmdisk.Store, guest hy
 func (e *Engine) makeVM(id string, m *baton.Machine, disk *vmdisk.Store) *vm {
 	v := &vm{
 		e: e, id: id, dir: e.vmDir(id), run: e.runDir(id), log: e.log.With("vm", id),
-		verifies: make(chan struct{}, 1), events: make(chan baton.Event, maxEvents), asks: make(chan ask), landed: make(chan *incomingRun), look: make(chan struct{}, 1), done: make(chan struct{}),
+		verifies: make(chan struct{}, 1), events: make(chan baton.Event, maxEvents), asks: make(chan ask), landed: make(chan *incomingRun), answers: make(chan hypervisor.Guest), look: make(chan struct{}, 1), done: make(chan struct{}),
 		machine: m, disk: disk, feeds: map[string]*feedRun{}, lent: map[string]int{}, opened: map[string]*openPoint{},
 		state: m.State(), term: m.Term(), entered: time.Now(), with: m.Peer(),
 	}
@@ -220,6 +222,8 @@ func (v *vm) loop(ctx context.Context, first *baton.Event) {
 			a.result <- v.step(ctx, a.ev)
 		case r := <-v.landed:
 			v.landedHere(r)
+		case g := <-v.answers:
+			v.answered(ctx, g)
 		case <-v.look:
 			v.followHistory(ctx)
 		case now := <-tick.C:

@@ -71,7 +71,7 @@ func (m *index) trailing(vm *api.VM, r *vmRow) {
 	r.Replica, r.Leave = t("trailing.needed", "Device", x.FromName), true
 	if x.Waiting && r.Problem == nil {
 		r.Mood = moodTrouble
-		r.Problem = &message{Title: t("trailing.waits", "VM", vm.Name), Text: t("trailing.waits-for", "Device", x.FromName), Trouble: true}
+		r.Problem = &message{Title: t("trailing.waits", "VM", vm.Name), Text: t("trailing.waits-for", "VM", vm.Name, "Device", x.FromName), Trouble: true}
 	}
 	if r.Bar == nil {
 		r.Bar = &progress{Title: t("trailing.title", "Device", x.FromName), Part: -1}

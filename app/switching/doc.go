@@ -28,10 +28,14 @@
 // anew, and both hypervisors go on where they were. Until the baton is given the guest can go on at the giver, whatever becomes of the line: its
 // hypervisor is kept from noticing that.
 //
+// If the giver's engine dies in the moment between the last of the devices' state and the baton's being given, its next one calls the guest back, which goes on there
+// (hypervisor.PostCopier's CallBack). A taker's hypervisor that waits for a page while its line is broken answers nothing but the offer of another line, which the next engine of a
+// taker can make it too.
+//
 // What it costs: until the memory is whole it is in two places. If either hypervisor ends before, or the giver's can't go on, it is lost: the guest is
-// ended at the taker, whose disk has all that was flushed, and the person reads so. So it is if the giver's engine dies in the moment between the last of the devices' state
-// and the baton's being given. A taker's hypervisor that waits for a page while its line is broken answers nothing but the offer of another line; one that does so when its engine was
-// killed can't be offered that (it doesn't greet a new engine), and waits until the person stops it.
+// ended at the taker, whose disk has all that was flushed, and the person reads so. So it is where the giver's hypervisor had sent all of it, and its engine died in the
+// milliseconds before it heard that it had arrived, with the baton not given: that hypervisor comes to no end. If the giver never comes back, the guest stands still
+// at the taker as soon as it touches what is missing; both PCs say so, and the person turns it off there and starts it.
 //
 // # The failure matrix
 //
@@ -71,12 +75,15 @@
 //
 // And of a guest that has gone ahead of its memory, while the giver has some of it, as stories of build/e2e find out:
 //
-//	              serving
-//	taker-engine  taker|taker!
-//	giver-engine  taker
-//	taker-qemu    taker!
-//	giver-qemu    taker!
-//	link          taker
+//	              giving       serving
+//	taker-engine  -            taker
+//	giver-engine  giver/switch taker
+//	taker-qemu    -            taker!/start
+//	giver-qemu    -            taker!/start
+//	link          -            taker
+//	cancel        -            taker
+//
+// giving is the moment when the last of the devices' state has left and the VM isn't given yet. Called off while memory is missing, on either PC, the person reads that it is too late.
 //
 // To test: go test ./app/switching; whole fleets with it: go test ./app/fleetsim.
 package switching

@@ -38,13 +38,21 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
+// compile builds tagalong with tags, at path.
+func compile(path, tags string) error {
+	build := exec.Command("go", "build", "-tags", tags, "-o", path, "tagalong.org/tagalong/cmd/tagalong")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("build tagalong: %w\n%s", err, out)
+	}
+	return nil
+}
+
 // build makes the binary and the test guest's disk.
 func build(dir string) error {
 	built.binary = filepath.Join(dir, "tagalong")
-	compile := exec.Command("go", "build", "-tags", "nogui", "-o", built.binary, "tagalong.org/tagalong/cmd/tagalong")
-	compile.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := compile.CombinedOutput(); err != nil {
-		return fmt.Errorf("build tagalong: %w\n%s", err, out)
+	if err := compile(built.binary, "nogui"); err != nil {
+		return err
 	}
 	var complaint bytes.Buffer
 	image := exec.Command("../testguest.sh")

@@ -39,13 +39,17 @@ func fleetOf(t *testing.T, names ...string) (context.Context, *story.Fleet) {
 // fleetAt is fleetOf at several sites.
 func fleetAt(t *testing.T, wan lab.WAN, sites ...lab.Site) (context.Context, *story.Fleet) {
 	t.Helper()
+	return fleetWith(t, story.Options{Binary: built.binary, WAN: wan, Sites: sites})
+}
+
+func fleetWith(t *testing.T, o story.Options) (context.Context, *story.Fleet) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	t.Cleanup(cancel)
-	f, err := story.BeginFleet(ctx, story.Options{
-		Binary: built.binary, Image: built.image, Dir: t.TempDir(), Out: t.Output(), Sites: sites, WAN: wan,
-		// Two guests run at once here, on processors that are emulated.
-		Rate: console.Rate{Records: 20, Fsync: 4, Mem: 1, Set: 16},
-	})
+	o.Image, o.Dir, o.Out = built.image, t.TempDir(), t.Output()
+	// Two guests run at once here, on processors that are emulated.
+	o.Rate = console.Rate{Records: 20, Fsync: 4, Mem: 1, Set: 16}
+	f, err := story.BeginFleet(ctx, o)
 	t.Cleanup(func() {
 		if err := f.Close(); err != nil {
 			t.Error(err)

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tagalong.org/tagalong/app/api"
+	"tagalong.org/tagalong/build/holds"
 	"tagalong.org/tagalong/build/story"
 )
 
@@ -42,7 +43,7 @@ func (w *world) try(ctx context.Context, c Cell) (Outcome, error) {
 		err = t.meanwhile(ctx)
 	}
 	for _, h := range w.holds {
-		h.disarm()
+		h.Disarm()
 	}
 	for _, heal := range t.heals {
 		err = errors.Join(err, heal(ctx))
@@ -69,12 +70,12 @@ func (t *trial) pc(i int) *story.PC { return t.fleet.PCs[i] }
 // befall presses the button, waits until the switch stands at the cell's step, and lets it happen.
 func (t *trial) befall(ctx context.Context) error {
 	side, step := t.cell.Phase.step()
-	var held *hold
+	var held *holds.Hold
 	switch side {
 	case "giver":
-		held = t.holds[names[t.giver]].arm(step)
+		held = t.holds[names[t.giver]].Arm(step)
 	case "taker":
-		held = t.holds[names[t.taker]].arm(step)
+		held = t.holds[names[t.taker]].Arm(step)
 	default:
 		if err := t.fallBehind(ctx); err != nil {
 			return err
@@ -90,7 +91,7 @@ func (t *trial) befall(ctx context.Context) error {
 		}
 		return t.happen(ctx)
 	}
-	defer held.letGo()
+	defer held.LetGo()
 	if err := t.awaitHold(ctx, held, step); err != nil {
 		return err
 	}
@@ -98,9 +99,9 @@ func (t *trial) befall(ctx context.Context) error {
 }
 
 // awaitHold waits until an engine stands at a step.
-func (w *world) awaitHold(ctx context.Context, held *hold, step string) error {
+func (w *world) awaitHold(ctx context.Context, held *holds.Hold, step string) error {
 	select {
-	case <-held.reached:
+	case <-held.Reached:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
@@ -193,8 +194,8 @@ const behind = 100
 // fallBehind has the taker's engine die, and keeps the giver from feeding what it misses.
 func (t *trial) fallBehind(ctx context.Context) error {
 	at := t.holds[names[t.giver]]
-	fed := at.arm("feed")
-	at.arm("lend")
+	fed := at.Arm("feed")
+	at.Arm("lend")
 	if err := kill(ctx, t.pc(t.taker)); err != nil {
 		return err
 	}

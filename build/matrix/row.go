@@ -14,6 +14,7 @@ import (
 
 	"tagalong.org/tagalong/app/api"
 	"tagalong.org/tagalong/build/guest/console"
+	"tagalong.org/tagalong/build/holds"
 	"tagalong.org/tagalong/build/story"
 )
 
@@ -102,7 +103,7 @@ func (w *world) inARow(ctx context.Context, n, oneOf int, r *rand.Rand) (tally, 
 
 // press presses the button on a PC, kills an engine meanwhile if that is to be, and waits until it is clear where the VM runs: that is returned.
 func (w *world) press(ctx context.Context, to int, fate doom, r *rand.Rand, sum *tally) (int, error) {
-	var held *hold
+	var held *holds.Hold
 	victim := r.IntN(2)
 	if fate == atStep {
 		side, step := phases[r.IntN(len(phases)-1)].step()
@@ -110,7 +111,7 @@ func (w *world) press(ctx context.Context, to int, fate doom, r *rand.Rand, sum 
 		if side == "giver" {
 			on = 1 - to
 		}
-		held = w.holds[names[on]].arm(step)
+		held = w.holds[names[on]].Arm(step)
 	}
 	clicked := time.Now()
 	id, err := w.click(ctx, to)
@@ -128,7 +129,7 @@ func (w *world) press(ctx context.Context, to int, fate doom, r *rand.Rand, sum 
 			err = kill(ctx, w.fleet.PCs[victim])
 		}
 		for _, h := range w.holds {
-			h.disarm()
+			h.Disarm()
 		}
 		if err != nil {
 			return 0, err

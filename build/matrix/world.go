@@ -16,6 +16,7 @@ import (
 
 	"tagalong.org/tagalong/app/api"
 	"tagalong.org/tagalong/build/guest/console"
+	"tagalong.org/tagalong/build/holds"
 	"tagalong.org/tagalong/build/story"
 )
 
@@ -48,7 +49,7 @@ var names = [2]string{"desk", "laptop"}
 type world struct {
 	o         Options
 	fleet     *story.Fleet
-	holds     map[string]*holds
+	holds     map[string]*holds.Holds
 	began     time.Time
 	vm        string // its ID
 	listening sync.WaitGroup
@@ -93,7 +94,7 @@ func begin(ctx context.Context, o Options) (*world, error) {
 	if o.Rate == (console.Rate{}) {
 		o.Rate = console.Rate{Records: 40, Fsync: 4, Mem: 2, Set: 16}
 	}
-	w := &world{o: o, began: time.Now(), holds: map[string]*holds{}, cancel: func() {}}
+	w := &world{o: o, began: time.Now(), holds: map[string]*holds.Holds{}, cancel: func() {}}
 	real, err := exec.LookPath("qemu-system-x86_64")
 	if err != nil {
 		return w, err
@@ -109,7 +110,7 @@ func begin(ctx context.Context, o Options) (*world, error) {
 		if err := story.MountDisk(w.mount(name), diskSize); err != nil {
 			return w, err
 		}
-		if w.holds[name], err = newHolds(filepath.Join(o.Dir, name+".hold")); err != nil {
+		if w.holds[name], err = holds.New(filepath.Join(o.Dir, name+".hold")); err != nil {
 			return w, err
 		}
 	}
@@ -155,7 +156,7 @@ func (w *world) close() error {
 	var errs []error
 	for _, h := range w.holds {
 		if h != nil {
-			errs = append(errs, h.close())
+			errs = append(errs, h.Close())
 		}
 	}
 	if w.fleet != nil {

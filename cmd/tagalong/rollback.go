@@ -97,7 +97,7 @@ func lendingLine(l *api.Lending, name string) string {
 // trailingLine says how much of a VM's memory is still to come, and who mustn't leave.
 func trailingLine(x *api.Trailing, name string) string {
 	if x.Waiting {
-		return fmt.Sprintf("Some of %s's memory is on %s, and the connection is lost: it may stand still until that is back, and what is open in it is lost if %s is switched off.", name, x.FromName, x.FromName)
+		return fmt.Sprintf("Some of %s's memory is on %s, and the connection is lost: it may stand still until that is back, and what is open in it is lost if %s is switched off. If it never comes back, turn %s off, which loses that too, and start it: tagalong vm stop --force", name, x.FromName, x.FromName, name)
 	}
 	text := fmt.Sprintf("%s: its memory still comes from %s", name, x.FromName)
 	if x.Remaining > 0 {

@@ -65,6 +65,8 @@ func (g *guest) complete(ctx context.Context, held *heldStream) error {
 				said = true
 				held.say(arrived)
 			}
+		case "postcopy-paused":
+			return fmt.Errorf("%w: it is %q", hypervisor.ErrApart, m.Status)
 		}
 		select {
 		case <-ctx.Done():

@@ -22,7 +22,7 @@
 //   - the run directory of a VM is Config.Dir. In it "qemu.lock" is locked by the process while it lives (flock; not by one that an engine of before
 //     the lock has started), "qemu.pid" has the process ID once it says that, and the command line of that process has
 //     the path of "qmp.sock", by which it is known again; "console.sock", "screen.sock", "agent.sock" and "memory.sock" are what they are
-//     called, "disk.sock" and "v-ID.sock" the engine's own, to which QEMU connects again for a day. One that isn't there is a thing that the VM
+//     called, "urgent.in" and "urgent.out" the pipes of a session in which a process that took memory in hears urgent commands, "disk.sock" and "v-ID.sock" the engine's own, to which QEMU connects again for a day. One that isn't there is a thing that the VM
 //     was made without: it is looked for, not derived from a version.
 //   - the block nodes "disk0", "drive-ID", "vars0" and, of restore points, "node-ID"; the devices "vd0", "vd-ID" and "disk-ID"; the root ports
 //     "rp0" to "rp3" of a q35; the default export's name is empty.
@@ -42,8 +42,11 @@
 //   - A guest may go ahead of its memory (postcopy-ram): pause-before-switchover holds it before its devices' state leaves, -S has it wait at the taker, where it is
 //     "paused" once it could run. Each side's stream may end then: the giver's QEMU becomes postcopy-paused, also that of an engine that died; migrate-recover (out of
 //     band: QEMU's main loop may wait for a page) and migrate with resume go on, as often as it takes. One that has sent all, and
-//     lost its stream before the taker's word for that, never pauses. migrate_cancel hangs from migrate-continue on, and leaves the guest where cont is refused; told
+//     lost its stream before the taker's word for that, never pauses. One that has paused can be taken up again by the engine itself, which answers that every page
+//     has arrived: then it completes, and the guest goes on where it was (CallBack). migrate_cancel hangs from migrate-continue on, and leaves the guest where cont is refused; told
 //     on the return path that all has arrived, after it has sent all, QEMU "completes", and its guest can go on.
+//   - A QEMU whose main loop waits for a page accepts a new client on its socket, and greets it, but the answer that makes it take commands, urgent ones too, comes from
+//     the main loop. A monitor on a pair of named pipes is greeted once: its session goes on with whoever opens the pipes next.
 //   - A network card on a bridge (tap) is QEMU's by its file alone, and gone with the process.
 //
 // Under software emulation QEMU before 9.0 loses dirty pages of guests whose memory is a

@@ -78,12 +78,9 @@ func (o *outgoingApart) end(ctx context.Context) error {
 	if !o.finished.Load() {
 		return o.g.cancelMigration(ctx)
 	}
-	m, err := o.g.migration(ctx)
-	if err == nil && m.apart().Broken {
-		return o.g.CallBack(ctx)
-	}
-	if err == nil {
-		err = o.g.complete(ctx, o.held)
+	err := o.g.complete(ctx, o.held)
+	if errors.Is(err, hypervisor.ErrApart) {
+		return o.g.CallBack(ctx) // it knows that its stream has ended
 	}
 	if err != nil {
 		return fmt.Errorf("qemu: call back a guest that could go ahead: %w", err)

@@ -213,7 +213,7 @@ func (g *guest) Settle(ctx context.Context) error {
 	switch a := m.apart(); {
 	case a.Side == hypervisor.Ahead:
 		return nil
-	case a.Broken:
+	case a.Side == hypervisor.Left:
 		// To cancel it would leave the guest where nothing lets it go on, and lose what the other side can still have.
 		return fmt.Errorf("qemu: end a teleport that is %q: %w", m.Status, hypervisor.ErrApart)
 	}

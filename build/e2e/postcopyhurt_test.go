@@ -37,7 +37,7 @@ func TestHurtAheadOfItsMemory(t *testing.T) {
 	}
 	ctx, f := fleetWith(t, story.Options{
 		Binary: filepath.Join(dir, "tagalong"), Env: func(pc string) []string { return []string{"TAGALONG_HOLD=" + filepath.Join(dir, pc)} },
-		WAN:   lab.WAN{Rate: 40e6, RoundTrip: 4 * time.Millisecond, Queue: 100 * time.Millisecond},
+		WAN:   quick,
 		Sites: []lab.Site{{Name: "home", Hosts: []string{desk}}, {Name: "office", Hosts: []string{laptop}}},
 	})
 	must(t, f.Make(ctx, desk, work))
@@ -46,6 +46,7 @@ func TestHurtAheadOfItsMemory(t *testing.T) {
 		return len(v.Replicas) == 1 && v.Replicas[0].Position != (api.Position{})
 	})
 	must(t, err)
+	link := f.Lab.Link("home", "office")
 	diesGiving(ctx, t, f, steps, desk, laptop)
 	from, to := desk, laptop
 	for _, hurt := range []struct {
@@ -61,7 +62,9 @@ func TestHurtAheadOfItsMemory(t *testing.T) {
 		c := busy(ctx, t, f, from)
 		durable, err := c.Sync(ctx)
 		must(t, err)
+		slowed := slowFromStop(ctx, t, f, steps[from])
 		began := aheadTo(ctx, t, f, from, to)
+		must(t, <-slowed)
 		v, err := f.PC(to).VM(ctx, work)
 		must(t, err)
 		if v.Trailing == nil {
@@ -72,6 +75,7 @@ func TestHurtAheadOfItsMemory(t *testing.T) {
 		must(t, err)
 		f.Say("killing %s", hurt.what)
 		must(t, hurt.do())
+		must(t, link.Shape(ctx, quick))
 		if !hurt.lost {
 			c, err = f.Listen(ctx, to, work)
 			must(t, err)
@@ -93,7 +97,30 @@ func TestHurtAheadOfItsMemory(t *testing.T) {
 	}
 }
 
-// busy has the guest write so much memory that some of it is missing where it goes for many seconds.
+// quick is a line on which the memory of a guest that runs comes in a second or two; slow one on which the rest takes many, whatever else the machine does.
+var (
+	quick = lab.WAN{Rate: 1e9, RoundTrip: 4 * time.Millisecond, Queue: 100 * time.Millisecond}
+	slow  = lab.WAN{Rate: 16e6, RoundTrip: 4 * time.Millisecond, Queue: 100 * time.Millisecond}
+)
+
+// slowFromStop has the line become slow when the next switch has stopped the guest. It says when that was done, or why not.
+func slowFromStop(ctx context.Context, t *testing.T, f *story.Fleet, giver *holds.Holds) <-chan error {
+	t.Helper()
+	held := giver.Arm("switchover")
+	done := make(chan error, 1)
+	go func() {
+		defer held.LetGo()
+		select {
+		case <-held.Reached:
+			done <- f.Lab.Link("home", "office").Shape(ctx, slow)
+		case <-ctx.Done():
+			done <- ctx.Err()
+		}
+	}()
+	return done
+}
+
+// busy has the guest write so much memory that much of it is missing where it goes ahead of it.
 func busy(ctx context.Context, t *testing.T, f *story.Fleet, on string) *console.Console {
 	t.Helper()
 	c, err := f.Listen(ctx, on, work)
@@ -108,6 +135,7 @@ func diesGiving(ctx context.Context, t *testing.T, f *story.Fleet, steps map[str
 	c := busy(ctx, t, f, from)
 	pid, err := qemuOn(ctx, f.PC(from))
 	must(t, err)
+	slowed := slowFromStop(ctx, t, f, steps[from])
 	held := steps[from].Arm("persist-given")
 	begun, err := f.PC(to).Client.Switch(ctx, api.SwitchVM{VM: work, Way: api.WayPostCopy})
 	must(t, err)
@@ -116,8 +144,10 @@ func diesGiving(ctx context.Context, t *testing.T, f *story.Fleet, steps map[str
 	case <-ctx.Done():
 		t.Fatal("the VM was never about to be given away")
 	}
+	must(t, <-slowed)
 	must(t, f.Kill(ctx, from))
 	steps[from].Disarm()
+	must(t, f.Lab.Link("home", "office").Shape(ctx, quick))
 	v, err := f.UntilVM(ctx, f.PC(to), work, "told that it stays", func(v api.VM) bool {
 		return v.Switch != nil && v.Switch.ID == begun.ID && v.Switch.Phase.Ended()
 	})

@@ -3,7 +3,7 @@
 //
 // The product is built without the tag tagalonghold: then At is empty, and nothing of this is in the binary. Built with it, an engine whose
 // environment has TAGALONG_HOLD, the path of a Unix socket, connects there at each step, says the step's name in a line, and goes on
-// when the line is answered or the connection ends: with nobody listening it is held nowhere. Only build/matrix builds it so.
+// when the line is answered or the connection ends: with nobody listening it is held nowhere. Only build/matrix and build/e2e build it so.
 //
 // Beside the names below, each action of the hand-off's machine (directory/baton) is a step, just before it is carried out, by the
 // action's own name.

@@ -147,6 +147,8 @@ func (v *vm) landedHere(r *incomingRun) {
 	case err != nil:
 		v.log.Warn("The rest of the memory doesn't come", "error", err)
 		v.loseMemory(guest, r.peer)
+	case !r.Whole():
+		// Its hypervisor is about to be gone, or this engine.
 	default:
 		v.log.Info("All of the memory is here")
 		v.e.hub.publish(api.Event{Kind: "vm.whole", VM: v.id, Text: fmt.Sprintf("All of %s's memory is here: %s isn't needed for it any more.", v.name(), v.e.deviceName(r.peer))})

@@ -164,3 +164,34 @@ func TestAFollowerIsApart(t *testing.T) {
 		t.Error("a switch that has just begun counts as one ahead of its memory")
 	}
 }
+
+// aheadGuest is a guest that is ahead of its memory.
+type aheadGuest struct {
+	arrived
+	ends error
+}
+
+type arrived interface{ Incoming }
+
+func (g aheadGuest) Exited() <-chan struct{}                                   { return nil }
+func (g aheadGuest) IncomingApart(context.Context) (io.ReadWriteCloser, error) { return nil, nil }
+func (g aheadGuest) LoadedApart(context.Context) (bool, error)                 { return true, nil }
+func (g aheadGuest) AwaitWhole(context.Context) error                          { return g.ends }
+func (g aheadGuest) TakeRest(context.Context) (io.ReadWriteCloser, error)      { return nil, nil }
+
+// quietHost is a taker's host to which no stream comes.
+type quietHost struct{ Host }
+
+func (quietHost) Rest(context.Context, Rest) {}
+func (quietHost) Memory() <-chan Arrival     { return nil }
+
+// TestAMemoryThatIsLostIsNotWhole: a hypervisor that ended has ended a Follower too, and not because nothing is missing any more.
+func TestAMemoryThatIsLostIsNotWhole(t *testing.T) {
+	for _, ends := range []error{nil, hypervisor.ErrNotRunning} {
+		x := NewFollower(t.Context(), Taking{Host: quietHost{}, Log: slog.New(slog.DiscardHandler)})
+		x.Follow(aheadGuest{ends: ends})
+		if x.Apart() || x.Whole() != (ends == nil) {
+			t.Errorf("behind %v it is apart %v, whole %v", ends, x.Apart(), x.Whole())
+		}
+	}
+}

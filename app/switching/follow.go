@@ -33,6 +33,9 @@ func (t *Taker) Apart() bool {
 	}
 }
 
+// Whole says that all of the memory has come that the guest was ahead of. It isn't so of one that has ended before.
+func (t *Taker) Whole() bool { return t.whole.Load() }
+
 // loadedApart waits until the guest could go on, and says whether memory is missing. A line that ends before doesn't come back.
 func (t *Taker) loadedApart(ctx context.Context, guest IncomingApart, arrival ArrivalApart) (bool, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -81,6 +84,7 @@ func (t *Taker) follow(ctx context.Context, guest IncomingApart, memory io.Close
 		}
 		select {
 		case err := <-whole:
+			t.whole.Store(err == nil)
 			return err
 		case <-ended:
 			t.Log.Warn("The line was lost over which memory comes", "attempt", t.Attempt)

@@ -32,6 +32,7 @@ type Taker struct {
 	cancel context.CancelFunc
 	done   chan struct{}
 	apart  atomic.Bool
+	whole  atomic.Bool
 }
 
 // NewTaker makes a Taker; the caller calls Run in a goroutine of its own. When ctx ends, so does it.

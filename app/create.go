@@ -112,7 +112,7 @@ func (e *Engine) checkCreate(req api.CreateVM) error {
 }
 
 func errMemoryAmount() error {
-	return &api.Error{Code: api.CodeUsage, Sentence: "That isn't a sensible amount of memory.", Next: "Give at least 32M, for instance --memory 2G."}
+	return &api.Error{Code: api.CodeUsage, Sentence: "That isn't a sensible amount of memory.", Next: "Give between 32M and 1T, for instance --memory 2G."}
 }
 
 func errCPUNumber() error {

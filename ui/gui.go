@@ -176,6 +176,8 @@ func (g *gui) do(a act) {
 		})
 	case verbSuspended:
 		g.confirmSuspended(a.ID)
+	case verbAhead:
+		g.confirmAhead(a.ID)
 	case verbCancel:
 		g.askFor(a.ID, func(ctx context.Context) error { return c.CancelSwitch(ctx, a.ID) })
 	case verbDrop:

@@ -95,18 +95,28 @@ func (g *gui) confirmNow() {
 
 // confirmSuspended says what it means to have a VM suspended for the way, and does it.
 func (g *gui) confirmSuspended(vm string) {
-	from := ""
-	if st := g.state.Status; st != nil {
-		for i := range st.VMs {
-			if st.VMs[i].ID == vm {
-				from = st.VMs[i].OwnerName
-			}
-		}
-	}
-	g.confirm(t("suspended.title", "VM", g.vmName(vm)), t("suspended.text", "VM", g.vmName(vm), "Device", from), t("button.suspended-now"), t("button.cancel"), func() {
-		g.askFor(vm, func(ctx context.Context) error {
-			_, err := g.client.Switch(ctx, api.SwitchVM{VM: vm, Way: api.WaySuspend})
-			return err
-		})
+	g.confirm(t("suspended.title", "VM", g.vmName(vm)), t("suspended.text", "VM", g.vmName(vm), "Device", g.ownerName(vm)), t("button.suspended-now"), t("button.cancel"),
+		func() { g.askWay(vm, api.WaySuspend) })
+}
+
+// confirmAhead says what it means to have a VM go ahead of its memory, and does it.
+func (g *gui) confirmAhead(vm string) {
+	g.confirm(t("ahead.title", "VM", g.vmName(vm)), t("ahead.text", "VM", g.vmName(vm), "Device", g.ownerName(vm)), t("button.ahead-now"), t("button.cancel"),
+		func() { g.askWay(vm, api.WayPostCopy) })
+}
+
+// askWay asks for a switch to here in one of the ways.
+func (g *gui) askWay(vm string, way api.Way) {
+	g.askFor(vm, func(ctx context.Context) error {
+		_, err := g.client.Switch(ctx, api.SwitchVM{VM: vm, Way: way})
+		return err
 	})
+}
+
+// ownerName is the name of the device that has the VM, "" if that isn't known.
+func (g *gui) ownerName(id string) string {
+	if vm := g.vm(id); vm != nil {
+		return vm.OwnerName
+	}
+	return ""
 }

@@ -80,7 +80,6 @@ func newVMCard(do doer) *vmCard {
 		replica: caption("", widget.LowImportance),
 		toHere:  newActButton(do, widget.HighImportance),
 		take:    newActButton(do, widget.MediumImportance),
-		ways:    []*actButton{newActButton(do, widget.MediumImportance), newActButton(do, widget.MediumImportance)},
 		main:    newActButton(do, widget.HighImportance),
 		moving:  newProgressBox(do),
 		problem: prose("", widget.DangerImportance),
@@ -89,7 +88,13 @@ func newVMCard(do doer) *vmCard {
 		points:  text("", theme.SizeNameCaptionText, widget.LowImportance, false),
 		checked: caption("", widget.LowImportance),
 	}
-	c.wayRow = inset(container.NewHBox(c.ways[0].w, c.ways[1].w))
+	ways := container.NewHBox()
+	for range maxWays {
+		b := newActButton(do, widget.MediumImportance)
+		c.ways = append(c.ways, b)
+		ways.Add(b.w)
+	}
+	c.wayRow = inset(ways)
 	c.wayRow.Hide()
 	c.points.Hide()
 	c.checked.Hide()

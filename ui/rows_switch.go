@@ -70,9 +70,15 @@ func switchFailed(sw *api.Switch) *message {
 	if slices.Contains(sw.Offers, api.WaySuspend) {
 		next += " " + t("switch.busy.suspended")
 	}
+	if slices.Contains(sw.Offers, api.WayPostCopy) {
+		next += " " + t("switch.busy.ahead")
+	}
 	return &message{Title: t("switch.busy", "VM", sw.VMName, "Device", sw.FromName, "Pause", pause(sw.Estimate.Pause), "Allowed", pause(sw.AllowedPause),
 		"Memory", size(sw.Estimate.Memory), "Rate", rate(sw.Estimate.Rate)), Text: next, Trouble: true}
 }
+
+// maxWays is how many a card has room for.
+const maxWays = 3
 
 // otherWays offers what is left after a switch that came to nothing: where it was to come, and where it stays.
 func (m *index) otherWays(vm *api.VM, r *vmRow) {
@@ -89,7 +95,12 @@ func (m *index) otherWays(vm *api.VM, r *vmRow) {
 	if sw.OfferPause > 0 {
 		r.Ways = append(r.Ways, button{Act: act{Verb: verbAnyway, ID: vm.ID, Pause: sw.OfferPause}, Label: t("button.anyway"), Enabled: !m.asked[vm.ID]})
 	}
-	if slices.Contains(sw.Offers, api.WaySuspend) {
-		r.Ways = append(r.Ways, button{Act: act{Verb: verbSuspended, ID: vm.ID}, Label: t("button.suspended"), Enabled: !m.asked[vm.ID]})
+	for _, way := range sw.Offers {
+		switch way {
+		case api.WaySuspend:
+			r.Ways = append(r.Ways, button{Act: act{Verb: verbSuspended, ID: vm.ID}, Label: t("button.suspended"), Enabled: !m.asked[vm.ID]})
+		case api.WayPostCopy:
+			r.Ways = append(r.Ways, button{Act: act{Verb: verbAhead, ID: vm.ID}, Label: t("button.ahead"), Enabled: !m.asked[vm.ID]})
+		}
 	}
 }

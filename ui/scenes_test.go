@@ -52,7 +52,7 @@ func syncScenes(now time.Time) map[string]func(*api.Status) {
 			sw := slowed(st)
 			st.VMs[0].State = api.VMRunning
 			sw.Phase, sw.CanEnd, sw.AllowedPause, sw.OfferPause = api.PhaseFailed, false, 3*time.Second, 61*time.Second
-			sw.Estimate.Pause, sw.Offers = 40*time.Second, []api.Way{api.WaySuspend}
+			sw.Estimate.Pause, sw.Offers = 40*time.Second, []api.Way{api.WayPostCopy, api.WaySuspend}
 			sw.Error = &api.Error{Code: api.CodeConflict, Sentence: "Work would have to stand still for about 40 s."}
 		},
 		"switch-suspended": func(st *api.Status) {

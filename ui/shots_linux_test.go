@@ -124,6 +124,7 @@ func shots(now time.Time) map[string]shot {
 		withPoints(st, now)
 	}, at(456, 154), at(490, 385))
 	with("stopping", func(st *api.Status) { running(st); st.VMs[0].State = api.VMStopping })
+	with("ahead", syncScenes(now)["switch-too-busy"], at(230, 385))
 	with("remove", func(*api.Status) {}, at(722, 255))
 	with("leave", func(*api.Status) {}, at(722, 150))
 	with("switching", func(st *api.Status) {

@@ -45,7 +45,11 @@ func (g *gui) confirmReset(vm string) {
 
 // confirm asks a question that fits into a few words.
 func (g *gui) confirm(title, text, yes, no string, do func()) {
-	g.openQuestion(title, paragraphs(strings.Split(text, "\n\n")...), smallSize, yes, false, do).no.SetText(no)
+	size := smallSize
+	if len(text) > 180 {
+		size = shortSize
+	}
+	g.openQuestion(title, paragraphs(strings.Split(text, "\n\n")...), size, yes, false, do).no.SetText(no)
 }
 
 // confirmRemoveVM says what goes with a VM, and asks.

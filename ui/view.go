@@ -50,6 +50,7 @@ const (
 	verbSwitch    verb = "switch"
 	verbAnyway    verb = "switch-anyway"    // with the pause that the last one would have taken
 	verbSuspended verb = "switch-suspended" // suspended for the way
+	verbAhead     verb = "switch-ahead"     // ahead of its memory
 	verbSend      verb = "send"             // Sub is the device
 	verbCancel    verb = "cancel"
 	verbDrop      verb = "drop-job"
@@ -148,7 +149,7 @@ type vmRow struct {
 	More     []button // the rest
 	Bar      *progress
 	Problem  *message
-	// Ways are what is left after a switch that came to nothing: with the pause that it would have taken, suspended, or sent again from here. Two at most.
+	// Ways are what is left after a switch that came to nothing: with the pause that it would have taken, suspended or ahead of its memory, or sent again from here. maxWays at most.
 	Ways []button
 	// Take is shown in place of Switch: to take over where the owner can't be asked, to roll back where the rest of the disk doesn't come.
 	Take      button

@@ -30,3 +30,14 @@ func TestBringingAVMSuspended(t *testing.T) {
 	b.see("suspended, its memory is on its way", "It goes on by itself when there is.")
 	b.gone("Bring it suspended…")
 }
+
+// One that is too busy can be had ahead of its memory too, by who has read what that may cost.
+func TestBringingAVMAheadOfItsMemory(t *testing.T) {
+	b := newBench(t).with(func(st *api.Status, now time.Time) { syncScenes(now)["switch-too-busy"](st) })
+	b.see("Or have it here at once, and its memory after it.", "Switch anyway", "Bring it suspended…")
+	b.tap("Bring it at once…")
+	b.see("Bring Work ahead of its memory?", "Laptop must stay on", "what is open and not saved is lost")
+	b.tap("Bring it at once")
+	next(t, b.engine, `switch w to "" by postcopy`)
+	b.turn()
+}

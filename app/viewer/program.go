@@ -89,7 +89,7 @@ func show(ctx context.Context, screen api.Screen, title string) error {
 	err = cmd.Run()
 	var exit *exec.ExitError
 	switch {
-	case ctx.Err() != nil:
+	case ctx.Err() != nil, errors.Is(err, exec.ErrWaitDelay): // its window was closed; what it has started may go on
 		return nil
 	case errors.As(err, &exit) && time.Since(began) < killAfter:
 		// One that was looked at for a while and then ended in whatever way has done what it is for.

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -264,5 +265,35 @@ func TestAScreenThatCannotBeOpened(t *testing.T) {
 	err := show(t.Context(), api.Screen{Protocol: api.ScreenVNC, Socket: "/run/screen.sock"}, "Work")
 	if e := api.AsError(err); e.Code != api.CodeNotFound || !strings.Contains(e.Next, "virt-viewer") || !strings.Contains(e.Next, "/run/screen.sock") {
 		t.Errorf("without a viewer: %v", err)
+	}
+}
+
+// A viewer whose window was closed has done its work, whatever it has left running.
+func TestAViewerThatLeavesAHelper(t *testing.T) {
+	dir := t.TempDir()
+	number := filepath.Join(dir, "pid")
+	script := "#!/bin/sh\n/bin/sleep 600 &\necho $! >" + number + "\n"
+	if err := os.WriteFile(filepath.Join(dir, Binary), []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir)
+	t.Setenv("DISPLAY", ":0")
+	if err := show(t.Context(), api.Screen{Protocol: api.ScreenSPICE, Socket: "/run/screen.sock"}, "Work"); err != nil {
+		t.Error(err)
+	}
+	b, err := os.ReadFile(number)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	helper, err := os.FindProcess(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := helper.Kill(); err != nil {
+		t.Errorf("the helper: %v", err)
 	}
 }

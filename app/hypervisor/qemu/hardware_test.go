@@ -246,21 +246,7 @@ func TestUEFIMoves(t *testing.T) {
 	if kind := screenKind(t, ctx, taker); kind != "vnc" {
 		t.Errorf("the taker's screen is %s", kind)
 	}
-	if err := giver.Pause(ctx); err != nil {
-		t.Fatal(err)
-	}
-	in, err := taker.Incoming(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := giver.Teleport(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer carry(out.Stream(), in)()
-	if err := out.AtSwitchover(ctx); err != nil {
-		t.Fatal(err)
-	}
+	out := midway(t, ctx, giver, taker)
 	if err := out.Finish(ctx); err != nil {
 		t.Fatal(err)
 	}

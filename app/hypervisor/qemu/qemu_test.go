@@ -360,15 +360,9 @@ func carry(a, b io.ReadWriteCloser) (wait func()) {
 	return func() { a.Close(); b.Close(); <-done; <-done }
 }
 
-func TestTeleport(t *testing.T) {
-	ctx := testContext(t)
-	q := &QEMU{Accel: "tcg"}
-	a := testConfig(t)
-	b := a
-	b.Dir = t.TempDir()
-	giver := start(t, ctx, q, a, false)
-	taker := start(t, ctx, q, b, true)
-	wantState(t, ctx, taker, hypervisor.StateIncoming)
+// midway stops a guest and brings it to where the taker lacks only the state of its devices.
+func midway(t *testing.T, ctx context.Context, giver, taker hypervisor.Guest) hypervisor.Outgoing {
+	t.Helper()
 	if err := giver.Pause(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -380,10 +374,23 @@ func TestTeleport(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer carry(out.Stream(), in)()
+	t.Cleanup(carry(out.Stream(), in))
 	if err := out.AtSwitchover(ctx); err != nil {
 		t.Fatal(err)
 	}
+	return out
+}
+
+func TestTeleport(t *testing.T) {
+	ctx := testContext(t)
+	q := &QEMU{Accel: "tcg"}
+	a := testConfig(t)
+	b := a
+	b.Dir = t.TempDir()
+	giver := start(t, ctx, q, a, false)
+	taker := start(t, ctx, q, b, true)
+	wantState(t, ctx, taker, hypervisor.StateIncoming)
+	out := midway(t, ctx, giver, taker)
 	if _, err := out.Progress(ctx); !errors.Is(err, hypervisor.ErrConverged) {
 		t.Errorf("progress at the switchover: %v", err)
 	}
@@ -411,21 +418,7 @@ func TestTeleportCancelled(t *testing.T) {
 	b.Dir = t.TempDir()
 	giver := start(t, ctx, q, a, false)
 	taker := start(t, ctx, q, b, true)
-	if err := giver.Pause(ctx); err != nil {
-		t.Fatal(err)
-	}
-	in, err := taker.Incoming(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := giver.Teleport(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer carry(out.Stream(), in)()
-	if err := out.AtSwitchover(ctx); err != nil {
-		t.Fatal(err)
-	}
+	out := midway(t, ctx, giver, taker)
 	if err := out.Cancel(ctx); err != nil {
 		t.Fatal(err)
 	}

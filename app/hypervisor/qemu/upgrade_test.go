@@ -132,19 +132,8 @@ func TestAnEarlierEnginesQEMU(t *testing.T) {
 			b := c
 			b.Dir = t.TempDir()
 			taker := start(t, ctx, q, b, true)
-			if err := giver.Pause(ctx); err != nil {
-				t.Fatal(err)
-			}
-			in, err := taker.Incoming(ctx)
-			if err != nil {
-				t.Fatal(err)
-			}
-			out, err := giver.Teleport(ctx)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer carry(out.Stream(), in)()
-			if err := errors.Join(out.AtSwitchover(ctx), out.Finish(ctx), taker.Loaded(ctx), taker.Continue(ctx)); err != nil {
+			out := midway(t, ctx, giver, taker)
+			if err := errors.Join(out.Finish(ctx), taker.Loaded(ctx), taker.Continue(ctx)); err != nil {
 				t.Fatal(err)
 			}
 			wantState(t, ctx, taker, hypervisor.StateRunning)

@@ -396,6 +396,9 @@ func (c *Client) send(ctx context.Context, w waiting, verb, command string, args
 	if err == nil {
 		err = c.write(ctx, append(line, '\n'), file)
 	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = fmt.Errorf("%w: %w", context.DeadlineExceeded, err) // ctx's, as of every call that it ends
+	}
 	if err != nil {
 		c.mu.Lock()
 		_, still := c.pending[id]

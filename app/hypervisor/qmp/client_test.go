@@ -179,6 +179,18 @@ func TestQuestionsWithoutAnswerAreFew(t *testing.T) {
 	<-done
 }
 
+// Wherever in a call its deadline comes, it is the context's: who waits for a QEMU that doesn't answer goes by that.
+func TestADeadlineIsTheContexts(t *testing.T) {
+	c, _ := dial(t, peer(t, func(string) []string { return []string{} }))
+	ctx, cancel := context.WithDeadline(context.Background(), time.Unix(1, 0))
+	defer cancel()
+	for range 100 {
+		if err := c.Do(ctx, "query-status", nil, nil); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestNonsenseClosesTheClient(t *testing.T) {
 	for name, line := range map[string]string{
 		"not JSON":   `nonsense`,

@@ -424,7 +424,8 @@ func (c *carryRun) finish(err error) {
 		}
 		why.Topic = endTopic(string(handed))
 	default:
-		why = api.AsError(err)
+		said := *api.AsError(err) // the job's, whose words stay
+		why = &said
 	}
 	if stands := c.goBack(); stands != nil {
 		back := api.AsError(stands)

@@ -8,6 +8,8 @@ import (
 
 	"tagalong.org/tagalong/app/api"
 	"tagalong.org/tagalong/app/hypervisor"
+	"tagalong.org/tagalong/app/savedmemory"
+	"tagalong.org/tagalong/app/volumes"
 	"tagalong.org/tagalong/directory/baton"
 	"tagalong.org/tagalong/p2p/handoff"
 )
@@ -65,6 +67,71 @@ func TestASuspendedGuestThatDoesntEndStandsStill(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.goesOnWithItsMemory(memory)
+}
+
+// What couldn't be cleared of a memory that couldn't be saved is cleared before its guest goes on, or that stays where it is.
+func TestAHeaderThatWasLeftIsCleared(t *testing.T) {
+	d := newDevice(t, "desk")
+	v := d.engine.vm(d.create("Work").ID)
+	if err := d.engine.StartVM(t.Context(), "Work"); err != nil {
+		t.Fatal(err)
+	}
+	hold := make(chan struct{})
+	d.hv.setHoldSave(hold)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- d.engine.SuspendVM(ctx, "Work") }()
+	until(t, "the guest to stand still", func() bool { return d.hv.only().get() == hypervisor.StatePaused })
+	// As if it had come to its header, which can't be taken back.
+	w, ok, err := v.memoryVolume()
+	if err != nil || !ok {
+		t.Fatal(ok, err)
+	}
+	if _, err := savedmemory.Destine(w, savedmemory.Header{Stored: 1, Raw: 1, Hash: make([]byte, 32)}, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.currentDisk().Fence(); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	stays := func(err error) {
+		t.Helper()
+		var e *api.Error
+		if !errors.As(err, &e) || e.Remedy != api.RemedyResume || e.Next == "" {
+			t.Errorf("%v", err)
+		}
+		if d.hv.only().get() != hypervisor.StatePaused {
+			t.Fatal("it goes on beside a header")
+		}
+	}
+	stays(<-done)
+	stays(d.engine.ResumeVM(t.Context(), "Work"))
+	if err := v.currentDisk().Unfence(); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.engine.ResumeVM(t.Context(), "Work"); err != nil {
+		t.Fatal(err)
+	}
+	d.goesOnWithItsMemory(d.hv.memory)
+	if s, err := v.lookSaved(); err != nil || s.there() {
+		t.Errorf("%+v, %v", s, err)
+	}
+}
+
+// A store that a full disk kept from growing with its table grows before a guest sees the table.
+func TestAStoreThatDidntGrowGrowsAtTheStart(t *testing.T) {
+	d := newDevice(t, "desk")
+	v := d.engine.vm(d.create("Work").ID)
+	table, err := v.putTable(func(t volumes.Table) (volumes.Table, error) { return t.Grow(t.Volumes[0].ID, 2*testDisk) })
+	if err != nil || v.currentDisk().Size() >= table.Space() {
+		t.Fatal(err)
+	}
+	if err := d.engine.StartVM(t.Context(), "Work"); err != nil {
+		t.Fatal(err)
+	}
+	if got := v.currentDisk().Size(); got != table.Space() || d.hv.only().config.Disks[0].Bytes != 2*testDisk {
+		t.Errorf("the guest has %d bytes, and the store %d", d.hv.only().config.Disks[0].Bytes, got)
+	}
 }
 
 // A VM that is on its way isn't removed under whoever brings it.

@@ -68,6 +68,9 @@ func (v *vm) wake(ctx context.Context, guest hypervisor.Guest) error {
 	case hypervisor.StateRunning:
 		return errConflict(v.name()+" is running already.", fmt.Sprintf("See its screen with: tagalong vm open %q", v.name()))
 	case hypervisor.StatePaused, hypervisor.StateIOError:
+		if err := v.clearLeft(); err != nil {
+			return err
+		}
 		err := v.letRun(ctx, guest)
 		v.noteGuest(guest)
 		return err
@@ -91,7 +94,7 @@ func (v *vm) start(ctx context.Context) error {
 	if disk := v.currentDisk(); disk == nil || !disk.Info().Active {
 		return errConflict("The disk of "+v.name()+" isn't ready on this device.", "The engine's log has the cause.")
 	}
-	if err := v.startExport(); err != nil {
+	if err := errors.Join(v.reachTable(), v.startExport()); err != nil {
 		return err
 	}
 	v.setStarting(true)

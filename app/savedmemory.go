@@ -23,6 +23,8 @@ type saved struct {
 	looked bool
 	header *savedmemory.Header
 	err    error
+	// left says, of a VM that has its guest, that the header may be there of a memory that couldn't be saved: nobody could clear it.
+	left bool
 }
 
 // there says that memory is saved, whether or not it can be used.

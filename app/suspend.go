@@ -149,11 +149,37 @@ func (v *vm) watchSaving(ctx context.Context, j *job, guest hypervisor.Guest, ra
 func (v *vm) goOnAfterAll(ctx context.Context, guest hypervisor.Guest, w *window.Disk) error {
 	if err := savedmemory.Clear(w); err != nil {
 		// It stands still, whole: better than one that goes on beside a header that it has outrun.
-		return fmt.Errorf("the VM stands still: %w", err)
+		v.setSaved(saved{left: true})
+		return v.errCantClear(err)
 	}
 	v.setSaved(saved{looked: true})
 	v.discard(w)
 	return v.letRun(ctx, guest)
+}
+
+// clearLeft makes durable what goOnAfterAll couldn't, before the guest goes on after all.
+func (v *vm) clearLeft() error {
+	v.mu.Lock()
+	left := v.saved.left
+	v.mu.Unlock()
+	if !left {
+		return nil
+	}
+	w, ok, err := v.memoryVolume()
+	if err == nil && ok {
+		err = savedmemory.Clear(w)
+	}
+	if err != nil {
+		return v.errCantClear(err)
+	}
+	v.setSaved(saved{looked: true})
+	return nil
+}
+
+// errCantClear says why a guest stands still whose memory couldn't be saved.
+func (v *vm) errCantClear(err error) error {
+	return &api.Error{Code: api.CodeSpace, Sentence: v.name() + " stands still, with all that is open in it: its memory couldn't be saved, and its disk can't be written.",
+		Next: fmt.Sprintf("See whether this device's disk is full or failing, then let it go on: tagalong vm resume %q", v.name()), Remedy: api.RemedyResume, Cause: err.Error()}
 }
 
 // explainSuspend makes a sentence of why a VM wasn't suspended.
@@ -298,7 +324,7 @@ func (v *vm) startWaiting(ctx context.Context, config hypervisor.Config) (hyperv
 		return nil, errConflict("There isn't enough free memory on this device for "+v.name()+".", "Close something and try again.")
 	}
 	defer v.admitted()
-	if err := v.startExport(); err != nil {
+	if err := errors.Join(v.reachTable(), v.startExport()); err != nil {
 		return nil, err
 	}
 	v.setStarting(true)

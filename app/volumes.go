@@ -95,6 +95,19 @@ func (v *vm) growTo(disk *vmdisk.Store, table volumes.Table) error {
 	return disk.Resize(table.Space())
 }
 
+// reachTable makes the store as large as its table says, before a guest sees that: a full disk may have kept it from growing with the table.
+func (v *vm) reachTable() error {
+	disk := v.currentDisk()
+	if disk == nil {
+		return errVMClosed
+	}
+	table, err := v.table()
+	if err != nil {
+		return err
+	}
+	return explainTable("", v.growTo(disk, table))
+}
+
 // keepTable notes that the store here is cut so: for who works on it without an engine, and for when the record is another side's.
 func (v *vm) keepTable(table volumes.Table) {
 	v.mu.Lock()

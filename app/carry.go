@@ -273,11 +273,12 @@ func (c *carryRun) stands() error {
 	return nil
 }
 
-// handing says that it is being handed over to the taker: that may have asked for it by itself.
+// handing says that it is being handed over to the taker, which may have asked for it by itself, or was a moment ago.
 func (c *carryRun) handing() bool {
 	c.v.mu.Lock()
-	defer c.v.mu.Unlock()
-	return !rests(c.v.state) && c.v.with == c.to
+	giving, owner := !rests(c.v.state) && c.v.with == c.to, c.v.ownerLocked()
+	c.v.mu.Unlock()
+	return giving || !owner && c.v.ownerID() == c.to
 }
 
 // send feeds the taker's copy until the VM may be handed over, or is.
@@ -296,10 +297,14 @@ func (c *carryRun) send(ctx context.Context) error {
 	var base int64
 	var m meter.Meter
 	for {
-		if c.handing() {
-			return nil
+		if reason := c.cameToNothing(); reason != "" {
+			return errHandOver(reason)
 		}
-		if err := c.stands(); err != nil {
+		err := c.stands()
+		if c.handing() {
+			return nil // whatever has become of it by now: handOver waits for that
+		}
+		if err != nil {
 			return err
 		}
 		now := time.Now()
@@ -337,12 +342,23 @@ func (c *carryRun) send(ctx context.Context) error {
 	}
 }
 
+// cameToNothing is why a hand-over before came to nothing for good; "" if none has, or that passes.
+func (c *carryRun) cameToNothing() string {
+	select {
+	case reason := <-c.handed:
+		if !handOverPasses(reason) {
+			return reason
+		}
+	default:
+	}
+	return ""
+}
+
 // handOver invites the taker to ask for the VM, and waits for what becomes of it. ok says that the taker has it; else reason says why not.
 func (c *carryRun) handOver(ctx context.Context) (reason string, ok bool) {
 	v := c.v
-	select {
-	case <-c.handed: // of an attempt before
-	default:
+	if reason := c.cameToNothing(); reason != "" {
+		return reason, false
 	}
 	v.mu.Lock()
 	c.r.invited = time.Now()

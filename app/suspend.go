@@ -74,7 +74,7 @@ func (v *vm) suspend(ctx context.Context, j *job, guest hypervisor.Guest, device
 		back, cancel := context.WithTimeout(context.WithoutCancel(ctx), actionTimeout)
 		defer cancel()
 		if stands := v.letRun(back, guest); stands != nil {
-			return fmt.Errorf("%w (it wasn't suspended: %v)", stands, err)
+			return v.errStands(stands, err)
 		}
 		return v.explainSuspend(err)
 	}
@@ -84,8 +84,7 @@ func (v *vm) suspend(ctx context.Context, j *job, guest hypervisor.Guest, device
 		back, cancel := context.WithTimeout(context.WithoutCancel(ctx), actionTimeout)
 		defer cancel()
 		if stands := v.goOnAfterAll(back, guest, w); stands != nil {
-			return &api.Error{Code: api.CodeInternal, Sentence: v.name() + " couldn't be suspended, and stands still.",
-				Next: fmt.Sprintf("Let it go on: tagalong vm resume %q", v.name()), Cause: fmt.Sprintf("%v (it wasn't suspended: %v)", stands, err)}
+			return v.errStands(stands, err)
 		}
 		return v.explainSuspend(err)
 	}
@@ -98,6 +97,12 @@ func (v *vm) suspend(ctx context.Context, j *job, guest hypervisor.Guest, device
 	v.e.hub.publish(api.Event{Kind: "vm.suspended", VM: v.id, Text: v.name() + " is suspended."})
 	v.e.saveRecordSoon()
 	return nil
+}
+
+// errStands is what the person reads of a VM that wasn't suspended because of err and doesn't go on because of stands.
+func (v *vm) errStands(stands, err error) error {
+	return &api.Error{Code: api.CodeInternal, Sentence: v.name() + " couldn't be suspended, and stands still.",
+		Next: fmt.Sprintf("Let it go on: tagalong vm resume %q", v.name()), Remedy: api.RemedyResume, Cause: fmt.Sprintf("%v (it wasn't suspended: %v)", stands, err)}
 }
 
 // saveMemory writes the paused guest's memory, with progress.
@@ -299,7 +304,7 @@ func (v *vm) restore(ctx context.Context, j *job) error {
 // errUsedUp is the problem of a VM that was to be resumed and whose hypervisor didn't let it go on when it had all of the memory.
 func errUsedUp(vm string, err error) *api.Error {
 	return &api.Error{Code: api.CodeInternal, Sentence: fmt.Sprintf("%s didn't go on when its saved memory had been loaded: what was open in it and not saved is lost, its disks are whole.", vm),
-		Next: fmt.Sprintf("Start it again: tagalong vm start %q", vm), Remedy: api.RemedyStart, Cause: err.Error()}
+		Next: fmt.Sprintf("Start it again: tagalong vm start %q", vm), Remedy: api.RemedyStart, Topic: api.TopicFell, Cause: err.Error()}
 }
 
 // awaitActive waits until the disk can be written: an engine that has just started, or taken the VM, makes it so first.

@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 }
 
 // patience bounds waits for conditions; reaching it means that something hangs.
-const patience = 60 * time.Second
+const patience = 3 * time.Minute
 
 // device is one engine in this process.
 type device struct {

@@ -33,7 +33,7 @@ func TestPostmasterSaysGoodbye(t *testing.T) {
 	devices := []*device{newDevice(t, "desk"), newDevice(t, "laptop"), newDevice(t, "attic")}
 	for _, d := range devices {
 		d.stop()
-		d.prepare = func(e *Engine) { e.goodbye = patience / 2 }
+		d.prepare = func(e *Engine) { e.goodbye = time.Minute }
 		d.start()
 	}
 	pair(t, devices[0], devices[1])

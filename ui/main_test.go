@@ -18,7 +18,7 @@ import (
 const childEnv = "TAGALONG_UI_TEST_SOCKET"
 
 // patience is how long a real test waits for something that will happen unless it is broken.
-const patience = 60 * time.Second
+const patience = 3 * time.Minute
 
 // noScreens is a viewer that is never asked for anything by itself.
 type noScreens struct{}

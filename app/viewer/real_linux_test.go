@@ -183,10 +183,10 @@ func (p *pc) view() picture {
 		closed <- show(ctx, api.Screen{Protocol: ticket.Protocol, Socket: ticket.Socket, Password: ticket.Password}, "Work")
 	}()
 	var seen picture
-	for deadline := time.Now().Add(90 * time.Second); ; {
+	for deadline := time.Now().Add(5 * time.Minute); ; {
 		seen = p.screen()
 		now := desktop(t)
-		if !seen.blank() && seen.within(now) {
+		if !seen.blank() && !now.blank() && seen.within(now) {
 			break
 		}
 		select {

@@ -46,7 +46,7 @@ func (w *world) do(ctx context.Context, s Step) error {
 			return nil
 		}
 		w.say("%v: kill -9 of the engine on %s", s, p.Name)
-		return p.Kill()
+		return killed(p)
 	case Restart:
 		if w.asleep[p.Name] {
 			return nil
@@ -70,6 +70,14 @@ func (w *world) do(ctx context.Context, s Step) error {
 		return w.look(ctx, p)
 	default:
 		return w.wound(ctx, s, p)
+	}
+	return nil
+}
+
+// killed kills a PC's engine; one that has just ended by itself, as without room on its disk, needs no more.
+func killed(p *story.PC) error {
+	if err := p.Kill(); !errors.Is(err, os.ErrProcessDone) {
+		return err
 	}
 	return nil
 }

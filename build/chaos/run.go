@@ -242,7 +242,7 @@ func (w *world) choose(ctx context.Context, f *fork, c *api.Conflict) {
 	f.keep, f.chosen = side.OwnerName, time.Now()
 	if coin/18%2 == 0 {
 		w.say("kill -9 of the engine on %s meanwhile", victim.Name)
-		w.fail(victim.Kill())
+		w.fail(killed(victim))
 	}
 }
 

@@ -131,17 +131,14 @@ func (p *PC) launch() error {
 	return nil
 }
 
-// Kill ends the engine as a crash would. One that has just ended by itself, and isn't started again yet, needs no more.
+// Kill ends the engine as a crash would. The error is os.ErrProcessDone if it has just ended by itself, and isn't started again yet.
 func (p *PC) Kill() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.engine == nil {
 		return errors.New("no engine runs")
 	}
-	if err := p.engine.Process.Kill(); !errors.Is(err, os.ErrProcessDone) {
-		return err
-	}
-	return nil
+	return p.engine.Process.Kill()
 }
 
 // PID is the engine's process ID.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -293,7 +294,9 @@ func disk(t *testing.T) (socket string, size int64) {
 	}
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
 	for deadline := time.Now().Add(90 * time.Second); ; {
-		if _, err := os.Stat(socket); err == nil {
+		// It is there a moment before anybody listens.
+		if c, err := net.Dial("unix", socket); err == nil {
+			c.Close()
 			return socket, 8 << 20
 		}
 		if time.Now().After(deadline) {

@@ -213,19 +213,26 @@ func waitTick(t *testing.T, tl *console.Timeline, n uint64) {
 	}
 }
 
-// waitFile waits until path exists.
-func waitFile(t *testing.T, path string) {
+// waitListening waits until somebody listens at the Unix socket path, without connecting to it: whoever does so first is taken for the giver.
+func waitListening(t *testing.T, path string) {
 	t.Helper()
 	ctx := deadline(t)
 	poll := time.NewTicker(tickEvery)
 	defer poll.Stop()
 	for {
-		if _, err := os.Stat(path); err == nil {
-			return
+		sockets, err := os.ReadFile("/proc/net/unix")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(sockets)) {
+			// The fourth field is its flags, of which one says that it listens.
+			if f := strings.Fields(line); len(f) == 8 && f[3] == "00010000" && f[7] == path {
+				return
+			}
 		}
 		select {
 		case <-ctx.Done():
-			t.Fatalf("%s did not appear", path)
+			t.Fatalf("nobody listens at %s", path)
 		case <-poll.C:
 		}
 	}
@@ -287,7 +294,7 @@ func TestGuestMovesWithItsMemory(t *testing.T) {
 	a.must(a.console.SetRate(deadline(t), console.Rate{Records: 100, Fsync: 5, Mem: 2, Set: 16}))
 	stream := filepath.Join(t.TempDir(), "stream")
 	b := start(t, "B", disk, tl, "-incoming", "unix:"+stream)
-	waitFile(t, stream)
+	waitListening(t, stream)
 	before, ok := tl.Last()
 	if !ok {
 		t.Fatal("no tick yet")

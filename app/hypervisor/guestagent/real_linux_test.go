@@ -28,16 +28,17 @@ func TestTheRealAgent(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	var c *Conn
 	for deadline := time.Now().Add(60 * time.Second); ; {
-		if _, err := os.Stat(socket); err == nil {
+		if c, err = Dial(t.Context(), socket); err == nil {
 			break
 		}
 		if time.Now().After(deadline) {
-			t.Fatal("qemu-ga doesn't start")
+			t.Fatalf("qemu-ga doesn't start: %v", err)
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
-	c := dial(t, socket)
+	defer c.Close()
 	r, err := c.Compare(t.Context())
 	if err != nil || r.wrong(time.Millisecond) {
 		t.Errorf("%+v, %v", r, err)

@@ -87,8 +87,18 @@ func fleet() api.Status {
 type fake struct {
 	*apitest.Engine
 	socket string
-	reads  atomic.Int64
+	asked  atomic.Int64 // snapshots
+	told   atomic.Int64 // the latest of those that were asked for, by its number, that has been made
 	stop   func()
+}
+
+// Status implements api.Engine.
+func (f *fake) Status(ctx context.Context) (*api.Status, error) {
+	n := f.asked.Add(1)
+	st, err := f.Engine.Status(ctx)
+	for was := f.told.Load(); was < n && !f.told.CompareAndSwap(was, n); was = f.told.Load() {
+	}
+	return st, err
 }
 
 func (f *fake) start(st api.Status) error {
@@ -97,7 +107,6 @@ func (f *fake) start(st api.Status) error {
 		return err
 	}
 	f.Engine = apitest.New(st)
-	f.Hook("Status", func(context.Context) { f.reads.Add(1) })
 	f.SetHistory("vm1", []api.HistoryEntry{
 		{VM: "vm1", Term: 1, Owner: "D1", OwnerName: "desk", At: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Kind: "created", Hash: "h1"},
 		{VM: "vm1", Term: 3, Owner: "D2", OwnerName: "laptop", From: "D1", FromName: "desk", At: time.Date(2026, 1, 3, 3, 4, 5, 0, time.UTC), Kind: "switch",
@@ -185,12 +194,12 @@ func cmdSaw(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(fakeOf(ts).AwaitCall(ctx, args[0]))
 }
 
-// seen waits until a snapshot has been asked for that shows the present state.
+// seen waits until somebody has got a snapshot that shows the present state.
 func cmdSeen(ts *testscript.TestScript, _ bool, _ []string) {
 	f := fakeOf(ts)
 	ctx, cancel := soonEnough()
 	defer cancel()
-	for before := f.reads.Load(); f.reads.Load() == before; {
+	for before := f.asked.Load(); f.told.Load() <= before; {
 		select {
 		case <-time.After(time.Millisecond):
 		case <-ctx.Done():

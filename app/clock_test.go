@@ -75,7 +75,7 @@ func (a *insideAgent) answer(line string) string {
 		a.off = time.Until(time.Unix(0, q.Arguments.Time))
 		if a.slow > 0 {
 			a.slow--
-			a.off -= 300 * time.Millisecond
+			a.off -= 10 * time.Minute
 		}
 	}
 	return "{\"return\": {}}\n"

@@ -134,10 +134,10 @@ func TestAClockThatWillNotBeSet(t *testing.T) {
 
 // A guest that has much to do sets its clock late: that isn't to refuse it.
 func TestAClockThatIsSetLate(t *testing.T) {
-	w := &clockwork{off: -time.Hour, slow: 300 * time.Millisecond}
+	w := &clockwork{off: -time.Hour, slow: 10 * time.Minute}
 	c := dial(t, agent(t, w.answer))
 	_, after, err := c.SetClock(t.Context(), 20*time.Millisecond)
-	if !errors.Is(err, ErrOff) || w.sets != tries || after.Off.Abs() > time.Minute {
+	if !errors.Is(err, ErrOff) || w.sets != tries || after.Off.Abs() > 30*time.Minute {
 		t.Errorf("set %d times, %+v, %v", w.sets, after, err)
 	}
 }

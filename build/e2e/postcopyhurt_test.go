@@ -100,7 +100,7 @@ func TestHurtAheadOfItsMemory(t *testing.T) {
 // quick is a line on which the memory of a guest that runs comes in a second or two; slow one on which the rest takes many, whatever else the machine does.
 var (
 	quick = lab.WAN{Rate: 1e9, RoundTrip: 4 * time.Millisecond, Queue: 100 * time.Millisecond}
-	slow  = lab.WAN{Rate: 16e6, RoundTrip: 4 * time.Millisecond, Queue: 100 * time.Millisecond}
+	slow  = lab.WAN{Rate: 8e6, RoundTrip: 4 * time.Millisecond, Queue: 100 * time.Millisecond}
 )
 
 // slowFromStop has the line become slow when the next switch has stopped the guest. It says when that was done, or why not.

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"io"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"tagalong.org/tagalong/app/hypervisor"
+	"tagalong.org/tagalong/app/hypervisor/qmp"
 )
 
 // valve carries a memory stream by small pieces, so that a test can end it before all of the memory has passed.
@@ -234,15 +236,18 @@ func TestABusyTakerIsOfferedTheRest(t *testing.T) {
 	}
 	line.cut()
 	out.Sever()
-	// Its main loop reads memory that isn't there.
-	short, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	err := taker.(*guest).qmp.Do(short, "pmemsave", map[string]any{"val": 0, "size": apartKiB << 10, "filename": taker.(*guest).cfg.Dir + "/memory"}, nil)
-	if !errors.Is(err, context.DeadlineExceeded) {
-		t.Fatalf("reading memory that isn't there: %v", err)
-	}
+	// Its main loop reads memory that isn't there, from when it has opened the file on.
+	file := filepath.Join(taker.(*guest).cfg.Dir, "memory")
+	read := make(chan error, 1)
+	go func() {
+		read <- taker.(*guest).qmp.Do(ctx, "pmemsave", map[string]any{"val": 0, "size": apartKiB << 10, "filename": file}, nil)
+	}()
+	eventually(t, ctx, "QEMU to read its memory", func() bool { return exists(file) })
 	if err := taker.Close(); err != nil { // so does the end of the engine
 		t.Fatal(err)
+	}
+	if err := <-read; !errors.Is(err, qmp.ErrClosed) {
+		t.Fatalf("reading memory that isn't there: %v", err)
 	}
 	found, err := (&QEMU{Accel: "tcg"}).Find(ctx, taker.(*guest).cfg)
 	if err != nil {
@@ -250,7 +255,7 @@ func TestABusyTakerIsOfferedTheRest(t *testing.T) {
 	}
 	defer found.Close()
 	later := found.(hypervisor.PostCopier)
-	short, cancel = context.WithTimeout(ctx, time.Second)
+	short, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	if a, err := later.Apart(short); !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("a QEMU whose main loop waits says %+v, %v", a, err)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"tagalong.org/tagalong/app/api"
+	"tagalong.org/tagalong/app/holdpoint"
 	"tagalong.org/tagalong/app/hypervisor"
 	"tagalong.org/tagalong/app/meter"
 	"tagalong.org/tagalong/app/preflight"
@@ -286,6 +287,7 @@ func (c *carryRun) send(ctx context.Context) error {
 	v := c.v
 	defer v.wantFeed(c.to)()
 	v.switchPhase(api.PhaseSend)
+	holdpoint.At(ctx, holdpoint.Sending)
 	v.mu.Lock()
 	stored := int64(0)
 	if h := v.saved.header; h != nil {
@@ -444,13 +446,14 @@ func (c *carryRun) finish(err error) {
 		why = &said
 	}
 	if stands := c.goBack(); stands != nil {
-		back := api.AsError(stands)
-		why.Sentence += fmt.Sprintf(" It is suspended there, and didn't go on: %s", back.Sentence)
-		why.Topic = "" // it tells of more
-		why.Next = back.Next
-		if why.Next == "" {
-			why.Next = fmt.Sprintf("Resume it there: tagalong vm resume %q", s.VMName)
+		v.staysSuspended(stuck(stands, fmt.Sprintf("The switch of %s came to nothing. It is suspended here, and didn't go on:", s.VMName), s.VMName))
+		told, back := *why, api.AsError(stands)
+		told.Topic = "" // it tells of more
+		told.Sentence += fmt.Sprintf(" It is suspended there, and didn't go on: %s", back.Sentence)
+		if told.Next = back.Next; told.Next == "" {
+			told.Next = fmt.Sprintf("Resume it there: tagalong vm resume %q", s.VMName)
 		}
+		why = &told
 	}
 	phase := api.PhaseFailed
 	if cancelled {

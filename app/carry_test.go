@@ -2,6 +2,7 @@ package app
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"tagalong.org/tagalong/app/api"
@@ -233,25 +234,71 @@ func TestAnEngineEndsWhileAVMIsCarried(t *testing.T) {
 	})
 }
 
-// What keeps the VM from going on there is read there, and the VM stays suspended.
+// What keeps the VM from going on there is read there, also when the engine was started anew, and the VM stays suspended until it is resumed.
 func TestACarriedVMThatCantGoOn(t *testing.T) {
 	desk, laptop, _ := twoDevices(t)
 	memory := desk.hv.only().memory
-	laptop.hv.mu.Lock()
-	laptop.hv.breakRestore = true
-	laptop.hv.mu.Unlock()
+	broken := func(broken bool) {
+		laptop.hv.mu.Lock()
+		defer laptop.hv.mu.Unlock()
+		laptop.hv.breakRestore = broken
+	}
+	broken(true)
 	if _, err := laptop.engine.Switch(t.Context(), suspended("")); err != nil {
 		t.Fatal(err)
 	}
-	if s := laptop.ended("Work"); s.Phase != api.PhaseFailed || s.Error == nil || s.Error.Next == "" {
+	if s := laptop.ended("Work"); s.Phase != api.PhaseFailed || s.Error == nil || s.Error.Next == "" || s.Error.Remedy != api.RemedyResume {
 		t.Fatalf("%+v", s)
 	}
-	if w, _ := laptop.vm("Work"); !w.Here || w.State != api.VMSuspended {
-		t.Fatalf("it is %s", w.State)
+	stays := func() {
+		t.Helper()
+		until(t, "the laptop to say why it is suspended", func() bool {
+			w, _ := laptop.vm("Work")
+			return w.Here && w.State == api.VMSuspended && w.Problem != nil && w.Problem.Remedy == api.RemedyResume
+		})
 	}
-	laptop.hv.mu.Lock()
-	laptop.hv.breakRestore = false
-	laptop.hv.mu.Unlock()
+	stays()
+	laptop.stop()
+	laptop.start()
+	stays()
+	broken(false)
+	if err := laptop.engine.ResumeVM(t.Context(), "Work"); err != nil {
+		t.Fatal(err)
+	}
+	laptop.goesOnWithItsMemory(memory)
+	if w, _ := laptop.vm("Work"); w.Problem != nil {
+		t.Errorf("it goes on, and has %+v", w.Problem)
+	}
+}
+
+// A device without enough free memory for a VM that was carried there says so, and resumes it when there is and the person asks for it.
+func TestACarriedVMFindsTooLittleMemory(t *testing.T) {
+	if freeMemory() == 0 {
+		t.Skip("this system doesn't say how much memory is free")
+	}
+	desk, laptop, _ := twoDevices(t)
+	memory := desk.hv.only().memory
+	other := laptop.engine.vm(laptop.create("Play").ID)
+	claim := func(bytes int64) {
+		other.mu.Lock()
+		other.claimed = bytes
+		other.mu.Unlock()
+	}
+	claim(1 << 60)
+	if _, err := laptop.engine.Switch(t.Context(), suspended("")); err != nil {
+		t.Fatal(err)
+	}
+	if s := laptop.ended("Work"); s.Phase != api.PhaseFailed || s.Error == nil || s.Error.Remedy != api.RemedyResume {
+		t.Fatalf("%+v", s)
+	}
+	until(t, "the laptop to say what it lacks", func() bool {
+		w, _ := laptop.vm("Work")
+		return w.Here && w.State == api.VMSuspended && w.Problem != nil && w.Problem.Remedy == api.RemedyResume && strings.Contains(w.Problem.Sentence, "free memory")
+	})
+	if err := laptop.engine.ResumeVM(t.Context(), "Work"); err == nil {
+		t.Fatal("it goes on without memory")
+	}
+	claim(0)
 	if err := laptop.engine.ResumeVM(t.Context(), "Work"); err != nil {
 		t.Fatal(err)
 	}

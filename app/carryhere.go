@@ -88,7 +88,8 @@ func (v *vm) hearRequest(ctx context.Context, device, what string) error {
 	case !v.owner():
 		return v.rather(v.errNotHere())
 	case c == nil || c.to != device:
-		return errConflict(fmt.Sprintf("The switch of %s came to nothing: %s stays on %s.", v.name(), v.name(), v.e.name), "Try again.")
+		return &api.Error{Code: api.CodeConflict, Sentence: fmt.Sprintf("The switch of %s came to nothing: %s stays on %s.", v.name(), v.name(), v.e.name),
+			Next: "Try again.", Remedy: api.RemedySwitch}
 	case what == askCarryOff:
 		c.callOff()
 	}
@@ -289,29 +290,40 @@ func (v *vm) goOnOnce(ctx context.Context) error {
 	})
 }
 
-// endCarriedHere ends the switch to here, if there is one: after a restart there may be none.
+// endCarriedHere ends the switch to here, if there is one: after a restart there may be none. A VM that doesn't go on says why for as long as it is
+// suspended here.
 func (v *vm) endCarriedHere(err error) {
 	r := v.broughtRun()
-	if r == nil {
-		return
-	}
-	if err == nil {
+	if err == nil && r != nil {
 		v.switchRuns(time.Now())
 		v.updateRun(r, func(r *switchRun) { r.s.Bytes, r.s.Total = r.s.Memory+r.s.Disk, r.s.Memory+r.s.Disk })
 		if s, ok := v.switchDone(r, v.e.name); ok {
 			v.noteSwitch(v.currentTerm(), s)
 		}
+	}
+	if err == nil {
 		return
 	}
-	why := *api.AsError(err)
-	why.Topic = "" // it tells of more
 	how := ", suspended,"
 	if !v.suspended() {
 		how = "" // nothing is left of its memory
 	}
-	why.Sentence = fmt.Sprintf("%s is on %s now%s and didn't go on: %s", v.name(), v.e.name, how, why.Sentence)
-	if why.Next == "" {
-		why.Next = fmt.Sprintf("Resume it: tagalong vm resume %q", v.name())
+	why := stuck(err, fmt.Sprintf("%s is on %s now%s and didn't go on:", v.name(), v.e.name, how), v.name())
+	v.staysSuspended(why)
+	v.endAs(r, api.PhaseFailed, why)
+}
+
+// stuck says, after said, why a VM that was carried stays suspended where it is, and what the person does about it there: mostly it is resumed when that is
+// mended. It isn't where its memory can't go on there at all, as its own words say then.
+func stuck(err error, said, vm string) *api.Error {
+	why := *api.AsError(err)
+	why.Topic = "" // it tells of more
+	why.Sentence = said + " " + why.Sentence
+	if why.Remedy == "" && why.Code != api.CodeConflict { // of those, who can be resumed says so
+		why.Remedy = api.RemedyResume
 	}
-	v.endAs(r, api.PhaseFailed, &why)
+	if why.Next == "" {
+		why.Next = fmt.Sprintf("Resume it: tagalong vm resume %q", vm)
+	}
+	return &why
 }

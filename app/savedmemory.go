@@ -25,6 +25,8 @@ type saved struct {
 	err    error
 	// left says, of a VM that has its guest, that the header may be there of a memory that couldn't be saved: nobody could clear it.
 	left bool
+	// why is why the VM, which was to go on with it by itself, didn't; nil where that is the person's to do anyway.
+	why *api.Error
 }
 
 // there says that memory is saved, whether or not it can be used.
@@ -94,6 +96,19 @@ func (v *vm) lookSaved() (saved, error) {
 	}
 	v.setSaved(s)
 	return s, nil
+}
+
+// staysSuspended keeps why a VM that was to go on by itself didn't: its problem, until it goes on, leaves, or its memory is given up.
+func (v *vm) staysSuspended(why *api.Error) {
+	v.mu.Lock()
+	there := v.saved.there()
+	if there {
+		v.saved.why = why
+	}
+	v.mu.Unlock()
+	if there {
+		v.e.hub.publish(api.Event{Kind: "vm.problem", VM: v.id, Text: why.Error()})
+	}
 }
 
 func (v *vm) setSaved(s saved) {

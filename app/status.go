@@ -146,7 +146,7 @@ func (v *vm) status() api.VM {
 		ID: v.id, Name: r.Name, Here: v.ownerLocked(), Owner: owner, Term: v.term, Spec: spec, Problem: v.problem, Replicas: []api.Replica{},
 	}
 	s.Agent = v.agent
-	guest, state, starting, op := v.guest, v.guestWas, v.starting, v.op
+guest, state, starting, op, why := v.guest, v.guestWas, v.starting, v.op, v.saved.why
 	disk, lacks := v.disk, v.trailing != nil
 	if v.sw != nil {
 		sw := v.sw.s
@@ -195,6 +195,9 @@ func (v *vm) status() api.VM {
 		s.Screen, s.Console = guest.Screen(), guest.Console()
 	case v.suspended():
 		s.State = api.VMSuspended
+		if s.Problem == nil {
+			s.Problem = why
+		}
 	default:
 		s.State = api.VMStopped
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"tagalong.org/tagalong/app/api"
+	"tagalong.org/tagalong/app/holdpoint"
 	"tagalong.org/tagalong/app/hypervisor"
 	"tagalong.org/tagalong/app/savedmemory"
 	"tagalong.org/tagalong/app/second"
@@ -79,6 +80,7 @@ func (v *vm) suspend(ctx context.Context, j *job, guest hypervisor.Guest, device
 		return v.explainSuspend(err)
 	}
 	v.switchStopped(time.Now())
+	holdpoint.At(ctx, holdpoint.Saving)
 	h := savedmemory.Header{For: device, Config: sees, Accel: facts.Accel, Version: facts.Version, At: time.Now().UTC()}
 	if h, err = v.saveMemory(ctx, j, guest, disk, w, h); err != nil {
 		back, cancel := context.WithTimeout(context.WithoutCancel(ctx), actionTimeout)
@@ -268,6 +270,10 @@ func (v *vm) restore(ctx context.Context, j *job) error {
 	case err != nil:
 		return kill(explainFailed("The saved memory of "+v.name()+" couldn't be loaded. It stays suspended.", err))
 	}
+	holdpoint.At(ctx, holdpoint.Restoring)
+	if _, err := guest.State(ctx); err != nil {
+		return kill(explainHypervisor(err)) // it has ended, and nothing of its memory is used up yet
+	}
 	if err := v.adopt(ctx, guest); err != nil {
 		return err
 	}
@@ -316,7 +322,8 @@ func (v *vm) awaitActive(ctx context.Context) error {
 			return nil
 		}
 		if err := (wallClock{}).Wait(ctx, 20*time.Millisecond); errors.Is(err, context.DeadlineExceeded) {
-			return errConflict("The disk of "+v.name()+" isn't ready on this device.", "The engine's log has the cause.")
+			return &api.Error{Code: api.CodeConflict, Sentence: "The disk of " + v.name() + " isn't ready on this device.",
+				Next: "Try again; the engine's log has the cause.", Remedy: api.RemedyResume}
 		} else if err != nil {
 			return err
 		}
@@ -326,7 +333,8 @@ func (v *vm) awaitActive(ctx context.Context) error {
 // startWaiting starts a hypervisor that waits for memory.
 func (v *vm) startWaiting(ctx context.Context, config hypervisor.Config) (hypervisor.Guest, error) {
 	if err := v.admit(config.MemoryKiB << 10); err != nil {
-		return nil, errConflict("There isn't enough free memory on this device for "+v.name()+".", "Close something and try again.")
+		return nil, &api.Error{Code: api.CodeConflict, Sentence: "There isn't enough free memory on this device for " + v.name() + ".",
+			Next: "Close something and try again.", Remedy: api.RemedyResume}
 	}
 	defer v.admitted()
 	if err := errors.Join(v.reachTable(), v.startExport()); err != nil {

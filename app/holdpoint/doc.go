@@ -21,4 +21,9 @@ const (
 	Feed = "feed"
 	// Lend is on a device that the owner fetches blocks from, before it gives any.
 	Lend = "lend"
+	// Saving is on an owner: the guest stands still, and nothing of its memory is saved yet. Sending is there too: it is saved for another device, and its
+	// hypervisor has ended. Restoring is where a saved memory is loaded, and the guest could go on; that it is used up isn't written yet.
+	Saving    = "saving"
+	Sending   = "sending"
+	Restoring = "restoring"
 )

@@ -132,6 +132,17 @@ func (v *vm) memoryCame() bool {
 	return err == nil
 }
 
+// comesSuspended says, of another device's VM, that it is suspended to go on here. Where the memory hasn't come yet, that it is suspended must do.
+func (v *vm) comesSuspended() bool {
+	if w, ok, err := v.memoryVolume(); err == nil && ok {
+		if h, err := savedmemory.Read(w); err == nil {
+			return h.For == v.e.host.ID()
+		}
+	}
+	r, ok := v.record()
+	return ok && r.State == string(api.VMSuspended)
+}
+
 // lookSavedSoon does it beside: of a disk that isn't whole yet the header may have to come first.
 func (v *vm) lookSavedSoon() {
 	v.e.spawn(func() {

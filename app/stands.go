@@ -43,11 +43,17 @@ func (v *vm) tellStandstill(now time.Time) {
 // recallSwitch makes the switch to this device known again that an earlier engine was in, for who pressed the button to read what became of it.
 // Only the loop calls it, in a step.
 func (v *vm) recallSwitch(from string) {
+	a, asked := v.readAsked()
+	asked = asked && a.From == from && a.To == v.e.host.ID()
+	if !asked && v.comesSuspended() {
+		v.under = v.brought(from) // it still comes, or its owner says why it doesn't
+		return
+	}
 	r := &switchRun{s: api.Switch{
 		ID: newID(), VM: v.id, VMName: v.name(), From: from, FromName: v.e.deviceName(from), To: v.e.host.ID(), ToName: v.e.name,
 		Kind: "teleport", Phase: api.PhasePreflight, Started: time.Now(),
 	}}
-	if a, ok := v.readAsked(); ok && a.From == from && a.To == r.s.To {
+	if asked {
 		r.s.ID, r.s.Started = a.ID, a.At // who waits for it knows it by that
 	}
 	v.mu.Lock()

@@ -73,6 +73,21 @@
 // goes on by itself then, or how to take it over (package app/standstill); for a guest that a full disk stopped, to free some space and let it go on.
 // A switch that is called off too late comes to its end.
 //
+// And of a VM that is suspended for its way (package app), hurt while its guest stands still and its memory is about to be saved, while that goes to the taker with
+// the disk, when the giver has given the VM away and the taker hasn't heard, when it has and hasn't written it down, and when it has loaded the memory and
+// the guest is about to go on. Whatever ends there, the memory is part of the disk until the guest goes on: so it is lost only with a hypervisor that
+// still had it.
+//
+//	              suspending   sending handed     taken restoring
+//	taker-engine  taker        taker   taker      taker taker
+//	giver-engine  giver/switch taker   taker      taker taker
+//	taker-qemu    -            -       -          -     taker/resume
+//	giver-qemu    giver!/start -       -          -     -
+//	link          taker        taker   taker/take taker taker
+//	cancel        giver        giver   taker      taker taker
+//
+//	resume     the memory is whole, and its hypervisor didn't go on with it: press Resume
+//
 // And of a guest that has gone ahead of its memory, while the giver has some of it, as stories of build/e2e find out:
 //
 //	              giving       serving

@@ -82,7 +82,11 @@ func (t *trial) befall(ctx context.Context) error {
 		}
 	}
 	var err error
-	if t.asked, err = t.click(ctx, t.taker); err != nil {
+	way := api.WayChosen
+	if t.cell.Phase.carried() {
+		way = api.WaySuspend
+	}
+	if t.asked, err = t.click(ctx, t.taker, way); err != nil {
 		return err
 	}
 	if held == nil {
@@ -261,6 +265,9 @@ func (t *trial) meanwhile(ctx context.Context) error {
 	if !t.cut() && t.cell.Fault != TakerDisk && t.cell.Fault != GiverDisk {
 		return nil
 	}
+	if t.cell.Phase.carried() {
+		return t.carriedMeanwhile(ctx)
+	}
 	var begun uint64
 	v, err := t.until(ctx, "it neither runs nor is explained meanwhile", func(v [2]api.VM) string {
 		for i := range v {
@@ -303,6 +310,41 @@ func (t *trial) meanwhile(ctx context.Context) error {
 		err = t.press(ctx, t.giver, t.out.Meanwhile)
 	}
 	return err
+}
+
+// carriedMeanwhile waits, while the link of a VM is cut that is suspended for its way, until it runs somewhere, or it is read on both PCs for what it waits.
+func (t *trial) carriedMeanwhile(ctx context.Context) error {
+	v, err := t.until(ctx, "it neither runs nor is explained meanwhile", func(v [2]api.VM) string {
+		for i := range v {
+			if t.linked(ctx, i) {
+				return names[i] + " hasn't noticed"
+			}
+		}
+		for i := range v {
+			if v[i].Here && v[i].State == api.VMRunning && (v[i].Switch == nil || v[i].Switch.Phase.Ended()) {
+				return ""
+			}
+		}
+		for i := range v {
+			if waits := v[i].Switch != nil && !v[i].Switch.Phase.Ended() && v[i].Switch.Why != ""; !waits && explained(v[i]) == nil {
+				return names[i] + " doesn't say what it waits for"
+			}
+		}
+		return ""
+	})
+	if err != nil {
+		return err
+	}
+	if i, ok := owner(v); !ok || v[i].State != api.VMRunning {
+		for i := range v {
+			if s := v[i].Switch; s != nil && s.Why != "" {
+				t.say("%s says meanwhile: %s", names[i], s.Why)
+			}
+		}
+		t.out.Meanwhile = v[t.giver].Problem
+		t.out.read(t.out.Meanwhile)
+	}
+	return nil
 }
 
 // press does what a person on a PC reads to be done, as the window's button would. What a fault's end mends, and the switch, which the next cell

@@ -27,6 +27,20 @@ const (
 
 var phases = []Phase{Preflight, Incoming, PreCopy, Switchover, Given, Received, Unconfirmed, Hydrating}
 
+// The phases of a switch of a VM that is suspended for its way (api.WaySuspend), in their order.
+const (
+	Suspending Phase = "suspending" // the guest stands still, its memory is about to be saved
+	Sending    Phase = "sending"    // its memory is saved and its hypervisor gone; it goes to the taker with the disk
+	Handed     Phase = "handed"     // the giver has given the VM away; the taker hasn't heard
+	Taken      Phase = "taken"      // the taker has heard, and has not written it down yet
+	Restoring  Phase = "restoring"  // the taker has loaded the memory, and the guest is about to go on
+)
+
+var carried = []Phase{Suspending, Sending, Handed, Taken, Restoring}
+
+// carried says whether the phase is one of a switch of a VM that is suspended for its way.
+func (p Phase) carried() bool { return slices.Contains(carried, p) }
+
 // Fault is what befalls it.
 type Fault string
 
@@ -46,6 +60,9 @@ const (
 
 var faults = []Fault{TakerEngine, GiverEngine, TakerQEMU, GiverQEMU, Link, Lost, TakerDisk, GiverDisk, Cancel}
 
+// whileCarried are the faults that befall a VM that is suspended for its way. A disk that is full is the hand-over's, as of any other.
+var whileCarried = []Fault{TakerEngine, GiverEngine, TakerQEMU, GiverQEMU, Link, Cancel}
+
 // Cell is one of the matrix.
 type Cell struct {
 	Fault Fault
@@ -55,8 +72,11 @@ type Cell struct {
 func (c Cell) String() string { return string(c.Fault) + "/" + string(c.Phase) }
 
 // there says whether there is anything to befall: before the switch the taker has no QEMU, and after it the giver has none; and only when the VM
-// was given away and nobody has heard of it does it run nowhere for a lost link.
+// was given away and nobody has heard of it does it run nowhere for a lost link. Of a VM that is suspended on its way there is a QEMU only at its ends.
 func (c Cell) there() bool {
+	if c.Phase.carried() {
+		return (c.Fault != GiverQEMU || c.Phase == Suspending) && (c.Fault != TakerQEMU || c.Phase == Restoring)
+	}
 	return c != Cell{TakerQEMU, Preflight} && c != Cell{GiverQEMU, Hydrating} && (c.Fault != Lost || c.Phase == Given)
 }
 
@@ -77,13 +97,28 @@ func (p Phase) step() (side, step string) {
 		return "taker", "persist-owned"
 	case Unconfirmed:
 		return "taker", "send-active"
+	case Suspending:
+		return "giver", "saving"
+	case Sending:
+		return "giver", "sending"
+	case Handed:
+		return "giver", "send-transfer"
+	case Taken:
+		return "taker", "persist-owned"
+	case Restoring:
+		return "taker", "restoring"
 	default:
 		return "", ""
 	}
 }
 
-// all is every cell.
-func all() []Cell {
+// all is every cell of a switch of a VM that runs.
+func all() []Cell { return cellsOf(phases, faults) }
+
+// allCarried is every cell of one that is suspended for its way.
+func allCarried() []Cell { return cellsOf(carried, whileCarried) }
+
+func cellsOf(phases []Phase, faults []Fault) []Cell {
 	var cells []Cell
 	for _, p := range phases {
 		for _, f := range faults {
@@ -95,10 +130,10 @@ func all() []Cell {
 	return cells
 }
 
-// sample is n cells: no fault twice before each came once, and no phase.
-func sample(seed uint64, n int) []Cell {
+// sample is n of the cells: no fault twice before each came once, and no phase.
+func sample(cells []Cell, seed uint64, n int) []Cell {
 	r := rand.New(rand.NewPCG(seed, 0x6d6174726978))
-	cells := all()
+	cells = slices.Clone(cells)
 	r.Shuffle(len(cells), func(i, j int) { cells[i], cells[j] = cells[j], cells[i] })
 	var chosen []Cell
 	for round := 1; len(chosen) < min(n, len(cells)); round++ {

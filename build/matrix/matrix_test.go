@@ -24,6 +24,7 @@ var (
 	cells      = flag.String("matrix.cell", "", "only cells whose name contains this, or one of these: giver-engine/given,link/")
 	seed       = flag.Uint64("matrix.seed", 1, "which cells the sample has; 0 is others each time")
 	some       = flag.Int("matrix.sample", 5, "how many cells the sample has")
+	ofCarried  = flag.Int("matrix.carried", 2, "how many cells the sample has of a VM that is suspended for its way")
 	row        = flag.Int("matrix.switches", 6, "how many switches in a row, after the cells")
 	kills      = flag.Int("matrix.kills", 4, "an engine is killed in one of so many of those")
 	keep       = flag.String("matrix.keep", "", "directory for the engines' logs of a run that failed")
@@ -73,10 +74,10 @@ func chosen(t *testing.T) []Cell {
 	if *seed == 0 {
 		*seed = uint64(time.Now().UnixNano())
 	}
-	list := sample(*seed, *some)
+	list := append(sample(all(), *seed, *some), sample(allCarried(), *seed, *ofCarried)...)
 	if *everything || *cells != "" {
 		list = nil
-		for _, c := range all() {
+		for _, c := range append(all(), allCarried()...) {
 			for part := range strings.SplitSeq(*cells, ",") {
 				if strings.Contains(c.String(), part) && !slices.Contains(list, c) {
 					list = append(list, c)
@@ -94,7 +95,7 @@ func chosen(t *testing.T) []Cell {
 // killed at random; and in the end the copies are compared and booted.
 func TestMatrix(t *testing.T) {
 	list := chosen(t)
-	again := fmt.Sprintf("again with: go test ./build/matrix/ -matrix.seed %d -matrix.sample %d -matrix.switches %d -matrix.kills %d", *seed, *some, *row, *kills)
+	again := fmt.Sprintf("again with: go test ./build/matrix/ -matrix.seed %d -matrix.sample %d -matrix.carried %d -matrix.switches %d -matrix.kills %d", *seed, *some, *ofCarried, *row, *kills)
 	t.Log(again)
 	defer func() {
 		if t.Failed() {

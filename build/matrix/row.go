@@ -114,7 +114,7 @@ func (w *world) press(ctx context.Context, to int, fate doom, r *rand.Rand, sum 
 		held = w.holds[names[on]].Arm(step)
 	}
 	clicked := time.Now()
-	id, err := w.click(ctx, to)
+	id, err := w.click(ctx, to, api.WayChosen)
 	if err != nil {
 		return 0, err
 	}
@@ -171,12 +171,12 @@ func (s *tally) moment(ctx context.Context, clicked time.Time, giver bool, r *ra
 	}
 }
 
-// click presses the button as soon as it works: an engine may just have been started again.
-func (w *world) click(ctx context.Context, to int) (id string, err error) {
+// click presses the button as soon as it works: an engine may just have been started again. way is how the VM is to come.
+func (w *world) click(ctx context.Context, to int, way api.Way) (id string, err error) {
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline) && ctx.Err() == nil; {
 		var s *api.Switch
 		ask, cancel := context.WithTimeout(ctx, 2*askFor)
-		s, err = w.fleet.PCs[to].Client.Switch(ask, api.SwitchVM{VM: vmName})
+		s, err = w.fleet.PCs[to].Client.Switch(ask, api.SwitchVM{VM: vmName, Way: way})
 		cancel()
 		if err == nil {
 			return s.ID, nil

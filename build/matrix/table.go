@@ -16,7 +16,8 @@ const tableFile = "../../app/switching/doc.go"
 // none is what the table has where there is nothing to befall.
 const none = "-"
 
-// readTable reads what each cell must come to, as the comment in tableFile says it: a line of phases, and one for each fault.
+// readTable reads what each cell must come to, as the comment in tableFile says it: a line of phases, and one for each fault; once for a VM that runs,
+// and once for one that is suspended for its way.
 func readTable(file string) (map[Cell]string, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -27,7 +28,8 @@ func readTable(file string) (map[Cell]string, error) {
 	for line := range strings.Lines(string(text)) {
 		words := strings.Fields(strings.TrimPrefix(line, "//"))
 		switch {
-		case len(words) == len(phases) && words[0] == string(phases[0]):
+		case len(words) == len(phases) && words[0] == string(phases[0]), len(words) == len(carried) && words[0] == string(carried[0]):
+			columns = nil
 			for _, w := range words {
 				columns = append(columns, Phase(w))
 			}
@@ -43,13 +45,17 @@ func readTable(file string) (map[Cell]string, error) {
 // whole says what a table lacks, or has too much.
 func whole(table map[Cell]string) error {
 	var errs []error
-	for _, f := range faults {
-		for _, p := range phases {
-			c := Cell{f, p}
-			if w := table[c]; w == "" || (w == none) == c.there() {
-				errs = append(errs, fmt.Errorf("the table has %q for %v", w, c))
+	look := func(phases []Phase, faults []Fault) {
+		for _, f := range faults {
+			for _, p := range phases {
+				c := Cell{f, p}
+				if w := table[c]; w == "" || (w == none) == c.there() {
+					errs = append(errs, fmt.Errorf("the table has %q for %v", w, c))
+				}
 			}
 		}
 	}
+	look(phases, faults)
+	look(carried, whileCarried)
 	return errors.Join(errs...)
 }

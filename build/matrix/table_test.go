@@ -21,7 +21,7 @@ func TestTheTableHasEachCell(t *testing.T) {
 
 func TestASampleIsOfAllSorts(t *testing.T) {
 	for seed := range uint64(50) {
-		list := sample(seed, 7)
+		list := sample(all(), seed, 7)
 		var f []Fault
 		var p []Phase
 		for _, c := range list {
@@ -36,7 +36,9 @@ func TestASampleIsOfAllSorts(t *testing.T) {
 			t.Errorf("seed %d: %v", seed, list)
 		}
 	}
-	if n := len(sample(1, 1000)); n != len(all()) {
-		t.Errorf("a sample of everything has %d of %d", n, len(all()))
+	for _, cells := range [][]Cell{all(), allCarried()} {
+		if n := len(sample(cells, 1, 1000)); n != len(cells) {
+			t.Errorf("a sample of everything has %d of %d", n, len(cells))
+		}
 	}
 }

@@ -341,3 +341,22 @@ func TestAStoppedVMIsntCarried(t *testing.T) {
 		t.Fatalf("it is %s", w.State)
 	}
 }
+
+// A device whose copy has the memory of a VM that is to go on there knows so, also when its engine was started anew.
+func TestADeviceKnowsWhatComesSuspended(t *testing.T) {
+	desk, laptop, v := twoDevices(t)
+	if laptop.engine.vm(v.ID).comesSuspended() {
+		t.Error("a VM that runs is said to come suspended")
+	}
+	desk.suspend()
+	c := carryRun{v: desk.engine.vm(v.ID), to: laptop.engine.host.ID()}
+	if err := c.destine(); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the memory to have come", func() bool { return laptop.engine.vm(v.ID).memoryCame() && laptop.engine.vm(v.ID).comesSuspended() })
+	laptop.stop()
+	laptop.start()
+	if !laptop.engine.vm(v.ID).comesSuspended() {
+		t.Error("an engine that was started anew doesn't know")
+	}
+}

@@ -31,6 +31,7 @@ import (
 	"tagalong.org/tagalong/p2p/exchange"
 	"tagalong.org/tagalong/p2p/farewell"
 	"tagalong.org/tagalong/p2p/fetch"
+	"tagalong.org/tagalong/p2p/gauge"
 	"tagalong.org/tagalong/p2p/handoff"
 	"tagalong.org/tagalong/p2p/mend"
 	"tagalong.org/tagalong/p2p/mirror"
@@ -250,6 +251,7 @@ func (e *Engine) serve(ctx context.Context, ready func()) error {
 	e.host.Handle(handoff.Protocol, e.handleControl)
 	e.host.Handle(handoff.MemoryProtocol, e.handleMemory)
 	e.host.Handle(handoff.SetsProtocol, e.handleLacking)
+	e.host.Handle(gauge.Protocol, e.handleGauge)
 	e.host.Handle(fetch.Protocol, e.handleFetch)
 	e.host.Handle(exchange.Protocol, e.handleExchange)
 	e.host.Handle(told.Protocol, e.handleTold)

@@ -45,8 +45,13 @@ func (e *Engine) CheckSwitch(ctx context.Context, req api.SwitchVM) (*api.Prefli
 		p.Findings = append(p.Findings, api.Finding{Code: string(f.Code), Sentence: f.Sentence, Next: f.Next, Stops: f.Stops, Left: api.Way(f.Left)})
 	}
 	if m, err := v.toMove(); err == nil && m.Running {
-		c := v.ways(from, to, found)
-		p.Ways, p.Best, p.Why = compared(c), api.Way(c.Way), whyWay(c, p.VMName)
+		other := from
+		if other == e.host.ID() {
+			other = to
+		}
+		v.gauge(ctx, other)
+		c, by := v.ways(from, to, found)
+		p.Ways, p.Best, p.Why, p.Basis = compared(c), api.Way(c.Way), whyWay(c, p.VMName), by
 	}
 	return p, nil
 }

@@ -204,9 +204,15 @@ func (v *vm) askOwner(ctx context.Context, req api.SetVM) error {
 // handleRequest makes a change that another device of the fleet asks for, of a VM that this device owns.
 func (e *Engine) handleRequest(ctx context.Context, s p2p.Stream) {
 	err := request.Hear(ctx, s, func(ctx context.Context, r request.Request) (json.RawMessage, error) {
-		err := e.carryOutRequest(ctx, s.Peer(), r)
+		var says json.RawMessage
+		var err error
+		if r.What == askGauge {
+			says, err = e.tellGauged(ctx, s.Peer(), r.VM)
+		} else {
+			err = e.carryOutRequest(ctx, s.Peer(), r)
+		}
 		if err == nil {
-			return nil, nil
+			return says, nil
 		}
 		why, jsonErr := json.Marshal(api.AsError(err))
 		return why, errors.Join(err, jsonErr)

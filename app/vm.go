@@ -116,6 +116,9 @@ type vm struct {
 	goesOn bool
 	// trips are what was seen of the guest's memory on its way, by the other device.
 	trips map[string]trip
+	// gauged is what was found of the ways to and from other devices, by device; gauging is held by who finds it out.
+	gauged  map[string]gauged
+	gauging sync.Mutex
 	// slowed says that a switch lets the guest stand still and go on, time and again: that is no news.
 	slowed bool
 	// under is the switch that the loop's step is about. Once the step has let go of the VM, sw may be another one, which the step must not

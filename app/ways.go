@@ -12,10 +12,14 @@ import (
 )
 
 // Which way a VM best takes to another device (package waychoice), by what is known of the guest and of what was seen when its memory was last on its
-// way between the two. Before that nothing is known of the connection, and nothing is guessed.
+// way between the two; or else by what was measured when somebody looked (gauge.go). Without either nothing is guessed.
 
 // tripKept is for how long what was seen of a guest's memory on its way is believed.
 const tripKept = time.Hour
+
+// dirtyRough is by how much what a guest was seen to write in one second may be too high for a line of which nothing but its own speed is known, as a factor: memory
+// is compressed on its way, and what is written again and again counts once a pass, which takes longer than a second there. A teleport is called hopeless only beyond that.
+const dirtyRough = 4
 
 // trip is what was seen of it, by either side.
 type trip struct {
@@ -55,12 +59,13 @@ func (v *vm) noteTooBusy(s api.Switch) {
 	}
 }
 
-// ways are the ways from one device to the other, one of which is this one or has the VM, and which is the best. found is what a preflight has found.
-func (v *vm) ways(from, to string, found preflight.Report) waychoice.Choice {
+// ways are the ways from one device to the other, one of which is this one or has the VM, and which is the best. found is what a preflight has found. by is what
+// the figures go by, nil if nothing is known.
+func (v *vm) ways(from, to string, found preflight.Report) (c waychoice.Choice, by *api.WayBasis) {
 	f := waychoice.Facts{Allowed: v.mayStandStill(to)}
 	r, ok := v.record()
 	if !ok {
-		return waychoice.Choice{}
+		return c, nil
 	}
 	if s, err := specOf(r); err == nil {
 		f.Memory = s.MemoryKiB << 10
@@ -80,10 +85,20 @@ func (v *vm) ways(from, to string, found preflight.Report) waychoice.Choice {
 	v.mu.Unlock()
 	if time.Since(t.at) < tripKept {
 		f.Rate, f.Dirty, f.Seen = t.rate, t.dirty, t.pause
+		by = &api.WayBasis{Rate: f.Rate, DirtyRate: f.Dirty, At: t.at, Trip: true}
+	} else if g, ok := v.gaugedLately(other, tripKept); ok && g.Rate > 0 {
+		f.Rate, f.Dirty = g.Rate, g.Dirty/dirtyRough
+		if g.Memory > 0 {
+			f.Memory = min(f.Memory, g.Memory)
+		}
+		by = &api.WayBasis{Rate: g.Rate, DirtyRate: g.Dirty, At: g.at}
 	}
 	for _, p := range v.e.host.Peers() {
 		if p.ID == other {
 			f.RoundTrip = p.RTT
+			if by != nil {
+				by.RoundTrip = p.RTT
+			}
 		}
 	}
 	for _, id := range []string{from, to} {
@@ -99,7 +114,7 @@ func (v *vm) ways(from, to string, found preflight.Report) waychoice.Choice {
 			f.Never = append(f.Never, waychoice.Teleport, waychoice.PostCopy, waychoice.Suspend)
 		}
 	}
-	return waychoice.Choose(f)
+	return waychoice.Choose(f), by
 }
 
 // chosenWay is how a VM goes to a device where the person leaves that to Tagalong: it is suspended where a teleport came to nothing within the hour, and
@@ -116,7 +131,7 @@ func (v *vm) chosenWay(from, to string) api.Way {
 	if r, ok := v.record(); !ok || r.State != string(api.VMRunning) || t.pause == 0 || time.Since(t.at) >= tripKept {
 		return api.WayChosen
 	}
-	c := v.ways(from, to, preflight.Report{})
+	c, _ := v.ways(from, to, preflight.Report{})
 	suspends := slices.ContainsFunc(c.Ways, func(e waychoice.Estimate) bool { return e.Way == waychoice.Suspend && e.Possible })
 	if c.Way == "" || c.Way == waychoice.Teleport || !suspends {
 		return api.WayChosen
@@ -188,7 +203,8 @@ func (v *vm) otherWays(r *switchRun, reason string) []api.Way {
 	switch reason {
 	case reasonTooBusy:
 		v.noteTooBusy(s)
-		return offered(v.ways(s.From, s.To, preflight.Report{}))
+		c, _ := v.ways(s.From, s.To, preflight.Report{})
+		return offered(c)
 	case reasonMemory:
 		found, err := v.checkSwitch(s.From, s.To, v.e.deviceAsKnown)
 		if stops := found.Stops(); err == nil && stops != nil && stops.Left != preflight.WaySuspend {

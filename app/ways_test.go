@@ -14,9 +14,9 @@ func TestTheWaysAreCompared(t *testing.T) {
 	desk, laptop, v := twoDevices(t)
 	until(t, "the VM to be known as running", func() bool { s, _ := laptop.vm("Work"); return s.State == api.VMRunning })
 	for _, d := range []*device{desk, laptop} {
-		p, err := d.engine.CheckSwitch(t.Context(), api.SwitchVM{VM: "Work", To: "laptop"})
-		if err != nil || p.Best != api.WayTeleport || p.Why != "" || len(p.Ways) != 3 || p.Ways[0].There != 0 {
-			t.Errorf("%s, of a connection that isn't known: %+v, %v", d.name, p, err)
+		p := d.looksMeasured("Work", "laptop")
+		if p.Best != api.WayTeleport || p.Why != "" || len(p.Ways) != 3 || p.Ways[0].There == 0 || p.Basis.Trip {
+			t.Errorf("%s, of a connection on which no memory was: %+v", d.name, p)
 		}
 	}
 	w := laptop.engine.vm(v.ID)
@@ -27,7 +27,7 @@ func TestTheWaysAreCompared(t *testing.T) {
 		t.Errorf("too busy, it ends as %+v", s)
 	}
 	p, err := laptop.engine.CheckSwitch(t.Context(), api.SwitchVM{VM: "Work"})
-	if err != nil || p.Best != api.WaySuspend || p.Why == "" {
+	if err != nil || p.Best != api.WaySuspend || p.Why == "" || p.Basis == nil || !p.Basis.Trip {
 		t.Fatalf("%+v, %v", p, err)
 	}
 	for _, e := range p.Ways {

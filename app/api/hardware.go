@@ -21,6 +21,8 @@ type Preflight struct {
 	Ways []WayEstimate `json:"ways,omitempty"`
 	Best Way           `json:"best,omitempty"`
 	Why  string        `json:"why,omitempty"`
+	// Basis is what the times of Ways go by; nil where they have none.
+	Basis *WayBasis `json:"basis,omitempty"`
 }
 
 // Finding is one thing that stands in a switch's way, or that a person should know before it.

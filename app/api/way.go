@@ -25,7 +25,20 @@ func (w Way) Asked() bool {
 	return w == WayChosen || w == WayTeleport || w == WayPostCopy || w == WaySuspend
 }
 
-// WayEstimate is what a way would take. What isn't known is 0: of a connection that no memory has passed lately, no times are.
+// WayBasis is what estimates go by.
+type WayBasis struct {
+	// Rate is how many bytes of memory a second the connection carries: of a Trip compressed as memory is, else as the connection is. DirtyRate is how many the
+	// guest writes anew.
+	Rate      int64 `json:"rate"`
+	DirtyRate int64 `json:"dirty_rate"`
+	// RoundTrip is the connection's; 0 is unknown.
+	RoundTrip time.Duration `json:"round_trip_ns,omitempty"`
+	// At is when that was seen: when the VM's memory was last on its way there (Trip), or a few bytes were sent to find it out.
+	At   time.Time `json:"at"`
+	Trip bool      `json:"trip,omitempty"`
+}
+
+// WayEstimate is what a way would take. What isn't known is 0: of a connection of which nothing is known, no times are.
 type WayEstimate struct {
 	Way Way `json:"way"`
 	// Possible says that it would work, as far as is known.

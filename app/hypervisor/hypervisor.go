@@ -164,6 +164,8 @@ type Guest interface {
 	Kill(ctx context.Context) error
 	// Resident is how many bytes of the device's memory the process has; 0 if nobody knows.
 	Resident() int64
+	// DirtyRate looks for about a second how much of its memory the guest writes anew, in bytes a second. It goes on meanwhile.
+	DirtyRate(ctx context.Context) (int64, error)
 	// Exited is closed when the process is gone.
 	Exited() <-chan struct{}
 	// Fell waits for the process's end, and says that nobody had asked for it: neither the guest, which powers itself off, nor Kill.

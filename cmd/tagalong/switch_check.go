@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -96,5 +97,22 @@ func comparedWords(p *api.Preflight) []string {
 	if p.Why != "" {
 		lines = append(lines, p.Why)
 	}
+	if p.Basis != nil {
+		lines = append(lines, basisWords(p, time.Now()))
+	}
 	return lines
+}
+
+// basisWords says what the figures go by, how old that is, and how rough.
+func basisWords(p *api.Preflight, now time.Time) string {
+	b := p.Basis
+	round := ""
+	if b.RoundTrip > 0 {
+		round = fmt.Sprintf(", %s there and back", span(b.RoundTrip))
+	}
+	if b.Trip {
+		return fmt.Sprintf("As seen %s, when its memory was last on its way: %s a second%s; it wrote %s a second anew.", ago(b.At, now), size(b.Rate), round, size(b.DirtyRate))
+	}
+	return fmt.Sprintf("Measured %s, roughly: the connection carries %s a second%s, %s writes %s of memory a second anew. Memory is compressed on its way: mostly it takes less.",
+		ago(b.At, now), size(b.Rate), round, p.VMName, size(b.DirtyRate))
 }

@@ -4,9 +4,9 @@
 // After the wire greeting:
 //
 //	device: {"vm": …, "what": …, "change": {…}}
-//	owner:  {"done": true} or {"done": false, "why": {…}}
+//	owner:  {"done": true, "says": {…}} or {"done": false, "why": {…}}
 //
-// Without a what, the change is to the VM's record; version 1 has none but that. What a what, a change and a why are is the engines' own business:
+// Without a what, the change is to the VM's record; version 1 has none but that. What a what, a change, a why and what is said are is the engines' own business:
 // here the latter are JSON values of at most MaxChange bytes. The answer is true when what was asked for is so, durably. That a device asked says
 // nothing of whether it may: who hears decides.
 //
@@ -63,6 +63,7 @@ type Request struct {
 
 type answer struct {
 	Done bool            `json:"done"`
+	Says json.RawMessage `json:"says,omitempty"`
 	Why  json.RawMessage `json:"why,omitempty"`
 }
 
@@ -89,10 +90,26 @@ func (r Request) check() error {
 // Ask returns nil once the owner at the other end of s has done what r asks for. If it refuses, why are its words, which may be nil, and
 // the error is ErrRefused; others are ErrOld, ErrProtocol and those of the stream. The stream is closed or reset when it returns.
 func Ask(ctx context.Context, s Stream, r Request) (why json.RawMessage, err error) {
+	a, err := ask(ctx, s, r)
+	if errors.Is(err, ErrRefused) {
+		why = a.Why
+	}
+	return why, err
+}
+
+// AskFor is Ask of who wants to know something: says are the owner's words, nil if it has none. They are at most MaxChange bytes of JSON, and else a stranger's.
+func AskFor(ctx context.Context, s Stream, r Request) (says json.RawMessage, err error) {
+	a, err := ask(ctx, s, r)
+	if err != nil {
+		return nil, err
+	}
+	return a.Says, nil
+}
+
+func ask(ctx context.Context, s Stream, r Request) (a answer, err error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	c := wire.NewConn(s)
-	var a answer
 	if err = r.check(); err == nil {
 		var version int
 		if version, err = c.Greet(ctx, greeting); err == nil && r.What != "" && version < whatSince {
@@ -107,17 +124,17 @@ func Ask(ctx context.Context, s Stream, r Request) (why json.RawMessage, err err
 	}
 	switch {
 	case err != nil:
-	case len(a.Why) > MaxChange:
-		err = fmt.Errorf("a reason of %d bytes: %w", len(a.Why), ErrProtocol)
+	case len(a.Why) > MaxChange || len(a.Says) > MaxChange:
+		err = fmt.Errorf("an answer of %d bytes: %w", len(a.Why)+len(a.Says), ErrProtocol)
 	case !a.Done:
-		why, err = a.Why, ErrRefused
+		err = ErrRefused
 	}
-	return why, end(s, err)
+	return a, end(s, err)
 }
 
-// Hear takes one request and has do carry it out. If do returns an error, the words beside it go to whoever asked, unless they are longer
-// than MaxChange. The stream is closed or reset when it returns.
-func Hear(ctx context.Context, s Stream, do func(context.Context, Request) (why json.RawMessage, err error)) error {
+// Hear takes one request and has do carry it out. The words that do returns go to whoever asked, as a reason where there is an error beside them, unless
+// they are longer than MaxChange. The stream is closed or reset when it returns.
+func Hear(ctx context.Context, s Stream, do func(context.Context, Request) (words json.RawMessage, err error)) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	c := wire.NewConn(s)
@@ -132,10 +149,14 @@ func Hear(ctx context.Context, s Stream, do func(context.Context, Request) (why 
 	if err != nil {
 		return end(s, err)
 	}
-	why, refused := do(ctx, r)
+	words, refused := do(ctx, r)
 	a := answer{Done: refused == nil}
-	if refused != nil && len(why) <= MaxChange {
-		a.Why = why
+	switch {
+	case len(words) > MaxChange:
+	case refused != nil:
+		a.Why = words
+	default:
+		a.Says = words
 	}
 	err = c.Send(ctx, a)
 	if err == nil && refused != nil {

@@ -51,6 +51,29 @@ func TestAskAndHear(t *testing.T) {
 	}
 }
 
+// Who asks for something is told it, and learns nothing from a refusal.
+func TestAskFor(t *testing.T) {
+	for _, refuse := range []error{nil, errors.New("not now")} {
+		a, b := wiretest.Pipe(t)
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			_ = request.Hear(t.Context(), b, func(context.Context, request.Request) (json.RawMessage, error) {
+				return json.RawMessage(`{"rate":7}`), refuse
+			})
+		})
+		r := rename()
+		r.What = "how fast"
+		says, err := request.AskFor(t.Context(), a, r)
+		wg.Wait()
+		if refuse == nil && (err != nil || string(says) != `{"rate":7}`) {
+			t.Errorf("%s, %v", says, err)
+		}
+		if refuse != nil && (says != nil || !errors.Is(err, request.ErrRefused)) {
+			t.Errorf("%s, %v", says, err)
+		}
+	}
+}
+
 // hear has Hear take one message, as it is.
 func hear(t *testing.T, message []byte) (done bool, err error) {
 	a, b := wiretest.Pipe(t)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -463,4 +464,26 @@ func TestSaveRestore(t *testing.T) {
 	if err := torn.Restore(ctx, bytes.NewReader(memory.Bytes()[:memory.Len()/2])); err == nil {
 		t.Error("half a memory was restored")
 	}
+}
+
+// How much a guest writes can be asked of a running one, at any time, and twice at once.
+func TestDirtyRate(t *testing.T) {
+	ctx := testContext(t)
+	g := start(t, ctx, &QEMU{Accel: "tcg"}, testConfig(t), false)
+	rates := make(chan error, 2)
+	for range 2 {
+		go func() {
+			n, err := g.DirtyRate(ctx)
+			if err == nil && n < 0 {
+				err = fmt.Errorf("%d bytes a second", n)
+			}
+			rates <- err
+		}()
+	}
+	for range 2 {
+		if err := <-rates; err != nil {
+			t.Error(err)
+		}
+	}
+	wantState(t, ctx, g, hypervisor.StateRunning)
 }

@@ -271,8 +271,8 @@ func (v *vm) restore(ctx context.Context, j *job) error {
 		return kill(explainFailed("The saved memory of "+v.name()+" couldn't be loaded. It stays suspended.", err))
 	}
 	holdpoint.At(ctx, holdpoint.Restoring)
-	if _, err := guest.State(ctx); err != nil {
-		return kill(explainHypervisor(err)) // it has ended, and nothing of its memory is used up yet
+	if _, err := guest.State(ctx); err != nil { // it has ended, and nothing of its memory is used up yet
+		return kill(explainFailed(v.name()+" didn't go on with its saved memory. It stays suspended.", err))
 	}
 	if err := v.adopt(ctx, guest); err != nil {
 		return err

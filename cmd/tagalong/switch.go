@@ -37,8 +37,9 @@ Ctrl-C asks to cancel, which works until the last moments; a second Ctrl-C leave
 the switch to itself.
 
 With --check nothing is moved: it says what stands in the way (another processor, too
-little memory, an older QEMU, ...), what to do about it, and which way is left; and
-once its memory has been on its way between the two, what each way would take.
+little memory, an older QEMU, ...), what to do about it, and which way is left; and what
+each way would take, by what was seen when its memory was last on its way, or by
+measuring the connection for a second.
 
 If the VM's owner is lost or can't be reached, --force takes the VM over without
 asking it. First it says what may be lost. If the owner comes back with something

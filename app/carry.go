@@ -408,8 +408,8 @@ func (v *vm) heldOpen(r *switchRun, reason string) bool {
 		default:
 		}
 		return true
-	case r.brought && v.ownerID() == r.s.From:
-		return true
+	case r.brought && (v.ownerID() == r.s.From || v.ownerID() == r.s.To):
+		return true // it still comes; or it is this device's, and what says so is on its way to the machine
 	}
 	return false
 }

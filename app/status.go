@@ -146,7 +146,7 @@ func (v *vm) status() api.VM {
 		ID: v.id, Name: r.Name, Here: v.ownerLocked(), Owner: owner, Term: v.term, Spec: spec, Problem: v.problem, Replicas: []api.Replica{},
 	}
 	s.Agent = v.agent
-guest, state, starting, op, why := v.guest, v.guestWas, v.starting, v.op, v.saved.why
+	guest, state, starting, op, why := v.guest, v.guestWas, v.starting, v.op, v.saved.why
 	disk, lacks := v.disk, v.trailing != nil
 	if v.sw != nil {
 		sw := v.sw.s

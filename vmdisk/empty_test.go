@@ -2,9 +2,9 @@ package vmdisk
 
 import (
 	"bytes"
+	"errors"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"tagalong.org/tagalong/vmdisk/vfs"
 )
@@ -59,27 +59,35 @@ func TestOthersPassALargeTrim(t *testing.T) {
 	must(t, d.WriteAt(blockOf(7), last, false))
 	must(t, d.Flush())
 	var n atomic.Int64
-	passed := make(chan error, 1)
+	passed := make(chan struct{})
 	fs.before = func(size int64) {
 		if size > emptyPiece {
 			t.Errorf("%d bytes at once", size)
 		}
-		switch n.Add(1) {
-		case 3:
+		k := n.Add(1)
+		if k == 3 {
 			go func() {
-				if err := d.Flush(); err != nil {
-					passed <- err
-					return
-				}
-				passed <- d.WriteAt(blockOf(8), pieces*emptyPiece, true)
-			}()
-		case 6:
-			select {
-			case err := <-passed:
-				if err != nil {
+				defer close(passed)
+				if err := errors.Join(d.Flush(), d.WriteAt(blockOf(8), pieces*emptyPiece, true)); err != nil {
 					t.Error(err)
 				}
-			case <-time.After(5 * time.Minute):
+			}()
+		}
+		// A piece goes on when they wait for it to end, or have passed: however slow they are, they can pass before the next.
+		for waits := k < 3; !waits; {
+			select {
+			case <-passed:
+				waits = true
+			default:
+				if waits = !d.gate.TryRLock(); !waits {
+					d.gate.RUnlock()
+				}
+			}
+		}
+		if k == pieces {
+			select {
+			case <-passed:
+			default:
 				t.Error("a flush and a write wait for all of the trim")
 			}
 			b := make([]byte, Block)

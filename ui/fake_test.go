@@ -24,6 +24,9 @@ type fakeEngine struct {
 	takeover api.Takeover
 	history  []api.HistoryEntry
 	rollback api.Rollback
+	// preflight is what CheckSwitch finds; measures has it find nothing before it is cancelled.
+	preflight api.Preflight
+	measures  bool
 }
 
 func newFakeEngine(st *api.Status) *fakeEngine {
@@ -207,8 +210,17 @@ func (f *fakeEngine) RemoveDevice(_ context.Context, req api.RemoveDevice) error
 func (f *fakeEngine) PinDevice(_ context.Context, req api.PinDevice) error {
 	return f.note("pin-device %s site=%q", req.Device, req.Site)
 }
-func (f *fakeEngine) CheckSwitch(_ context.Context, req api.SwitchVM) (*api.Preflight, error) {
-	return &api.Preflight{VM: req.VM, To: req.To, Way: api.WayTeleport}, f.note("check-switch %s %s", req.VM, req.To)
+func (f *fakeEngine) CheckSwitch(ctx context.Context, req api.SwitchVM) (*api.Preflight, error) {
+	err := f.note("check-switch %s to %q", req.VM, req.To)
+	f.mu.Lock()
+	p, measures := f.preflight, f.measures
+	f.mu.Unlock()
+	if measures {
+		<-ctx.Done()
+		f.answered <- "measuring was ended"
+		return nil, ctx.Err()
+	}
+	return &p, err
 }
 func (f *fakeEngine) SetBridge(_ context.Context, req api.SetBridge) error {
 	return f.note("set-bridge %s", req.Bridge)

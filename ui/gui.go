@@ -28,6 +28,7 @@ type Client interface {
 	RemoveVM(ctx context.Context, vm string) error
 	SetVM(ctx context.Context, req api.SetVM) error
 	Switch(ctx context.Context, req api.SwitchVM) (*api.Switch, error)
+	CheckSwitch(ctx context.Context, req api.SwitchVM) (*api.Preflight, error)
 	CancelSwitch(ctx context.Context, id string) error
 	PairStart(ctx context.Context, req api.PairStart) (*api.Pairing, error)
 	PairJoin(ctx context.Context, req api.PairJoin) (*api.Pairing, error)
@@ -174,6 +175,10 @@ func (g *gui) do(a act) {
 			_, err := c.Switch(ctx, api.SwitchVM{VM: a.ID, To: a.Sub})
 			return err
 		})
+	case verbTeleport:
+		g.askWay(a.ID, api.WayTeleport)
+	case verbCheck:
+		g.openEstimate(a.ID)
 	case verbSuspended:
 		g.confirmSuspended(a.ID)
 	case verbAhead:

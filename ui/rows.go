@@ -89,6 +89,9 @@ func (m *index) extras(vm *api.VM, r *vmRow) {
 			r.Take = button{Act: act{Verb: verbTake, ID: vm.ID}, Label: t("button.take"), Enabled: ok}
 		}
 	}
+	if b, ok := m.checkButton(vm, r); ok {
+		r.More = append(r.More, b)
+	}
 	if b, ok := m.syncButton(vm, r.Bar != nil); ok && (vm.Second == nil || vm.Second.State != api.SecondPaused) {
 		r.More = append(r.More, b)
 	}

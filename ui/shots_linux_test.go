@@ -26,7 +26,7 @@ func TestRealShots(t *testing.T) {
 			display, bus := startX(t), startBus(t)
 			engine := newFakeEngine(s.st)
 			engine.takeover, engine.history = lossy(time.Now()), pastOf(time.Now())
-			engine.rollback = rollbackOf()
+			engine.rollback, engine.preflight, engine.measures = rollbackOf(), s.preflight, s.measures
 			socket := serve(t, engine)
 			if s.st == nil {
 				socket = filepath.Join(filepath.Dir(socket), "nobody.sock")
@@ -62,6 +62,9 @@ func clickAt(t *testing.T, display string, x, y int) {
 type shot struct {
 	st     *api.Status
 	clicks []image.Point
+	// preflight is what is found before a switch.
+	preflight api.Preflight
+	measures  bool // it is still looked for
 }
 
 func shots(now time.Time) map[string]shot {
@@ -69,7 +72,7 @@ func shots(now time.Time) map[string]shot {
 	with := func(name string, change func(*api.Status), clicks ...image.Point) {
 		st := sample(now)
 		change(st)
-		m[name] = shot{st, clicks}
+		m[name] = shot{st: st, clicks: clicks}
 	}
 	at := image.Pt
 	with("elsewhere", func(*api.Status) {})
@@ -108,8 +111,13 @@ func shots(now time.Time) map[string]shot {
 		st.Devices[1].Offline, st.VMs[0].Offline, st.VMs[0].OfflineSince = true, true, now.Add(-26*time.Hour)
 		st.Devices[2].Removed, st.Devices[2].Wipe = true, true
 	})
-	with("points", points, at(456, 154), at(490, 190))
-	with("history", points, at(456, 154), at(490, 229))
+	with("menu", points, at(456, 154))
+	with("points", points, at(456, 154), at(490, 229))
+	with("history", points, at(456, 154), at(490, 268))
+	for name, of := range map[string]func(time.Time) api.Preflight{"estimate": estimated, "estimate-busy": tooBusy, "estimate-little": tooLittle} {
+		m[name] = shot{st: sample(now), clicks: []image.Point{at(456, 154), at(490, 190)}, preflight: of(now)}
+	}
+	m["estimate-measuring"] = shot{st: sample(now), clicks: []image.Point{at(456, 154), at(490, 190)}, measures: true}
 	with("running-here", running, at(456, 154))
 	with("settings", running, at(456, 154), at(490, 424))
 	with("disks", disksOf, at(456, 154), at(490, 307))

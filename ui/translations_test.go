@@ -84,10 +84,35 @@ func usedKeys(t *testing.T) map[string][]string {
 			used[key] = []string{"VM", "From", "To", "Other", "Sentence", "Next", "Resume", "Force", "Take", "Points"}
 		}
 	}
+	for _, code := range findingCodes(t) {
+		names := []string{"VM", "From", "To", "Sentence", "Next", "Points"}
+		if used["finding."+code] = names; code != "firmware-other" && code != "unknown" { // about which there is nothing to do
+			used["finding."+code+".next"] = names
+		}
+	}
 	if len(used) < 50 {
 		t.Fatalf("found only %d keys", len(used))
 	}
 	return used
+}
+
+// findingCodes are the findings before a switch that have words of their own, variants too. A hash that differs (config) is found in a switch only.
+func findingCodes(t *testing.T) []string {
+	t.Helper()
+	src, err := os.ReadFile("../app/preflight/check.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	codes := []string{"firmware-other", "memory-large"}
+	for _, m := range regexp.MustCompile(`Code = "([^"]+)"`).FindAllStringSubmatch(string(src), -1) {
+		if m[1] != "config" {
+			codes = append(codes, m[1])
+		}
+	}
+	if len(codes) < 10 {
+		t.Fatalf("found only %v", codes)
+	}
+	return codes
 }
 
 // topics are what the engine can give an error as its topic.

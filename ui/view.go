@@ -51,6 +51,8 @@ const (
 	verbAnyway    verb = "switch-anyway"    // with the pause that the last one would have taken
 	verbSuspended verb = "switch-suspended" // suspended for the way
 	verbAhead     verb = "switch-ahead"     // ahead of its memory
+	verbTeleport  verb = "switch-running"   // while it runs, whatever became of the last attempt
+	verbCheck     verb = "check-switch"     // tell what one would be like
 	verbSend      verb = "send"             // Sub is the device
 	verbCancel    verb = "cancel"
 	verbDrop      verb = "drop-job"

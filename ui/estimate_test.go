@@ -112,7 +112,7 @@ func TestEstimatingCanBeEnded(t *testing.T) {
 	next(t, b.engine, `check-switch w to ""`)
 	b.see("measuring the connection", "Work stays where it is.")
 	b.tap("Cancel")
-	next(t, b.engine, "measuring was ended")
+	next(t, b.engine, "measuring: context canceled")
 	b.turn()
 	b.gone("measuring the connection")
 	if b.state.Notice != nil {

@@ -217,7 +217,7 @@ func (f *fakeEngine) CheckSwitch(ctx context.Context, req api.SwitchVM) (*api.Pr
 	f.mu.Unlock()
 	if measures {
 		<-ctx.Done()
-		f.answered <- "measuring was ended"
+		f.answered <- "measuring: " + ctx.Err().Error()
 		return nil, ctx.Err()
 	}
 	return &p, err

@@ -75,6 +75,7 @@ func comparedWords(p *api.Preflight) []string {
 	if len(p.Ways) == 0 || !measured && (p.Best == api.WayTeleport || p.Best == api.WayChosen) {
 		return nil
 	}
+	stopped := slices.ContainsFunc(p.Findings, func(f api.Finding) bool { return f.Stops }) // then the pause isn't what is in the way
 	var lines []string
 	for _, e := range p.Ways {
 		mark := " "
@@ -83,7 +84,7 @@ func comparedWords(p *api.Preflight) []string {
 		}
 		line := fmt.Sprintf("%s --way %-8s", mark, e.Way)
 		switch {
-		case !e.Possible && e.Pause > 0 && e.Way == api.WayTeleport:
+		case !e.Possible && !stopped && e.Pause > 0 && e.Way == api.WayTeleport:
 			line += fmt.Sprintf("  would stand still for about %s, longer than it may", span(e.Pause))
 		case !e.Possible:
 			line += "  not possible"

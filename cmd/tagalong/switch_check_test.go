@@ -26,3 +26,18 @@ func TestTheFiguresSayWhatTheyGoBy(t *testing.T) {
 		t.Errorf("%q", lines)
 	}
 }
+
+// A pause that is too long is named where it is what is in the way, and only there.
+func TestWhyAWayIsNotPossible(t *testing.T) {
+	p := &api.Preflight{VMName: "Work", Best: api.WaySuspend, Ways: []api.WayEstimate{
+		{Way: api.WayTeleport, Bytes: 1 << 20, There: time.Minute, Pause: 40 * time.Second, Full: time.Minute},
+		{Way: api.WaySuspend, Possible: true, Bytes: 1 << 20, There: time.Minute, Pause: time.Minute, Full: time.Minute},
+	}}
+	if lines := comparedWords(p); !strings.Contains(lines[0], "would stand still for about 40 s, longer than it may") {
+		t.Errorf("%q", lines)
+	}
+	p.Findings = []api.Finding{{Code: "cpu", Stops: true}}
+	if lines := comparedWords(p); !strings.Contains(lines[0], "not possible") || strings.Contains(lines[0], "longer than it may") {
+		t.Errorf("%q", lines)
+	}
+}

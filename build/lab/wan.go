@@ -91,7 +91,7 @@ func (k *Link) setCut(cut bool) {
 	}
 }
 
-// Shape changes what the link is like; what is under way keeps its delay. Errors: ErrWAN, ErrCommand.
+// Shape changes what the link is like; what is under way keeps its delay, what waits in a limited link's queue is lost. Errors: ErrWAN, ErrCommand.
 func (k *Link) Shape(ctx context.Context, wan WAN) error {
 	if err := wan.check(); err != nil {
 		return err
@@ -121,6 +121,13 @@ func (k *Link) limit(ctx context.Context, s *site, wan WAN) error {
 	queue := wan.Queue
 	if queue == 0 {
 		queue = usualQueue
+	}
+	if k.wan.Rate != 0 {
+		// A packet that waits for more than the new bucket holds would wait for ever, and all others behind it: TCP's are joined up to 64 KiB. So
+		// the queue is emptied; what was in it is lost.
+		if err := run(ctx, "tc", "-n", s.hub, "qdisc", "del", "dev", k.device, "root"); err != nil {
+			return err
+		}
 	}
 	// The bucket refills with the kernel's timers: at high rates it must hold what comes between two of them.
 	burst := max(4*mtu, wan.Rate/8/500)

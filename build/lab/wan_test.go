@@ -182,6 +182,36 @@ func TestALinkIsAsItWasShaped(t *testing.T) {
 	}
 }
 
+// A full link that becomes slow goes on carrying.
+func TestAFullLinkBecomesSlow(t *testing.T) {
+	fast, slow := WAN{Rate: 100_000_000, RoundTrip: 4 * time.Millisecond}, WAN{Rate: 8_000_000, RoundTrip: 4 * time.Millisecond}
+	l := sites(t, fast)
+	k := l.Link("home", "office")
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		fetch(t, l.Host("desk"), l.Host("laptop"), 64<<20)
+	}()
+	carries := func(n int64, what string) {
+		for ctx, before := deadline(t), k.Carried("office"); k.Carried("office")-before < n; time.Sleep(5 * time.Millisecond) {
+			if ctx.Err() != nil {
+				t.Fatalf("nothing is carried on a link that is %s", what)
+			}
+		}
+	}
+	for range 8 {
+		carries(4<<20, "fast")
+		if err := k.Shape(deadline(t), slow); err != nil {
+			t.Fatal(err)
+		}
+		carries(64<<10, "slow")
+		if err := k.Shape(deadline(t), fast); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-done
+}
+
 // What fills a link waits in its router, as it does in people's homes.
 func TestAFullLinkHasAQueue(t *testing.T) {
 	l := sites(t, WAN{Rate: 4_000_000, RoundTrip: 10 * time.Millisecond, Queue: 400 * time.Millisecond})

@@ -99,6 +99,7 @@
 //	cancel        -            taker
 //
 // giving is the moment when the last of the devices' state has left and the VM isn't given yet. Called off while memory is missing, on either PC, the person reads that it is too late.
+// The taker's engine is no story: that a later one has the rest come is tested in package qemu.
 //
 // To test: go test ./app/switching; whole fleets with it: go test ./app/fleetsim.
 package switching

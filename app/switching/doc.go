@@ -91,7 +91,7 @@
 // And of a guest that has gone ahead of its memory, while the giver has some of it, as stories of build/e2e find out:
 //
 //	              giving       serving
-//	taker-engine  -            taker
+//	taker-engine  -            taker|taker!/start
 //	giver-engine  giver/switch taker
 //	taker-qemu    -            taker!/start
 //	giver-qemu    -            taker!/start
@@ -99,7 +99,7 @@
 //	cancel        -            taker
 //
 // giving is the moment when the last of the devices' state has left and the VM isn't given yet. Called off while memory is missing, on either PC, the person reads that it is too late.
-// The taker's engine is no story: that a later one has the rest come is tested in package qemu.
+// The taker's engine is no story: that a later one has the rest come is tested in package qemu, but once its hypervisor ended meanwhile, and why isn't known.
 //
 // To test: go test ./app/switching; whole fleets with it: go test ./app/fleetsim.
 package switching
